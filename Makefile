@@ -1,0 +1,33 @@
+# Each target sets up what it needs in .venv; nothing else is required but Python 3.10+ and make.
+PYTHON ?= python3
+PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
+BIN = .venv/bin
+
+.PHONY: demo test quality style bench
+
+demo: .venv/installed
+	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+quality: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+style: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.generate
+
+.venv/installed: setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@

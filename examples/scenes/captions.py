@@ -1,0 +1,80 @@
+"""Scenes to words, in several phrasings. This file knows scenes and no pixels.
+
+Colour and shape are always named. The other attributes are named most of the time, so that the model learns to fill
+in what a prompt leaves open; `complete=True` names them all, which is what a score needs.
+"""
+
+import numpy as np
+
+from .scene import Object, Scene, relation
+
+PREFIXES = ("", "", "", "there is ", "a picture of ", "a photo of ", "a rendering of ")
+RELATION_PHRASES = {
+    "left of": ("left of", "to the left of", "on the left of"),
+    "right of": ("right of", "to the right of", "on the right of"),
+    "in front of": ("in front of", "standing in front of", "before"),
+    "behind": ("behind", "standing behind", "in back of"),
+}
+OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
+AFTERTHOUGHTS = {"finely striped": "with fine stripes", "dotted": "with dots", "finely checkered": "with engraved checks"}
+
+
+def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
+    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`."""
+    phrases = [describe(o, rng, complete=complete) for o in scene.objects]
+    text = str(rng.choice(PREFIXES)) + phrases[0]
+    for other, phrase in zip(scene.objects[1:], phrases[1:], strict=True):
+        word = relation(scene.objects[0], other)
+        assert word is not None, "scenes are drawn so that the first object has a clear relation to every other"
+        joint = " and " if other is scene.objects[-1] and len(phrases) > 2 else " "
+        text += joint + str(rng.choice(RELATION_PHRASES[word])) + " " + phrase
+    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
+
+
+def swapped(scene: Scene) -> Scene:
+    """The same scene told the other way round, where it holds two objects: A left of B, B right of A."""
+    if len(scene.objects) != 2:
+        return scene
+    return Scene(scene.objects[::-1], scene.floor_color, scene.floor_pattern, scene.light)
+
+
+def describe(o: Object, rng: np.random.Generator, *, complete: bool) -> str:
+    """A noun phrase: "a large red metal sphere with dots"."""
+
+    def named(probability: float) -> bool:
+        return complete or rng.random() < probability
+
+    after = o.texture in AFTERTHOUGHTS and rng.random() < 0.5
+    texture = named(0.25 if o.texture == "plain" else 0.9) and not (complete and o.texture == "plain")
+    words = [
+        o.size if named(0.7) else "",
+        o.texture if texture and not after else "",
+        o.color,
+        o.material if named(0.7) else "",
+        o.shape,
+        AFTERTHOUGHTS[o.texture] if texture and after else "",
+    ]
+    phrase = " ".join(w for w in words if w)
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def facts(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """Short statements that follow from a complete caption, in random order: "the red cube is large", "the floor is gray"."""
+    told = [f"the floor is {scene.floor_color}"] if rng.random() < 0.3 else []
+    for o in scene.objects:
+        alone = sum(other.shape == o.shape for other in scene.objects) == 1
+        by_shape = alone and rng.random() < 0.7
+        name = f"the {o.shape}" if by_shape else f"the {o.color} {o.shape}"
+        told.append(f"{name} is {rng.choice((o.size, o.material, o.texture))}")
+        if by_shape:
+            told += [f"{name} is {o.color}"] * 2
+    first = scene.objects[0]
+    for other in scene.objects[1:]:
+        told.append(f"the {first.color} {first.shape} is {relation(first, other)} the {other.color} {other.shape}")
+    return [told[i] for i in rng.permutation(len(told))]
+
+
+def _floor(scene: Scene, rng: np.random.Generator, complete: bool) -> str:
+    pattern = scene.floor_pattern
+    named = rng.random() < 0.25 if pattern == "plain" else complete or rng.random() < 0.85
+    return f" on a {scene.floor_color} {pattern + ' ' if named else ''}floor"

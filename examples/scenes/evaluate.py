@@ -1,0 +1,181 @@
+"""How often the pictures show what the prompts say, read by the oracle, with confidence intervals.
+
+    python -m examples.scenes.evaluate
+
+Prompts come from scenes never trained on, with every attribute named; seeds are fixed and all settings are the
+pipeline's defaults. Three controls stand beside the scores: true renders of the same scenes, pictures scored against
+another picture's prompt, and held-out pairs of colour and shape on their own line.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers.schedulers.noise import resize
+
+from .captions import caption
+from .data import TEST_SEEDS
+from .oracle import ATTRIBUTES, Oracle, Seen, load
+from .raytrace import render
+from .scene import FINE_TEXTURES, Object, Scene, relation, sample_scene
+
+MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
+
+
+@dataclass(frozen=True)
+class Score:
+    """`right` of `count`, with its 95 % Wilson interval."""
+
+    name: str
+    right: int
+    count: int
+
+    def __str__(self) -> str:
+        if not self.count:
+            return f"| {self.name} | - | - | 0 |"
+        share, n, z = self.right / self.count, self.count, 1.96
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return f"| {self.name} | {share:.1%} | {max(middle - half, 0):.1%} to {min(middle + half, 1):.1%} | {n} |"
+
+
+def same(o: Object, seen: Seen, attributes=tuple(ATTRIBUTES)) -> bool:
+    return all(getattr(o, a) == getattr(seen, a) for a in attributes)
+
+
+def all_right(scene: Scene, seen: list[Seen]) -> bool:
+    """Exactly the prompt's objects, every attribute of each, and every relation to the first."""
+    if len(seen) != len(scene.objects):
+        return False
+    found = [next((s for s in seen if same(o, s)), None) for o in scene.objects]
+    if any(s is None for s in found) or len({id(s) for s in found}) < len(found):
+        return False
+    first = found[0]
+    return all(_stands(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
+
+
+def _stands(word: str | None, first: Seen, second: Seen) -> bool:
+    dx, dz = second.x - first.x, second.z - first.z
+    return {"left of": dx, "right of": -dx, "in front of": dz, "behind": -dz}[word] > MARGIN  # type: ignore[index]
+
+
+def fine_right(scene: Scene, seen: list[Seen]) -> list[bool]:
+    """For each object with a fine texture: is an object of its colour and shape there, with that texture."""
+    return [any(same(o, s, ("shape", "color", "texture")) for s in seen) for o in scene.objects if o.texture in FINE_TEXTURES]
+
+
+def draw(pipe: ImagenCascadePipeline, prompts: list[str], batch: int, stop_at: int) -> Tensor:
+    """Pictures in [-1, 1]; picture i has seed i."""
+    pictures = []
+    for start in tqdm(range(0, len(prompts), batch), desc=f"{stop_at} stages", mininterval=5):
+        few = prompts[start : start + batch]
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
+        pictures.append(pipe(few, generator=generators, stop_at=stop_at, output_type="pt").images * 2 - 1)
+    return torch.cat(pictures)
+
+
+def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: bool = False) -> tuple[list[Scene], list[str]]:
+    scenes = [sample_scene(first_seed + i, num_objects=num_objects, held_out=held_out) for i in range(count)]
+    return scenes, [caption(s, np.random.default_rng(first_seed + i), complete=True) for i, s in enumerate(scenes)]
+
+
+def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> list[Score]:
+    """Everything right, then each attribute by itself where as many objects were seen as asked for."""
+    read = [seen for seen, _ in oracle.read(pictures)]
+    shuffled = scenes[1:] + scenes[:1]
+    scores = [
+        Score(f"{name}: every attribute{' and relation' if len(scenes[0].objects) > 1 else ''}", _count(all_right, scenes, read), len(read)),
+        Score(f"{name}: the same, prompts shuffled", _count(all_right, shuffled, read), len(read)),
+        Score(f"{name}: number of objects", sum(len(s.objects) == len(r) for s, r in zip(scenes, read, strict=True)), len(read)),
+    ]
+    pairs = [(o, r) for s, r in zip(scenes, read, strict=True) for o in s.objects if r]
+    for a in ATTRIBUTES:
+        right = sum(any(same(o, seen, ("shape", "color", a)) for seen in r) for o, r in pairs)
+        scores.append(Score(f"{name}: an object's colour, shape and {a}", right, len(pairs)))
+    return scores
+
+
+def _count(judge, scenes, read) -> int:
+    return sum(judge(s, r) for s, r in zip(scenes, read, strict=True))
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of two sets of features (N, D), as Gaussians."""
+    a, b = a.double(), b.double()
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    ca, cb = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(ca)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cb @ root).clamp(min=0).sqrt().sum()
+    return (gap + ca.trace() + cb.trace() - 2 * cross).item()
+
+
+def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, stage: int, batch: int) -> tuple[float, float]:
+    """Frechet distances to true renders of (our enlargement, bicubic's), each stage fed with true small renders.
+
+    At 1024px features are taken over windows of 256 pixels, so that detail counts.
+    """
+    size, small = (256, 64) if stage == 2 else (1024, 256)
+    true, ours, plain = [], [], []
+    scenes, prompts = scenes_and_prompts(count, 2, TEST_SEEDS + 50_000)
+    for start in tqdm(range(0, count, batch), desc=f"super-resolution to {size}px", mininterval=5):
+        few = scenes[start : start + batch]
+        low, high = render(few, small, samples=2), render(few, size, samples=2)
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
+        image = (low + 1) / 2
+        drawn = pipe(prompts[start : start + batch], image=image, start_at=stage, stop_at=stage, generator=generators, output_type="pt").images * 2 - 1
+        for features, pictures in ((true, high), (ours, drawn), (plain, resize(low, (size, size)))):
+            features.append(oracle.features(_windows(pictures)))
+    t, o, p = (torch.cat(x) for x in (true, ours, plain))
+    return frechet(t, o), frechet(t, p)
+
+
+def _windows(pictures: Tensor) -> Tensor:
+    """The middle 512 pixels of 1024px pictures as windows of 256; 256px ones as they are."""
+    if pictures.shape[-1] == 256:
+        return pictures
+    middle = pictures[..., 256:768, 256:768]
+    return F.unfold(middle, 256, stride=256).transpose(1, 2).reshape(-1, 3, 256, 256)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=None, help="a pipeline folder; the bundled one by default")
+    parser.add_argument("--oracle", type=Path, default=Path("examples/scenes/oracle_weights"))
+    parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
+    parser.add_argument("--fine_count", type=int, default=60, help="1024px pictures of prompts with a fine texture")
+    parser.add_argument("--batch_size", type=int, default=8)
+    args = parser.parse_args()
+    pipe = ImagenCascadePipeline.from_pretrained(args.model or bundled("imagen-scenes"), variant="fp16", dtype={"default": torch.bfloat16, "text_encoder": torch.float32})
+    pipe.set_progress_bar_config(disable=True)
+    for n in pipe.stage_numbers:
+        getattr(pipe, pipe.slots(n)[0]).to(memory_format=torch.channels_last)
+    oracle = load(args.oracle)
+
+    print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
+    for name, objects, first, held_out in (("one object", 1, 0, False), ("two objects", 2, 10_000, False), ("held-out pair, one object", 1, 20_000, True)):
+        scenes, prompts = scenes_and_prompts(args.count, objects, TEST_SEEDS + first, held_out)
+        renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, args.count, 8)])
+        print(*score_set(f"true renders, {name}", oracle, renders, scenes)[:1], sep="\n", flush=True)
+        print(*score_set(name, oracle, draw(pipe, prompts, args.batch_size, 2), scenes), sep="\n", flush=True)
+
+    scenes, prompts = scenes_and_prompts(4 * args.fine_count, 1, TEST_SEEDS + 30_000)
+    chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][: args.fine_count]
+    pictures = draw(pipe, [prompts[i] for i in chosen], 1, 3)
+    right = [r for i, (seen, _) in zip(chosen, oracle.read(pictures), strict=True) for r in fine_right(scenes[i], seen)]
+    print(Score("1024px: fine detail named in the prompt", sum(right), len(right)), flush=True)
+    for stage in (2, 3):
+        ours, bicubic = super_resolution_distances(pipe, oracle, args.count if stage == 2 else args.fine_count, stage, 4)
+        print(f"| Frechet distance, stage {stage} | {ours:.3f} | bicubic {bicubic:.3f} | ratio {ours / bicubic:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""A reader of pictures: which objects are there, with which attributes, and where they stand.
+
+    python -m examples.scenes.oracle --output_dir runs/scenes/oracle
+
+A small convolutional network marks the centre of each object on a 32x32 grid and names its attributes there. It reads
+256px pictures (larger ones are averaged down) and knows nothing of diffusion: it has only ever seen renders.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import trange
+
+from .data import SceneDataset, project
+from .raytrace import HALF_HEIGHT
+from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, sample_scene
+
+GRID, READ_SIZE = 32, 256
+ATTRIBUTES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
+FLOOR = {"floor_color": FLOOR_COLORS, "floor_pattern": FLOOR_PATTERNS}
+WIDTHS = [len(v) for v in ATTRIBUTES.values()]
+FEATURES = 160
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object read from a picture; `x`, `z` where it stands."""
+
+    shape: str
+    color: str
+    material: str
+    size: str
+    texture: str
+    x: float
+    z: float
+
+
+class Oracle(nn.Module):
+    """256px pictures to a heat map of centres, attribute scores at every cell, the place, and the floor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(wide: int, to: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(wide, to, 3, stride, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU())
+
+        self.fine = nn.Sequential(block(3, 24, 2), block(24, 48, 2), block(48, 64, 1), block(64, 96, 2), block(96, 96, 1))  # 32x32
+        self.wide = nn.Sequential(block(96, FEATURES, 2), block(FEATURES, FEATURES, 1), block(FEATURES, FEATURES, 1))  # 16x16
+        self.joint = block(96 + FEATURES, FEATURES, 1)
+        self.heads = nn.Conv2d(FEATURES, 1 + 2 + sum(WIDTHS), 1)
+        self.floor = nn.Linear(FEATURES, sum(len(v) for v in FLOOR.values()))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, 256, 256) in [-1, 1] to maps (B, 3 + attributes, 32, 32), floor scores, and features (B, FEATURES)."""
+        fine = self.fine(pictures)
+        wide = self.wide(fine)
+        joint = self.joint(torch.cat((fine, F.interpolate(wide, scale_factor=2.0)), 1))
+        pooled = wide.mean((2, 3))
+        return self.heads(joint), self.floor(pooled), torch.cat((pooled, joint.amax((2, 3))), 1)
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """What Frechet distances are taken over: (B, 2 FEATURES)."""
+        return torch.cat([self(p)[2] for p in _shrink(pictures).split(16)])
+
+    @torch.no_grad()
+    def read(self, pictures: Tensor, threshold: float = 0.3) -> list[tuple[list[Seen], dict[str, str]]]:
+        """For each picture (B, 3, H, W) in [-1, 1], H and W at least 256: its objects, surest first, and its floor."""
+        read = []
+        for few in _shrink(pictures).split(16):
+            maps, floor, _ = self(few)
+            heat = maps[:, 0].sigmoid()
+            peaks = (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat > threshold)
+            for i in range(len(few)):
+                cells = peaks[i].nonzero().tolist()
+                cells.sort(key=lambda cell, i=i: -heat[i, cell[0], cell[1]].item())
+                names = dict(zip(FLOOR, (s.argmax().item() for s in floor[i].split([len(v) for v in FLOOR.values()])), strict=True))
+                read.append(([_seen(maps[i, :, r, c]) for r, c in cells], {k: FLOOR[k][v] for k, v in names.items()}))
+        return read
+
+
+def _shrink(pictures: Tensor) -> Tensor:
+    """Larger pictures averaged down to what the oracle reads."""
+    return pictures if pictures.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(pictures, READ_SIZE)
+
+
+def _seen(values: Tensor) -> Seen:
+    best = [scores.argmax().item() for scores in values[3:].split(WIDTHS)]
+    names = {k: options[i] for (k, options), i in zip(ATTRIBUTES.items(), best, strict=True)}
+    return Seen(**names, x=values[1].item(), z=values[2].item())
+
+
+def cell_of(o, size: int = GRID) -> tuple[int, int]:
+    """Row and column of an object's centre."""
+    x, y = project((o.x, HALF_HEIGHT[o.shape] * RADIUS[o.size], o.z), size)
+    return int(np.clip(y, 0, size - 1)), int(np.clip(x, 0, size - 1))
+
+
+def oracle_loss(oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> Tensor:
+    maps, floor, _ = oracle(pictures)
+    heat = torch.zeros(len(scenes), GRID, GRID, device=pictures.device)
+    places = [(i, *cell_of(o), o) for i, scene in enumerate(scenes) for o in scene.objects]
+    i, row, column = (torch.tensor([p[k] for p in places], device=pictures.device) for k in range(3))
+    heat[i, row, column] = 1
+    weight = 1 + 30 * heat  # few cells are centres
+    loss = F.binary_cross_entropy_with_logits(maps[:, 0], heat, weight=weight)
+    at = maps[i, :, row, column]
+    loss = loss + 0.3 * F.smooth_l1_loss(at[:, 1:3], torch.tensor([[p[3].x, p[3].z] for p in places], device=pictures.device))
+    for scores, (name, options) in zip(at[:, 3:].split(WIDTHS, 1), ATTRIBUTES.items(), strict=True):
+        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(p[3], name)) for p in places], device=pictures.device))
+    for scores, (name, options) in zip(floor.split([len(v) for v in FLOOR.values()], 1), FLOOR.items(), strict=True):
+        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(s, name)) for s in scenes], device=pictures.device))
+    return loss
+
+
+def train(data: SceneDataset, steps: int, batch_size: int) -> Oracle:
+    """On renders, with noise, so that it does not lean on single pixels."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    oracle = Oracle().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    rng = np.random.default_rng(0)
+    progress = trange(steps, desc="oracle", mininterval=5)
+    for step in progress:
+        chosen = rng.integers(0, data.count, batch_size)
+        pictures = torch.from_numpy(data.pictures[np.sort(chosen)]).to(device).float() / 127.5 - 1
+        pictures = pictures + 0.1 * torch.rand(len(pictures), 1, 1, 1, device=device) * torch.randn_like(pictures)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = oracle_loss(oracle, pictures, [sample_scene(data.first_seed + int(i)) for i in np.sort(chosen)])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            progress.write(f"step {step} loss {loss.item():.3f}")
+    return oracle.eval().to("cpu")
+
+
+def load(folder: Path) -> Oracle:
+    oracle = Oracle()
+    oracle.load_state_dict(load_file(folder / "oracle.safetensors"))
+    return oracle.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("examples/scenes/oracle_weights"))
+    parser.add_argument("--scenes", type=int, default=6000, help="shared with the 256px stage's training set")
+    parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
+    parser.add_argument("--max_train_steps", type=int, default=2000)
+    parser.add_argument("--train_batch_size", type=int, default=24)
+    args = parser.parse_args()
+    oracle = train(SceneDataset("sr256", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    save_file(oracle.state_dict(), args.output_dir / "oracle.safetensors")
+
+
+if __name__ == "__main__":
+    main()

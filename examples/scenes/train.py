@@ -1,0 +1,75 @@
+"""Train one stage of the bundled cascade from nothing; run it again to go on from the last checkpoint.
+
+    python -m examples.scenes.train base --scenes 60000 --max_train_steps 6000
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, T5EncoderModel
+
+from imagen_diffusers.models import presets
+from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
+from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
+from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.loop import TrainSettings, train_stage
+
+from .data import VIEWS, SceneDataset
+
+NETWORKS = {
+    "base": (ImagenUNet2DConditionModel, presets.SCENES_BASE),
+    "sr256": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR256),
+    "sr1024": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR1024),
+}
+
+
+def build(stage: str) -> ConditionedUNet:
+    network, config = NETWORKS[stage]
+    return network(**config, low_res_channels=0 if stage == "base" else 3)
+
+
+def noise_curve(stage: str) -> torch.Tensor:
+    """Cosine, its log-SNR shifted to the size of the picture."""
+    return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), log_snr_shift_for(VIEWS[stage].size)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=NETWORKS)
+    parser.add_argument("--scenes", type=int, required=True, help="how many scenes to render and train on")
+    parser.add_argument("--max_train_steps", type=int, required=True)
+    parser.add_argument("--train_batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=5e-4)
+    parser.add_argument("--checkpointing_steps", type=int, default=500)
+    parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
+    parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
+    parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
+    args = parser.parse_args()
+
+    dataset = SceneDataset(args.stage, args.scenes, args.folder)
+    torch.manual_seed(0)  # the initial weights
+    unet = build(args.stage)
+    settings = TrainSettings(
+        output_dir=args.folder / args.stage,
+        max_train_steps=args.max_train_steps,
+        train_batch_size=args.train_batch_size,
+        learning_rate=args.learning_rate,
+        checkpointing_steps=args.checkpointing_steps,
+        mixed_precision=args.mixed_precision,
+        loss=LossSettings(prediction_type="sample"),
+    )
+    train_stage(
+        unet,
+        dataset,
+        noise_curve(args.stage),
+        settings,
+        tokenizer=AutoTokenizer.from_pretrained(args.pipeline / "tokenizer"),
+        text_encoder=T5EncoderModel.from_pretrained(args.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Attention between pixels, and from pixels to text (Imagen, section 2.5 and appendix D.3.1).
+
+Letters in shapes: B batch, C channels, N = H * W pixels, L text tokens, D text width.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+
+class ImagenAttnProcessor:
+    """Projects, joins text to the keys and values, and attends by diffusers' dispatcher."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(self, attn: "ImagenAttention", hidden_states: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
+        source = text if attn.is_cross_attention else hidden_states
+        if attn.fused_projections and not attn.is_cross_attention:
+            q, k, v = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        elif attn.fused_projections:
+            q, (k, v) = attn.to_q(hidden_states), attn.to_kv(source).chunk(2, dim=-1)
+        else:
+            q, k, v = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
+        if attn.add_k_proj is not None:
+            k = torch.cat((attn.add_k_proj(text), k), dim=1)
+            v = torch.cat((attn.add_v_proj(text), v), dim=1)
+            if mask is not None:
+                mask = F.pad(mask, (0, hidden_states.shape[1]), value=True)  # pixels are never padding
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)) for x in (q, k, v))
+        mask = None if mask is None or (text is None) else mask[:, None, None]
+        out = dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config)
+        return attn.to_out(out.flatten(2))
+
+
+class ImagenAttention(nn.Module, AttentionModuleMixin):
+    """Residual attention over the pixels of a feature map, in one of three kinds.
+
+    - ``"self"``: pixels attend to pixels;
+    - ``"self_text"``: text tokens join the pixels' keys and values (base and 256px networks);
+    - ``"cross_text"``: pixels attend to text alone, at a cost linear in the pixels (1024px network).
+
+    The output projection starts at zero, so a fresh layer changes nothing.
+    """
+
+    _default_processor_cls = ImagenAttnProcessor
+    _available_processors = [ImagenAttnProcessor]
+    use_bias = False
+
+    def __init__(self, channels: int, kind: str, *, text_dim: int | None, head_dim: int, hidden_dim: int, norm_groups: int):
+        super().__init__()
+        self.heads = max(hidden_dim // head_dim, 1)
+        self.is_cross_attention = kind == "cross_text"
+        self.norm = nn.GroupNorm(norm_groups, channels)
+        self.norm_text = nn.LayerNorm(text_dim) if kind != "self" else None
+        source_dim = text_dim if self.is_cross_attention else channels
+        self.to_q = nn.Linear(channels, hidden_dim, bias=False)
+        self.to_k = nn.Linear(source_dim, hidden_dim, bias=False)
+        self.to_v = nn.Linear(source_dim, hidden_dim, bias=False)
+        self.add_k_proj = nn.Linear(text_dim, hidden_dim, bias=False) if kind == "self_text" else None
+        self.add_v_proj = nn.Linear(text_dim, hidden_dim, bias=False) if kind == "self_text" else None
+        self.to_out = nn.Linear(hidden_dim, channels)
+        nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
+        self.set_processor(ImagenAttnProcessor())
+
+    def forward(self, x: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) to the same; text (B, L, D), mask (B, L) bool, True at tokens."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # B N C
+        if self.norm_text is None:
+            text = mask = None
+        else:
+            text = self.norm_text(text)
+        out = self.processor(self, tokens, text, mask)
+        return x + out.transpose(1, 2).unflatten(2, x.shape[2:])

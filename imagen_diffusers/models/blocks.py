@@ -1,0 +1,99 @@
+"""The pieces both U-Nets are made of: residual block, resampling, patch stem and head.
+
+Letters in shapes: B batch, C channels, E width of the conditioning embedding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResnetBlock(nn.Module):
+    """GN-SiLU-conv, GN-SiLU-conv and a shortcut (Imagen, figure A.27), conditioned by scale and shift of the second norm.
+
+    The second convolution starts at zero, so a fresh block is its shortcut.
+
+    Args:
+        in_channels, out_channels: C before and after.
+        embedding_dim: E.
+        norm_groups: of both group norms.
+        resample: "up" or "down" changes the size by two inside the block, on both paths (BigGAN's block, F.1).
+        always_project: a 1x1 convolution on the shortcut even where the widths agree (figure A.27).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding_dim: int,
+        norm_groups: int,
+        dropout: float = 0.0,
+        resample: str | None = None,
+        always_project: bool = False,
+    ):
+        super().__init__()
+        self.resample = resample
+        self.norm1 = nn.GroupNorm(norm_groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.to_scale_shift = nn.Linear(embedding_dim, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(norm_groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+        project = always_project or in_channels != out_channels
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if project else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = F.silu(self.norm1(x))
+        if self.resample == "down":
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        elif self.resample == "up":
+            h, x = upsample_nearest(h), upsample_nearest(x)
+        h = self.conv1(h)
+        scale, shift = self.to_scale_shift(embedding)[..., None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.conv2(self.dropout(F.silu(h))) + self.shortcut(x)
+
+
+def upsample_nearest(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours, then a convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(upsample_nearest(x))
+
+
+class PatchStem(nn.Module):
+    """Picture to features: patches of pixels become channels (a plain convolution when `patch_size` is 1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, patch_size: int):
+        super().__init__()
+        self.unshuffle = nn.PixelUnshuffle(patch_size)
+        self.conv = nn.Conv2d(in_channels * patch_size**2, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.unshuffle(x))
+
+
+class PatchHead(nn.Module):
+    """Features to picture, the inverse of `PatchStem`; starts at zero."""
+
+    def __init__(self, in_channels: int, out_channels: int, patch_size: int, norm_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels * patch_size**2, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+        self.shuffle = nn.PixelShuffle(patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shuffle(self.conv(F.silu(self.norm(x))))

@@ -1,0 +1,52 @@
+"""Complete configurations of known networks: `ImagenUNet2DConditionModel(**PAPER_BASE)`. Data only."""
+
+# Imagen, appendix F.1, F.2 and F.3, with T5-XXL's 4096-wide text.
+PAPER_BASE = {
+    "sample_size": 64,
+    "block_out_channels": (512, 1024, 1536, 2048),
+    "layers_per_block": 3,
+    "attention_levels": (False, True, True, True),
+    "attention_head_dim": 64,
+    "encoder_hid_dim": 4096,
+}
+PAPER_SR256 = {
+    "sample_size": 256,
+    "block_out_channels": (128, 256, 512, 1024),
+    "layers_per_block": (2, 4, 8, 8),
+    "attention_kind": "self_text",
+    "num_attention_heads": 8,
+    "encoder_hid_dim": 4096,
+}
+PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_text"}
+
+# Small enough for a laptop's processor: the bundled imagen-scenes.
+SCENES_BASE = {
+    "sample_size": 64,
+    "block_out_channels": (128, 256),
+    "layers_per_block": 2,
+    "attention_levels": (True, True),
+    "attention_head_dim": 32,
+    "encoder_hid_dim": 128,
+    "patch_size": 4,
+    "time_embed_dim": 512,
+}
+SCENES_SR256 = {
+    "sample_size": 256,
+    "block_out_channels": (96, 160),
+    "layers_per_block": (2, 3),
+    "attention_kind": "self_text",
+    "num_attention_heads": 8,
+    "encoder_hid_dim": 128,
+    "patch_size": 4,
+    "time_embed_dim": 384,
+}
+SCENES_SR1024 = {
+    "sample_size": 1024,
+    "block_out_channels": (64, 96, 128),
+    "layers_per_block": (1, 2, 2),
+    "attention_kind": "cross_text",
+    "num_attention_heads": 4,
+    "encoder_hid_dim": 128,
+    "patch_size": 8,
+    "time_embed_dim": 256,
+}

@@ -1,0 +1,115 @@
+"""The outside of every Imagen network: what it is given, what it checks, what it returns.
+
+`ConditionedUNet` holds what the base network and the efficient super-resolution network share: the embedding of time,
+augmentation level and text, the stem, the head, and the checks. A subclass brings the body between stem and head. It
+knows no scheduler and no text encoder, and does no guidance, no text dropout and no resizing.
+"""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor
+
+from .blocks import PatchHead, PatchStem
+from .embeddings import ConditioningEmbedding
+
+
+class ConditionedUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+    """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResnetBlock", "ImagenAttention"]
+    _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
+    _skip_layerwise_casting_patterns = ["norm", "embedding"]
+    gradient_checkpointing = False
+
+    @property
+    def stride(self) -> int:
+        """Height and width must be multiples of this."""
+        raise NotImplementedError
+
+    def body(self, x: Tensor, embedding: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Features (B, C, H, W) to features of the same shape."""
+        raise NotImplementedError
+
+    @property
+    def text_dim(self) -> int | None:
+        """Width of the text embeddings it takes; None for an unconditional network."""
+        return self.config["encoder_hid_dim"]
+
+    @property
+    def has_low_res(self) -> bool:
+        """Whether it is a super-resolution network."""
+        return self.config["low_res_channels"] > 0
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        low_res: Tensor | None = None,
+        noise_level: Tensor | float | int | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """Predict what the scheduler asks for (noise, v or the clean picture) from a noisy picture.
+
+        Args:
+            sample: the noisy picture (B, C, H, W); H and W multiples of `stride`.
+            timestep: in [0, 1000), a number or (B,); fractions are meant.
+            encoder_hidden_states: text embeddings (B, L, text_dim); none for an unconditional network.
+            encoder_attention_mask: (B, L), non-zero at tokens, zero at padding; None when nothing is padded.
+            low_res: for super-resolution, the previous stage's picture already resized to H x W and augmented.
+            noise_level: how much noise `low_res` was given, on the scale of `timestep`, a number or (B,).
+            return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: for a size, a width or a condition the network was not built for.
+        """
+        self._check_inputs(sample, encoder_hidden_states, low_res, noise_level)
+        timestep = _per_example(timestep, sample)
+        level = None if noise_level is None else _per_example(noise_level, sample)
+        mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
+        embedding = self.embedding(timestep, level, encoder_hidden_states, mask)  # B E
+        x = sample if low_res is None else torch.cat((sample, low_res), dim=1)
+        x = self.head(self.body(self.stem(x), embedding, encoder_hidden_states, mask))
+        return UNet2DConditionOutput(sample=x) if return_dict else (x,)
+
+    def _build_ends(self, width: int) -> None:
+        """Create embedding, stem and head from the config; `width` is the number of channels between them."""
+        c = self.config
+        embedding_dim = c.time_embed_dim or 4 * c.block_out_channels[0]
+        self.embedding_dim = embedding_dim
+        self.embedding = ConditioningEmbedding(c.block_out_channels[0], embedding_dim, c.encoder_hid_dim, self.has_low_res)
+        self.stem = PatchStem(c.in_channels + c.low_res_channels, width, c.patch_size)
+        self.head = PatchHead(width, c.out_channels, c.patch_size, c.norm_num_groups)
+
+    def _run(self, block: torch.nn.Module, *args: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(block, *args)
+        return block(*args)
+
+    def _check_inputs(self, sample: Tensor, text: Tensor | None, low_res: Tensor | None, noise_level) -> None:
+        name = type(self).__name__
+        height, width = sample.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"{name} got a picture of {width}x{height}; both sides must be multiples of {self.stride}")
+        if self.has_low_res != (low_res is not None) or self.has_low_res != (noise_level is not None):
+            need = "needs both low_res and noise_level" if self.has_low_res else "takes neither low_res nor noise_level"
+            raise ValueError(f"{name} (low_res_channels={self.config['low_res_channels']}) {need}")
+        if low_res is not None and low_res.shape[-2:] != sample.shape[-2:]:
+            given = "x".join(map(str, low_res.shape[-2:]))
+            raise ValueError(f"low_res is {given} but sample is {height}x{width}; resize low_res to the sample's size first")
+        if (self.text_dim is None) != (text is None):
+            state = "is unconditional: pass no" if self.text_dim is None else f"needs {self.text_dim}-wide"
+            raise ValueError(f"{name} {state} encoder_hidden_states")
+        if text is not None and text.shape[-1] != self.text_dim:
+            raise ValueError(f"encoder_hidden_states are {text.shape[-1]} wide; {name} was built for {self.text_dim} (encoder_hid_dim)")
+
+
+def _per_example(value: Tensor | float | int, sample: Tensor) -> Tensor:
+    """A number or a tensor to (B,) on the sample's device, in float32 so that fractions of a step survive half precision."""
+    return torch.as_tensor(value, dtype=torch.float32, device=sample.device).expand(sample.shape[0])

@@ -1,0 +1,45 @@
+"""Pictures for people: labelled grids, and PNG files that remember how they were made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+METADATA_KEY = "imagen_diffusers"
+LABEL_HEIGHT = 28
+
+
+def labelled_grid(pictures: list[Image.Image], labels: list[str], columns: int | None = None) -> Image.Image:
+    """Pictures of one size in rows, each with its label above it.
+
+    Args:
+        pictures: at least one.
+        labels: as many.
+        columns: pictures a row; by default as square a grid as there is.
+    """
+    columns = columns or round(len(pictures) ** 0.5 + 0.49)
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    grid = Image.new("RGB", (columns * width, rows * (height + LABEL_HEIGHT)), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=16)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        x, y = i % columns * width, i // columns * (height + LABEL_HEIGHT)
+        draw.text((x + 6, y + 5), label, fill="black", font=font)
+        grid.paste(picture, (x, y + LABEL_HEIGHT))
+    return grid
+
+
+def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None:
+    """Write a PNG with the settings as JSON in its text metadata, under `METADATA_KEY`."""
+    info = PngInfo()
+    info.add_text(METADATA_KEY, json.dumps(settings))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="PNG", pnginfo=info)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What `save_png` wrote."""
+    with Image.open(path) as picture:
+        return json.loads(picture.text[METADATA_KEY])  # type: ignore[attr-defined]

@@ -1,0 +1,349 @@
+"""The cascade: prompts to text embeddings to a 64px picture to a 256px one to a 1024px one (Imagen, section 2)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
+from imagen_diffusers.text.t5 import TextEmbedding
+
+from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage, plan_sizes
+from .model_card import write_model_card
+from .prompting import TextInputs
+from .randomness import stage_generators
+from .stage import Stage, StepState
+
+UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel
+SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
+
+
+@dataclass
+class ImagenCascadePipelineOutput(BaseOutput):
+    """What a call returns.
+
+    Args:
+        images: the last stage's pictures, as asked for by `output_type`.
+        stage_images: the same for every stage that ran, first to last; its last entry is `images`.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | Tensor
+    stage_images: list[list[PIL.Image.Image] | np.ndarray | Tensor]
+
+
+class ImagenCascadePipeline(DiffusionPipeline):
+    """Text to picture by a cascade of pixel diffusion models.
+
+    Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
+    pipeline that only encodes text.
+
+    Args:
+        tokenizer, text_encoder: a frozen T5 encoder; None where embeddings are given.
+        unet, scheduler: the base stage.
+        unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
+        null_text: what stands for "no text" under guidance: "zeros" (Imagen) or "empty" (the encoding of "", DeepFloyd IF).
+        max_sequence_length: tokens of a prompt that are read.
+        num_inference_steps, guidance_scale, noise_level: what this checkpoint's authors recommend, one value a stage.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
+    _optional_components = ["tokenizer", "text_encoder", "unet", "scheduler", "unet_2", "scheduler_2", "unet_3", "scheduler_3"]
+    _callback_tensor_inputs = ["latents", "low_res"]
+
+    def __init__(  # noqa: PLR0913 (one argument a component, as diffusers asks)
+        self,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: T5EncoderModel | None = None,
+        unet: UNet | None = None,
+        scheduler: SchedulerMixin | None = None,
+        unet_2: UNet | None = None,
+        scheduler_2: SchedulerMixin | None = None,
+        unet_3: UNet | None = None,
+        scheduler_3: SchedulerMixin | None = None,
+        null_text: str = "zeros",
+        max_sequence_length: int = 128,
+        num_inference_steps: Sequence[int] = (50, 30, 20),
+        guidance_scale: Sequence[float] = (7.0, 4.0, 1.0),
+        noise_level: Sequence[float] = (0.0, 200.0, 200.0),
+    ):
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            unet_2=unet_2,
+            scheduler_2=scheduler_2,
+            unet_3=unet_3,
+            scheduler_3=scheduler_3,
+        )
+        self.register_to_config(
+            null_text=null_text,
+            max_sequence_length=max_sequence_length,
+            num_inference_steps=list(num_inference_steps),
+            guidance_scale=list(guidance_scale),
+            noise_level=list(noise_level),
+        )
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._interrupt = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
+        empty = name in self._optional_components and value is not None and tuple(self.config.get(name) or ()) == (None, None)
+        if empty:
+            self.register_modules(**{name: value})
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the stage that is running."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Network evaluations' steps of the running call, over all its stages."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set to True in a callback to end the call after the current step."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    @property
+    def stage_numbers(self) -> list[int]:
+        """The stages that are there, counted from 1."""
+        return [i + 1 for i, (unet, _) in enumerate(SLOTS) if getattr(self, unet) is not None]
+
+    @staticmethod
+    def slots(number: int) -> tuple[str, str]:
+        """Names of a stage's components: stage 2 is ("unet_2", "scheduler_2")."""
+        return SLOTS[number - 1]
+
+    def stages(
+        self,
+        numbers: list[int],
+        num_inference_steps: Sequence[int] | int | None = None,
+        guidance_scale: Sequence[float] | float | None = None,
+        noise_level: Sequence[float] | float | None = None,
+    ) -> list[Stage]:
+        """These stages with their settings, built afresh, so that a swapped component is seen at once.
+
+        Args:
+            numbers: stages counted from 1.
+            num_inference_steps, guidance_scale, noise_level: one value for all, one each, or None for the recommended ones.
+        """
+        recommended = {key: [self.config[key][n - 1] for n in numbers] for key in ("num_inference_steps", "guidance_scale", "noise_level")}
+        steps = per_stage("num_inference_steps", num_inference_steps, recommended, least=1)
+        scales = per_stage("guidance_scale", guidance_scale, recommended, least=0)
+        levels = per_stage("noise_level", noise_level, recommended, least=0, below=1000)
+        names = [SLOTS[n - 1] for n in numbers]
+        return [
+            Stage(unet, getattr(self, unet), getattr(self, scheduler), int(n), float(w), float(level))
+            for (unet, scheduler), n, w, level in zip(names, steps, scales, levels, strict=True)
+        ]
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Prompts to what `__call__` takes in their place.
+
+        Returns:
+            prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
+            negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
+        """
+        given = TextInputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
+        text, null = given.embed(self.tokenizer, self.text_encoder, self.config["max_sequence_length"], self.config["null_text"])
+        text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
+        prompt_embeds, prompt_attention_mask = text
+        negative_prompt_embeds, negative_prompt_attention_mask = null
+        return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913 (diffusers' call convention)
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
+        noise_level: float | Sequence[float] | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        start_at: int | None = None,
+        stop_at: int | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[["ImagenCascadePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagenCascadePipelineOutput | tuple:
+        """Draw pictures of prompts.
+
+        Args:
+            prompt: what to draw; or give `prompt_embeds`.
+            negative_prompt: what to steer away from, in place of no text.
+            height, width: of the last stage's pictures; by default what it was trained for.
+            num_inference_steps: one value for all stages that run, or one each; the checkpoint's own by default.
+            guidance_scale: likewise; 1 turns guidance off (the paper's w, equation 2).
+            noise_level: likewise, augmentation of each stage's low-resolution condition in [0, 1000), the paper's aug_level
+                times 1000: 0 follows it closely, more repairs more. A base stage ignores its own.
+            num_images_per_prompt: pictures a prompt.
+            generator: one, or one a picture. The same one gives the same picture in any batch.
+            image: start from this picture instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
+            start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
+            stop_at: the last stage to run.
+            prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
+                `encode_prompt`, in place of prompts; a mask left out means nothing is padded.
+            output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
+            return_dict: False returns (images, stage_images).
+            callback_on_step_end: called after each step with the pipeline, the step counted over all stages, its
+                timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`.
+
+        Raises:
+            ValueError: for inputs that do not fit the stages; the message says which and what would.
+        """
+        check_output_type(output_type)
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        device = self._execution_device
+        pictures = None if image is None else check_image(self.image_processor.preprocess(image)).to(device)
+        numbers = self._numbers_to_run(pictures, start_at, stop_at)
+        stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level)
+        sizes = plan_sizes(stages, self._reference_size(numbers[0]), height, width, pictures)
+        texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
+        if any(s.unet.text_dim is not None for s in stages):
+            given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
+            embeds, null_embeds, mask, null_mask = (
+                x.to(device) for x in self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
+            )
+            texts, count = (TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)), len(embeds)
+            check_text_fits(stages, texts[0])
+        generators = stage_generators(generator, count, len(SLOTS))
+        pictures = None if pictures is None else _repeat_to(pictures, count)
+
+        outputs = []
+        callback = _Callback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        runs = [(stage, stage.prepared_scheduler(device), size, generators[n - 1]) for n, stage, size in zip(numbers, stages, sizes, strict=True)]
+        self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, _, _ in runs)
+        self._interrupt = False
+        for run in runs:
+            pictures = self._run_stage(*run, texts, pictures, callback)
+            outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
+            if self._interrupt:
+                break
+        self.maybe_free_model_hooks()
+        return ImagenCascadePipelineOutput(outputs[-1], outputs) if return_dict else (outputs[-1], outputs)
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        scheduler: SchedulerMixin,
+        size: tuple[int, int],
+        generators: list[torch.Generator],
+        texts: tuple[TextEmbedding | None, TextEmbedding | None],
+        low_res: Tensor | None,
+        callback: "_Callback",
+    ) -> Tensor:
+        """One stage's pictures (B, C, height, width) in [-1, 1], with its progress bar."""
+        self._guidance_scale = stage.guidance_scale
+        with self.progress_bar(total=len(scheduler.timesteps)) as progress:
+            progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
+            for state in stage.denoise(scheduler, size, generators, text=texts[0], null_text=texts[1], low_res=low_res):
+                callback(state)
+                progress.update()
+                if self._interrupt:
+                    break
+        return state.latents.clamp(-1, 1)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """As in diffusers, with a model card (README.md) where there is none yet."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_model_card(self, Path(save_directory))
+
+    def _reference_size(self, first: int) -> int:
+        """The size of the pictures that stage `first` starts from, as trained: the stage before, or its own for the base."""
+        before = [getattr(self, SLOTS[n - 1][0]) for n in self.stage_numbers if n < first]
+        own = getattr(self, SLOTS[first - 1][0])
+        if before:
+            return before[-1].config["sample_size"]
+        return own.config["sample_size"] // (4 if own.has_low_res else 1)
+
+    def _numbers_to_run(self, pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
+        there = self.stage_numbers
+        if not there:
+            raise ValueError("this pipeline holds no stage; load or assign unet and scheduler first")
+        for name, value in (("start_at", start_at), ("stop_at", stop_at)):
+            if value is not None and value not in there:
+                raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
+        if start_at is None:
+            start_at = there[0] if pictures is None else self._first_to_enlarge(pictures)
+        numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
+        if not numbers:
+            raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
+        if getattr(self, SLOTS[numbers[0] - 1][0]).has_low_res != (pictures is not None):
+            need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
+            raise ValueError(f"stage {numbers[0]} {need}")
+        for n in numbers:
+            if getattr(self, SLOTS[n - 1][1]) is None:
+                raise ValueError(f"stage {n} has a network but no scheduler; assign pipe.{SLOTS[n - 1][1]}")
+        return numbers
+
+    def _first_to_enlarge(self, pictures: Tensor) -> int:
+        enlarging = [n for n in self.stage_numbers if getattr(self, SLOTS[n - 1][0]).has_low_res]
+        side = max(pictures.shape[-2:])
+        bigger = [n for n in enlarging if getattr(self, SLOTS[n - 1][0]).config["sample_size"] > side]
+        if not bigger:
+            raise ValueError(f"no stage enlarges a picture of {side}px; make it smaller, or choose one with start_at")
+        return bigger[0]
+
+
+@dataclass
+class _Callback:
+    """The caller's `callback_on_step_end`, told the step counted over all stages."""
+
+    pipe: ImagenCascadePipeline
+    function: Callable[..., dict[str, Tensor] | None] | None
+    tensor_inputs: Sequence[str]
+    step: int = 0
+
+    def __call__(self, state: StepState) -> None:
+        if self.function is not None:
+            offered = {k: getattr(state, k) for k in self.tensor_inputs}
+            returned = self.function(self.pipe, self.step, state.timestep, offered) or {}
+            state.latents = returned.get("latents", state.latents)
+        self.step += 1
+
+
+def _repeat_to(pictures: Tensor, count: int) -> Tensor:
+    if count % len(pictures):
+        raise ValueError(f"{len(pictures)} images do not divide {count} pictures; give one image, or one a prompt")
+    return pictures.repeat_interleave(count // len(pictures), 0)

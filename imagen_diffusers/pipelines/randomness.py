@@ -1,0 +1,42 @@
+"""Each picture has its own generator, and each stage a child of it.
+
+So a batch size never changes a picture, and changing the base's steps leaves the upscaler's noise alone. Global random
+state is neither read nor written.
+"""
+
+import torch
+
+MAX_SEED = 2**62
+
+
+def stage_generators(
+    generator: torch.Generator | list[torch.Generator] | None, count: int, stages: int
+) -> list[list[torch.Generator]]:
+    """For each stage, one generator a picture.
+
+    Args:
+        generator: one a picture; or one, from which the pictures draw their seeds in order; or None for fresh entropy.
+        count: pictures.
+        stages: of the full cascade, run or not, so that a subset of stages draws the same seeds.
+
+    Raises:
+        ValueError: for a list of another length.
+    """
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or one a picture")
+        parents = generator
+    else:
+        parents = [generator or _fresh()] * count
+    seeds = [_draw(parent, stages) for parent in parents]
+    return [[torch.Generator().manual_seed(row[stage]) for row in seeds] for stage in range(stages)]
+
+
+def _fresh() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
+def _draw(parent: torch.Generator, stages: int) -> list[int]:
+    return torch.randint(MAX_SEED, (stages,), generator=parent, device=parent.device).tolist()

@@ -1,0 +1,152 @@
+"""One stage of the cascade, and the one denoising loop of the package.
+
+A stage is data: a network, its scheduler, its sampling settings. The loop inside a step is: scale the noisy picture, then
+attach the low-resolution condition, network, guidance, threshold, `scheduler.step`. It knows no prompts and no files.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_and_noise, threshold_output, thresholds_itself
+from imagen_diffusers.schedulers.noise import augment, resize
+from imagen_diffusers.schedulers.prediction import from_x0
+from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+
+# Stock schedulers that cannot be told x0; they are told the noise it implies instead.
+TAKES_NO_X0 = frozenset(
+    {
+        "EulerAncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "PNDMScheduler",
+        "DPMSolverSDEScheduler",
+    }
+)
+
+
+@dataclass
+class StepState:
+    """Where the loop stands after a step. Replace `latents` to steer what follows."""
+
+    index: int
+    timestep: Tensor
+    latents: Tensor
+    low_res: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network with its scheduler and settings.
+
+    Args:
+        name: the pipeline's slot, "unet", "unet_2" or "unet_3".
+        unet: the network.
+        scheduler: any variance-preserving diffusers scheduler; it is copied, never changed.
+        num_inference_steps: steps the scheduler is asked for.
+        guidance_scale: w of equation 2; 1 turns guidance off.
+        noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
+    """
+
+    name: str
+    unet: ConditionedUNet
+    scheduler: SchedulerMixin
+    num_inference_steps: int
+    guidance_scale: float
+    noise_level: float
+
+    @property
+    def sample_size(self) -> int:
+        return self.unet.config["sample_size"]
+
+    def check_size(self, height: int, width: int) -> None:
+        if height % self.unet.stride or width % self.unet.stride or min(height, width) < self.unet.stride:
+            raise ValueError(f"stage {self.name} would draw {width}x{height}; both sides must be multiples of {self.unet.stride}")
+
+    def prepared_scheduler(self, device: torch.device) -> SchedulerMixin:
+        """A copy of the scheduler with its timesteps set, that understands what the network predicts."""
+        check_drivable(self.scheduler)
+        scheduler = copy.deepcopy(self.scheduler)
+        if self._says_noise:
+            scheduler.register_to_config(prediction_type="epsilon")
+        scheduler.set_timesteps(self.num_inference_steps, device=device)
+        return scheduler
+
+    @property
+    def _says_noise(self) -> bool:
+        return self.scheduler.config.get("prediction_type") == "sample" and type(self.scheduler).__name__ in TAKES_NO_X0
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], generators: list[torch.Generator]) -> Tensor:
+        """The previous stage's pictures (B, C, h, w) resized to (height, width) and augmented (section 2.4)."""
+        enlarged = resize(low_res, size)
+        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        return augment(enlarged, self._levels(enlarged), noise)
+
+    def denoise(
+        self,
+        scheduler: SchedulerMixin,
+        size: tuple[int, int],
+        generators: list[torch.Generator],
+        *,
+        text: TextEmbedding | None,
+        null_text: TextEmbedding | None,
+        low_res: Tensor | None = None,
+    ) -> Iterator[StepState]:
+        """Noise to picture, one state a step; the last one's `latents` are the picture (B, C, height, width) in [-1, 1].
+
+        Args:
+            scheduler: from `prepared_scheduler`.
+            size: (height, width), multiples of the network's stride.
+            generators: one for each picture; all the randomness there is.
+            text, null_text: B embeddings each; `null_text` is read only under guidance.
+            low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
+        """
+        device, batch = self.unet.device, len(generators)
+        shape = (batch, self.unet.config["in_channels"], *size)
+        latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
+        guided = self.guidance_scale != 1 and text is not None
+        condition = self._condition_arguments(text, null_text if guided else None)
+        if low_res is not None:
+            low_res = self.condition(low_res, size, generators)
+            copies = 2 if guided else 1
+            condition |= {"low_res": _as_input(low_res, self.unet, copies), "noise_level": self._levels(low_res).repeat(copies)}
+        extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
+        by_hand = scheduler.config.get("thresholding") and not thresholds_itself(scheduler)
+
+        for index, timestep in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(latents, timestep)
+            output = self.unet(_as_input(scaled, self.unet, 2 if guided else 1), timestep, return_dict=False, **condition)[0].float()
+            if guided:
+                with_text, without = output.chunk(2)
+                output = without + self.guidance_scale * (with_text - without)  # equation 2
+            if self._says_noise:
+                output = from_x0(output, scaled, *signal_and_noise(scheduler, timestep, latents), "epsilon")
+            if by_hand:
+                output = threshold_output(scheduler, output, timestep, latents)
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+            state = StepState(index, timestep, latents, low_res)
+            yield state
+            latents = state.latents
+
+    def _levels(self, like: Tensor) -> Tensor:
+        return torch.full((len(like),), float(self.noise_level), device=like.device)
+
+    def _condition_arguments(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> dict[str, Tensor | None]:
+        if text is None or self.unet.text_dim is None:
+            return {}
+        if null_text is not None:
+            text, null_text = pad_together(text, null_text)
+            text = TextEmbedding(torch.cat((text.embeds, null_text.embeds)), torch.cat((text.mask, null_text.mask)))
+        # Attention kernels that take no mask can run when nothing is padded.
+        mask = None if text.mask.all() else text.mask
+        return {"encoder_hidden_states": text.embeds.to(self.unet.dtype), "encoder_attention_mask": mask}
+
+
+def _as_input(pictures: Tensor, unet: ConditionedUNet, copies: int) -> Tensor:
+    return pictures.to(unet.dtype).repeat(copies, 1, 1, 1)

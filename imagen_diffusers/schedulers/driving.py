@@ -1,0 +1,84 @@
+"""What any scheduler must tell the denoising loop, asked in one way: signal and noise, and thresholding.
+
+A diffusers scheduler works either on variance-preserving samples (DDPM, DPM-Solver++, ...) or on samples divided by alpha
+(Euler, Heun, ...: sigma space). `scale_model_input` turns the second into the first, so its factor tells alpha, and one
+set of formulas serves both.
+"""
+
+import inspect
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from .noise import alpha_sigma, log_snr_at, log_snr_table
+from .prediction import PREDICTION_TYPES, from_x0, to_x0
+from .thresholding import PAPER_RATIO, dynamic_threshold
+
+DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
+
+
+def check_drivable(scheduler: object) -> None:
+    """Refuse, by name, what is not a variance-preserving diffusers scheduler.
+
+    Raises:
+        ValueError: for a flow-matching or otherwise incompatible scheduler.
+    """
+    name = type(scheduler).__name__
+    betas = getattr(scheduler, "betas", None)
+    missing = [m for m in DRIVEN_BY if not callable(getattr(scheduler, m, None))]
+    if missing or betas is None or not hasattr(scheduler, "init_noise_sigma"):
+        raise ValueError(
+            f"{name} cannot drive this cascade: it is not a variance-preserving diffusion scheduler (flow-matching and EDM "
+            "schedulers are not); use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
+        )
+    if scheduler.config.get("use_flow_sigmas"):
+        raise ValueError(f"{name} is set to flow matching (use_flow_sigmas=True); build it with use_flow_sigmas=False")
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind not in PREDICTION_TYPES:
+        raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
+
+
+def signal_and_noise(scheduler: SchedulerMixin, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma (0-dim, float32) at a timestep of any drivable scheduler, VP convention.
+
+    `scale_model_input` may set the scheduler's step index, as it does in any loop.
+    """
+    one = torch.ones(1, device=like.device)
+    factor = scheduler.scale_model_input(one, timestep)
+    if not torch.equal(factor, one):  # sigma space: z / alpha was scaled by alpha = 1 / sqrt(sigma_e^2 + 1)
+        return factor[0], (1 - factor[0] ** 2).sqrt()
+    sigmas, index = getattr(scheduler, "sigmas", None), getattr(scheduler, "step_index", None)
+    if sigmas is not None and index is not None:  # multistep solvers keep sigma / alpha for each step
+        ratio = sigmas[index].to(like.device, torch.float32)
+        return (1 + ratio**2).rsqrt(), ratio * (1 + ratio**2).rsqrt()
+    table = log_snr_table(scheduler.betas.to(like.device))
+    alpha, sigma = alpha_sigma(log_snr_at(table, torch.as_tensor(timestep, dtype=torch.float32, device=like.device)))
+    return alpha, sigma
+
+
+def thresholds_itself(scheduler: SchedulerMixin) -> bool:
+    """Whether `step` applies the thresholding its config asks for."""
+    return callable(getattr(scheduler, "_threshold_sample", None))
+
+
+def threshold_output(scheduler: SchedulerMixin, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
+    """Dynamic thresholding for a scheduler whose `step` has none: output to x0, threshold, and back.
+
+    Args:
+        scheduler: its config gives prediction type, ratio and cap.
+        output: the network's guided output (B, C, H, W).
+        timestep: of this step.
+        sample: the noisy picture as the scheduler keeps it (not scaled).
+    """
+    c = scheduler.config
+    alpha, sigma = signal_and_noise(scheduler, timestep, sample)
+    z = scheduler.scale_model_input(sample, timestep)
+    x0 = to_x0(output.float(), z.float(), alpha, sigma, c.prediction_type)
+    x0 = dynamic_threshold(x0, c.get("dynamic_thresholding_ratio", PAPER_RATIO), c.get("sample_max_value"))
+    return from_x0(x0, z.float(), alpha, sigma, c.prediction_type).to(output.dtype)
+
+
+def accepts(method: object, argument: str) -> bool:
+    """Whether a method takes an argument of this name."""
+    return argument in inspect.signature(method).parameters  # type: ignore[arg-type]

@@ -1,0 +1,71 @@
+"""Prompts to embeddings by a frozen T5 encoder (Imagen, section 2.1). Knows no network and no scheduler.
+
+Any `T5EncoderModel` with its tokenizer will do; the paper's is T5-XXL, 4096 wide. Letters in shapes: B prompts, L tokens,
+D text width.
+"""
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+logger = logging.getLogger(__name__)
+
+NULL_TEXTS = ("zeros", "empty")
+
+
+class TextEmbedding(NamedTuple):
+    """Embeddings (B, L, D) and a mask (B, L), True at tokens and False at padding."""
+
+    embeds: Tensor
+    mask: Tensor
+
+
+@torch.no_grad()
+def encode(prompts: list[str], tokenizer: PreTrainedTokenizerBase, text_encoder: T5EncoderModel, max_length: int) -> TextEmbedding:
+    """The last layer's contextual embeddings, padded to the longest prompt; padding is zero.
+
+    A prompt of more than `max_length` tokens is cut, with a warning that quotes what was dropped.
+    """
+    ids = tokenizer(prompts, padding=False, truncation=False, verbose=False)["input_ids"]
+    for prompt_ids in ids:
+        if len(prompt_ids) > max_length:
+            dropped = tokenizer.decode(prompt_ids[max_length - 1 :], skip_special_tokens=True)
+            logger.warning(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
+    cut = [i if len(i) <= max_length else [*i[: max_length - 1], i[-1]] for i in ids]  # the end-of-text token stays
+    padded = tokenizer.pad({"input_ids": cut}, return_tensors="pt").to(text_encoder.device)
+    mask = padded["attention_mask"].bool()
+    hidden = text_encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+    return TextEmbedding(hidden * mask[..., None], mask)
+
+
+def null_embedding(like: TextEmbedding) -> TextEmbedding:
+    """Imagen's "no text" for classifier-free guidance: zeros in place of the embeddings, the mask kept (section 2.2)."""
+    return TextEmbedding(torch.zeros_like(like.embeds), like.mask)
+
+
+def pad_together(first: TextEmbedding, second: TextEmbedding) -> tuple[TextEmbedding, TextEmbedding]:
+    """The two with as many tokens, the shorter one padded with masked zeros."""
+    length = max(first.mask.shape[1], second.mask.shape[1])
+    one, two = (_pad(t, length) for t in (first, second))
+    return one, two
+
+
+def unknown_words(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The words of a prompt that the tokenizer cannot spell; empty for T5's own."""
+    if tokenizer.unk_token_id is None:
+        return []
+    return [w for w in prompt.split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+
+
+def known_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The whole words of a tokenizer's vocabulary, without its special tokens."""
+    return sorted(w for w in tokenizer.get_vocab() if w.isalpha())
+
+
+def _pad(text: TextEmbedding, length: int) -> TextEmbedding:
+    missing = length - text.mask.shape[1]
+    pad = torch.nn.functional.pad
+    return TextEmbedding(pad(text.embeds, (0, 0, 0, missing)), pad(text.mask, (0, missing), value=False))

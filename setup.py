@@ -1,0 +1,56 @@
+"""Package metadata; nothing about it is said anywhere else."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__"))
+TRAIN = ["peft>=0.17", "tensorboard"]
+
+setup(
+    name="imagen_diffusers",
+    version=VERSION,
+    description="Imagen on diffusers: text to a 1024px picture by a cascade of pixel diffusion models",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["imagen_diffusers", "imagen_diffusers.*"]),
+        "imagen_diffusers.hub_data.pipelines",
+        "imagen_diffusers.hub_data.schedulers",
+    ],
+    # The Hub-layout folders stand at the root of the repository and travel inside the package.
+    package_dir={
+        "imagen_diffusers.hub_data.pipelines": "pipelines",
+        "imagen_diffusers.hub_data.schedulers": "schedulers",
+    },
+    package_data={
+        "imagen_diffusers": ["py.typed"],
+        "imagen_diffusers.hub_data.pipelines": ["**/*.json", "**/*.safetensors", "**/*.md"],
+        "imagen_diffusers.hub_data.schedulers": ["**/*.json"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "diffusers>=0.42",
+        "transformers>=5.0",
+        "accelerate>=1.0",
+        "safetensors>=0.5",
+        "huggingface-hub>=1.0",
+        "numpy>=1.26",
+        "pillow>=10.0",
+        "tqdm>=4.66",
+        "typer>=0.15",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright", "scipy", "build"],
+    },
+    entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,114 @@
+"""The tiny cascade every test shares: real classes, random weights, 16 -> 32 -> 64 pixels."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from imagen_diffusers import (
+    ImagenCascadePipeline,
+    ImagenDDPMScheduler,
+    ImagenEfficientUNet2DConditionModel,
+    ImagenUNet2DConditionModel,
+)
+
+TEXT_DIM = 32
+WORDS = "a red blue green cube sphere left right of on the".split()
+TINY_BASE = {
+    "sample_size": 16,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "attention_levels": (False, True),
+    "attention_head_dim": 8,
+    "encoder_hid_dim": TEXT_DIM,
+    "norm_num_groups": 8,
+}
+TINY_SR = {
+    "sample_size": 32,
+    "block_out_channels": (16, 32),
+    "layers_per_block": (1, 1),
+    "attention_kind": "self_text",
+    "num_attention_heads": 4,
+    "encoder_hid_dim": TEXT_DIM,
+    "norm_num_groups": 8,
+    "low_res_channels": 3,
+}
+TINY_SR_2 = {**TINY_SR, "sample_size": 64, "attention_kind": "cross_text", "patch_size": 2}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skips = {"slow": not config.getoption("--run-slow"), "gpu": not torch.cuda.is_available()}
+    for item in items:
+        for mark, skip in skips.items():
+            if skip and mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"marked {mark}"))
+
+
+def awake(module: torch.nn.Module) -> torch.nn.Module:
+    """Give the layers that start at zero small weights, so that a fresh network does not just return zeros."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return module.eval()
+
+
+def make_base(**changes) -> ImagenUNet2DConditionModel:
+    torch.manual_seed(1)
+    return awake(ImagenUNet2DConditionModel(**{**TINY_BASE, **changes}))
+
+
+def make_sr(**changes) -> ImagenEfficientUNet2DConditionModel:
+    torch.manual_seed(2)
+    return awake(ImagenEfficientUNet2DConditionModel(**{**TINY_SR, **changes}))
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=12)
+
+
+def make_text_encoder() -> T5EncoderModel:
+    torch.manual_seed(3)
+    config = T5Config(vocab_size=16, d_model=TEXT_DIM, d_kv=8, num_heads=4, d_ff=32, num_layers=1, dropout_rate=0.0)
+    return T5EncoderModel(config).eval()
+
+
+def make_pipeline(**changes) -> ImagenCascadePipeline:
+    components = {
+        "tokenizer": make_tokenizer(),
+        "text_encoder": make_text_encoder(),
+        "unet": make_base(),
+        "scheduler": ImagenDDPMScheduler(prediction_type="sample"),
+        "unet_2": make_sr(),
+        "scheduler_2": ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=-1.0),
+        "unet_3": make_sr(**TINY_SR_2),
+        "scheduler_3": ImagenDDPMScheduler(prediction_type="v_prediction"),
+    }
+    settings = {"num_inference_steps": (3, 2, 2), "guidance_scale": (3.0, 2.0, 1.0), "max_sequence_length": 12}
+    pipe = ImagenCascadePipeline(**{**components, **settings, **changes})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def shared_pipe() -> ImagenCascadePipeline:
+    """For tests that change nothing in it."""
+    return make_pipeline()
+
+
+@pytest.fixture
+def pipe() -> ImagenCascadePipeline:
+    return make_pipeline()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

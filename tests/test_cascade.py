@@ -1,0 +1,239 @@
+"""The pipeline: every scheduler at every stage, randomness, guidance, sizes, callbacks, errors."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import is_torchsde_available
+from PIL import Image
+
+import imagen_diffusers
+from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
+from imagen_diffusers.schedulers.noise import resize
+
+from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
+
+PROMPT = "a red cube left of the sphere"
+NEEDS = {"DPMSolverSDEScheduler": is_torchsde_available()}
+STOCK = [e.name for e in KarrasDiffusionSchedulers if NEEDS.get(e.name, True)]
+IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler")]
+
+
+def draw(pipe, prompt=PROMPT, seed: int = 0, **arguments):
+    return pipe(prompt, **{"output_type": "pt", "generator": seeded(seed), **arguments})
+
+
+def test_three_stages(shared_pipe) -> None:
+    out = draw(shared_pipe)
+    assert [tuple(s.shape) for s in out.stage_images] == [(1, 3, 16, 16), (1, 3, 32, 32), (1, 3, 64, 64)]
+    assert torch.equal(out.images, out.stage_images[-1])
+    assert out.images.min() >= 0
+    assert out.images.max() <= 1
+    assert out.images.std() > 0.01
+
+
+@pytest.mark.parametrize("name", STOCK + IMAGEN)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_every_scheduler_runs_at_every_stage(name, prediction_type) -> None:
+    made = ImagenDDPMScheduler(prediction_type=prediction_type)
+    scheduler = getattr(imagen_diffusers if name in IMAGEN else diffusers, name).from_config(made.config)
+    pipe = make_pipeline(scheduler=scheduler, scheduler_2=scheduler, scheduler_3=scheduler, num_inference_steps=(4, 4, 4))
+    out = draw(pipe)
+    assert torch.isfinite(out.images).all()
+    assert torch.equal(out.images, draw(pipe).images)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "HeunDiscreteScheduler", "EulerDiscreteScheduler"])
+def test_solvers_agree_on_a_network_that_knows_the_answer(name) -> None:
+    """A perfect x0 prediction is what every solver must return, whatever it was told the network predicts."""
+    answer = torch.rand(1, 3, 16, 16, generator=seeded(4)) * 2 - 1
+    unet = make_base()
+    unet.forward = lambda sample, *_, **__: (answer.expand(len(sample), -1, -1, -1),)  # type: ignore[method-assign]
+    scheduler = getattr(diffusers, name).from_config(ImagenDDPMScheduler(prediction_type="sample").config)
+    pipe = make_pipeline(unet=unet, scheduler=scheduler, num_inference_steps=(12, 2, 2))
+    out = draw(pipe, stop_at=1).images * 2 - 1
+    torch.testing.assert_close(out, answer, atol=0.03, rtol=0)
+
+
+def test_one_seed_one_picture_in_any_batch(shared_pipe) -> None:
+    alone = [draw(shared_pipe, seed=s).images for s in range(8)]
+    together = draw(shared_pipe, [PROMPT] * 8, generator=[seeded(s) for s in range(8)]).images
+    # Convolutions of another batch size add in another order; float32, through seven steps.
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-4, rtol=1e-4)
+
+
+def test_one_generator_serves_pictures_in_order(shared_pipe) -> None:
+    generator = seeded(3)
+    one_by_one = [draw(shared_pipe, generator=generator).images for _ in range(2)]
+    at_once = draw(shared_pipe, num_images_per_prompt=2, generator=seeded(3)).images
+    torch.testing.assert_close(torch.cat(one_by_one), at_once, atol=1e-4, rtol=1e-4)
+
+
+def test_global_random_state_is_untouched(shared_pipe) -> None:
+    before = torch.get_rng_state()
+    draw(shared_pipe, generator=None)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_base_steps_leave_the_upscalers_noise_alone(shared_pipe) -> None:
+    seen = []
+
+    def watch(pipe, step, timestep, tensors):
+        seen.append(tensors["low_res"])
+
+    noises = []
+    for steps in (2, 5):
+        seen.clear()
+        watched = {"callback_on_step_end": watch, "callback_on_step_end_tensor_inputs": ["latents", "low_res"]}
+        out = draw(shared_pipe, num_inference_steps=[steps, 2], noise_level=[0, 900], stop_at=2, **watched)
+        base = out.stage_images[0] * 2 - 1
+        noises.append(seen[-1] - resize(base, (32, 32)) * 0.1548)  # alpha of the cosine curve at level 900
+    torch.testing.assert_close(noises[0], noises[1], atol=2e-3, rtol=0)
+
+
+def test_guidance_is_equation_2(shared_pipe) -> None:
+    stage = shared_pipe.stages([1], 1, 4.0)[0]
+    unguided, guided = (draw(shared_pipe, stop_at=1, num_inference_steps=1, guidance_scale=w).images for w in (1.0, 4.0))
+    assert not torch.allclose(unguided, guided)
+    embeds, null, mask, null_mask = shared_pipe.encode_prompt(PROMPT)
+    assert not null.any()
+    z = next(iter(_first_noise(shared_pipe)))
+    with torch.no_grad():
+        said = [stage.unet(z, 999.0, e, m).sample for e, m in ((embeds, mask), (null, null_mask))]
+    x0 = said[1] + 4.0 * (said[0] - said[1])
+    expected = ImagenDDPMScheduler()._threshold_sample(x0) / 2 + 0.5
+    torch.testing.assert_close(guided, expected.clamp(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def _first_noise(pipe):
+    from imagen_diffusers.pipelines.randomness import stage_generators
+
+    yield torch.randn(1, 3, 16, 16, generator=stage_generators(seeded(0), 1, 3)[0][0])
+
+
+def test_negative_prompt_and_null_text(shared_pipe) -> None:
+    plain = draw(shared_pipe).images
+    assert not torch.equal(plain, draw(shared_pipe, negative_prompt="blue").images)
+    assert not torch.equal(plain, draw(make_pipeline(null_text="empty")).images)
+
+
+def test_embeddings_in_equal_prompts(shared_pipe) -> None:
+    embeds, null, mask, null_mask = shared_pipe.encode_prompt([PROMPT, "a cube"], num_images_per_prompt=2)
+    assert embeds.shape[0] == null.shape[0] == 4
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": null, "prompt_attention_mask": mask, "negative_prompt_attention_mask": null_mask}
+    out = draw(shared_pipe, None, **given).images
+    assert torch.equal(out, draw(shared_pipe, [PROMPT, "a cube"], num_images_per_prompt=2).images)
+
+
+def test_non_square_sizes(shared_pipe) -> None:
+    out = draw(shared_pipe, height=64, width=96)
+    assert [tuple(s.shape[-2:]) for s in out.stage_images] == [(16, 24), (32, 48), (64, 96)]
+
+
+def test_a_later_stage_enlarges_a_given_picture(shared_pipe) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8))
+    out = draw(shared_pipe, image=picture)
+    assert [tuple(s.shape[-2:]) for s in out.stage_images] == [(32, 48), (64, 96)]
+    only_last = draw(shared_pipe, image=torch.rand(1, 3, 32, 32, generator=seeded()))
+    assert [tuple(s.shape[-2:]) for s in only_last.stage_images] == [(64, 64)]
+
+
+def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:
+    steps = []
+
+    def blank(pipe, step, timestep, tensors):
+        steps.append((step, float(timestep)))
+        if step == pipe.num_timesteps - 1:
+            return {"latents": torch.zeros_like(tensors["latents"])}
+
+    out = draw(shared_pipe, callback_on_step_end=blank)
+    assert [s for s, _ in steps] == list(range(7))
+    assert torch.equal(out.images, torch.full_like(out.images, 0.5))
+
+
+def test_a_callback_may_interrupt(pipe) -> None:
+    def stop(pipe, step, timestep, tensors):
+        pipe.interrupt = step == 1
+
+    assert len(draw(pipe, callback_on_step_end=stop).stage_images) == 1
+
+
+def test_output_types(shared_pipe) -> None:
+    pt = draw(shared_pipe).images
+    array = draw(shared_pipe, output_type="np").images
+    torch.testing.assert_close(torch.from_numpy(array).permute(0, 3, 1, 2), pt)
+    pil = draw(shared_pipe, output_type="pil").images[0]
+    assert np.abs(np.asarray(pil) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
+    images, stages = draw(shared_pipe, return_dict=False)
+    assert torch.equal(images, stages[-1])
+
+
+def test_unconditional_cascade() -> None:
+    pipe = ImagenCascadePipeline(unet=make_base(encoder_hid_dim=None), scheduler=ImagenDDPMScheduler(), num_inference_steps=(2, 2, 2))
+    assert pipe(num_images_per_prompt=2, output_type="pt", generator=seeded()).images.shape == (2, 3, 16, 16)
+
+
+def test_any_component_may_be_none() -> None:
+    empty = ImagenCascadePipeline()
+    with pytest.raises(ValueError, match="no stage"):
+        empty("a cube")
+    only_text = make_pipeline(unet=None, scheduler=None, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    assert only_text.encode_prompt("a cube")[0].shape[-1] == TEXT_DIM
+
+
+def test_moves_between_devices_one_network_at_a_time() -> None:
+    names = ImagenCascadePipeline.model_cpu_offload_seq.split("->")
+    assert names == ["text_encoder", "unet", "unet_2", "unet_3"]
+    assert set(names) <= set(ImagenCascadePipeline()._get_signature_keys(ImagenCascadePipeline)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"height": 50}, "multiples of 16"),
+        ({"num_inference_steps": [1, 2]}, "2 values for 3 stages"),
+        ({"num_inference_steps": 0}, "at least 1"),
+        ({"guidance_scale": -1.0}, "at least 0"),
+        ({"noise_level": 1000}, "less than 1000"),
+        ({"prompt_embeds": torch.zeros(1, 2, TEXT_DIM)}, "exactly one"),
+        ({"prompt": None}, "exactly one"),
+        ({"generator": [seeded()] * 2}, "2 generators for 1"),
+        ({"negative_prompt": ["a", "a"]}, "2 negative prompts for 1"),
+        ({"stop_at": 4}, r"stages \[1, 2, 3\]"),
+        ({"start_at": 2}, "needs image"),
+        ({"image": torch.zeros(1, 3, 16, 16), "start_at": 1}, "takes no image"),
+        ({"image": torch.zeros(1, 3, 64, 64)}, "no stage enlarges"),
+        ({"image": torch.full((1, 3, 16, 16), torch.nan)}, "NaN"),
+        ({"image": torch.zeros(3, 3, 16, 16)}, "3 images do not divide"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
+        ({"output_type": "latent"}, "latent"),
+        ({"prompt": None, "prompt_embeds": torch.full((1, 2, TEXT_DIM), torch.nan)}, "NaN"),
+        ({"prompt": None, "prompt_embeds": torch.zeros(1, 2, 7)}, "7 wide but stage unet takes 32"),
+        ({"prompt": None, "prompt_embeds": torch.zeros(2, TEXT_DIM)}, "prompts, tokens, width"),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 2, TEXT_DIM), "prompt_attention_mask": torch.zeros(1, 2)},
+            "a token in every row",
+        ),
+    ],
+)
+def test_bad_calls_are_refused_in_words(shared_pipe, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw(shared_pipe, **arguments)
+
+
+def test_a_stage_of_another_text_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="stage unet_2 takes 16"):
+        draw(make_pipeline(unet_2=make_sr(encoder_hid_dim=16)))
+
+
+def test_a_scheduler_that_cannot_drive_is_refused() -> None:
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler cannot drive"):
+        draw(make_pipeline(scheduler_2=diffusers.FlowMatchEulerDiscreteScheduler()))
+
+
+def test_missing_scheduler_and_missing_encoder_are_said() -> None:
+    with pytest.raises(ValueError, match="scheduler_2"):
+        draw(make_pipeline(scheduler_2=None))
+    with pytest.raises(ValueError, match="no text encoder"):
+        draw(make_pipeline(text_encoder=None, tokenizer=None))

@@ -1,0 +1,181 @@
+"""The networks: sizes, text, conditions, and diffusers' features on them."""
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
+from imagen_diffusers.models import presets
+
+from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_sr
+
+
+def inputs(unet, size=None, batch: int = 2, tokens: int = 5) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    height, width = size or (unet.config.sample_size,) * 2
+    given = {"sample": torch.randn(batch, 3, height, width, generator=generator), "timestep": torch.tensor([10.5, 800.0])[:batch]}
+    if unet.text_dim is not None:
+        given["encoder_hidden_states"] = torch.randn(batch, tokens, unet.text_dim, generator=generator)
+        given["encoder_attention_mask"] = torch.ones(batch, tokens, dtype=torch.bool)
+    if unet.has_low_res:
+        given |= {"low_res": torch.randn(batch, 3, height, width, generator=generator), "noise_level": torch.full((batch,), 100.0)}
+    return given
+
+
+MAKERS = {
+    "base": make_base,
+    "base_patch": lambda: make_base(patch_size=2),
+    "base_as_sr": lambda: make_base(low_res_channels=3),
+    "sr_self_text": make_sr,
+    "sr_cross_text": lambda: make_sr(**TINY_SR_2),
+    "unconditional": lambda: make_base(encoder_hid_dim=None),
+    "unconditional_sr": lambda: make_sr(encoder_hid_dim=None, attention_kind="self"),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def unet(request):
+    return MAKERS[request.param]()
+
+
+@pytest.mark.parametrize(
+    ("network", "preset", "low", "high"),
+    [
+        (ImagenUNet2DConditionModel, presets.PAPER_BASE, 2.30e9, 2.45e9),
+        (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR256, 0.55e9, 0.57e9),
+        (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR1024, 0.54e9, 0.56e9),
+    ],
+)
+def test_paper_presets_have_the_papers_size(network, preset, low, high) -> None:
+    with torch.device("meta"):
+        unet = network(**preset)
+    assert low < unet.num_parameters() < high
+
+
+def test_output_has_the_shape_of_the_picture(unet) -> None:
+    for size in (None, (unet.stride, 3 * unet.stride)):
+        given = inputs(unet, size)
+        assert unet(**given).sample.shape == given["sample"].shape
+        assert torch.equal(unet(**given, return_dict=False)[0], unet(**given).sample)
+
+
+def test_a_fresh_network_predicts_zero() -> None:
+    unet = ImagenUNet2DConditionModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, attention_levels=(True, True))
+    assert not unet(**inputs(unet)).sample.any()
+
+
+def test_every_condition_is_heard(unet) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    for name in set(given) - {"sample", "encoder_attention_mask"}:
+        assert (unet(**{**given, name: given[name] * 0.5 + 0.1}).sample - plain).abs().max() > 1e-5, name
+
+
+def test_fractions_of_a_timestep_are_heard(unet) -> None:
+    given = inputs(unet)
+    assert not torch.equal(unet(**{**given, "timestep": 500.0}).sample, unet(**{**given, "timestep": 500.4}).sample)
+
+
+@pytest.mark.parametrize("name", ["base", "sr_self_text", "sr_cross_text"])
+def test_padding_is_masked_everywhere(name) -> None:
+    unet = MAKERS[name]()
+    given = inputs(unet)
+    short = unet(**given).sample
+    text, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
+    given["encoder_hidden_states"] = torch.cat((text, 100 * torch.ones(2, 3, TEXT_DIM)), 1)
+    given["encoder_attention_mask"] = torch.cat((mask, torch.zeros(2, 3, dtype=torch.bool)), 1)
+    # The same sums in another order: a few units in the last place of float32.
+    torch.testing.assert_close(unet(**given).sample, short, atol=1e-4, rtol=1e-4)
+
+
+def test_examples_of_a_batch_do_not_meet(unet) -> None:
+    given = inputs(unet)
+    alone = {k: v[:1] for k, v in given.items()}
+    torch.testing.assert_close(unet(**given).sample[:1], unet(**alone).sample, atol=1e-4, rtol=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_gradient(unet) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
+        unet.train().zero_grad()
+        unet(**inputs(unet)).sample.square().mean().backward()
+        gradients.append([p.grad.clone() for p in unet.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(list(unet.parameters()))
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
+
+
+def test_compiles_without_a_break(unet) -> None:
+    given = inputs(unet)
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
+
+
+def test_channels_last_and_bf16(unet) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    unet.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(unet(**given).sample, plain, atol=1e-4, rtol=1e-4)
+    half = {k: v.bfloat16() if v.is_floating_point() and k not in ("timestep", "noise_level") else v for k, v in given.items()}
+    out = unet.to(torch.bfloat16)(**half).sample
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - plain).abs().mean() < 0.05 * plain.abs().mean() + 0.01  # bf16 keeps 8 bits
+
+
+def test_attention_backend_processors_and_fusion(unet) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    unet.set_attention_backend("native")
+    assert unet.attn_processors
+    unet.set_attn_processor(next(iter(unet.attn_processors.values())))
+    unet.fuse_qkv_projections()
+    torch.testing.assert_close(unet(**given).sample, plain, atol=1e-5, rtol=1e-5)
+    unet.unfuse_qkv_projections()
+    torch.testing.assert_close(unet(**given).sample, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_lora_on_linear_and_convolution_layers(unet, tmp_path) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "conv1"], init_lora_weights=False))
+    changed = unet(**given).sample
+    assert (changed - plain).abs().max() > 1e-4
+    unet.save_lora_adapter(tmp_path)
+    unet.delete_adapters(["default"])
+    torch.testing.assert_close(unet(**given).sample, plain)
+    unet.load_lora_adapter(str(tmp_path), prefix=None, use_safetensors=True)
+    torch.testing.assert_close(unet(**given).sample, changed, atol=1e-5, rtol=1e-5)
+
+
+def test_saves_and_loads_bit_equal(unet, tmp_path) -> None:
+    unet.save_pretrained(tmp_path)
+    loaded = type(unet).from_pretrained(tmp_path)
+    assert torch.equal(loaded(**inputs(unet)).sample, unet(**inputs(unet)).sample)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("base", {"sample": torch.zeros(2, 3, 15, 16)}, "multiples of 2"),
+        ("base", {"low_res": torch.zeros(2, 3, 16, 16)}, "takes neither"),
+        ("sr_self_text", {"low_res": None}, "needs both low_res and noise_level"),
+        ("sr_self_text", {"low_res": torch.zeros(2, 3, 16, 16)}, "resize low_res"),
+        ("base", {"encoder_hidden_states": torch.zeros(2, 5, 7)}, "7 wide"),
+        ("base", {"encoder_hidden_states": None}, "needs 32-wide"),
+        ("unconditional", {"encoder_hidden_states": torch.zeros(2, 5, 32)}, "unconditional"),
+    ],
+)
+def test_bad_inputs_are_refused_in_words(name, change, message) -> None:
+    unet = MAKERS[name]()
+    with pytest.raises(ValueError, match=message):
+        unet(**{**inputs(unet), **change})
+
+
+def test_bad_configurations_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="one a level"):
+        make_base(attention_levels=(True,))
+    with pytest.raises(ValueError, match="one a level"):
+        make_sr(layers_per_block=(1,))
+    with pytest.raises(ValueError, match="needs text"):
+        make_sr(encoder_hid_dim=None)

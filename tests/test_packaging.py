@@ -1,0 +1,71 @@
+"""The bundled folders are found in a clone, in an editable install and in a wheel; presets load."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import imagen_diffusers
+from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers.models import presets
+
+from .conftest import seeded
+
+ROOT = Path(__file__).parent.parent
+FIND = "from imagen_diffusers import bundled; print(bundled('imagen-scenes'), bundled('ddpm-cosine'))"
+
+
+def test_clone_and_editable_install_find_the_folders_beside_the_package() -> None:
+    assert bundled("imagen-scenes") == ROOT / "pipelines" / "imagen-scenes"
+    assert bundled("ddpm-cosine") == ROOT / "schedulers" / "ddpm-cosine"
+
+
+def test_a_wheel_carries_them(tmp_path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}"
+    found = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
+    assert all(Path(p).is_relative_to(tmp_path / "site") and Path(p).is_dir() for p in found)
+
+
+def test_an_unknown_name_lists_what_there_is() -> None:
+    with pytest.raises(ValueError, match="imagen-paper.*imagen-scenes"):
+        bundled("imagen-moon")
+
+
+@pytest.mark.parametrize("folder", sorted(p.name for p in (ROOT / "schedulers").iterdir()))
+def test_scheduler_presets_load(folder) -> None:
+    config = json.loads((bundled(folder) / "scheduler_config.json").read_text())
+    scheduler = getattr(imagen_diffusers, config["_class_name"]).from_pretrained(bundled(folder))
+    assert scheduler.config.thresholding
+    scheduler.set_timesteps(5)
+
+
+def test_the_papers_configurations_are_the_presets() -> None:
+    index = json.loads((bundled("imagen-paper") / "model_index.json").read_text())
+    for slot, preset in (("unet", presets.PAPER_BASE), ("unet_2", presets.PAPER_SR256), ("unet_3", presets.PAPER_SR1024)):
+        network = getattr(imagen_diffusers, index[slot][1])
+        with torch.device("meta"):
+            built = network.from_config(network.load_config(bundled("imagen-paper"), subfolder=slot))
+        for key, value in preset.items():
+            assert built.config[key] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_the_bundled_pipeline_draws() -> None:
+    wanted = {"default": torch.float32}
+    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), variant="fp16", dtype=wanted)
+    pipe.set_progress_bar_config(disable=True)
+    prompt = "a large red metal sphere on a gray floor"
+    out = pipe(prompt, generator=seeded(), output_type="pt", num_inference_steps=[8, 2, 1])
+    assert [s.shape[-1] for s in out.stage_images] == [64, 256, 1024]
+    red, green, blue = out.stage_images[0][0]
+    assert ((red - torch.maximum(green, blue)) > 0.25).float().mean() > 0.02  # a red thing is there
+    assert (red - green).abs().median() < 0.1  # on a gray floor

@@ -1,0 +1,204 @@
+"""The Imagen schedulers against stock ones, step by step, and swaps between them."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+
+import imagen_diffusers
+from imagen_diffusers import (
+    ImagenDDIMScheduler,
+    ImagenDDPMScheduler,
+    ImagenDPMSolverMultistepScheduler,
+    ImagenEulerDiscreteScheduler,
+    ImagenUniPCMultistepScheduler,
+)
+from imagen_diffusers.schedulers.driving import check_drivable, signal_and_noise
+from imagen_diffusers.schedulers.noise import alpha_sigma
+from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
+from imagen_diffusers.schedulers.swapping import KEPT
+
+from .conftest import seeded
+
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+TIMES = [950, 700, 420, 130, 20]
+IMAGEN = [ImagenDDPMScheduler, ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, ImagenUniPCMultistepScheduler]
+STOCK = [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler]
+
+
+def network(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Something that depends on both and leaves the range now and then."""
+    return 1.5 * torch.tanh(z * (0.5 + t.float() / 2000)) + 0.1 * torch.cos(t.float() / 50)
+
+
+def run(scheduler, **extra) -> list[torch.Tensor]:
+    z = torch.randn(2, 3, 8, 8, generator=seeded(1)) * scheduler.init_noise_sigma
+    path, generator = [], seeded(2)
+    for t in scheduler.timesteps:
+        z = scheduler.step(network(scheduler.scale_model_input(z, t), t), t, z, generator=generator, **extra).prev_sample
+        path.append(z)
+    return path
+
+
+def assert_paths_close(one: list[torch.Tensor], two: list[torch.Tensor], tolerance: float) -> None:
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize(("stock_variance", "gamma"), [("fixed_small", 0.0), ("fixed_large", 1.0)])
+@pytest.mark.parametrize("thresholding", [True, False])
+def test_ancestral_equals_stock_ddpm(kind, stock_variance, gamma, thresholding) -> None:
+    settings = {"prediction_type": kind, "thresholding": thresholding, "dynamic_thresholding_ratio": 0.9}
+    stock = DDPMScheduler(**COSINE, **settings, variance_type=stock_variance, clip_sample=not thresholding, sample_max_value=1e9)
+    ours = ImagenDDPMScheduler(**COSINE, **settings, variance_interpolation=gamma, clip_sample=not thresholding)
+    stock.set_timesteps(timesteps=TIMES)
+    ours.set_timesteps(timesteps=TIMES)
+    # Stock stops adding noise only after timestep 0; ours after the last. Compare up to there. float32 products of alphas
+    # against float64 log-SNR: 1e-4.
+    assert_paths_close(run(stock)[:-1], run(ours)[:-1], 1e-4)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_deterministic_equals_stock_ddim(kind) -> None:
+    stock = DDIMScheduler(**COSINE, prediction_type=kind, clip_sample=True, timestep_spacing="trailing", set_alpha_to_one=True)
+    stock.set_timesteps(10)
+    ours = ImagenDDPMScheduler(**COSINE, prediction_type=kind, thresholding=False, clip_sample=True, variance_interpolation=None)
+    ours.set_timesteps(timesteps=stock.timesteps.tolist())
+    assert_paths_close(run(stock, use_clipped_model_output=True), run(ours), 2e-4)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_imagen_ddim_keeps_x0_and_noise_consistent(kind) -> None:
+    settings = {**COSINE, "prediction_type": kind, "thresholding": True, "clip_sample": False, "timestep_spacing": "trailing"}
+    theirs = ImagenDDIMScheduler(**settings, dynamic_thresholding_ratio=0.9, sample_max_value=None)
+    theirs.set_timesteps(10)
+    ours = ImagenDDPMScheduler(**COSINE, prediction_type=kind, variance_interpolation=None, dynamic_thresholding_ratio=0.9)
+    ours.set_timesteps(timesteps=theirs.timesteps.tolist())
+    assert_paths_close(run(theirs), run(ours), 2e-4)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_euler_thresholded_equals_ddim(kind) -> None:
+    """Euler in sigma space is DDIM: the same x0 at the same noise, thresholded alike."""
+    settings = {**COSINE, "prediction_type": kind, "thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": None}
+    euler = ImagenEulerDiscreteScheduler(**settings, timestep_spacing="trailing")
+    euler.set_timesteps(10)
+    ours = ImagenDDPMScheduler(**settings, variance_interpolation=None)
+    ours.set_timesteps(timesteps=euler.timesteps.tolist())
+    z = torch.randn(2, 3, 8, 8, generator=seeded(1))
+    alpha = signal_and_noise(euler, euler.timesteps[0], z)[0]
+    y = z / alpha
+    for t in euler.timesteps:
+        said = network(euler.scale_model_input(y, t), t)
+        y = euler.step(said, t, y).prev_sample
+        z = ours.step(network(z, t), t, z).prev_sample
+    torch.testing.assert_close(y, z, atol=2e-3, rtol=2e-3)  # float32 at sigma up to 1e4
+
+
+@pytest.mark.parametrize(("ours", "stock"), zip(IMAGEN[1:], STOCK[1:], strict=True))
+def test_without_thresholding_solvers_are_stock(ours, stock) -> None:
+    one, two = ours(**COSINE), stock(**COSINE)
+    for scheduler in (one, two):
+        scheduler.set_timesteps(8)
+    if ours is ImagenDDIMScheduler:
+        assert_paths_close(run(two, use_clipped_model_output=True), run(one), 0)
+    elif "generator" in stock.step.__code__.co_varnames:
+        assert_paths_close(run(two), run(one), 0)
+
+
+@pytest.mark.parametrize("there", IMAGEN)
+@pytest.mark.parametrize("here", IMAGEN)
+def test_swaps_among_imagen_schedulers_keep_everything(here, there) -> None:
+    made = ImagenDDPMScheduler(log_snr_shift=-2.0, prediction_type="v_prediction", dynamic_thresholding_ratio=0.97)
+    one = here.from_config(made.config)
+    two = there.from_config(one.config)
+    for scheduler in (one, two):
+        assert torch.equal(scheduler.betas, made.betas)
+        for key in KEPT & set(made.config):
+            assert scheduler.config[key] == made.config[key], key
+
+
+@pytest.mark.parametrize("stock", STOCK)
+def test_swaps_to_stock_and_back_keep_curve_and_prediction(stock) -> None:
+    made = ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=-1.0)
+    theirs = stock.from_config(made.config)
+    assert torch.equal(theirs.betas, made.betas)
+    assert theirs.config.prediction_type == "sample"
+    assert theirs.config.thresholding is True
+    back = ImagenDDPMScheduler.from_config(theirs.config)
+    assert torch.equal(back.betas, made.betas)
+    assert {k: back.config[k] for k in KEPT & set(made.config)} == {k: made.config[k] for k in KEPT & set(made.config)}
+
+
+@pytest.mark.parametrize("stock", STOCK)
+def test_swaps_from_stock_defaults_keep_the_stock_curve(stock) -> None:
+    theirs = stock()
+    ours = ImagenDDPMScheduler.from_config(theirs.config)
+    assert torch.equal(ours.betas, theirs.betas)
+    assert ours.config.prediction_type == "epsilon"
+    assert ours.config.thresholding is False or stock is EulerDiscreteScheduler
+
+
+@pytest.mark.parametrize("name", [n for n in dir(imagen_diffusers) if n.endswith("Scheduler")])
+def test_save_and_load(name, tmp_path) -> None:
+    scheduler = getattr(imagen_diffusers, name).from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
+    scheduler.save_pretrained(tmp_path)
+    assert torch.equal(type(scheduler).from_pretrained(tmp_path).betas, scheduler.betas)
+
+
+@pytest.mark.parametrize("stock", [DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, diffusers.HeunDiscreteScheduler])
+def test_signal_and_noise_at_any_scheduler(stock) -> None:
+    scheduler = stock.from_config(DDPMScheduler(**COSINE).config)
+    scheduler.set_timesteps(5)
+    z = torch.randn(1, 3, 8, 8, generator=seeded())
+    expected = ImagenDDPMScheduler()
+    for t in scheduler.timesteps[:3]:
+        alpha, sigma = signal_and_noise(scheduler, t, z)
+        table = expected.log_snr
+        want = alpha_sigma(torch.lerp(table[int(t)], table[min(int(t) + 1, 999)], float(t) % 1))
+        assert alpha.item() == pytest.approx(want[0].item(), abs=2e-3)
+        assert sigma.item() == pytest.approx(want[1].item(), abs=2e-3)
+        scheduler.step(torch.zeros_like(z), t, z)
+
+
+def test_float_timesteps_and_add_noise() -> None:
+    scheduler = ImagenDDPMScheduler()
+    scheduler.set_timesteps(7)
+    assert scheduler.timesteps[0] == 999
+    assert not torch.equal(scheduler.timesteps, scheduler.timesteps.round())
+    x, noise = (torch.randn(2, 3, 4, 4, generator=seeded(i)) for i in (0, 1))
+    t = torch.tensor([3, 800])
+    stock = DDPMScheduler(**COSINE)
+    torch.testing.assert_close(scheduler.add_noise(x, noise, t), stock.add_noise(x, noise, t), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(scheduler.get_velocity(x, noise, t), stock.get_velocity(x, noise, t), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", [diffusers.FlowMatchEulerDiscreteScheduler(), diffusers.EDMEulerScheduler(), object()])
+def test_what_cannot_drive_is_refused_by_name(scheduler) -> None:
+    with pytest.raises(ValueError, match=f"{type(scheduler).__name__} cannot drive"):
+        check_drivable(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta_schedule": "wavy"}, "wavy"),
+        ({"prediction_type": "score"}, "score"),
+        ({"variance_interpolation": 2.0}, "2.0"),
+    ],
+)
+def test_bad_settings_are_refused_in_words(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImagenDDPMScheduler(**change)
+
+
+def test_bad_timesteps_are_refused_in_words() -> None:
+    scheduler = ImagenDDPMScheduler()
+    with pytest.raises(ValueError, match="descend"):
+        scheduler.set_timesteps(timesteps=[10, 20])
+    with pytest.raises(ValueError, match="exactly one"):
+        scheduler.set_timesteps()
+    scheduler.set_timesteps(4)
+    with pytest.raises(ValueError, match="not one of"):
+        scheduler.step(torch.zeros(1, 3, 2, 2), 123.4, torch.zeros(1, 3, 2, 2))

@@ -1,0 +1,115 @@
+"""Folders: what is written, what comes back, what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
+
+from .conftest import make_pipeline, make_sr, seeded
+
+GOLDEN = {
+    "_class_name": "ImagenCascadePipeline",
+    "tokenizer": ["transformers", "TokenizersBackend"],
+    "text_encoder": ["transformers", "T5EncoderModel"],
+    "unet": ["imagen_diffusers", "ImagenUNet2DConditionModel"],
+    "scheduler": ["imagen_diffusers", "ImagenDDPMScheduler"],
+    "unet_2": ["imagen_diffusers", "ImagenEfficientUNet2DConditionModel"],
+    "scheduler_2": ["imagen_diffusers", "ImagenDDPMScheduler"],
+    "unet_3": ["imagen_diffusers", "ImagenEfficientUNet2DConditionModel"],
+    "scheduler_3": ["imagen_diffusers", "ImagenDDPMScheduler"],
+    "null_text": "zeros",
+    "max_sequence_length": 12,
+    "num_inference_steps": [3, 2, 2],
+    "guidance_scale": [3.0, 2.0, 1.0],
+    "noise_level": [0.0, 200.0, 200.0],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return path
+
+
+def load(path, **arguments) -> ImagenCascadePipeline:
+    pipe = ImagenCascadePipeline.from_pretrained(path, **arguments)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def picture(pipe) -> torch.Tensor:
+    return pipe("a red cube", generator=seeded(), output_type="pt").images
+
+
+def test_model_index_is_golden(folder) -> None:
+    written = json.loads((folder / "model_index.json").read_text())
+    written.pop("_diffusers_version")
+    assert written == GOLDEN
+
+
+def test_round_trip_is_bit_equal(folder) -> None:
+    assert torch.equal(picture(load(folder)), picture(make_pipeline()))
+
+
+@pytest.mark.parametrize("arguments", [{"variant": "fp16"}, {"max_shard_size": "10KB"}])
+def test_variants_and_shards(arguments, tmp_path) -> None:
+    made = make_pipeline()
+    made.save_pretrained(tmp_path, **arguments)
+    arguments.pop("max_shard_size", None)
+    assert torch.equal(picture(load(tmp_path, **arguments)), picture(made))
+
+
+def test_each_stage_loads_alone(folder) -> None:
+    made = make_pipeline()
+    for slot, network in (("unet", ImagenUNet2DConditionModel), ("unet_2", ImagenEfficientUNet2DConditionModel)):
+        alone = network.from_pretrained(folder, subfolder=slot)
+        for one, two in zip(alone.parameters(), getattr(made, slot).parameters(), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_stages_may_be_left_out(folder, tmp_path) -> None:
+    base = load(folder, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    assert picture(base).shape[-1] == 16
+    base.save_pretrained(tmp_path)
+    assert torch.equal(picture(load(tmp_path)), picture(base))
+
+
+def test_a_stage_assigned_to_an_empty_slot_is_saved(tmp_path) -> None:
+    made = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    full = make_pipeline()
+    made.unet_2, made.scheduler_2 = full.unet_2, full.scheduler_2
+    made.save_pretrained(tmp_path)
+    assert torch.equal(picture(load(tmp_path)), picture(made))
+    assert picture(made).shape[-1] == 32
+
+
+def test_a_swapped_scheduler_is_saved(folder, tmp_path) -> None:
+    from imagen_diffusers import ImagenDPMSolverMultistepScheduler
+
+    pipe = load(folder)
+    pipe.scheduler_2 = ImagenDPMSolverMultistepScheduler.from_config(pipe.scheduler_2.config)
+    pipe.save_pretrained(tmp_path)
+    assert torch.equal(picture(load(tmp_path)), picture(pipe))
+
+
+def test_a_model_card_is_written(folder) -> None:
+    card = (folder / "README.md").read_text()
+    assert "| `unet_3` | ImagenEfficientUNet2DConditionModel |" in card
+    assert "library_name: imagen_diffusers" in card
+
+
+def test_bad_folders_are_refused(folder, tmp_path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        load(tmp_path / "nowhere")
+    make_sr().save_pretrained(tmp_path)
+    weights = tmp_path / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="diffusion_pytorch_model"):
+        ImagenEfficientUNet2DConditionModel.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(OSError, match="diffusion_pytorch_model"):
+        ImagenEfficientUNet2DConditionModel.from_pretrained(tmp_path)
