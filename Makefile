@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
 BIN = .venv/bin
 
-.PHONY: demo test quality style bench
+.PHONY: demo test lint quality style bench
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
@@ -11,9 +11,11 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-quality: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+quality: lint
 	$(BIN)/pyright
 
 style: .venv/installed-dev

@@ -5,7 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = next(line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__"))
+VERSION = next(
+    line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
+)
 TRAIN = ["peft>=0.17", "tensorboard"]
 
 setup(

@@ -1,9 +1,9 @@
 """Imagen on diffusers: text to a 1024px picture by a cascade of pixel diffusion models (Saharia et al., 2022)."""
 
-from diffusers import DiffusionPipeline as DiffusionPipeline
-from diffusers import ModelMixin as ModelMixin
-from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.models.modeling_utils import ModelMixin as ModelMixin
 from diffusers.pipelines import pipeline_loading_utils
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline as DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin as SchedulerMixin
 
 from .hub import bundled as bundled
 from .models.unet_imagen import ImagenUNet2DConditionModel as ImagenUNet2DConditionModel

@@ -7,7 +7,9 @@ import typer
 
 # torch and diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Imagen: text to a 1024px picture by a cascade of pixel diffusion models.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Imagen: text to a 1024px picture by a cascade of pixel diffusion models."
+)
 
 SCHEDULERS = {
     "ddpm": "ImagenDDPMScheduler",
@@ -24,7 +26,9 @@ Seed = Annotated[int | None, typer.Option(help="Of the first picture; the next o
 NumImages = Annotated[int, typer.Option(min=1, help="How many pictures.")]
 Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one a stage, "25,8,4".')]
 Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one a stage, "5,3,1". 1 is off.')]
-NoiseLevel = Annotated[str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one a stage.")]
+NoiseLevel = Annotated[
+    str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one a stage.")
+]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -33,7 +37,7 @@ Side = Annotated[int | None, typer.Option(help="Of the final picture, in pixels.
 
 
 @app.command()
-def generate(
+def generate(  # noqa: PLR0913 (one argument an option)
     prompt: str,
     model: Model = None,
     output: Output = Path("picture.png"),
@@ -80,7 +84,9 @@ def upscale(
     _draw(prompt, model, output, seed, num_images, settings, scheduler, dtype, device, call)
 
 
-def _draw(prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, dtype: str, device: str, call: dict[str, Any]) -> None:
+def _draw(
+    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, dtype: str, device: str, call: dict[str, Any]
+) -> None:
     """What both commands do: load, warn, draw, save; errors of the user as one line."""
     try:
         pipe = _load(model, dtype, device, scheduler)

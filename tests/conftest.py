@@ -13,7 +13,7 @@ from imagen_diffusers import (
 )
 
 TEXT_DIM = 32
-WORDS = "a red blue green cube sphere left right of on the".split()
+WORDS = ["a", "red", "blue", "green", "cube", "sphere", "left", "right", "of", "on", "the"]
 TINY_BASE = {
     "sample_size": 16,
     "block_out_channels": (16, 32),

@@ -15,8 +15,9 @@ from imagen_diffusers.schedulers.noise import resize
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
 
 PROMPT = "a red cube left of the sphere"
-NEEDS = {"DPMSolverSDEScheduler": is_torchsde_available()}
-STOCK = [e.name for e in KarrasDiffusionSchedulers if NEEDS.get(e.name, True)]
+# EDM's is no variance-preserving scheduler (and is refused below); one needs a package of its own.
+LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
+STOCK = [e.name for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
 IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler")]
 
 
@@ -38,13 +39,17 @@ def test_three_stages(shared_pipe) -> None:
 def test_every_scheduler_runs_at_every_stage(name, prediction_type) -> None:
     made = ImagenDDPMScheduler(prediction_type=prediction_type)
     scheduler = getattr(imagen_diffusers if name in IMAGEN else diffusers, name).from_config(made.config)
-    pipe = make_pipeline(scheduler=scheduler, scheduler_2=scheduler, scheduler_3=scheduler, num_inference_steps=(4, 4, 4))
+    # Stock ancestral solvers subtract nearly equal squares at the cosine curve's first, huge sigma: few steps give NaN.
+    steps = (12, 12, 12) if "Ancestral" in name else (4, 4, 4)
+    pipe = make_pipeline(scheduler=scheduler, scheduler_2=scheduler, scheduler_3=scheduler, num_inference_steps=steps)
     out = draw(pipe)
     assert torch.isfinite(out.images).all()
     assert torch.equal(out.images, draw(pipe).images)
 
 
-@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "HeunDiscreteScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize(
+    "name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "HeunDiscreteScheduler", "EulerDiscreteScheduler"]
+)
 def test_solvers_agree_on_a_network_that_knows_the_answer(name) -> None:
     """A perfect x0 prediction is what every solver must return, whatever it was told the network predicts."""
     answer = torch.rand(1, 3, 16, 16, generator=seeded(4)) * 2 - 1
@@ -121,7 +126,12 @@ def test_negative_prompt_and_null_text(shared_pipe) -> None:
 def test_embeddings_in_equal_prompts(shared_pipe) -> None:
     embeds, null, mask, null_mask = shared_pipe.encode_prompt([PROMPT, "a cube"], num_images_per_prompt=2)
     assert embeds.shape[0] == null.shape[0] == 4
-    given = {"prompt_embeds": embeds, "negative_prompt_embeds": null, "prompt_attention_mask": mask, "negative_prompt_attention_mask": null_mask}
+    given = {
+        "prompt_embeds": embeds,
+        "negative_prompt_embeds": null,
+        "prompt_attention_mask": mask,
+        "negative_prompt_attention_mask": null_mask,
+    }
     out = draw(shared_pipe, None, **given).images
     assert torch.equal(out, draw(shared_pipe, [PROMPT, "a cube"], num_images_per_prompt=2).images)
 
@@ -191,7 +201,7 @@ def test_moves_between_devices_one_network_at_a_time() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"height": 50}, "multiples of 16"),
+        ({"height": 50}, "multiples of 8"),
         ({"num_inference_steps": [1, 2]}, "2 values for 3 stages"),
         ({"num_inference_steps": 0}, "at least 1"),
         ({"guidance_scale": -1.0}, "at least 0"),
@@ -227,9 +237,16 @@ def test_a_stage_of_another_text_width_is_refused() -> None:
         draw(make_pipeline(unet_2=make_sr(encoder_hid_dim=16)))
 
 
-def test_a_scheduler_that_cannot_drive_is_refused() -> None:
-    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler cannot drive"):
-        draw(make_pipeline(scheduler_2=diffusers.FlowMatchEulerDiscreteScheduler()))
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+def test_a_scheduler_that_cannot_drive_is_refused(name) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot drive"):
+        draw(make_pipeline(scheduler_2=getattr(diffusers, name)()))
+
+
+def test_a_solver_that_breaks_down_is_said() -> None:
+    scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(ImagenDDPMScheduler(prediction_type="sample").config)
+    with pytest.raises(ValueError, match="EulerAncestralDiscreteScheduler in 4 steps; take more"):
+        draw(make_pipeline(scheduler=scheduler), num_inference_steps=[4, 2, 2])
 
 
 def test_missing_scheduler_and_missing_encoder_are_said() -> None:

@@ -1,5 +1,7 @@
 """The worked example: scenes, captions and the ray tracer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
 from examples.scenes.data import SceneDataset, project
 from examples.scenes.raytrace import render
-from examples.scenes.scene import FINE_TEXTURES, HELD_OUT, Object, Scene, relation, sample_scene
+from examples.scenes.scene import FINE_TEXTURES, HELD_OUT, Object, Scene, mirrored, relation, sample_scene
 
 LIGHT = (1.0, 6.0, -3.0)
 
@@ -64,6 +66,9 @@ def test_facts_are_true() -> None:
             continue
         for fact in facts(scene, rng):
             start, end = fact.split(" is ")
+            if start == "the floor":
+                assert end == scene.floor_color
+                continue
             about, other = (first, second) if first.shape in start else (second, first)
             told = {about.color, about.size, about.material, about.texture, f"{relation(about, other)} the {other.color} {other.shape}"}
             assert end in told
@@ -118,3 +123,11 @@ def test_the_dataset_is_drawn_once_and_told_in_many_ways(tmp_path) -> None:
     assert torch.equal(data[1]["pixel_values"], again[1]["pixel_values"])
     assert data[1]["prompt"] == again[1]["prompt"]
     assert len({data[1 + 3 * k]["prompt"] for k in range(8)}) > 3
+
+
+def test_a_mirrored_scene_is_the_mirror_image() -> None:
+    scene = sample_scene(12)
+    # A solid mirrored is the same solid turned the other way; textures are not symmetric, so compare plain ones.
+    scene = replace(scene, objects=tuple(replace(o, texture="plain") for o in scene.objects))
+    picture, other = render([scene], 64, samples=2), render([mirrored(scene)], 64, samples=2)
+    assert (picture.flip(-1) - other).abs().mean() < 0.01

@@ -22,7 +22,13 @@ from .conftest import seeded
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 TIMES = [950, 700, 420, 130, 20]
-IMAGEN = [ImagenDDPMScheduler, ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, ImagenUniPCMultistepScheduler]
+IMAGEN = [
+    ImagenDDPMScheduler,
+    ImagenDDIMScheduler,
+    ImagenDPMSolverMultistepScheduler,
+    ImagenEulerDiscreteScheduler,
+    ImagenUniPCMultistepScheduler,
+]
 STOCK = [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler]
 
 

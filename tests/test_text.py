@@ -32,8 +32,7 @@ def test_a_long_prompt_is_cut_and_the_warning_quotes_what_was_dropped(encoder, c
     with caplog.at_level(logging.WARNING):
         text = encode(["a red cube left of the green sphere"], *encoder, 6)
     assert text.embeds.shape[1] == 6
-    assert "of the green sphere" in caplog.text
-    assert "cube left of" not in caplog.text
+    assert 'dropped: "the green sphere"' in caplog.text
     short = encode(["a red cube left of"], *encoder, 6)
     assert torch.equal(text.embeds, short.embeds)
 

@@ -7,8 +7,8 @@ from torch.utils.data import Dataset
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.training.data import StepSampler, collate
-from imagen_diffusers.training.losses import LossSettings, stage_loss
 from imagen_diffusers.training.loop import TrainSettings, train_stage
+from imagen_diffusers.training.losses import LossSettings, stage_loss
 
 from .conftest import make_base, make_sr, make_text_encoder, make_tokenizer, seeded
 
@@ -33,7 +33,9 @@ class Squares(Dataset):
 
 def settings(path, steps: int, **changes) -> TrainSettings:
     plain = {"train_batch_size": 4, "learning_rate": 3e-3, "lr_warmup_steps": 1, "mixed_precision": "no", "checkpointing_steps": 3}
-    return TrainSettings(**{**plain, "lr_scheduler": "constant", "max_sequence_length": 12, **changes}, output_dir=path, max_train_steps=steps)
+    return TrainSettings(
+        **{**plain, "lr_scheduler": "constant", "max_sequence_length": 12, **changes}, output_dir=path, max_train_steps=steps
+    )
 
 
 def fit(path, steps: int, low_res: bool = False, **changes):

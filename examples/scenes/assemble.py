@@ -1,6 +1,6 @@
 """Join the trained stages to the bundled pipeline: half-precision weights, schedulers, recommended settings.
 
-    python -m examples.scenes.assemble --output_dir pipelines/imagen-scenes
+python -m examples.scenes.assemble --output_dir pipelines/imagen-scenes
 """
 
 import argparse

@@ -68,9 +68,10 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[str]:
         told.append(f"{name} is {rng.choice((o.size, o.material, o.texture))}")
         if by_shape:
             told += [f"{name} is {o.color}"] * 2
-    first = scene.objects[0]
-    for other in scene.objects[1:]:
-        told.append(f"the {first.color} {first.shape} is {relation(first, other)} the {other.color} {other.shape}")
+        for other in scene.objects:
+            word = None if other is o else relation(o, other)
+            if word is not None:
+                told.append(f"{name} is {word} the {other.color} {other.shape}")
     return [told[i] for i in rng.permutation(len(told))]
 
 

@@ -49,7 +49,11 @@ class SceneDataset(Dataset):
         self.view, self.count, self.first_seed = VIEWS[stage], count, first_seed
         folder = Path(folder) / f"{stage}-{first_seed}-{count}"
         self.pictures = _rendered(folder / "pictures.npy", self.view, count, first_seed, scale=1, compile=compile)
-        self.low_res = None if self.view.scale is None else _rendered(folder / "low_res.npy", self.view, count, first_seed, scale=self.view.scale, compile=compile)
+        self.low_res = (
+            None
+            if self.view.scale is None
+            else _rendered(folder / "low_res.npy", self.view, count, first_seed, scale=self.view.scale, compile=compile)
+        )
 
     def __len__(self) -> int:
         return self.count * PHRASINGS

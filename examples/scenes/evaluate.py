@@ -92,7 +92,9 @@ def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) 
     read = [seen for seen, _ in oracle.read(pictures)]
     shuffled = scenes[1:] + scenes[:1]
     scores = [
-        Score(f"{name}: every attribute{' and relation' if len(scenes[0].objects) > 1 else ''}", _count(all_right, scenes, read), len(read)),
+        Score(
+            f"{name}: every attribute{' and relation' if len(scenes[0].objects) > 1 else ''}", _count(all_right, scenes, read), len(read)
+        ),
         Score(f"{name}: the same, prompts shuffled", _count(all_right, shuffled, read), len(read)),
         Score(f"{name}: number of objects", sum(len(s.objects) == len(r) for s, r in zip(scenes, read, strict=True)), len(read)),
     ]
@@ -131,7 +133,11 @@ def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, coun
         low, high = render(few, small, samples=2), render(few, size, samples=2)
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
         image = (low + 1) / 2
-        drawn = pipe(prompts[start : start + batch], image=image, start_at=stage, stop_at=stage, generator=generators, output_type="pt").images * 2 - 1
+        drawn = (
+            pipe(prompts[start : start + batch], image=image, start_at=stage, stop_at=stage, generator=generators, output_type="pt").images
+            * 2
+            - 1
+        )
         for features, pictures in ((true, high), (ours, drawn), (plain, resize(low, (size, size)))):
             features.append(oracle.features(_windows(pictures)))
     t, o, p = (torch.cat(x) for x in (true, ours, plain))
@@ -154,14 +160,20 @@ def main() -> None:
     parser.add_argument("--fine_count", type=int, default=60, help="1024px pictures of prompts with a fine texture")
     parser.add_argument("--batch_size", type=int, default=8)
     args = parser.parse_args()
-    pipe = ImagenCascadePipeline.from_pretrained(args.model or bundled("imagen-scenes"), variant="fp16", dtype={"default": torch.bfloat16, "text_encoder": torch.float32})
+    pipe = ImagenCascadePipeline.from_pretrained(
+        args.model or bundled("imagen-scenes"), variant="fp16", dtype={"default": torch.bfloat16, "text_encoder": torch.float32}
+    )
     pipe.set_progress_bar_config(disable=True)
     for n in pipe.stage_numbers:
         getattr(pipe, pipe.slots(n)[0]).to(memory_format=torch.channels_last)
     oracle = load(args.oracle)
 
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    for name, objects, first, held_out in (("one object", 1, 0, False), ("two objects", 2, 10_000, False), ("held-out pair, one object", 1, 20_000, True)):
+    for name, objects, first, held_out in (
+        ("one object", 1, 0, False),
+        ("two objects", 2, 10_000, False),
+        ("held-out pair, one object", 1, 20_000, True),
+    ):
         scenes, prompts = scenes_and_prompts(args.count, objects, TEST_SEEDS + first, held_out)
         renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, args.count, 8)])
         print(*score_set(f"true renders, {name}", oracle, renders, scenes)[:1], sep="\n", flush=True)

@@ -19,7 +19,7 @@ from tqdm import trange
 
 from .data import SceneDataset, project
 from .raytrace import HALF_HEIGHT
-from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, sample_scene
+from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, mirrored, sample_scene
 
 GRID, READ_SIZE = 32, 256
 ATTRIBUTES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
@@ -120,7 +120,7 @@ def oracle_loss(oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> Tensor
 
 
 def train(data: SceneDataset, steps: int, batch_size: int) -> Oracle:
-    """On renders, with noise, so that it does not lean on single pixels."""
+    """On renders and their mirror images, with noise, so that it does not lean on single pixels."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     oracle = Oracle().to(device, memory_format=torch.channels_last)
@@ -129,11 +129,14 @@ def train(data: SceneDataset, steps: int, batch_size: int) -> Oracle:
     rng = np.random.default_rng(0)
     progress = trange(steps, desc="oracle", mininterval=5)
     for step in progress:
-        chosen = rng.integers(0, data.count, batch_size)
-        pictures = torch.from_numpy(data.pictures[np.sort(chosen)]).to(device).float() / 127.5 - 1
+        chosen = np.sort(rng.integers(0, data.count, batch_size))
+        pictures = torch.from_numpy(data.pictures[chosen]).to(device).float() / 127.5 - 1
+        scenes = [sample_scene(data.first_seed + int(i)) for i in chosen]
+        if rng.random() < 0.5:
+            pictures, scenes = pictures.flip(-1), [mirrored(s) for s in scenes]
         pictures = pictures + 0.1 * torch.rand(len(pictures), 1, 1, 1, device=device) * torch.randn_like(pictures)
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = oracle_loss(oracle, pictures, [sample_scene(data.first_seed + int(i)) for i in np.sort(chosen)])
+            loss = oracle_loss(oracle, pictures.contiguous(memory_format=torch.channels_last), scenes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .scene import FLOOR_COLORS, FLOOR_PATTERNS, RADIUS, SHAPES, TEXTURES, Scene
+from .scene import FLOOR_PATTERNS, RADIUS, SHAPES, TEXTURES, Scene
 
 SLOTS = 3
 EYE, TARGET, VIEW_WIDTH = (0.0, 4.2, -6.0), (0.0, 0.35, 0.0), 5.0  # VIEW_WIDTH: how wide the picture is at the target
@@ -99,7 +99,7 @@ def render(
     """
     side = crop_size or size
     top, left = torch.tensor(crops or [(0, 0)], dtype=torch.float32, device=device).unbind(-1)
-    solids, around = _tensors(scenes, FINE_PERIOD >= 2 * VIEW_WIDTH / size, torch.device(device))
+    solids, around = _tensors(scenes, 2 * VIEW_WIDTH / size <= FINE_PERIOD, torch.device(device))
     shade = _compiled_shade() if compile else _shade
     total = torch.zeros(len(scenes), 3, side * side, device=device)
     for i in range(samples * samples):

@@ -7,7 +7,7 @@ Axes: x to the right, y up, z away from the camera; the floor is y = 0; units ar
 0.8 high from its centre").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,12 @@ def relation(first: Object, second: Object) -> str | None:
     if abs(dz) >= DOMINANCE * abs(dx):
         return "in front of" if dz > 0 else "behind"
     return None
+
+
+def mirrored(scene: Scene) -> Scene:
+    """Left and right exchanged: what the mirror image of its picture shows, up to the turn of a cube."""
+    objects = tuple(replace(o, x=-o.x, yaw=-o.yaw) for o in scene.objects)
+    return replace(scene, objects=objects, light=(-scene.light[0], *scene.light[1:]))
 
 
 def sample_scene(seed: int, *, num_objects: int | None = None, held_out: bool = False) -> Scene:

@@ -1,6 +1,6 @@
 """Train one stage of the bundled cascade from nothing; run it again to go on from the last checkpoint.
 
-    python -m examples.scenes.train base --scenes 60000 --max_train_steps 6000
+python -m examples.scenes.train base --scenes 60000 --max_train_steps 6000
 """
 
 import argparse
@@ -14,8 +14,8 @@ from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
-from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.loop import TrainSettings, train_stage
+from imagen_diffusers.training.losses import LossSettings
 
 from .data import VIEWS, SceneDataset
 

@@ -64,6 +64,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneratio
     return model
 
 
+def build_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW, with the position biases 30 times faster: they must travel several units before a word hears its neighbour."""
+    biases = [p for name, p in model.named_parameters() if "relative_attention_bias" in name]
+    others = [p for name, p in model.named_parameters() if "relative_attention_bias" not in name]
+    groups = [{"params": biases, "lr": 30 * learning_rate, "weight_decay": 0.0}, {"params": others}]
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+
+
 def document(seed: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
     """A caption and up to four facts it implies, in pieces, each with whether to hide it."""
     scene = sample_scene(seed)
@@ -105,9 +113,9 @@ def batch(size: int, step: int, tokenizer: PreTrainedTokenizerFast) -> dict[str,
 def train(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) -> T5ForConditionalGeneration:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = build_optimizer(model, args.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: args.learning_rate * min((s + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * s / args.max_train_steps))
+        optimizer, lambda s: min((s + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * s / args.max_train_steps))
     )
     progress = trange(args.max_train_steps, desc="span corruption", mininterval=5)
     for step in progress:
@@ -124,6 +132,8 @@ def train(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast,
             known = inputs["labels"] >= 0
             accuracy = (out.logits.argmax(-1) == inputs["labels"])[known].float().mean()
             progress.write(f"step {step} loss {loss.item():.3f} token accuracy {accuracy.item():.3f}")
+        if step and step % 300 == 0:
+            progress.write(f"step {step} {_percent(probe(model.encoder, tokenizer))}")
     return model
 
 
@@ -157,13 +167,13 @@ def nouns(seeds: range, phrasing: int, tokenizer: PreTrainedTokenizerFast) -> tu
 def ground(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int, learning_rate: float) -> None:
     """Teach the encoder to have, at each noun, what the caption says of it.
 
-    Span corruption gets there as well, in the tens of thousands of steps that a real T5 is given; with hundreds it
-    does not (the probe stays at chance between the two sides), so this small network is told outright.
+    Span corruption alone binds attributes to objects slowly: what it asks for stands in many other words too. A few hundred
+    steps that name outright what holds at each noun do what tens of thousands of it would.
     """
     device = encoder.get_input_embeddings().weight.device
     heads = nn.Linear(encoder.config.d_model, sum(len(v) for v in TOLD_AT_NOUNS.values())).to(device)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], lr=learning_rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    optimizer = build_optimizer(nn.ModuleList((encoder, heads)), learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / 50, 1 - s / steps))
     progress = trange(steps, desc="grounding", mininterval=5)
     for step in progress:
         inputs, at, answers = nouns(range(step * batch_size, (step + 1) * batch_size), 1, tokenizer)
@@ -202,10 +212,10 @@ def probe(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, count: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="the pipeline folder to write text_encoder/ and tokenizer/ in")
-    parser.add_argument("--max_train_steps", type=int, default=2000, help="of span corruption")
+    parser.add_argument("--max_train_steps", type=int, default=300, help="of span corruption")
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--grounding_steps", type=int, default=2000)
+    parser.add_argument("--grounding_steps", type=int, default=300)
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = build_tokenizer()

@@ -3,11 +3,15 @@
 Letters in shapes: B batch, C channels, N = H * W pixels, L text tokens, D text width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
+
+from .blocks import zeroed
 
 
 class ImagenAttnProcessor:
@@ -24,7 +28,7 @@ class ImagenAttnProcessor:
             q, (k, v) = attn.to_q(hidden_states), attn.to_kv(source).chunk(2, dim=-1)
         else:
             q, k, v = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
-        if attn.add_k_proj is not None:
+        if attn.add_k_proj is not None and attn.add_v_proj is not None:
             k = torch.cat((attn.add_k_proj(text), k), dim=1)
             v = torch.cat((attn.add_v_proj(text), v), dim=1)
             if mask is not None:
@@ -48,23 +52,24 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
     _default_processor_cls = ImagenAttnProcessor
     _available_processors = [ImagenAttnProcessor]
     use_bias = False
+    processor: Any
 
     def __init__(self, channels: int, kind: str, *, text_dim: int | None, head_dim: int, hidden_dim: int, norm_groups: int):
         super().__init__()
+        assert kind == "self" or text_dim is not None, "the networks check this for their users"
+        text_width = text_dim or 0
         self.heads = max(hidden_dim // head_dim, 1)
         self.is_cross_attention = kind == "cross_text"
         self.norm = nn.GroupNorm(norm_groups, channels)
-        self.norm_text = nn.LayerNorm(text_dim) if kind != "self" else None
-        source_dim = text_dim if self.is_cross_attention else channels
+        self.norm_text = nn.LayerNorm(text_width) if kind != "self" else None
+        source_dim = text_width if self.is_cross_attention else channels
         self.to_q = nn.Linear(channels, hidden_dim, bias=False)
         self.to_k = nn.Linear(source_dim, hidden_dim, bias=False)
         self.to_v = nn.Linear(source_dim, hidden_dim, bias=False)
-        self.add_k_proj = nn.Linear(text_dim, hidden_dim, bias=False) if kind == "self_text" else None
-        self.add_v_proj = nn.Linear(text_dim, hidden_dim, bias=False) if kind == "self_text" else None
-        self.to_out = nn.Linear(hidden_dim, channels)
-        nn.init.zeros_(self.to_out.weight)
-        nn.init.zeros_(self.to_out.bias)
-        self.set_processor(ImagenAttnProcessor())
+        self.add_k_proj = nn.Linear(text_width, hidden_dim, bias=False) if kind == "self_text" else None
+        self.add_v_proj = nn.Linear(text_width, hidden_dim, bias=False) if kind == "self_text" else None
+        self.to_out = zeroed(nn.Linear(hidden_dim, channels))
+        self.processor = ImagenAttnProcessor()
 
     def forward(self, x: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to the same; text (B, L, D), mask (B, L) bool, True at tokens."""

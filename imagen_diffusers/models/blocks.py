@@ -39,9 +39,7 @@ class ResnetBlock(nn.Module):
         self.to_scale_shift = nn.Linear(embedding_dim, 2 * out_channels)
         self.norm2 = nn.GroupNorm(norm_groups, out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         project = always_project or in_channels != out_channels
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if project else nn.Identity()
 
@@ -55,6 +53,13 @@ class ResnetBlock(nn.Module):
         scale, shift = self.to_scale_shift(embedding)[..., None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return self.conv2(self.dropout(F.silu(h))) + self.shortcut(x)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with weights and bias at zero, for the end of a residual branch."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
@@ -90,9 +95,7 @@ class PatchHead(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, patch_size: int, norm_groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels * patch_size**2, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = zeroed(nn.Conv2d(in_channels, out_channels * patch_size**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(patch_size)
 
     def forward(self, x: Tensor) -> Tensor:

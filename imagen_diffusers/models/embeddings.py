@@ -34,7 +34,9 @@ class TextPooling(nn.Module):
             mean = (text * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
             mask = F.pad(mask.bool(), (1, 0), value=True)[:, None, None]  # the mean is always there to attend to
         tokens = torch.cat((mean, text), dim=1)
-        q, k, v = (f(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2) for f, x in ((self.to_q, mean), (self.to_k, tokens), (self.to_v, tokens)))
+        q, k, v = (
+            f(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2) for f, x in ((self.to_q, mean), (self.to_k, tokens), (self.to_v, tokens))
+        )
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out(pooled.transpose(1, 2).flatten(2)[:, 0])
 

@@ -23,9 +23,9 @@ PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_tex
 SCENES_BASE = {
     "sample_size": 64,
     "block_out_channels": (128, 256),
-    "layers_per_block": 2,
+    "layers_per_block": 1,
     "attention_levels": (True, True),
-    "attention_head_dim": 32,
+    "attention_head_dim": 64,
     "encoder_hid_dim": 128,
     "patch_size": 4,
     "time_embed_dim": 512,

@@ -1,8 +1,10 @@
 """The base network: ADM's U-Net with text (Imagen, section 2.5 and appendix F.1)."""
 
+from typing import Any
+
+import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
-import torch
 
 from .attention import ImagenAttention
 from .blocks import ResnetBlock
@@ -31,7 +33,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
     """
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
         self,
         sample_size: int = 64,
         in_channels: int = 3,
@@ -88,13 +90,14 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         for layer in self.mid_block:
             x = self._run(layer, x, embedding, text, mask)
         for layer in self.up_blocks:
+            assert isinstance(layer, AttendingLayer)
             if layer.resnet.resample is None:
                 x = torch.cat((x, kept.pop()), dim=1)
             x = self._run(layer, x, embedding, text, mask)
         return x
 
     def _layer(self, in_channels: int, out_channels: int, attends: bool, resample: str | None = None) -> "AttendingLayer":
-        c = self.config
+        c: Any = self.config
         resnet = ResnetBlock(
             in_channels,
             out_channels,

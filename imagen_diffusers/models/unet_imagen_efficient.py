@@ -1,5 +1,7 @@
 """The super-resolution networks: the Efficient U-Net (Imagen, appendix B.1, F.2 and F.3)."""
 
+from typing import Any
+
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
     """
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
         self,
         sample_size: int = 256,
         in_channels: int = 3,
@@ -78,12 +80,12 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         return x
 
     def _resnets(self, channels: int, count: int) -> nn.ModuleList:
-        c = self.config
+        c: Any = self.config
         dims = {"embedding_dim": self.embedding_dim, "norm_groups": c.norm_num_groups, "dropout": c.dropout}
         return nn.ModuleList(ResnetBlock(channels, channels, always_project=True, **dims) for _ in range(count))
 
     def _attention(self, channels: int, coarsest: bool) -> ImagenAttention | None:
-        c = self.config
+        c: Any = self.config
         if not coarsest or c.attention_kind is None:
             return None
         dims = {"head_dim": 2 * channels // c.num_attention_heads, "hidden_dim": 2 * channels, "norm_groups": c.norm_num_groups}

@@ -27,7 +27,9 @@ def per_stage(
     return values
 
 
-def plan_sizes(stages: list[Stage], start_size: int, height: int | None, width: int | None, pictures: Tensor | None) -> list[tuple[int, int]]:
+def plan_sizes(
+    stages: list[Stage], start_size: int, height: int | None, width: int | None, pictures: Tensor | None
+) -> list[tuple[int, int]]:
     """(height, width) of each stage, in the ratios the stages were trained at.
 
     Args:

@@ -11,19 +11,21 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
+from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding
 
+from .callbacks import StepCallback
 from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage, plan_sizes
 from .model_card import write_model_card
 from .prompting import TextInputs
 from .randomness import stage_generators
-from .stage import Stage, StepState
+from .stage import Stage
 
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
@@ -73,9 +75,9 @@ class ImagenCascadePipeline(DiffusionPipeline):
         scheduler_3: SchedulerMixin | None = None,
         null_text: str = "zeros",
         max_sequence_length: int = 128,
-        num_inference_steps: Sequence[int] = (50, 30, 20),
-        guidance_scale: Sequence[float] = (7.0, 4.0, 1.0),
-        noise_level: Sequence[float] = (0.0, 200.0, 200.0),
+        num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
+        guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
+        noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
     ):
         super().__init__()
         self.register_modules(
@@ -176,7 +178,9 @@ class ImagenCascadePipeline(DiffusionPipeline):
             prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
             negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
         """
-        given = TextInputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
+        given = TextInputs(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
+        )
         text, null = given.embed(self.tokenizer, self.text_encoder, self.config["max_sequence_length"], self.config["null_text"])
         text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
         prompt_embeds, prompt_attention_mask = text
@@ -251,8 +255,11 @@ class ImagenCascadePipeline(DiffusionPipeline):
         pictures = None if pictures is None else _repeat_to(pictures, count)
 
         outputs = []
-        callback = _Callback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        runs = [(stage, stage.prepared_scheduler(device), size, generators[n - 1]) for n, stage, size in zip(numbers, stages, sizes, strict=True)]
+        callback = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        runs = [
+            (stage, stage.prepared_scheduler(device), size, generators[n - 1])
+            for n, stage, size in zip(numbers, stages, sizes, strict=True)
+        ]
         self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, _, _ in runs)
         self._interrupt = False
         for run in runs:
@@ -266,23 +273,33 @@ class ImagenCascadePipeline(DiffusionPipeline):
     def _run_stage(
         self,
         stage: Stage,
-        scheduler: SchedulerMixin,
+        scheduler: Scheduler,
         size: tuple[int, int],
         generators: list[torch.Generator],
         texts: tuple[TextEmbedding | None, TextEmbedding | None],
         low_res: Tensor | None,
-        callback: "_Callback",
+        callback: StepCallback,
     ) -> Tensor:
         """One stage's pictures (B, C, height, width) in [-1, 1], with its progress bar."""
         self._guidance_scale = stage.guidance_scale
-        with self.progress_bar(total=len(scheduler.timesteps)) as progress:
+        with self.progress_bar(total=len(scheduler.timesteps)) as progress:  # pyright: ignore[reportCallIssue]
             progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
             for state in stage.denoise(scheduler, size, generators, text=texts[0], null_text=texts[1], low_res=low_res):
                 callback(state)
                 progress.update()
                 if self._interrupt:
                     break
+        if not torch.isfinite(state.latents).all():
+            raise ValueError(
+                f"stage {stage.name} drew NaN or infinite values with {type(scheduler).__name__} in {stage.num_inference_steps} steps; "
+                "take more steps, another scheduler, or a wider dtype"
+            )
         return state.latents.clamp(-1, 1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "ImagenCascadePipeline":
+        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ..."""
+        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As in diffusers, with a model card (README.md) where there is none yet."""
@@ -324,23 +341,6 @@ class ImagenCascadePipeline(DiffusionPipeline):
         if not bigger:
             raise ValueError(f"no stage enlarges a picture of {side}px; make it smaller, or choose one with start_at")
         return bigger[0]
-
-
-@dataclass
-class _Callback:
-    """The caller's `callback_on_step_end`, told the step counted over all stages."""
-
-    pipe: ImagenCascadePipeline
-    function: Callable[..., dict[str, Tensor] | None] | None
-    tensor_inputs: Sequence[str]
-    step: int = 0
-
-    def __call__(self, state: StepState) -> None:
-        if self.function is not None:
-            offered = {k: getattr(state, k) for k in self.tensor_inputs}
-            returned = self.function(self.pipe, self.step, state.timestep, offered) or {}
-            state.latents = returned.get("latents", state.latents)
-        self.step += 1
 
 
 def _repeat_to(pictures: Tensor, count: int) -> Tensor:

@@ -9,9 +9,7 @@ import torch
 MAX_SEED = 2**62
 
 
-def stage_generators(
-    generator: torch.Generator | list[torch.Generator] | None, count: int, stages: int
-) -> list[list[torch.Generator]]:
+def stage_generators(generator: torch.Generator | list[torch.Generator] | None, count: int, stages: int) -> list[list[torch.Generator]]:
     """For each stage, one generator a picture.
 
     Args:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_and_noise, threshold_output, thresholds_itself
 from imagen_diffusers.schedulers.noise import augment, resize
 from imagen_diffusers.schedulers.prediction import from_x0
+from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 # Stock schedulers that cannot be told x0; they are told the noise it implies instead.
@@ -56,7 +56,7 @@ class Stage:
 
     name: str
     unet: ConditionedUNet
-    scheduler: SchedulerMixin
+    scheduler: Scheduler
     num_inference_steps: int
     guidance_scale: float
     noise_level: float
@@ -69,7 +69,7 @@ class Stage:
         if height % self.unet.stride or width % self.unet.stride or min(height, width) < self.unet.stride:
             raise ValueError(f"stage {self.name} would draw {width}x{height}; both sides must be multiples of {self.unet.stride}")
 
-    def prepared_scheduler(self, device: torch.device) -> SchedulerMixin:
+    def prepared_scheduler(self, device: torch.device) -> Scheduler:
         """A copy of the scheduler with its timesteps set, that understands what the network predicts."""
         check_drivable(self.scheduler)
         scheduler = copy.deepcopy(self.scheduler)
@@ -90,7 +90,7 @@ class Stage:
 
     def denoise(
         self,
-        scheduler: SchedulerMixin,
+        scheduler: Scheduler,
         size: tuple[int, int],
         generators: list[torch.Generator],
         *,

@@ -6,19 +6,20 @@ set of formulas serves both.
 """
 
 import inspect
+from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from .noise import alpha_sigma, log_snr_at, log_snr_table
 from .prediction import PREDICTION_TYPES, from_x0, to_x0
+from .protocol import Scheduler
 from .thresholding import PAPER_RATIO, dynamic_threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
 
 
-def check_drivable(scheduler: object) -> None:
+def check_drivable(scheduler: Any) -> None:
     """Refuse, by name, what is not a variance-preserving diffusers scheduler.
 
     Raises:
@@ -39,7 +40,7 @@ def check_drivable(scheduler: object) -> None:
         raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
 
 
-def signal_and_noise(scheduler: SchedulerMixin, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def signal_and_noise(scheduler: Scheduler, timestep: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma (0-dim, float32) at a timestep of any drivable scheduler, VP convention.
 
     `scale_model_input` may set the scheduler's step index, as it does in any loop.
@@ -57,12 +58,12 @@ def signal_and_noise(scheduler: SchedulerMixin, timestep: Tensor, like: Tensor) 
     return alpha, sigma
 
 
-def thresholds_itself(scheduler: SchedulerMixin) -> bool:
+def thresholds_itself(scheduler: Scheduler) -> bool:
     """Whether `step` applies the thresholding its config asks for."""
     return callable(getattr(scheduler, "_threshold_sample", None))
 
 
-def threshold_output(scheduler: SchedulerMixin, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
+def threshold_output(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
     """Dynamic thresholding for a scheduler whose `step` has none: output to x0, threshold, and back.
 
     Args:
@@ -79,6 +80,6 @@ def threshold_output(scheduler: SchedulerMixin, output: Tensor, timestep: Tensor
     return from_x0(x0, z.float(), alpha, sigma, c.prediction_type).to(output.dtype)
 
 
-def accepts(method: object, argument: str) -> bool:
+def accepts(method: Any, argument: str) -> bool:
     """Whether a method takes an argument of this name."""
-    return argument in inspect.signature(method).parameters  # type: ignore[arg-type]
+    return argument in inspect.signature(method).parameters

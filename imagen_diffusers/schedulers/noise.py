@@ -20,7 +20,9 @@ NUM_TRAIN_TIMESTEPS = 1000
 BETA_SCHEDULES = ("squaredcos_cap_v2", "linear", "scaled_linear")
 
 
-def beta_table(beta_schedule: str, *, beta_start: float = 1e-4, beta_end: float = 0.02, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> Tensor:
+def beta_table(
+    beta_schedule: str, *, beta_start: float = 1e-4, beta_end: float = 0.02, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS
+) -> Tensor:
     """Stock diffusers' betas, float32 (num_train_timesteps,).
 
     "squaredcos_cap_v2" is the paper's cosine (F.1, F.2), "linear" its 1000-step linear from 1e-4 to 0.02 (F.3).

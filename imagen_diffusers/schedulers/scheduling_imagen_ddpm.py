@@ -41,7 +41,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
     init_noise_sigma = 1.0
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 (stock diffusers' names, so that configs swap)
+    def __init__(
         self,
         num_train_timesteps: int = NUM_TRAIN_TIMESTEPS,
         beta_start: float = 1e-4,
@@ -58,7 +58,9 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
     ):
         check_prediction_type(prediction_type)
         if variance_interpolation is not None and not 0 <= variance_interpolation <= 1:
-            raise ValueError(f"variance_interpolation is {variance_interpolation}; give a number in [0, 1], or None for deterministic sampling")
+            raise ValueError(
+                f"variance_interpolation is {variance_interpolation}; give a number in [0, 1], or None for deterministic sampling"
+            )
         if trained_betas is not None:
             self.betas = torch.tensor(trained_betas, dtype=torch.float32)
         else:
@@ -93,7 +95,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("give exactly one of num_inference_steps and timesteps")
         last = self.config.num_train_timesteps - 1
-        if timesteps is None:
+        if num_inference_steps is not None:
             if num_inference_steps < 1:
                 raise ValueError(f"num_inference_steps is {num_inference_steps}; at least 1 is needed")
             chosen = last * (1 - torch.arange(num_inference_steps, dtype=torch.float64) / num_inference_steps)
@@ -172,7 +174,9 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         return mean + variance.sqrt() * noise
 
     def _index_of(self, timestep: float | Tensor) -> int:
-        place = (self.timesteps - float(timestep)).abs().argmin().item()
+        place = int((self.timesteps - float(timestep)).abs().argmin())
         if abs(self.timesteps[place].item() - float(timestep)) > 1e-3:
-            raise ValueError(f"timestep {float(timestep)} is not one of the scheduler's; call set_timesteps and pass its timesteps in order")
+            raise ValueError(
+                f"timestep {float(timestep)} is not one of the scheduler's; call set_timesteps and pass its timesteps in order"
+            )
         return place

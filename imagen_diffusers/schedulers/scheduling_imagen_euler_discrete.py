@@ -18,7 +18,7 @@ class ImagenEulerDiscreteScheduler(ImagenSchedulerMixin, EulerDiscreteScheduler)
     """
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 (stock diffusers' names, so that configs swap)
+    def __init__(
         self,
         num_train_timesteps: int = 1000,
         beta_start: float = 1e-4,
@@ -39,7 +39,7 @@ class ImagenEulerDiscreteScheduler(ImagenSchedulerMixin, EulerDiscreteScheduler)
             beta_schedule=beta_schedule,
             trained_betas=trained_betas,
             prediction_type=prediction_type,
-            timestep_spacing=timestep_spacing,
+            timestep_spacing=timestep_spacing,  # pyright: ignore[reportArgumentType]
             use_karras_sigmas=use_karras_sigmas,
         )
         self._keep_on_swap()

@@ -50,9 +50,9 @@ def collate(examples: list[Example]) -> dict[str, Tensor | list[str]]:
     batch: dict[str, Tensor | list[str]] = {}
     for key in ("pixel_values", "low_res"):
         if key in examples[0]:
-            batch[key] = _to_float(torch.stack([e[key] for e in examples]))
+            batch[key] = _to_float(torch.stack([e[key] for e in examples]))  # pyright: ignore[reportTypedDictNotRequiredAccess]
     if "prompt" in examples[0]:
-        batch["prompt"] = [e["prompt"] for e in examples]
+        batch["prompt"] = [e["prompt"] for e in examples]  # pyright: ignore[reportTypedDictNotRequiredAccess]
     return batch
 
 

@@ -81,11 +81,9 @@ def train_stage(
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     unet.train()
     if settings.channels_last:
-        unet.to(memory_format=torch.channels_last)
+        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = EMAModel(unet.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.adam_weight_decay
-    )
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.adam_weight_decay)
     schedule = get_scheduler(
         settings.lr_scheduler, optimizer, num_warmup_steps=settings.lr_warmup_steps, num_training_steps=settings.max_train_steps
     )
@@ -96,9 +94,11 @@ def train_stage(
     if text_encoder is not None:
         text_encoder.to(accelerator.device).eval().requires_grad_(False)
 
-    sampler = StepSampler(len(dataset), settings.train_batch_size, seed=settings.seed, start=start, stop=settings.max_train_steps)
+    sampler = StepSampler(len(dataset), settings.train_batch_size, seed=settings.seed, start=start, stop=settings.max_train_steps)  # pyright: ignore[reportArgumentType]
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=settings.dataloader_num_workers)
-    progress = tqdm(loader, total=settings.max_train_steps, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process)
+    progress = tqdm(
+        loader, total=settings.max_train_steps, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process
+    )
     step = start
     for step, batch in enumerate(progress, start=start + 1):
         text = _encode(batch.get("prompt"), tokenizer, text_encoder, settings.max_sequence_length, accelerator.device)
@@ -115,7 +115,9 @@ def train_stage(
             )
         loss = losses.mean()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss at step {step} is {loss.item()}; lower the learning rate and resume from {settings.output_dir}")
+            raise FloatingPointError(
+                f"the loss at step {step} is {loss.item()}; lower the learning rate and resume from {settings.output_dir}"
+            )
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(unet.parameters(), settings.max_grad_norm)
         optimizer.step()
@@ -192,7 +194,11 @@ class _Run:
         ranges: list[list[float]] = [[], [], [], []]
         for loss, time in self.recent:
             ranges[min(int(time / 250), 3)].append(loss)
-        row = {"step": step, "loss": sum(x for x, _ in self.recent) / len(self.recent), "by_time": [sum(r) / max(len(r), 1) for r in ranges]}
+        row = {
+            "step": step,
+            "loss": sum(x for x, _ in self.recent) / len(self.recent),
+            "by_time": [sum(r) / max(len(r), 1) for r in ranges],
+        }
         self.settings.output_dir.mkdir(parents=True, exist_ok=True)
         with open(self.settings.output_dir / "log.jsonl", "a") as file:
             file.write(json.dumps({**row, "lr": self.schedule.get_last_lr()[0]}) + "\n")

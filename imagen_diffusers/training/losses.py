@@ -72,7 +72,7 @@ def stage_loss(
         condition = {"encoder_hidden_states": text.embeds * keep[:, None, None], "encoder_attention_mask": text.mask}
     if low_res is not None:
         level = torch.rand(batch, **like) * settings.max_noise_level
-        enlarged = resize(low_res, pictures.shape[-2:])
+        enlarged = resize(low_res, (pictures.shape[-2], pictures.shape[-1]))
         condition["low_res"] = augment(enlarged, level, torch.randn(enlarged.shape, **like))
         condition["noise_level"] = level
 

@@ -1,0 +1,76 @@
+"""Scores and the oracle that they rest on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from examples.scenes.evaluate import Score, all_right, fine_right, frechet
+from examples.scenes.oracle import GRID, Oracle, Seen, cell_of, oracle_loss
+from examples.scenes.raytrace import render
+from examples.scenes.scene import Scene, relation, sample_scene
+
+from .conftest import seeded
+
+
+def read_perfectly(scene: Scene) -> list[Seen]:
+    return [Seen(o.shape, o.color, o.material, o.size, o.texture, o.x, o.z) for o in scene.objects]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_perfect_reading_is_right_and_any_slip_is_wrong(count) -> None:
+    for seed in range(30):
+        scene = sample_scene(seed, num_objects=count)
+        seen = read_perfectly(scene)
+        assert all_right(scene, seen[::-1])
+        assert not all_right(scene, seen[1:])
+        assert not all_right(scene, [*seen, seen[0]])
+        for field in ("shape", "color", "material", "size", "texture"):
+            assert not all_right(scene, [replace(seen[0], **{field: "other"}), *seen[1:]])
+        if count == 2:
+            exchanged = [replace(seen[0], x=seen[1].x, z=seen[1].z), replace(seen[1], x=seen[0].x, z=seen[0].z)]
+            assert not all_right(scene, exchanged), relation(*scene.objects)
+
+
+def test_fine_detail_is_judged_by_itself() -> None:
+    scene = next(s for s in map(sample_scene, range(100)) if s.objects[0].texture == "dotted" and len(s.objects) == 1)
+    (seen,) = read_perfectly(scene)
+    assert fine_right(scene, [replace(seen, size="other", material="other")]) == [True]
+    assert fine_right(scene, [replace(seen, texture="finely striped")]) == [False]
+
+
+def test_wilson_interval() -> None:
+    assert str(Score("x", 50, 100)) == "| x | 50.0% | 40.4% to 59.6% | 100 |"
+    assert "100.0%" in str(Score("x", 10, 10))
+
+
+def test_frechet_distance_in_closed_form() -> None:
+    a = torch.randn(20_000, 3, generator=seeded(0), dtype=torch.float64)
+    b = 2 * torch.randn(20_000, 3, generator=seeded(1), dtype=torch.float64) + 1
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, b) == pytest.approx(3 * 1 + 3 * (2 - 1) ** 2, rel=0.05)  # |means|^2 + sum (std - std)^2
+
+
+def test_the_oracle_learns_a_few_pictures_by_heart() -> None:
+    scenes = [sample_scene(i) for i in range(4)]
+    pictures = render(scenes, 256, samples=1)
+    torch.manual_seed(0)
+    oracle = Oracle()
+    optimizer = torch.optim.Adam(oracle.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        oracle_loss(oracle, pictures, scenes).backward()
+        optimizer.step()
+    oracle.eval()
+    for module in oracle.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train()  # statistics of these four pictures
+    read = oracle.read(pictures)
+    assert sum(all_right(s, r) for s, (r, _) in zip(scenes, read, strict=True)) >= 3
+    assert [floor["floor_color"] for _, floor in read] == [s.floor_color for s in scenes]
+
+
+def test_cells_are_inside_the_grid() -> None:
+    for seed in range(200):
+        for o in sample_scene(seed).objects:
+            assert all(0 <= v < GRID for v in cell_of(o))
