@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from examples.scenes.evaluate import Score, all_right, fine_right, frechet
-from examples.scenes.oracle import GRID, Oracle, Seen, cell_of, oracle_loss
+from examples.scenes.oracle import GRID, Oracle, cell_of, oracle_loss
 from examples.scenes.raytrace import render
-from examples.scenes.scene import Scene, relation, sample_scene
+from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
 from .conftest import seeded
 

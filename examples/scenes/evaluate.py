@@ -23,9 +23,9 @@ from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption
 from .data import TEST_SEEDS
-from .oracle import ATTRIBUTES, Oracle, Seen, load
+from .oracle import ATTRIBUTES, Oracle, load
 from .raytrace import render
-from .scene import FINE_TEXTURES, Object, Scene, relation, sample_scene
+from .scene import FINE_TEXTURES, Object, Scene, Seen, relation, sample_scene
 
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 

@@ -7,7 +7,6 @@ A small convolutional network marks the centre of each object on a 32x32 grid an
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +18,13 @@ from tqdm import trange
 
 from .data import SceneDataset, project
 from .raytrace import HALF_HEIGHT
-from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, mirrored, sample_scene
+from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, Seen, mirrored, sample_scene
 
 GRID, READ_SIZE = 32, 256
 ATTRIBUTES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
 FLOOR = {"floor_color": FLOOR_COLORS, "floor_pattern": FLOOR_PATTERNS}
 WIDTHS = [len(v) for v in ATTRIBUTES.values()]
 FEATURES = 160
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One object read from a picture; `x`, `z` where it stands."""
-
-    shape: str
-    color: str
-    material: str
-    size: str
-    texture: str
-    x: float
-    z: float
 
 
 class Oracle(nn.Module):

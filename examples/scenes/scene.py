@@ -31,8 +31,8 @@ DOMINANCE = 1.4  # "left of" needs |dx| >= 1.4 |dz|, so that a relation is never
 
 
 @dataclass(frozen=True)
-class Object:
-    """One object; `x`, `z` where it stands, `yaw` its turn about the vertical in radians."""
+class Seen:
+    """What can be seen of an object; `x`, `z` where it stands."""
 
     shape: str
     color: str
@@ -41,6 +41,12 @@ class Object:
     texture: str
     x: float
     z: float
+
+
+@dataclass(frozen=True)
+class Object(Seen):
+    """One object; `yaw` its turn about the vertical in radians."""
+
     yaw: float
 
 

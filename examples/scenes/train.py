@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--max_train_steps", type=int, required=True)
     parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
+    parser.add_argument("--max_weight", type=float, default=50.0, help="of nearly clean pictures in the loss; less favours composition")
     parser.add_argument("--checkpointing_steps", type=int, default=500)
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
     parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
@@ -59,7 +60,7 @@ def main() -> None:
         learning_rate=args.learning_rate,
         checkpointing_steps=args.checkpointing_steps,
         mixed_precision=args.mixed_precision,
-        loss=LossSettings(prediction_type="sample"),
+        loss=LossSettings(prediction_type="sample", max_weight=args.max_weight),
     )
     train_stage(
         unet,

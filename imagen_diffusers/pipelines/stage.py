@@ -107,10 +107,10 @@ class Stage:
             text, null_text: B embeddings each; `null_text` is read only under guidance.
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
         """
-        device, batch = self.unet.device, len(generators)
-        shape = (batch, self.unet.config["in_channels"], *size)
+        device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
+        shape = (len(generators), self.unet.config["in_channels"], *size)
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
-        guided = self.guidance_scale != 1 and text is not None
+        guided = self.guidance_scale != 1 and text is not None and self.unet.text_dim is not None
         condition = self._condition_arguments(text, null_text if guided else None)
         if low_res is not None:
             low_res = self.condition(low_res, size, generators)
