@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
-        "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright", "scipy", "build"],
+        "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright", "scipy", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},
     classifiers=[

@@ -99,9 +99,9 @@ def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) 
         Score(f"{name}: number of objects", sum(len(s.objects) == len(r) for s, r in zip(scenes, read, strict=True)), len(read)),
     ]
     pairs = [(o, r) for s, r in zip(scenes, read, strict=True) for o in s.objects if r]
-    for a in ATTRIBUTES:
-        right = sum(any(same(o, seen, ("shape", "color", a)) for seen in r) for o, r in pairs)
-        scores.append(Score(f"{name}: an object's colour, shape and {a}", right, len(pairs)))
+    for more in ((), ("material",), ("size",), ("texture",)):
+        right = sum(any(same(o, seen, ("shape", "color", *more)) for seen in r) for o, r in pairs)
+        scores.append(Score(f"{name}: an object's {', '.join(('colour', 'shape', *more))}", right, len(pairs)))
     return scores
 
 
@@ -155,7 +155,7 @@ def _windows(pictures: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a pipeline folder; the bundled one by default")
-    parser.add_argument("--oracle", type=Path, default=Path("examples/scenes/oracle_weights"))
+    parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"))
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
     parser.add_argument("--fine_count", type=int, default=60, help="1024px pictures of prompts with a fine texture")
     parser.add_argument("--batch_size", type=int, default=8)

@@ -129,7 +129,7 @@ def train(data: SceneDataset, steps: int, batch_size: int) -> Oracle:
         schedule.step()
         if step % 100 == 0:
             progress.write(f"step {step} loss {loss.item():.3f}")
-    return oracle.eval().to("cpu")
+    return oracle.eval().to("cpu", memory_format=torch.contiguous_format)  # as safetensors asks
 
 
 def load(folder: Path) -> Oracle:
@@ -140,7 +140,7 @@ def load(folder: Path) -> Oracle:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("examples/scenes/oracle_weights"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/oracle"))
     parser.add_argument("--scenes", type=int, default=6000, help="shared with the 256px stage's training set")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--max_train_steps", type=int, default=2000)
