@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -203,8 +203,3 @@ class _Run:
         with open(self.settings.output_dir / "log.jsonl", "a") as file:
             file.write(json.dumps({**row, "lr": self.schedule.get_last_lr()[0]}) + "\n")
         self.recent.clear()
-
-
-def describe(settings: TrainSettings) -> str:
-    """The settings as JSON, for a model card."""
-    return json.dumps(asdict(settings), default=str, indent=2)
