@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
-TRAIN = ["peft>=0.17", "tensorboard"]
+TRAIN = ["datasets>=4.0", "peft>=0.17", "tensorboard"]
 
 setup(
     name="imagen_diffusers",

@@ -1,160 +1,261 @@
-"""The loss, the order of the data, and that a resumed run is the run."""
+"""The loop: it learns, and a run that was stopped, or killed, is the run that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from imagen_diffusers.schedulers.noise import beta_table, log_snr_table
-from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
-from imagen_diffusers.training.data import StepSampler, collate
-from imagen_diffusers.training.loop import TrainSettings, train_stage
-from imagen_diffusers.training.losses import LossSettings, stage_loss
+from imagen_diffusers.models.lora import add_lora
+from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
+from imagen_diffusers.training.data import Example, collate
+from imagen_diffusers.training.loop import train_stage
+from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
+from imagen_diffusers.training.settings import TrainSettings
 
-from .conftest import make_base, make_sr, make_text_encoder, make_tokenizer, seeded
+from .conftest import make_base, make_sr, make_text_encoder, make_tokenizer
+from .test_losses import TABLE
 
-TABLE = log_snr_table(beta_table("squaredcos_cap_v2"))
+LOSS = LossSettings(prediction_type="sample", weighting="truncated_v")
 
 
 class Squares(Dataset):
     """Four plain pictures with prompts."""
 
-    def __init__(self, low_res: bool):
+    def __init__(self, low_res: bool = False):
         self.low_res = low_res
 
     def __len__(self) -> int:
         return 4
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Example:
         side = 32 if self.low_res else 16
         color = torch.tensor([255, 60 * index, 0], dtype=torch.uint8)[:, None, None]
-        example = {"pixel_values": color.expand(3, side, side).clone(), "prompt": "a red cube" if index % 2 else "a blue sphere"}
-        return example | ({"low_res": color.expand(3, 8, 8).clone()} if self.low_res else {})
+        example = Example(pixel_values=color.expand(3, side, side).clone(), prompt="a red cube" if index % 2 else "a blue sphere")
+        if self.low_res:
+            example["low_res"] = color.expand(3, 8, 8).clone()
+        return example
 
 
-def settings(path, steps: int, **changes) -> TrainSettings:
-    plain = {"train_batch_size": 4, "learning_rate": 3e-3, "lr_warmup_steps": 1, "mixed_precision": "no", "checkpointing_steps": 3}
-    return TrainSettings(
-        **{**plain, "lr_scheduler": "constant", "max_sequence_length": 12, **changes}, output_dir=path, max_train_steps=steps
-    )
+def settings(path: Path, steps: int, **changes) -> TrainSettings:
+    plain = {"train_batch_size": 4, "learning_rate": 3e-3, "lr_scheduler": "cosine", "checkpointing_steps": 3, "report_to": "none"}
+    plain |= {"max_sequence_length": 12, "resume_from_checkpoint": "latest", "ema_decay": 0.9}
+    return TrainSettings(output_dir=path, max_train_steps=steps, **{**plain, **changes})
 
 
-def fit(path, steps: int, low_res: bool = False, **changes):
-    unet = make_sr() if low_res else make_base()
+def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, **changes):
+    unet = unet or (make_sr() if low_res else make_base())
     text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
-    return train_stage(unet, Squares(low_res), TABLE, settings(path, steps, **changes), **text)
+    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), LOSS, **text)
+
+
+def stop_at(path: Path, step: int) -> None:
+    """Leave the run in `path` as if it had been killed just after this checkpoint."""
+    for checkpoint in list_checkpoints(path):
+        if int(checkpoint.name.split("-")[1]) > step:
+            shutil.rmtree(checkpoint)
+
+
+def assert_same_state(one: Path, two: Path) -> None:
+    """Weights, averages, optimizer and schedule of two checkpoints, bit for bit."""
+    for name in ("model.safetensors", "unet_ema/diffusion_pytorch_model.safetensors"):
+        a, b = load_file(one / name), load_file(two / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a), name
+    for name in ("optimizer.bin", "custom_checkpoint_0.pkl"):
+        a, b = (torch.load(path / name, weights_only=True) for path in (one, two))
+        assert str(a) == str(b), name
+    assert (one / "progress.json").read_text() == (two / "progress.json").read_text()
 
 
 @pytest.mark.parametrize("low_res", [False, True])
 def test_resume_equals_no_interruption(tmp_path, low_res) -> None:
-    whole = fit(tmp_path / "whole", 6, low_res)
-    fit(tmp_path / "parts", 3, low_res)
-    parts = fit(tmp_path / "parts", 6, low_res)
+    fit(tmp_path, 6, low_res)
+    shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "whole")
+    stop_at(tmp_path, 3)
+    fit(tmp_path, 6, low_res)
+    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")
+
+
+def test_accumulated_batches_equal_one_batch(tmp_path) -> None:
+    whole = fit(tmp_path / "one", 3)
+    parts = fit(tmp_path / "two", 3, train_batch_size=2, gradient_accumulation_steps=2)
     for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.equal(one, two)
+        # Sums are taken in another order, and Adam makes steps of 3e-3 of the smallest gradients.
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
-def test_the_checkpoint_is_a_stage_folder(tmp_path) -> None:
+def test_gradient_checkpointing_changes_nothing(tmp_path) -> None:
+    plain, spared = fit(tmp_path / "one", 2), fit(tmp_path / "two", 2, gradient_checkpointing=True)
+    for one, two in zip(plain.parameters(), spared.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_the_end_of_a_run_is_a_stage_folder(tmp_path) -> None:
     unet = fit(tmp_path, 3)
     loaded = type(unet).from_pretrained(tmp_path, subfolder="unet")
-    for one, two in zip(unet.parameters(), loaded.parameters(), strict=True):
+    averaged = type(unet).from_pretrained(tmp_path / "checkpoint-3", subfolder="unet_ema")
+    for one, two, three in zip(unet.parameters(), loaded.parameters(), averaged.parameters(), strict=True):
         assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_without_averaging_the_last_weights_are_given_out(tmp_path) -> None:
+    unet = fit(tmp_path, 3, use_ema=False)
+    last = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert all(torch.equal(value, last[name]) for name, value in unet.state_dict().items())
 
 
 def test_learns_four_pictures(tmp_path) -> None:
     def loss(unet) -> float:
-        batch = collate([Squares(False)[i] for i in range(4)])
-        text = _encoded(batch["prompt"])
-        given = {"log_snr_table": TABLE, "settings": LossSettings(text_dropout=0.0), "generator": seeded(), "text": text}
+        batch = collate([Squares()[i] for i in range(4)])
+        chosen = LossSettings(prediction_type="sample", weighting="truncated_v", text_dropout=0.0)
+        draws = draw((3, 16, 16), range(4), range(4), chosen, seed=99, device=torch.device("cpu"))
+        text = encode(batch["prompt"], make_tokenizer(), make_text_encoder(), 12)
         with torch.no_grad():
+            given = {"draws": draws, "log_snr_table": TABLE, "settings": chosen, "text": text}
             return stage_loss(unet, batch["pixel_values"], **given)[0].mean().item()
 
     before = loss(make_base())
-    assert loss(fit(tmp_path, 60, ema_decay=0.5)) < 0.2 * before
+    assert loss(fit(tmp_path, 60, ema_decay=0.5, checkpointing_steps=60)) < 0.2 * before
 
 
-def _encoded(prompts):
-    from imagen_diffusers.text.t5 import encode
+def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
+    def adapted():
+        unet = make_base()
+        torch.manual_seed(4)  # of the adapter's first weights
+        add_lora(unet, rank=2, alpha=4)
+        return unet
 
-    return encode(prompts, make_tokenizer(), make_text_encoder(), 12)
-
-
-class Oracle(torch.nn.Module):
-    """Knows the clean pictures, and says them in each way a network may."""
-
-    def __init__(self, pictures, kind, error=0.0):
-        super().__init__()
-        self.pictures, self.kind, self.error = pictures, kind, error
-
-    def forward(self, noisy, times, return_dict, **condition):
-        from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at
-        from imagen_diffusers.schedulers.prediction import from_x0
-
-        alpha, sigma = alpha_sigma(log_snr_at(TABLE, times)[:, None, None, None])
-        return (from_x0(self.pictures + self.error, noisy, alpha, sigma, self.kind),)
-
-
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_the_loss_in_closed_form(kind) -> None:
-    pictures = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
-    given = {"log_snr_table": TABLE, "settings": LossSettings(prediction_type=kind, max_weight=20.0), "generator": seeded()}
-    losses, times = stage_loss(Oracle(pictures, kind, error=0.5), pictures, **given)
-    from imagen_diffusers.schedulers.noise import log_snr_at
-
-    weight = (1 + log_snr_at(TABLE, times).exp()).clamp(max=20.0)
-    usable = times < 950  # an error divided by alpha and multiplied by it again loses float32's digits beyond
-    torch.testing.assert_close(losses[usable], 0.25 * weight[usable], rtol=2e-2, atol=1e-3)
-    assert times.sort().values.diff().max() < 2 * 1000 / 64  # stratified
+    unet = fit(tmp_path, 6, unet=adapted())
+    assert all("lora" in name for name in load_file(tmp_path / "checkpoint-6" / "model.safetensors"))
+    shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "whole")
+    stop_at(tmp_path, 3)
+    fit(tmp_path, 6, unet=adapted())
+    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")
+    fresh = dict(make_base().named_parameters())
+    for name, value in unet.named_parameters():
+        if "lora" not in name:
+            assert torch.equal(value, fresh[name.replace(".base_layer", "")])
+    saved = load_file(tmp_path / "unet" / "pytorch_lora_weights.safetensors")
+    assert all(name.startswith("unet.") for name in saved)
 
 
-def test_text_dropout_and_levels_are_drawn_for_each_example() -> None:
-    seen = {}
-
-    class Watch(torch.nn.Module):
-        def forward(self, noisy, times, return_dict, **condition):
-            seen.update(condition)
-            return (noisy,)
-
-    from imagen_diffusers.text.t5 import TextEmbedding
-
-    text = TextEmbedding(torch.ones(400, 2, 4), torch.ones(400, 2, dtype=torch.bool))
-    given = {"log_snr_table": TABLE, "settings": LossSettings(text_dropout=0.25), "generator": seeded()}
-    stage_loss(Watch(), torch.zeros(400, 3, 4, 4), **given, text=text, low_res=torch.zeros(400, 3, 2, 2))
-    kept = seen["encoder_hidden_states"].mean((1, 2))
-    assert set(kept.tolist()) == {0.0, 1.0}
-    assert 0.68 < kept.mean() < 0.82
-    assert seen["noise_level"].min() < 20
-    assert seen["noise_level"].max() > 980
-    stds = seen["low_res"].std((1, 2, 3))  # of a black picture: the noise alone
-    assert stds[seen["noise_level"] < 100].max() < stds[seen["noise_level"] > 900].min()
+def test_only_the_latest_checkpoints_are_kept(tmp_path) -> None:
+    fit(tmp_path, 7, checkpointing_steps=2, checkpoints_total_limit=2)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-7"]
+    assert not list(tmp_path.glob("*.deleted"))
 
 
-def test_the_sampler_is_a_function_of_seed_and_step() -> None:
-    whole = list(StepSampler(10, 3, seed=1, start=0, stop=10))
-    assert whole[4:] == list(StepSampler(10, 3, seed=1, start=4, stop=10))
-    assert sorted(sum(whole, [])) == sorted(list(range(10)) * 3)
-    assert whole != list(StepSampler(10, 3, seed=2, start=0, stop=10))
+def test_an_earlier_run_is_not_written_over(tmp_path) -> None:
+    fit(tmp_path, 3)
+    with pytest.raises(ValueError, match="checkpoint-3 of an earlier run"):
+        fit(tmp_path, 3, resume_from_checkpoint=None)
+    with pytest.raises(ValueError, match="holds: checkpoint-3"):
+        fit(tmp_path, 3, resume_from_checkpoint="checkpoint-9")
 
 
-def test_bad_settings_are_refused_in_words(tmp_path) -> None:
-    with pytest.raises(ValueError, match="share"):
-        LossSettings(text_dropout=1.5)
-    with pytest.raises(ValueError, match="epsilon"):
-        LossSettings(prediction_type="eps")
-    with pytest.raises(ValueError, match="empty"):
-        StepSampler(0, 3, seed=1, start=0, stop=1)
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
+    fit(tmp_path, 3)
+    with pytest.raises(ValueError, match="another architecture: layers_per_block=1 there and 2 here"):
+        fit(tmp_path, 6, unet=make_base(layers_per_block=2))
+
+
+class Poison(Dataset):
+    """Pictures of NaN."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(pixel_values=torch.full((3, 16, 16), torch.nan), prompt="a cube")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path) -> None:
     fit(tmp_path, 3)
-    kept = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(FloatingPointError, match="resume"):
-        train_stage(make_base(encoder_hid_dim=None), _Poison(), TABLE, settings(tmp_path / "other", 3))
-    assert (tmp_path / "state.pt").read_bytes() == kept
+    kept = (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes()
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        fit(tmp_path, 6, dataset=Poison())
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes() == kept
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
-class _Poison(Dataset):
-    def __len__(self) -> int:
-        return 4
+def test_a_full_disk_is_said_and_keeps_the_checkpoint(tmp_path, monkeypatch) -> None:
+    fit(tmp_path, 3)
 
-    def __getitem__(self, index: int) -> dict:
-        return {"pixel_values": torch.full((3, 16, 16), torch.nan)}
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("imagen_diffusers.training.checkpoints.save_file", full)
+    with pytest.raises(OSError, match="checkpoint-3 is complete and untouched; make room and resume"):
+        fit(tmp_path, 6)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_what_a_killed_run_left_half_written_is_never_found(tmp_path) -> None:
+    (tmp_path / "checkpoint-8.part").mkdir()
+    (tmp_path / "checkpoint-9.deleted").mkdir()
+    assert find_checkpoint(tmp_path, "latest") is None
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        find_checkpoint(tmp_path, "checkpoint-8.part")
+
+
+RUN = """
+import sys
+from pathlib import Path
+from tests.test_training import fit
+fit(Path(sys.argv[1]), 12, checkpointing_steps=1)
+"""
+
+
+def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
+    """Killed again and again, most of the time while it writes (every step writes), a run still ends where the other does."""
+    fit(tmp_path / "whole", 12, checkpointing_steps=1)
+    killed = tmp_path / "killed"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for kill in range(3):
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(killed)], env=environment, stderr=subprocess.DEVNULL)
+        reached = 3 * (kill + 1)
+        while process.poll() is None and not (killed / f"checkpoint-{reached}.part").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for checkpoint in list_checkpoints(killed):
+            json.loads((checkpoint / "progress.json").read_text())
+            load_file(checkpoint / "model.safetensors")
+    fit(killed, 12, checkpointing_steps=1)
+    assert_same_state(tmp_path / "whole" / "checkpoint-12", killed / "checkpoint-12")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train_batch_size": 0}, "train_batch_size is 0"),
+        ({"learning_rate": 0.0}, "positive"),
+        ({"checkpoints_total_limit": 0}, "at least 1"),
+    ],
+)
+def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        settings(tmp_path, 3, **changes)
+
+
+def test_losses_are_reported_by_noise_level(tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path, 6, report_to="tensorboard", logging_steps=3)
+    events = EventAccumulator(str(tmp_path / "logs" / "unet"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_pictures"} <= tags
+    assert len([t for t in tags if t.startswith("loss_by_log_snr")]) == 4
+    assert [e.step for e in events.Scalars("loss")] == [3, 6]

@@ -49,7 +49,7 @@ def null_embedding(like: TextEmbedding) -> TextEmbedding:
 def pad_together(first: TextEmbedding, second: TextEmbedding) -> tuple[TextEmbedding, TextEmbedding]:
     """The two with as many tokens, the shorter one padded with masked zeros."""
     length = max(first.mask.shape[1], second.mask.shape[1])
-    one, two = (_pad(t, length) for t in (first, second))
+    one, two = (pad_to(t, length) for t in (first, second))
     return one, two
 
 
@@ -65,7 +65,8 @@ def known_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return sorted(w for w in tokenizer.get_vocab() if w.isalpha())
 
 
-def _pad(text: TextEmbedding, length: int) -> TextEmbedding:
+def pad_to(text: TextEmbedding, length: int) -> TextEmbedding:
+    """Padded with masked zeros to `length` tokens."""
     missing = length - text.mask.shape[1]
     pad = torch.nn.functional.pad
     return TextEmbedding(pad(text.embeds, (0, 0, 0, missing)), pad(text.mask, (0, missing), value=False))

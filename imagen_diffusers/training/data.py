@@ -1,58 +1,108 @@
-"""Which examples make up which step, so that a resumed run sees what an uninterrupted one would have seen."""
+"""What a training set yields, and how examples become a batch."""
 
-from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from typing_extensions import NotRequired
+
+from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class Example(TypedDict, total=False):
-    """What a training dataset yields.
+    """One picture.
 
-    `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution; `prompt`, for a
-    network with text.
+    `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution. For a network with text
+    either `prompt` or its unpadded `prompt_embeds` (L, D). `weight` is how much its loss counts, 1 where it is left out.
+    `skipped` tells of pictures that could not be used in its place.
     """
 
     pixel_values: Tensor
     low_res: Tensor
     prompt: str
+    prompt_embeds: Tensor
+    weight: float
+    skipped: list[str]
 
 
-class StepSampler(Sampler[list[int]]):
-    """Batches of indices for steps `start` to `stop`: shuffled passes over the data, a function of seed and step alone."""
-
-    def __init__(self, length: int, batch_size: int, *, seed: int, start: int, stop: int):
-        if length < 1:
-            raise ValueError("the training set is empty")
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.start, self.stop = start, stop
+class VisitedDataset(Dataset):
+    """A set whose examples differ from visit to visit, by windows or mirrorings: implement `visit` and `__len__`."""
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        raise NotImplementedError
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order, current = np.empty(0), -1
-        for step in range(self.start, self.stop):
-            batch = []
-            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if position // self.length != current:
-                    current = position // self.length
-                    order = np.random.default_rng((self.seed, current)).permutation(self.length)
-                batch.append(int(order[position % self.length]))
-            yield batch
+    def visit(self, index: int, number: int) -> Example:
+        """The example at `index` as it is seen in the `number`-th pass over the set."""
+        raise NotImplementedError
+
+    def buckets(self) -> list[int] | None:
+        """Which shape each example has, any numbers; None where all have the same."""
+        return None
+
+    def __getitem__(self, index: int) -> Example:
+        return self.visit(index, 0)
 
 
-def collate(examples: list[Example]) -> dict[str, Tensor | list[str]]:
-    """Examples to a batch; uint8 pictures become floats in [-1, 1]."""
-    batch: dict[str, Tensor | list[str]] = {}
-    for key in ("pixel_values", "low_res"):
-        if key in examples[0]:
-            batch[key] = _to_float(torch.stack([e[key] for e in examples]))  # pyright: ignore[reportTypedDictNotRequiredAccess]
-    if "prompt" in examples[0]:
-        batch["prompt"] = [e["prompt"] for e in examples]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+class Visits(Dataset):
+    """Any dataset of examples, asked for by (index, pass) as the samplers name them."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, visit: tuple[int, int]) -> Example:
+        return self.dataset.visit(*visit) if isinstance(self.dataset, VisitedDataset) else self.dataset[visit[0]]
+
+
+class Mixed(VisitedDataset):
+    """Two sets in equal parts, the smaller one met more often; losses of the second count `weight` (DreamBooth's prior preservation).
+
+    Args:
+        first, second: sets of pictures of one size.
+        weight: of the second.
+    """
+
+    def __init__(self, first: VisitedDataset, second: VisitedDataset, weight: float):
+        self.parts, self.weight = (first, second), weight
+
+    def __len__(self) -> int:
+        return 2 * max(map(len, self.parts))
+
+    def visit(self, index: int, number: int) -> Example:
+        place, part = divmod(index, 2)
+        rounds, inside = divmod(place, len(self.parts[part]))
+        passes = -(-len(self) // 2 // len(self.parts[part]))
+        example = self.parts[part].visit(inside, number * passes + rounds)
+        return example if part == 0 else Example(**{**example, "weight": self.weight})
+
+
+class Batch(TypedDict):
+    """Examples put together: floats in [-1, 1], embeddings padded."""
+
+    pixel_values: Tensor
+    low_res: NotRequired[Tensor]
+    prompt: NotRequired[list[str]]
+    text: NotRequired[TextEmbedding]
+    weight: Tensor
+    skipped: list[str]
+
+
+def collate(examples: list[Example]) -> Batch:
+    given: list[dict[str, Any]] = [dict(e) for e in examples]
+    batch = Batch(
+        pixel_values=_to_float(torch.stack([e["pixel_values"] for e in given])),
+        weight=torch.tensor([e.get("weight", 1.0) for e in given]),
+        skipped=[told for e in given for told in e.get("skipped", [])],
+    )
+    if "low_res" in given[0]:
+        batch["low_res"] = _to_float(torch.stack([e["low_res"] for e in given]))
+    if "prompt_embeds" in given[0]:
+        tokens = [e["prompt_embeds"] for e in given]
+        mask = pad_sequence([torch.ones(len(t), dtype=torch.bool) for t in tokens], batch_first=True)
+        batch["text"] = TextEmbedding(pad_sequence(tokens, batch_first=True).float(), mask)
+    elif "prompt" in given[0]:
+        batch["prompt"] = [e["prompt"] for e in given]
     return batch
 
 

@@ -1,205 +1,267 @@
 """Train one stage, on accelerate: step, log, save, resume. Knows networks, noise and text; no pipeline.
 
-Everything random in a step comes from a generator seeded by the run's seed and the step, and the data of a step from the
-same two numbers, so a resumed run continues as if it had never stopped.
+Everything random about an example comes from the run's seed and the example's position in the run, and so does which example it
+is. So a resumed run continues as if it had never stopped, and several processes do what one would have done.
 """
 
-import json
-import math
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.text.t5 import TextEmbedding, encode
+from imagen_diffusers.text.t5 import TextEmbedding, encode, pad_to
 
-from .data import StepSampler, collate
-from .losses import LossSettings, stage_loss
-
-STATE_FILE = "state.pt"
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """One run; names follow diffusers' training scripts.
-
-    `ema_decay` is reached gradually. `time_limit` in seconds ends the run early, with a checkpoint.
-    """
-
-    output_dir: Path
-    max_train_steps: int
-    train_batch_size: int = 32
-    learning_rate: float = 3e-4
-    lr_scheduler: str = "cosine"
-    lr_warmup_steps: int = 200
-    adam_weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9995
-    mixed_precision: str = "bf16"
-    channels_last: bool = True
-    checkpointing_steps: int = 500
-    dataloader_num_workers: int = 0
-    max_sequence_length: int = 64
-    seed: int = 0
-    time_limit: float = math.inf
-    loss: LossSettings = field(default_factory=LossSettings)
+from .checkpoints import Checkpoints, find_checkpoint, trainable
+from .data import Batch, VisitedDataset, Visits, collate
+from .datasets import PictureStream
+from .export import export_weights
+from .losses import LossSettings, draw, stage_loss
+from .reports import Meter, Skipped, show_pictures, start_tracking
+from .sampling import BucketSampler, Share, StepSampler
+from .settings import TrainSettings
 
 
 def train_stage(
     unet: ConditionedUNet,
-    dataset: Dataset,
+    dataset: Dataset | PictureStream,
     log_snr_table: Tensor,
     settings: TrainSettings,
+    loss: LossSettings,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     text_encoder: T5EncoderModel | None = None,
-    on_checkpoint: Callable[[ConditionedUNet, int], None] | None = None,
+    null_text: TextEmbedding | None = None,
+    validate: Callable[[ConditionedUNet], Image.Image] | None = None,
+    stage: str = "unet",
 ) -> ConditionedUNet:
-    """Fit `unet` to `dataset` and return it with its averaged (EMA) weights.
+    """Fit `unet` to `dataset` and return it with its averaged (EMA) weights, which are also written to `output_dir/stage`.
 
-    Resumes from `settings.output_dir` if a checkpoint lies there.
+    Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
 
     Args:
         unet: any network of this package, in float32.
-        dataset: yields `Example`s, by index.
+        dataset: yields `Example`s, by index or as a `PictureStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
-        tokenizer, text_encoder: for a network with text; frozen.
-        on_checkpoint: called with the averaged network at each checkpoint, to draw validation pictures.
-    """
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    unet.train()
-    if settings.channels_last:
-        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    ema = EMAModel(unet.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.adam_weight_decay)
-    schedule = get_scheduler(
-        settings.lr_scheduler, optimizer, num_warmup_steps=settings.lr_warmup_steps, num_training_steps=settings.max_train_steps
-    )
-    run = _Run(accelerator, unet, ema, optimizer, schedule, settings)
-    start = run.resume()
-    model = accelerator.prepare(unet)
-    ema.to(accelerator.device)
-    if text_encoder is not None:
-        text_encoder.to(accelerator.device).eval().requires_grad_(False)
+        loss: what the network predicts and how its errors count.
+        tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
+        null_text: one row, what stands for no text in the checkpoint; None for zeros.
+        validate: draws a picture, with the averaged weights, for people to look at.
+        stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
-    sampler = StepSampler(len(dataset), settings.train_batch_size, seed=settings.seed, start=start, stop=settings.max_train_steps)  # pyright: ignore[reportArgumentType]
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=settings.dataloader_num_workers)
-    progress = tqdm(
-        loader, total=settings.max_train_steps, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process
+    Raises:
+        ValueError: for checkpoints that do not fit, and data without a usable picture.
+        FloatingPointError: when the loss is no number any more; checkpoints stay as they are.
+        OSError: when a checkpoint cannot be written; earlier ones stay as they are.
+    """
+    checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
+    report_to = None if settings.report_to == "none" else settings.report_to
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        log_with=report_to,
+        project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
     )
-    step = start
-    for step, batch in enumerate(progress, start=start + 1):
-        text = _encode(batch.get("prompt"), tokenizer, text_encoder, settings.max_sequence_length, accelerator.device)
-        low_res = batch["low_res"].to(accelerator.device) if "low_res" in batch else None
-        with accelerator.autocast():
-            losses, times = stage_loss(
-                model,
-                batch["pixel_values"].to(accelerator.device),
-                log_snr_table=log_snr_table,
-                settings=settings.loss,
-                generator=torch.Generator(accelerator.device).manual_seed(settings.seed * 1_000_003 + step),
-                text=text,
-                low_res=low_res,
-            )
-        loss = losses.mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss at step {step} is {loss.item()}; lower the learning rate and resume from {settings.output_dir}"
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(unet.parameters(), settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.step(unet.parameters())
-        run.log(step, losses.detach(), times)
-        out_of_time = progress.format_dict["elapsed"] > settings.time_limit
-        if step % settings.checkpointing_steps == 0 or step == settings.max_train_steps or out_of_time:
-            run.save(step, on_checkpoint)
-        if out_of_time:
+    if text_encoder is not None:
+        text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+    fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, null_text)
+    start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
+    start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
+
+    last = settings.max_train_steps
+    progress = tqdm(
+        fit.steps(dataset, start), total=last, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process
+    )
+    for step in progress:
+        finished = step == last or progress.format_dict["elapsed"] > settings.time_limit
+        if step % settings.checkpointing_steps == 0 or finished:
+            fit.checkpoints.save(step)
+        if validate is not None and settings.validation_steps and (step % settings.validation_steps == 0 or finished):
+            fit.show(validate, step)
+        if finished:
             break
-    ema.copy_to(unet.parameters())
+    export_weights(unet, fit.ema, settings.output_dir, stage, accelerator)
+    accelerator.end_training()
     return unet
 
 
-def _encode(prompts, tokenizer, text_encoder, max_length: int, device: torch.device) -> TextEmbedding | None:
-    if text_encoder is None or prompts is None:
-        return None
-    text = encode(prompts, tokenizer, text_encoder, max_length)
-    return TextEmbedding(text.embeds.to(device), text.mask.to(device))
+class _Fit:
+    """The parts of a run, prepared by accelerate, and one pass through its steps."""
 
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        unet: ConditionedUNet,
+        log_snr_table: Tensor,
+        settings: TrainSettings,
+        loss: LossSettings,
+        tokenizer: PreTrainedTokenizerBase | None,
+        text_encoder: T5EncoderModel | None,
+        null_text: TextEmbedding | None,
+    ):
+        self.accelerator, self.unet, self.settings, self.loss = accelerator, unet, settings, loss
+        self.table = log_snr_table.to(accelerator.device)
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.null_text = None if null_text is None else TextEmbedding(*(x.to(accelerator.device) for x in null_text))
+        self.share = Share(
+            settings.train_batch_size, accelerator.num_processes, accelerator.process_index, settings.gradient_accumulation_steps
+        )
+        unet.train()
+        if settings.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        if settings.channels_last:
+            unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        optimizer = make_optimizer(unet, settings, self.share)
+        self.schedule = get_scheduler(
+            settings.lr_scheduler,
+            optimizer,
+            num_warmup_steps=settings.lr_warmup_steps,
+            num_training_steps=settings.max_train_steps,
+            num_cycles=settings.lr_num_cycles,
+            power=settings.lr_power,
+        )
+        self.model, self.optimizer = accelerator.prepare(unet, optimizer)
+        if settings.torch_compile:
+            self.model.compile()
+        accelerator.register_for_checkpointing(self.schedule)
+        accelerator.register_save_state_pre_hook(_leave_out_frozen)
+        self.ema = None
+        if settings.use_ema:
+            own = [p for _, p in trainable(unet)]
+            self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, settings.checkpoints_total_limit)
+        self.skipped = Skipped(settings.output_dir)
 
-@dataclass
-class _Run:
-    """What a checkpoint holds, and the running averages of the log."""
+    def steps(self, dataset: Dataset | PictureStream, start: int) -> Iterator[int]:
+        """Take one optimizer step after another; yields the number of steps done after each."""
+        batches = iter(self._loader(dataset, start))
+        meter, norm = Meter(), None
+        for step in range(start, self.settings.max_train_steps):
+            for micro in range(self.settings.gradient_accumulation_steps):
+                with self.accelerator.accumulate(self.model):
+                    losses, log_snr = self._losses(next(batches), step, micro)
+                    self._check(losses, step)
+                    self.accelerator.backward(losses.mean())
+                    if self.accelerator.sync_gradients:
+                        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+                    self.optimizer.step()
+                    self.optimizer.zero_grad(set_to_none=True)
+                meter.add(*self.accelerator.gather((losses.detach(), log_snr)))
+            self.schedule.step()
+            if self.ema is not None:
+                self.ema.step(p for _, p in trainable(self.unet))
+            if (step + 1) % self.settings.logging_steps == 0:
+                told = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
+                told |= {} if norm is None else {"grad_norm": float(norm)}  # some engines clip on their own
+                self.accelerator.log({**told, "skipped_pictures": len(self.skipped.seen)}, step=step + 1)
+            yield step + 1
 
-    accelerator: Accelerator
-    unet: ConditionedUNet
-    ema: EMAModel
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    settings: TrainSettings
-    recent: list[tuple[float, float]] = field(default_factory=list)
-
-    def resume(self) -> int:
-        """Load the last checkpoint, if there is one; returns the number of steps done."""
-        path = self.settings.output_dir / STATE_FILE
-        if not path.exists():
-            return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.unet.load_state_dict(state["unet"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        return state["step"]
-
-    def save(self, step: int, on_checkpoint: Callable[[ConditionedUNet, int], None] | None) -> None:
-        """Write a checkpoint in one rename, then the averaged network as a Hub-layout folder."""
+    def show(self, validate: Callable[[ConditionedUNet], Image.Image], step: int) -> None:
         if not self.accelerator.is_main_process:
             return
-        folder = self.settings.output_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = {"unet": self.unet, "ema": self.ema, "optimizer": self.optimizer, "schedule": self.schedule}
-        state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({**state, "step": step}, folder / (STATE_FILE + ".part"))
-        os.replace(folder / (STATE_FILE + ".part"), folder / STATE_FILE)
-        self.ema.store(self.unet.parameters())
-        self.ema.copy_to(self.unet.parameters())
-        self.unet.save_pretrained(folder / "unet.part")
-        shutil.rmtree(folder / "unet", ignore_errors=True)
-        os.replace(folder / "unet.part", folder / "unet")
-        if on_checkpoint is not None:
-            self.unet.eval()
-            on_checkpoint(self.unet, step)
-            self.unet.train()
-        self.ema.restore(self.unet.parameters())
+        own = [p for _, p in trainable(self.unet)]
+        if self.ema is not None:
+            self.ema.store(own)
+            self.ema.copy_to(own)
+        self.unet.eval()
+        show_pictures(self.accelerator, self.settings.output_dir / "validation", validate(self.unet), step)
+        self.unet.train()
+        if self.ema is not None:
+            self.ema.restore(own)
 
-    def log(self, step: int, losses: Tensor, times: Tensor, every: int = 50) -> None:
-        """Append to log.jsonl the mean loss, and its mean in four equal ranges of time, finest first."""
-        self.recent += zip(losses.tolist(), times.tolist(), strict=True)
-        if step % every or not self.accelerator.is_main_process:
-            return
-        ranges: list[list[float]] = [[], [], [], []]
-        for loss, time in self.recent:
-            ranges[min(int(time / 250), 3)].append(loss)
-        row = {
-            "step": step,
-            "loss": sum(x for x, _ in self.recent) / len(self.recent),
-            "by_time": [sum(r) / max(len(r), 1) for r in ranges],
-        }
-        self.settings.output_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.settings.output_dir / "log.jsonl", "a") as file:
-            file.write(json.dumps({**row, "lr": self.schedule.get_last_lr()[0]}) + "\n")
-        self.recent.clear()
+    def _losses(self, batch: Batch, step: int, micro: int) -> tuple[Tensor, Tensor]:
+        device, settings = self.accelerator.device, self.settings
+        self.skipped.add(batch["skipped"])
+        pictures = batch["pixel_values"].to(device)
+        draws = draw(
+            pictures.shape[1:],
+            self.share.positions(step, micro),
+            self.share.whole(step),
+            self.loss,
+            seed=settings.seed,
+            device=device,
+        )
+        losses, log_snr = stage_loss(
+            self.model,
+            pictures,
+            draws=draws,
+            log_snr_table=self.table,
+            settings=self.loss,
+            text=self._text(batch),
+            null_text=self.null_text,
+            low_res=batch["low_res"].to(device) if "low_res" in batch else None,
+        )
+        return losses * batch["weight"].to(device), log_snr
+
+    def _text(self, batch: Batch) -> TextEmbedding | None:
+        if self.unet.text_dim is None:
+            return None
+        if "text" in batch:
+            text = batch["text"]
+        elif "prompt" in batch and self.text_encoder is not None and self.tokenizer is not None:
+            text = encode(batch["prompt"], self.tokenizer, self.text_encoder, self.settings.max_sequence_length)
+        else:
+            raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
+        text = pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
+        return TextEmbedding(text.embeds.to(self.accelerator.device), text.mask.to(self.accelerator.device))
+
+    def _check(self, losses: Tensor, step: int) -> None:
+        if not torch.isfinite(losses).all():
+            raise FloatingPointError(
+                f"the loss at step {step + 1} is {losses.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
+                "lower the learning rate, or use bf16 in place of fp16, and resume from one"
+            )
+
+    def _loader(self, dataset: Dataset | PictureStream, start: int) -> DataLoader:
+        given = {"collate_fn": collate, "num_workers": self.settings.dataloader_num_workers}
+        if isinstance(dataset, PictureStream):
+            if self.settings.dataloader_num_workers > 1:
+                raise ValueError("a stream is read by one worker: set dataloader_num_workers to 0 or 1")
+            return DataLoader(dataset.at(self.share, start), batch_size=self.settings.train_batch_size, **given)
+        buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
+        order = {"seed": self.settings.seed, "start": start, "stop": self.settings.max_train_steps}
+        if buckets is None:
+            sampler = StepSampler(len(dataset), self.share, **order)  # pyright: ignore[reportArgumentType]
+        else:
+            sampler = BucketSampler(buckets, self.share, **order)
+        return DataLoader(Visits(dataset), batch_sampler=sampler, **given)
+
+
+def make_optimizer(unet: ConditionedUNet, settings: TrainSettings, share: Share) -> torch.optim.Optimizer:
+    """AdamW over the weights that require a gradient."""
+    kind = torch.optim.AdamW
+    if settings.use_8bit_adam:
+        try:
+            import bitsandbytes  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ImportError("use_8bit_adam needs bitsandbytes: pip install bitsandbytes, or leave it out") from None
+        kind = bitsandbytes.optim.AdamW8bit
+    own = [p for _, p in trainable(unet)]
+    if not own:
+        raise ValueError("no weight of the network requires a gradient; there is nothing to train")
+    return kind(
+        own,
+        lr=settings.learning_rate * (share.examples_per_step if settings.scale_lr else 1),
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        weight_decay=settings.adam_weight_decay,
+        eps=settings.adam_epsilon,
+    )
+
+
+def _leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tensor]], folder: str | Path) -> None:
+    """Of a network trained by an adapter a checkpoint holds the adapter alone."""
+    for model, state in zip(models, weights, strict=False):
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                state.pop(name, None)

@@ -1,83 +1,170 @@
 """The loss of one stage (Imagen, appendix A): noise a picture, ask the network, compare.
 
-Knows networks and noise; no data, no optimizer, no pipeline.
+Knows networks and noise; no data, no optimizer, no pipeline. What is random comes in as `Draws`, so that the loss itself is
+a plain function, and the same examples give the same losses on any number of processes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.schedulers.noise import alpha_sigma, augment, log_snr_at, q_sample, resize
-from imagen_diffusers.schedulers.prediction import check_prediction_type, to_x0
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.schedulers.prediction import check_prediction_type, target
+from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+
+from .times import check_time_sampling, draw_times
+from .weighting import check_weighting, output_weight
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """How a stage is trained.
+    """How a stage is trained. Field names are the flags of the example scripts."""
 
-    Args:
-        prediction_type: what the network predicts, as in the scheduler.
-        max_weight: errors are measured in v space, that is (x0 error)^2 weighted by 1 + SNR, up to this weight; beyond
-            it nearly clean pictures would drown the rest.
-        text_dropout: how often text is replaced by zeros, for guidance (section 2.2: 10 %).
-        max_noise_level: augmentation levels are uniform in [0, this), one for each example (section 2.4).
-    """
-
-    prediction_type: str = "sample"
-    max_weight: float = 50.0
-    text_dropout: float = 0.1
-    max_noise_level: float = 999.0
+    prediction_type: str | None = field(
+        default=None, metadata={"help": "What the network predicts: epsilon, v_prediction or sample; what its scheduler says by default."}
+    )
+    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid"] = field(
+        default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
+    )
+    snr_gamma: float = field(default=5.0, metadata={"help": "Cap of the weighting, where it has one."})
+    time_sampling: Literal["uniform", "stratified", "logit_normal"] = field(
+        default="stratified", metadata={"help": "Which noise levels are trained on."}
+    )
+    logit_mean: float = field(default=0.0, metadata={"help": "For logit_normal times; above 0 favours noise."})
+    logit_std: float = field(default=1.0, metadata={"help": "For logit_normal times."})
+    text_dropout: float = field(
+        default=0.1, metadata={"help": "How often text is replaced by the checkpoint's null text, for guidance (section 2.2: 0.1)."}
+    )
+    max_noise_level: float = field(
+        default=999.0, metadata={"help": "Augmentation levels are uniform in [0, this), one for each example (section 2.4)."}
+    )
+    noise_offset: float = field(default=0.0, metadata={"help": "Standard deviation of one more noise value a channel; 0 is off."})
 
     def __post_init__(self) -> None:
-        check_prediction_type(self.prediction_type)
+        if self.prediction_type is not None:
+            check_prediction_type(self.prediction_type)
+        check_weighting(self.weighting, self.snr_gamma)
+        check_time_sampling(self.time_sampling)
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout is {self.text_dropout}; it is a share in [0, 1)")
         if not 0 < self.max_noise_level <= 999:
             raise ValueError(f"max_noise_level is {self.max_noise_level}; it lies in (0, 999]")
+        if self.noise_offset < 0:
+            raise ValueError(f"noise_offset is {self.noise_offset}; it is a standard deviation, 0 for none")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is random in a batch of B examples.
+
+    Args:
+        times: (B,) in [0, 1), the noise level of each picture.
+        noise: (B, C, H, W), standard normal.
+        text: (B,) in [0, 1); text is dropped where it is below `text_dropout`.
+        level: (B,) in [0, 1), the augmentation level of each condition.
+        low_res_noise: (B, C, H, W), standard normal.
+    """
+
+    times: Tensor
+    noise: Tensor
+    text: Tensor
+    level: Tensor
+    low_res_noise: Tensor
+
+
+def draw(shape: Sequence[int], positions: range, whole: range, settings: LossSettings, *, seed: int, device: torch.device) -> Draws:
+    """What is random for the examples at `positions` of a run: a function of the seed and the position alone.
+
+    Args:
+        shape: (C, H, W) of the pictures.
+        positions: of this batch's examples, counted from the start of the run.
+        whole: of all examples of this step, over all processes and accumulated batches.
+        settings: how times are drawn and whether noise has an offset.
+        seed: the run's.
+        device: where the tensors live and are drawn.
+    """
+    # Times are drawn together, since stratified ones depend on each other; they are B numbers, drawn alike everywhere.
+    step = torch.Generator().manual_seed(_mixed(seed, whole.start, 1))
+    times = draw_times(len(whole), settings.time_sampling, step, mean=settings.logit_mean, std=settings.logit_std)
+    own = [torch.Generator(device).manual_seed(_mixed(seed, p, 2)) for p in positions]
+    batch_shape = (len(own), *shape)
+    noise = randn_tensor(batch_shape, generator=own, device=device)
+    if settings.noise_offset:
+        noise = noise + settings.noise_offset * randn_tensor((len(own), shape[0], 1, 1), generator=own, device=device)
+    text, level = torch.stack([torch.rand(2, generator=g, device=device) for g in own], dim=1)
+    low_res_noise = randn_tensor(batch_shape, generator=own, device=device)
+    return Draws(times[positions.start - whole.start : positions.stop - whole.start].to(device), noise, text, level, low_res_noise)
 
 
 def stage_loss(
     unet: ConditionedUNet | torch.nn.Module,
     pictures: Tensor,
     *,
+    draws: Draws,
     log_snr_table: Tensor,
     settings: LossSettings,
-    generator: torch.Generator,
     text: TextEmbedding | None = None,
+    null_text: TextEmbedding | None = None,
     low_res: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted squared error for each example, and the times drawn, both (B,).
+    """Weighted squared error for each example, and its log-SNR, both (B,).
 
     Args:
         unet: the stage's network.
         pictures: clean pictures (B, C, H, W) in [-1, 1].
+        draws: all that is random.
         log_snr_table: the noise curve, from `schedulers.noise.log_snr_table`.
         settings: what is predicted and how errors are weighted.
-        generator: all randomness of the step, on the pictures' device.
         text: embeddings and mask, before dropout.
+        null_text: one row that stands for no text; None for zeros, as in the paper.
         low_res: for super-resolution, the small pictures, not yet resized or augmented.
     """
-    batch, like = len(pictures), {"device": pictures.device, "generator": generator}
-    # Stratified: one time in each B-th of [0, 1), so that a small batch still sees all of them.
-    times = (torch.rand(batch, **like) + torch.arange(batch, device=pictures.device)) / batch * (len(log_snr_table) - 1)
-    log_snr = log_snr_at(log_snr_table.to(pictures.device), times)
-    noisy = q_sample(pictures, torch.randn(pictures.shape, **like), log_snr)
+    assert settings.prediction_type is not None, "whoever knows the scheduler sets it"
+    table = log_snr_table.to(pictures.device)
+    times = draws.times * (len(table) - 1)
+    log_snr = log_snr_at(table, times)
+    noisy = q_sample(pictures, draws.noise, log_snr)
 
     condition = {}
     if text is not None:
-        keep = torch.rand(batch, **like) >= settings.text_dropout
-        condition = {"encoder_hidden_states": text.embeds * keep[:, None, None], "encoder_attention_mask": text.mask}
+        text = drop_text(text, null_text, draws.text < settings.text_dropout)
+        condition = {"encoder_hidden_states": text.embeds, "encoder_attention_mask": text.mask}
     if low_res is not None:
-        level = torch.rand(batch, **like) * settings.max_noise_level
+        level = draws.level * settings.max_noise_level
         enlarged = resize(low_res, (pictures.shape[-2], pictures.shape[-1]))
-        condition["low_res"] = augment(enlarged, level, torch.randn(enlarged.shape, **like))
+        condition["low_res"] = augment(enlarged, level, draws.low_res_noise)
         condition["noise_level"] = level
 
     output = unet(noisy, times, return_dict=False, **condition)[0].float()
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
-    x0 = to_x0(output, noisy, alpha, sigma, settings.prediction_type)
-    weight = (1 + log_snr.exp()).clamp(max=settings.max_weight)
-    return weight * (x0 - pictures).square().mean((1, 2, 3)), times
+    error = output - target(pictures, draws.noise, alpha, sigma, settings.prediction_type)
+    slope = _slope(table, times) if settings.weighting == "sigmoid" else None
+    weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
+    return weight * error.square().mean((1, 2, 3)), log_snr
+
+
+def drop_text(text: TextEmbedding, null_text: TextEmbedding | None, dropped: Tensor) -> TextEmbedding:
+    """Text with the rows where `dropped` (B,) holds replaced by no text: zeros under the same mask, or `null_text`'s one row."""
+    if null_text is None:
+        return TextEmbedding(text.embeds * ~dropped[:, None, None], text.mask)
+    text, null_text = pad_together(text, null_text)
+    embeds = torch.where(dropped[:, None, None], null_text.embeds.to(text.embeds), text.embeds)
+    return TextEmbedding(embeds, torch.where(dropped[:, None], null_text.mask, text.mask))
+
+
+def _slope(table: Tensor, times: Tensor) -> Tensor:
+    """|d log-SNR / dt| of the curve's straight pieces, with t in [0, 1]."""
+    low = times.floor().long().clamp(0, len(table) - 2)
+    return (table[low] - table[low + 1]).abs() * (len(table) - 1)
+
+
+def _mixed(seed: int, position: int, stream: int) -> int:
+    """One 63-bit seed of three numbers, so that neighbouring positions and streams share nothing."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + position * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93) & (2**64 - 1)
+    return (mixed ^ (mixed >> 32)) >> 1

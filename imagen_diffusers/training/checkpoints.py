@@ -1,0 +1,175 @@
+"""Checkpoints that are there in whole or not at all.
+
+A checkpoint is written beside its place and moved there in one rename; so `checkpoint-N` is complete whenever it exists, and
+`checkpoint-N.part` is what a killed run left behind. Inside is accelerate's state, the averaged weights as a diffusers folder,
+and how far the run was.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from imagen_diffusers.models.unet import ConditionedUNet
+
+NAME = re.compile(r"checkpoint-(\d+)")
+AVERAGES, WEIGHTS, PROGRESS = "unet_ema", "diffusion_pytorch_model.safetensors", "progress.json"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete ones, first to last."""
+    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
+    """What `resume_from_checkpoint` names.
+
+    Raises:
+        ValueError: for a name that is not there, and for a run that would write over another's checkpoints.
+    """
+    there = list_checkpoints(folder)
+    if wanted is None:
+        if there:
+            raise ValueError(
+                f"{folder} holds {there[-1].name} of an earlier run; go on from it with resume_from_checkpoint=latest, "
+                "or choose another output_dir"
+            )
+        return None
+    if wanted == "latest":
+        return there[-1] if there else None
+    path = Path(wanted) if Path(wanted).is_dir() else folder / wanted
+    if not (path / PROGRESS).exists():
+        names = ", ".join(p.name for p in there) or "none"
+        raise ValueError(f"resume_from_checkpoint={wanted} is no complete checkpoint; {folder} holds: {names}")
+    return path
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Writes and reads a run's checkpoints.
+
+    Args:
+        folder: the run's.
+        accelerator: holds the prepared network and optimizer, and whatever was registered with it.
+        unet: the network itself, prepared.
+        ema: averages of its trainable weights; None without.
+        total_limit: how many are kept.
+    """
+
+    folder: Path
+    accelerator: Accelerator
+    unet: ConditionedUNet
+    ema: EMAModel | None
+    total_limit: int | None = None
+
+    def save(self, step: int) -> Path:
+        """Write `checkpoint-{step}`; then delete those beyond the limit.
+
+        Raises:
+            OSError: when it could not be written; earlier ones are untouched.
+        """
+        path = self.folder / f"checkpoint-{step}"
+        part = path.with_name(path.name + ".part")
+        try:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self._write(part, step)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                _to_disk(part)
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            if not isinstance(error, OSError) and "write" not in str(error):
+                raise
+            shutil.rmtree(part, ignore_errors=True)
+            kept = list_checkpoints(self.folder)
+            last = f"{kept[-1].name} is complete and untouched" if kept else "there is none before it"
+            raise OSError(f"checkpoint-{step} could not be written to {self.folder} ({error}); {last}; make room and resume") from error
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process and self.total_limit is not None:
+            for old in list_checkpoints(self.folder)[: -self.total_limit]:
+                gone = old.with_name(old.name + ".deleted")
+                os.replace(old, gone)  # so that a run killed here leaves no half of a checkpoint
+                shutil.rmtree(gone)
+        return path
+
+    def load(self, path: Path) -> int:
+        """Put everything back as it was; returns the number of steps done.
+
+        Raises:
+            ValueError: for the checkpoint of another architecture.
+        """
+        progress = json.loads((path / PROGRESS).read_text())
+        check_same_architecture(self.unet, path)
+        frozen = any(not p.requires_grad for p in self.unet.parameters())
+        self.accelerator.load_state(str(path), strict=not frozen)
+        if self.ema is not None:
+            if not (path / AVERAGES / WEIGHTS).exists():
+                raise ValueError(f"{path} holds no averaged weights; resume it with use_ema=False")
+            saved = load_file(path / AVERAGES / WEIGHTS)
+            self.ema.shadow_params = [_sharded_like(saved[name], p) for name, p in trainable(self.unet)]
+            self.ema.optimization_step = progress["ema_step"]
+        return progress["step"]
+
+    def _write(self, part: Path, step: int) -> None:
+        self.accelerator.save_state(str(part))
+        averages = {} if self.ema is None else named_averages(self.unet, self.ema)
+        if not self.accelerator.is_main_process:
+            return
+        self.unet.save_config(part / AVERAGES)
+        if self.ema is not None:
+            save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})
+        progress = {"step": step, "ema_step": self.ema.optimization_step if self.ema is not None else 0}
+        (part / PROGRESS).write_text(json.dumps(progress))
+
+
+def trainable(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, p) for name, p in unet.named_parameters() if p.requires_grad]
+
+
+def named_averages(unet: torch.nn.Module, ema: EMAModel) -> dict[str, Tensor]:
+    """The averaged weights by name, whole and on the CPU; all processes must call it together."""
+    names = [name for name, _ in trainable(unet)]
+    return {name: whole(value).detach().cpu().contiguous() for name, value in zip(names, ema.shadow_params, strict=True)}
+
+
+def whole(value: Tensor) -> Tensor:
+    """A sharded tensor gathered; any other as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def check_same_architecture(unet: ConditionedUNet, path: Path) -> None:
+    saved = json.loads((path / AVERAGES / "config.json").read_text())
+    ours: dict[str, Any] = json.loads(unet.to_json_string())
+    different = [k for k in {*saved, *ours} if not k.startswith("_diff") and k != "_name_or_path" and saved.get(k) != ours.get(k)]
+    if different:
+        told = ", ".join(f"{k}={saved.get(k)} there and {ours.get(k)} here" for k in sorted(different))
+        raise ValueError(f"{path} is a checkpoint of another architecture: {told}")
+
+
+def _sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value.to(parameter.device)
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until the files' contents are on the disk: a rename may overtake them when the power fails."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,139 @@
+"""One picture at the sizes a stage trains on: decoded, checked, cropped to shape and resized once, then cut into windows.
+
+Knows pictures; no captions, no files, no networks. Sizes are (height, width) in pixels.
+"""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+class UnusableError(ValueError):
+    """A picture that must not be trained on; the message says why."""
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """What the user of a script says of pictures. Field names are its flags."""
+
+    resolution: int | None = field(default=None, metadata={"help": "Side of the pictures in pixels; the stage's own by default."})
+    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a picture."})
+    center_crop: bool = field(default=False, metadata={"help": "Take the middle window instead of a random one."})
+    random_flip: bool = field(
+        default=False, metadata={"help": "Mirror half of the pictures. Off by default: captions may say left and right."}
+    )
+    aspect_buckets: bool = field(
+        default=False, metadata={"help": "Keep pictures' shapes: each is cropped to the nearest of several with about the same area."}
+    )
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """What pictures are made into for one stage.
+
+    Args:
+        resolution: side of the stage's pictures.
+        low_res_scale: how many times smaller the condition of a super-resolution stage is; None for a base stage.
+        crop_size, center_crop, random_flip, aspect_buckets: as in `CropSettings`.
+        stride: sides of pictures are multiples of this.
+    """
+
+    resolution: int
+    low_res_scale: int | None = None
+    crop_size: int | None = None
+    center_crop: bool = False
+    random_flip: bool = False
+    aspect_buckets: bool = False
+    stride: int = 8
+
+    def __post_init__(self) -> None:
+        window = self.crop_size or self.resolution
+        for name, value in (("resolution", self.resolution), ("crop_size", window)):
+            if value < 1 or value % self.stride or value % self.scale:
+                raise ValueError(f"{name} is {value}; it must be a multiple of the stage's stride {self.stride} and scale {self.scale}")
+        if window > self.resolution:
+            raise ValueError(f"crop_size={self.crop_size} is larger than the pictures, resolution={self.resolution}")
+
+    @property
+    def scale(self) -> int:
+        return self.low_res_scale or 1
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The shapes pictures may have, square alone or from 1:2 to 2:1 with about as many pixels."""
+        if not self.aspect_buckets:
+            return [(self.resolution, self.resolution)]
+        unit, area, shapes = math.lcm(self.stride, self.scale), self.resolution**2, []
+        for height in range(unit, 2 * self.resolution, unit):
+            width = max(round(area / height / unit), 1) * unit
+            if 0.5 <= height / width <= 2:
+                shapes.append((height, width))
+        return sorted({*shapes, (self.resolution, self.resolution)})
+
+
+def nearest_shape(size: tuple[int, int], shapes: list[tuple[int, int]]) -> int:
+    """Which of the shapes loses least of a picture of `size` when it is cropped to it."""
+    ratio = np.log(size[0] / size[1])
+    return int(np.argmin([abs(np.log(h / w) - ratio) for h, w in shapes]))
+
+
+def decode(data: bytes) -> Image.Image:
+    """A file's bytes as an RGB picture, turned as its EXIF says, transparency on white.
+
+    Raises:
+        UnusableError: for what is no picture, or is cut short.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
+        raise UnusableError(f"it cannot be read ({type(error).__name__}: {error})") from None
+
+
+def build_pyramid(picture: Image.Image, settings: PictureSettings) -> list[Tensor]:
+    """The picture at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
+
+    Antialiased, and each level is resized from the picture itself.
+
+    Raises:
+        UnusableError: for a picture smaller than the stage's, or of a single colour.
+    """
+    shapes = settings.shapes
+    height, width = shapes[nearest_shape((picture.height, picture.width), shapes)]
+    if picture.height < height or picture.width < width:
+        raise UnusableError(f"it is {picture.width}x{picture.height}, smaller than the stage's {width}x{height}")
+    if all(low == high for low, high in picture.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]
+        raise UnusableError("every pixel has the same colour")
+    scale = min(picture.height / height, picture.width / width)
+    crop_width, crop_height = width * scale, height * scale
+    left, top = (picture.width - crop_width) / 2, (picture.height - crop_height) / 2
+    box = (left, top, left + crop_width, top + crop_height)
+    levels = [1, settings.scale] if settings.low_res_scale else [1]
+    resized = [picture.resize((width // s, height // s), Image.Resampling.BICUBIC, box=box) for s in levels]
+    return [torch.from_numpy(np.array(level)).permute(2, 0, 1).contiguous() for level in resized]
+
+
+def cut(levels: list[Tensor], settings: PictureSettings, rng: np.random.Generator) -> list[Tensor]:
+    """The same window of every level, mirrored or not."""
+    if settings.crop_size:
+        side, scale = settings.crop_size, settings.scale
+        room = [(length - side) // scale for length in levels[0].shape[-2:]]
+        top, left = (r // 2 if settings.center_crop else int(rng.integers(r + 1)) for r in room)  # in pixels of the smaller level
+        levels = [
+            level[:, top * scale // s : (top * scale + side) // s, left * scale // s : (left * scale + side) // s]
+            for level, s in zip(levels, (1, scale), strict=False)
+        ]
+    if settings.random_flip and rng.random() < 0.5:
+        levels = [level.flip(-1) for level in levels]
+    return [level.contiguous() for level in levels]

@@ -1,0 +1,78 @@
+"""What a run tells of itself: means for the tracker, pictures, and which training pictures it passed over."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Noise levels whose losses are told apart, by log-SNR, noisiest first: layout is decided in the first, detail in the last.
+LEVELS = ((-float("inf"), -4.0), (-4.0, 0.0), (0.0, 4.0), (4.0, float("inf")))
+
+
+@dataclass
+class Meter:
+    """Means since the last report."""
+
+    losses: list[float] = field(default_factory=list)
+    log_snrs: list[float] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, losses: Tensor, log_snr: Tensor) -> None:
+        self.losses += losses.tolist()
+        self.log_snrs += log_snr.tolist()
+
+    def report(self) -> dict[str, float]:
+        """The mean loss, the same for each of `LEVELS`, and examples a second; starts anew."""
+        losses, log_snrs, now = np.array(self.losses), np.array(self.log_snrs), time.monotonic()
+        told = {"loss": losses.mean(), "examples_per_second": len(losses) / max(now - self.since, 1e-9)}
+        for low, high in LEVELS:
+            inside = losses[(log_snrs >= low) & (log_snrs < high)]
+            if len(inside):
+                told[f"loss_by_log_snr/{low:g}_to_{high:g}"] = inside.mean()
+        self.losses, self.log_snrs, self.since = [], [], now
+        return {key: float(value) for key, value in told.items()}
+
+
+class Skipped:
+    """Training pictures that were passed over: counted, and listed once each in `skipped.txt`."""
+
+    def __init__(self, folder: Path):
+        self.path, self.seen = folder / "skipped.txt", set()
+
+    def add(self, told: list[str]) -> None:
+        new = [line for line in told if line not in self.seen]
+        if not new:
+            return
+        if not self.seen:
+            logger.warning(f"passed over a picture: {new[0]}. All such are listed in {self.path}")
+        self.seen.update(new)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in new)
+
+
+def start_tracking(accelerator: Accelerator, name: str, settings: dict[str, Any]) -> None:
+    """Begin the run in the trackers the accelerator was made with; settings are told as plain values."""
+    plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
+    accelerator.init_trackers(name, config=plain)
+
+
+def show_pictures(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:
+    """Save a validation grid, and hand it to the tracker where it takes pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    grid.save(folder / f"step-{step:06d}.png")
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            pixels = torch.from_numpy(np.array(grid)).permute(2, 0, 1)[None]
+            tracker.log_images({"validation": pixels}, step=step)
+        elif tracker.name == "wandb":
+            tracker.log_images({"validation": [grid]}, step=step)

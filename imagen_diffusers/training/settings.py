@@ -1,0 +1,59 @@
+"""What a run is made of besides its loss and its data. Field names are the flags of diffusers' training scripts."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def _flag(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run of one stage."""
+
+    output_dir: Path = field(metadata={"help": "Where checkpoints, logs and the final weights are written."})
+    max_train_steps: int = field(metadata={"help": "Optimizer steps in all, those before a resume included."})
+    train_batch_size: int = _flag(16, "Examples a process and batch.")
+    gradient_accumulation_steps: int = _flag(1, "Batches a step.")
+    learning_rate: float = _flag(1e-4, "Highest learning rate.")
+    scale_lr: bool = _flag(False, "Multiply the learning rate by the examples of a step.")
+    lr_scheduler: str = _flag("constant", "constant, constant_with_warmup, linear, cosine, cosine_with_restarts or polynomial.")
+    lr_warmup_steps: int = _flag(0, "Steps over which the learning rate rises.")
+    lr_num_cycles: int = _flag(1, "Restarts, for cosine_with_restarts.")
+    lr_power: float = _flag(1.0, "For polynomial.")
+    use_8bit_adam: bool = _flag(False, "AdamW with 8-bit state; needs bitsandbytes.")
+    adam_beta1: float = _flag(0.9, "AdamW.")
+    adam_beta2: float = _flag(0.999, "AdamW.")
+    adam_weight_decay: float = _flag(0.01, "AdamW.")
+    adam_epsilon: float = _flag(1e-8, "AdamW.")
+    max_grad_norm: float = _flag(1.0, "Gradients are scaled down to this norm.")
+    use_ema: bool = _flag(True, "Average the weights over steps, and give out the average.")
+    ema_decay: float = _flag(0.9999, "Of the average; reached gradually.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = _flag("no", "Precision of the network's arithmetic; weights stay in float32.")
+    gradient_checkpointing: bool = _flag(False, "Less memory for about a third more time.")
+    channels_last: bool = _flag(True, "Memory layout in which convolutions are fastest.")
+    torch_compile: bool = _flag(False, "Compile the network; text is then padded to max_sequence_length.")
+    dataloader_num_workers: int = _flag(0, "Processes that prepare pictures.")
+    max_sequence_length: int = _flag(128, "Tokens of a caption that are read.")
+    checkpointing_steps: int = _flag(500, "Write a checkpoint every so many steps, and after the last.")
+    checkpoints_total_limit: int | None = _flag(None, "Keep the latest so many checkpoints.")
+    resume_from_checkpoint: str | None = _flag(None, '"latest" of output_dir, if there is one, or the folder of a checkpoint.')
+    validation_steps: int = _flag(0, "Draw validation pictures every so many steps, and after the last; 0 for never.")
+    logging_steps: int = _flag(50, "Report means over so many steps.")
+    report_to: str = _flag("tensorboard", 'Tracker: tensorboard, wandb, ... or "none".')
+    logging_dir: str = _flag("logs", "For the tracker, inside output_dir.")
+    seed: int = _flag(0, "Of everything random in the run.")
+    time_limit: float = _flag(math.inf, "End the run after so many seconds, with a checkpoint and the weights.")
+
+    def __post_init__(self) -> None:
+        counts = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
+            raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")

@@ -1,0 +1,63 @@
+"""How much an error counts at each noise level: one table of weightings, for every kind of prediction.
+
+A weighting is a function of the log-SNR for the error of the clean picture, (x0 error)^2. What the network predicts only
+changes the unit its own error is measured in (Salimans and Ho, 2022, section 4):
+
+    (x0 error)^2 = (epsilon error)^2 / SNR = (v error)^2 / (1 + SNR)
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid")
+
+
+def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type: str, log_snr_slope: Tensor | None = None) -> Tensor:
+    """The factor (B,) of the squared error of the network's own output.
+
+    - ``"uniform"``: 1, whatever is predicted (Imagen, appendix A, with epsilon);
+    - ``"truncated_v"``: (x0 error)^2 min(1 + SNR, gamma), the v error up to a cap on nearly clean pictures;
+    - ``"min_snr"``: (x0 error)^2 min(SNR, gamma) (Hang et al., 2023, equation 6);
+    - ``"soft_min_snr"``: (x0 error)^2 / (1 / SNR + 1 / gamma) (Crowson et al., 2024);
+    - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler
+      diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters.
+
+    Args:
+        log_snr: (B,).
+        gamma: the cap, where there is one.
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        log_snr_slope: |d log-SNR / dt| (B,), for "sigmoid".
+    """
+    if weighting == "uniform":
+        return torch.ones_like(log_snr)
+    weight = _X0_WEIGHTS[weighting](log_snr, gamma)
+    if weighting == "sigmoid":
+        assert log_snr_slope is not None
+        weight = weight * log_snr_slope
+    return weight / _UNITS[prediction_type](log_snr)
+
+
+def check_weighting(weighting: str, gamma: float) -> None:
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f'weighting="{weighting}" is unknown; use one of {", ".join(WEIGHTINGS)}')
+    if not gamma > 0:
+        raise ValueError(f"snr_gamma is {gamma}; it is a positive cap, 5 by custom")
+
+
+def _soft_min_snr(log_snr: Tensor, gamma: float) -> Tensor:
+    return 1 / ((-log_snr).exp() + 1 / gamma)
+
+
+_X0_WEIGHTS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "truncated_v": lambda log_snr, gamma: (1 + log_snr.exp()).clamp(max=gamma),
+    "min_snr": lambda log_snr, gamma: log_snr.exp().clamp(max=gamma),
+    "soft_min_snr": _soft_min_snr,
+    "sigmoid": _soft_min_snr,  # SNR sigmoid(log gamma - log-SNR), written out
+}
+_UNITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sample": torch.ones_like,
+    "epsilon": lambda log_snr: log_snr.exp(),
+    "v_prediction": lambda log_snr: 1 + log_snr.exp(),
+}

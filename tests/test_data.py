@@ -1,0 +1,221 @@
+"""Pictures from folders, Parquet, tar shards and streams to examples; what cannot be used is told of."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_diffusers.training.data import collate
+from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
+from imagen_diffusers.training.pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
+from imagen_diffusers.training.sampling import Share
+
+
+def noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8).astype(np.uint8))
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def folder_of(path, pictures: dict[str, bytes], captions: dict[str, str] | None = None):
+    path.mkdir(exist_ok=True)
+    for name, data in pictures.items():
+        (path / name).write_bytes(data)
+    if captions is not None:
+        lines = [json.dumps({"file_name": name, "text": captions.get(name, "")}) for name in pictures]
+        (path / "metadata.jsonl").write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def five(tmp_path):
+    """Five captioned pictures; the second is cut short, the fourth is too small."""
+    pictures = {f"{i}.png": encoded(noise_picture(40, 32, i)) for i in range(5)}
+    pictures["1.png"] = pictures["1.png"][:200]
+    pictures["3.png"] = encoded(noise_picture(8, 8))
+    return folder_of(tmp_path / "five", pictures, {name: f"picture {name[0]}" for name in pictures})
+
+
+def dataset(folder, **changes) -> PictureDataset:
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, cache_dir=folder.parent / "cache"))
+    return PictureDataset(rows, columns, PictureSettings(resolution=16, **changes))
+
+
+def test_what_cannot_be_used_is_passed_over_and_told(five) -> None:
+    examples = [dataset(five)[i] for i in range(5)]
+    assert [e["prompt"][-1] for e in examples] == ["0", "2", "2", "4", "4"]
+    assert "1.png" in examples[1]["skipped"][0]
+    assert "cannot be read" in examples[1]["skipped"][0]
+    assert "8x8, smaller than the stage's 16x16" in examples[3]["skipped"][0]
+    assert collate(examples)["skipped"] == examples[1]["skipped"] + examples[3]["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"no picture", "cannot be read"),
+        (encoded(Image.new("RGB", (32, 32), "black")), "the same colour"),
+        (encoded(noise_picture(32, 32), "JPEG")[:300], "cannot be read"),
+    ],
+)
+def test_a_set_without_one_usable_picture_is_refused(tmp_path, data, words) -> None:
+    folder = folder_of(tmp_path / "bad", {"a.png": data}, {"a.png": "a"})
+    with pytest.raises(ValueError, match=rf"none of the 1 pictures can be used: .*{words}"):
+        dataset(folder)[0]
+
+
+def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no pictures in"):
+        load_rows(DataSettings(train_data_dir=tmp_path / "empty"))
+    with pytest.raises(ValueError, match="is no folder"):
+        load_rows(DataSettings(train_data_dir=tmp_path / "nowhere"))
+    bare = folder_of(tmp_path / "bare", {"a.png": encoded(noise_picture(16, 16)), "b.png": encoded(noise_picture(16, 16))})
+    with pytest.raises(ValueError, match=r"no caption column among image.*metadata\.jsonl"):
+        load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))
+    assert load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"), captions=False)[1].caption is None
+    with pytest.raises(ValueError, match="exactly one"):
+        DataSettings()
+    empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_picture(16, 16))}, {})
+    with pytest.raises(ValueError, match="it has no caption"):
+        dataset(empty_caption)[0]
+
+
+def parquet(path, pictures: list[Image.Image]):
+    import datasets
+
+    rows = {"image": pictures, "caption": [f"picture {i}" for i in range(len(pictures))]}
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def tar(path, pictures: list[Image.Image]):
+    with tarfile.open(path, "w") as file:
+        for i, picture in enumerate(pictures):
+            for suffix, data in ((".png", encoded(picture)), (".txt", f"picture {i}".encode())):
+                info = tarfile.TarInfo(f"{i:04d}{suffix}")
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_layout_gives_the_same_examples(tmp_path, kind, streaming) -> None:
+    pictures = [noise_picture(24, 24, i) for i in range(4)]
+    place = tmp_path / "set"
+    place.mkdir()
+    if kind == "folder":
+        names = {f"{i}.png": encoded(p) for i, p in enumerate(pictures)}
+        folder_of(place, names, {n: f"picture {n[0]}" for n in names})
+    else:
+        {"parquet": parquet, "tar": tar}[kind](place / f"part.{kind}", pictures)
+    rows, columns = load_rows(DataSettings(train_data_dir=place, streaming=streaming, cache_dir=tmp_path / "cache"))
+    given = rows, columns, PictureSettings(resolution=16)
+    stream = iter(PictureStream(*given))
+    examples = [next(stream) for _ in range(4)] if streaming else [PictureDataset(*given)[i] for i in range(4)]
+    for i, example in enumerate(examples):
+        assert example["prompt"] == f"picture {i}"
+        assert torch.equal(example["pixel_values"], build_pyramid(pictures[i], PictureSettings(16))[0])
+
+
+def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:
+    rows, columns = load_rows(DataSettings(train_data_dir=five, streaming=True))
+    stream = PictureStream(rows, columns, PictureSettings(16, crop_size=8), shuffle_buffer=3)
+
+    def take(share: Share, start: int, count: int):
+        examples = iter(stream.at(share, start))
+        return [next(examples) for _ in range(count)]
+
+    whole = take(Share(4), 0, 16)
+    assert [e["prompt"][-1] for e in whole[:5]].count("1") == 0  # the one cut short
+    for one, two in zip(whole[8:], take(Share(4), 2, 8), strict=True):
+        assert one["prompt"] == two["prompt"]
+        assert torch.equal(one["pixel_values"], two["pixel_values"])
+    parts = [take(Share(2, processes=2, rank=rank), 0, 8) for rank in (0, 1)]
+    together = [parts[rank][2 * step + i] for step in range(4) for rank in (0, 1) for i in (0, 1)]
+    assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(whole, together, strict=True))
+
+
+def test_a_pyramid_is_antialiased_and_its_levels_agree() -> None:
+    fine = np.zeros((256, 256, 3), np.uint8)
+    fine[::2] = 255  # stripes far too fine for 32 pixels must become gray, not stripes
+    big, small = build_pyramid(Image.fromarray(fine), PictureSettings(64, low_res_scale=4))
+    assert big.shape == (3, 64, 64)
+    assert small.shape == (3, 16, 16)
+    for level in (big, small):
+        inner = level[:, 2:-2, 2:-2].float()
+        assert (inner - 127.5).abs().max() < 2
+    smooth = noise_picture(4, 4).resize((256, 256), Image.Resampling.BICUBIC)
+    big, small = build_pyramid(smooth, PictureSettings(64, low_res_scale=4))
+    again = Image.fromarray(big.permute(1, 2, 0).numpy()).resize((16, 16), Image.Resampling.BICUBIC)
+    assert (torch.from_numpy(np.array(again)).permute(2, 0, 1).float() - small.float()).abs().max() <= 2  # rounding, twice
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_windows_are_the_same_in_both_sizes(center) -> None:
+    settings = PictureSettings(64, low_res_scale=4, crop_size=32, center_crop=center, random_flip=True)
+    small = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, 16, 16)
+    big = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    seen = set()
+    for seed in range(20):
+        window, low = cut([big, small], settings, np.random.default_rng(seed))
+        assert window.shape == (3, 32, 32)
+        assert torch.equal(window[:, ::4, ::4], low)
+        seen.add(int(low[0, 0, 0]))
+    assert len(seen) == 2 if center else len(seen) > 5
+
+
+def test_windows_differ_from_pass_to_pass_and_repeat_with_the_seed(tmp_path) -> None:
+    folder = folder_of(tmp_path / "one", {"a.png": encoded(noise_picture(32, 32))}, {"a.png": "a"})
+    one, two = dataset(folder, crop_size=8), dataset(folder, crop_size=8)
+    assert torch.equal(one.visit(0, 3)["pixel_values"], two.visit(0, 3)["pixel_values"])
+    assert len({one.visit(0, n)["pixel_values"].numpy().tobytes() for n in range(6)}) > 3
+
+
+def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
+    settings = PictureSettings(64, aspect_buckets=True, stride=8)
+    assert (64, 64) in settings.shapes
+    for height, width in settings.shapes:
+        assert height % 8 == width % 8 == 0
+        assert 0.8 < height * width / 64**2 < 1.25
+    assert settings.shapes[nearest_shape((300, 200), settings.shapes)] == (80, 48)
+    pictures = {"wide.png": encoded(noise_picture(300, 200)), "tall.png": encoded(noise_picture(200, 300))}
+    wide_and_tall = dataset(folder_of(tmp_path / "two", pictures, dict.fromkeys(pictures, "a")), aspect_buckets=True)
+    shapes = wide_and_tall.reader.settings.shapes
+    for i, bucket in enumerate(wide_and_tall.buckets()):
+        assert tuple(wide_and_tall[i]["pixel_values"].shape[1:]) == shapes[bucket]
+    assert dataset(tmp_path / "two").buckets() is None
+
+
+def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert decode(encoded(clear)).getpixel((0, 0)) == (255, 255, 255)
+    turned = noise_picture(8, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    buffer = io.BytesIO()
+    turned.save(buffer, "PNG", exif=exif)
+    assert decode(buffer.getvalue()).size == (4, 8)
+    with pytest.raises(UnusableError, match="cannot be read"):
+        decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resolution": 60}, "resolution is 60"),
+        ({"resolution": 64, "crop_size": 128}, "larger"),
+        ({"resolution": 64, "crop_size": 20}, "crop_size is 20"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        PictureSettings(**changes)

@@ -1,0 +1,188 @@
+"""The loss in closed form: weightings, times, dropout, and what is random."""
+
+import math
+
+import pytest
+import torch
+
+from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_table
+from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
+from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.training.losses import LossSettings, draw, drop_text, stage_loss
+from imagen_diffusers.training.times import TIME_SAMPLINGS, draw_times
+from imagen_diffusers.training.weighting import WEIGHTINGS, output_weight
+
+from .conftest import seeded
+
+TABLE = log_snr_table(beta_table("squaredcos_cap_v2"))
+CPU = torch.device("cpu")
+
+
+def draws_of(count: int, settings: LossSettings, shape=(3, 4, 4), seed: int = 0):
+    return draw(shape, range(count), range(count), settings, seed=seed, device=CPU)
+
+
+class Oracle(torch.nn.Module):
+    """Knows the clean pictures, and says them in each way a network may, with a constant error of x0."""
+
+    def __init__(self, pictures, kind: str, error: float):
+        super().__init__()
+        self.pictures, self.kind, self.error = pictures, kind, error
+
+    def forward(self, noisy, times, return_dict, **condition):
+        from imagen_diffusers.schedulers.noise import log_snr_at
+
+        alpha, sigma = alpha_sigma(log_snr_at(TABLE, times)[:, None, None, None])
+        return (from_x0(self.pictures + self.error, noisy, alpha, sigma, self.kind),)
+
+
+X0_WEIGHTS = {  # of (x0 error)^2, as the papers write them; "uniform" depends on what is predicted
+    "truncated_v": lambda snr, gamma: torch.minimum(1 + snr, torch.tensor(gamma)),
+    "min_snr": lambda snr, gamma: torch.minimum(snr, torch.tensor(gamma)),
+    "soft_min_snr": lambda snr, gamma: snr * gamma / (snr + gamma),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("weighting", sorted(X0_WEIGHTS))
+def test_a_constant_error_weighs_the_same_whatever_is_predicted(kind, weighting) -> None:
+    pictures = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
+    settings = LossSettings(prediction_type=kind, weighting=weighting, snr_gamma=6.0)
+    losses, log_snr = stage_loss(
+        Oracle(pictures, kind, 0.5), pictures, draws=draws_of(64, settings), log_snr_table=TABLE, settings=settings
+    )
+    usable = log_snr.abs() < 7  # beyond, the oracle's own divisions by alpha or sigma lose float32's digits
+    expected = 0.25 * X0_WEIGHTS[weighting](log_snr.exp(), 6.0)
+    torch.testing.assert_close(losses[usable], expected[usable], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_uniform_is_the_plain_squared_error_of_the_output(kind) -> None:
+    ones = torch.ones(5)
+    assert torch.equal(output_weight(torch.linspace(-9, 9, 5), "uniform", 5.0, kind), ones)
+
+
+def test_sigmoid_in_closed_form() -> None:
+    """(epsilon error)^2 sigmoid(b - log-SNR) |d log-SNR / dt|, with b = log gamma."""
+    log_snr, slope = torch.linspace(-8, 8, 33), torch.rand(33, generator=seeded())
+    weight = output_weight(log_snr, "sigmoid", math.e**2, "epsilon", slope)
+    torch.testing.assert_close(weight, torch.sigmoid(2 - log_snr) * slope)
+
+
+def test_sigmoid_does_not_depend_on_the_noise_curve() -> None:
+    """The integral over time of a loss that depends on the log-SNR alone is the same on two curves."""
+    totals = []
+    for name in ("squaredcos_cap_v2", "linear"):
+        table = log_snr_table(beta_table(name)).double()
+        settings = LossSettings(prediction_type="epsilon", weighting="sigmoid", time_sampling="uniform")
+        times = torch.linspace(0, 1, 20001, dtype=torch.float64)[1:-1] * 999
+        from imagen_diffusers.schedulers.noise import log_snr_at
+        from imagen_diffusers.training.losses import _slope
+
+        log_snr = log_snr_at(table, times)
+        middle = ((log_snr > -6) & (log_snr < 6)).double()  # both curves cover this range
+        totals.append((middle * output_weight(log_snr, "sigmoid", settings.snr_gamma, "epsilon", _slope(table, times))).mean().item())
+    assert totals[0] == pytest.approx(totals[1], rel=2e-2)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_weights_are_finite_and_never_negative(kind, weighting) -> None:
+    weight = output_weight(TABLE, weighting, 5.0, kind, torch.ones_like(TABLE))
+    assert torch.isfinite(weight).all()
+    assert (weight >= 0).all()
+
+
+def test_stratified_times_leave_no_gap() -> None:
+    times = draw_times(64, "stratified", seeded())
+    assert torch.equal((times * 64).floor(), torch.arange(64.0))
+
+
+def test_logit_normal_times_are_the_sigmoid_of_a_normal() -> None:
+    times = draw_times(20_000, "logit_normal", seeded(), mean=0.5, std=0.7)
+    logits = torch.logit(times.double())
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert logits.std().item() == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize("time_sampling", TIME_SAMPLINGS)
+def test_times_lie_in_the_unit_interval(time_sampling) -> None:
+    times = draw_times(1000, time_sampling, seeded())
+    assert times.min() >= 0
+    assert times.max() < 1
+
+
+def test_what_is_random_depends_on_the_position_alone() -> None:
+    """So that several processes, or accumulated batches, draw what one process with the whole batch would."""
+    settings = LossSettings()
+    whole = draw((3, 4, 4), range(8, 16), range(8, 16), settings, seed=3, device=CPU)
+    half = draw((3, 4, 4), range(12, 16), range(8, 16), settings, seed=3, device=CPU)
+    for name in ("times", "noise", "text", "level", "low_res_noise"):
+        assert torch.equal(getattr(whole, name)[4:], getattr(half, name)), name
+    other = draw((3, 4, 4), range(8, 16), range(8, 16), settings, seed=4, device=CPU)
+    assert not torch.equal(whole.noise, other.noise)
+
+
+def test_draws_are_standard_normal_and_uniform() -> None:
+    draws = draws_of(500, LossSettings(), shape=(3, 8, 8))
+    for noise in (draws.noise, draws.low_res_noise):
+        assert noise.mean().abs() < 0.01
+        assert abs(noise.std() - 1) < 0.01
+    assert abs((draws.noise * draws.low_res_noise).mean()) < 0.01
+    for uniform in (draws.text, draws.level):
+        assert abs(uniform.mean() - 0.5) < 0.04
+    offset = draws_of(500, LossSettings(noise_offset=0.5), shape=(1, 8, 8)).noise
+    assert offset.mean((1, 2, 3)).std() == pytest.approx((0.25 + 1 / 64) ** 0.5, rel=0.1)
+
+
+class Watch(torch.nn.Module):
+    """Remembers what it was given."""
+
+    def forward(self, noisy, times, return_dict, **condition):
+        self.seen = condition
+        return (noisy,)
+
+
+def test_text_dropout_and_levels_are_drawn_for_each_example() -> None:
+    text = TextEmbedding(torch.ones(400, 2, 4), torch.ones(400, 2, dtype=torch.bool))
+    settings = LossSettings(prediction_type="sample", text_dropout=0.25)
+    watch = Watch()
+    given = {"draws": draws_of(400, settings), "log_snr_table": TABLE, "settings": settings}
+    stage_loss(watch, torch.zeros(400, 3, 4, 4), **given, text=text, low_res=torch.zeros(400, 3, 2, 2))
+    kept = watch.seen["encoder_hidden_states"].mean((1, 2))
+    assert set(kept.tolist()) == {0.0, 1.0}
+    assert 0.68 < kept.mean() < 0.82
+    level = watch.seen["noise_level"]
+    assert level.min() < 20
+    assert level.max() > 980
+    stds = watch.seen["low_res"].std((1, 2, 3))  # of a black picture: the noise alone
+    assert stds[level < 100].max() < stds[level > 900].min()
+
+
+def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
+    text = TextEmbedding(torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool))
+    null = TextEmbedding(torch.full((1, 1, 4), 7.0), torch.ones(1, 1, dtype=torch.bool))
+    dropped = drop_text(text, null, torch.tensor([True, False]))
+    assert torch.equal(dropped.embeds[0], torch.tensor([[7.0], [0], [0]]).expand(3, 4))
+    assert dropped.mask.tolist() == [[True, False, False], [True, True, True]]
+    assert torch.equal(dropped.embeds[1], text.embeds[1])
+    zeros = drop_text(text, None, torch.tensor([True, False]))
+    assert not zeros.embeds[0].any()
+    assert torch.equal(zeros.mask, text.mask)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"text_dropout": 1.5}, "share"),
+        ({"prediction_type": "eps"}, "epsilon"),
+        ({"weighting": "snr"}, "min_snr"),
+        ({"snr_gamma": 0.0}, "positive"),
+        ({"time_sampling": "cosine"}, "stratified"),
+        ({"max_noise_level": 1000.0}, "999"),
+        ({"noise_offset": -1.0}, "standard deviation"),
+    ],
+)
+def test_bad_settings_are_refused_in_words(changes, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        LossSettings(**changes)

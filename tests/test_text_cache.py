@@ -1,0 +1,82 @@
+"""Captions encoded once are the captions encoded now, and another encoder's are refused."""
+
+import json
+
+import pytest
+import torch
+
+from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.training.data import collate
+from imagen_diffusers.training.text_cache import TextCache, fingerprint, write_text_cache
+
+from .conftest import make_text_encoder, make_tokenizer
+
+CAPTIONS = ["a red cube", "a blue sphere on the left of a green cube", "cube", "a red sphere", "the green cube"]
+
+
+def write(folder, captions=CAPTIONS, **changes) -> str:
+    tokenizer, encoder = make_tokenizer(), make_text_encoder()
+    given = {"max_length": 12, "batch_size": 2, "captions_per_shard": 3, **changes}
+    list(write_text_cache(folder, captions, tokenizer, encoder, **given))
+    return fingerprint(tokenizer, encoder, 12)
+
+
+def test_a_cached_caption_is_the_encoded_one(tmp_path) -> None:
+    cache = TextCache(tmp_path, write(tmp_path))
+    assert len(cache) == 5
+    for caption in CAPTIONS:
+        tokens = cache(caption)
+        alone = encode([caption], make_tokenizer(), make_text_encoder(), 12).embeds[0]
+        assert tokens.dtype == torch.bfloat16
+        assert tokens.shape == alone.shape  # unpadded
+        torch.testing.assert_close(tokens.float(), alone, rtol=2**-8, atol=2**-8)  # bfloat16 keeps 8 bits
+
+
+def test_a_batch_is_padded_and_masked(tmp_path) -> None:
+    cache = TextCache(tmp_path, write(tmp_path))
+    batch = collate([{"pixel_values": torch.zeros(3, 2, 2), "prompt_embeds": cache(c)} for c in CAPTIONS[:3]])
+    together = encode(CAPTIONS[:3], make_tokenizer(), make_text_encoder(), 12)
+    assert torch.equal(batch["text"].mask, together.mask)
+    torch.testing.assert_close(batch["text"].embeds, together.embeds, rtol=2**-8, atol=2**-8)
+
+
+def test_writing_goes_on_where_it_stopped(tmp_path) -> None:
+    progress = write_text_cache(
+        tmp_path, CAPTIONS, make_tokenizer(), make_text_encoder(), max_length=12, batch_size=2, captions_per_shard=3
+    )
+    for done in progress:
+        if done == 5:
+            break
+    progress.close()  # killed with the second shard unwritten
+    assert json.loads((tmp_path / "index.json").read_text())["shards"] == ["tokens-00000.safetensors"]
+    first = (tmp_path / "tokens-00000.safetensors").stat().st_mtime_ns
+    cache = TextCache(tmp_path, write(tmp_path, [*CAPTIONS, "a cube on the left"]))
+    assert len(cache) == 6
+    assert (tmp_path / "tokens-00000.safetensors").stat().st_mtime_ns == first
+    assert len(cache("a cube on the left")) == 6
+
+
+def test_equal_captions_are_kept_once(tmp_path) -> None:
+    assert len(TextCache(tmp_path, write(tmp_path, ["a cube"] * 10))) == 1
+
+
+def test_a_stale_cache_is_refused(tmp_path) -> None:
+    write(tmp_path)
+    other = make_text_encoder()
+    with torch.no_grad():
+        other.encoder.block[0].layer[0].SelfAttention.q.weight.mul_(1.5)
+    with pytest.raises(ValueError, match="written by another text encoder"):
+        TextCache(tmp_path, fingerprint(make_tokenizer(), other, 12))
+    with pytest.raises(ValueError, match="written by another text encoder"):
+        list(write_text_cache(tmp_path, CAPTIONS, make_tokenizer(), other, max_length=12))
+    with pytest.raises(ValueError, match="another"):
+        TextCache(tmp_path, fingerprint(make_tokenizer(), make_text_encoder(), 11))
+    assert fingerprint(make_tokenizer(), make_text_encoder().bfloat16(), 12) == fingerprint(make_tokenizer(), make_text_encoder(), 12)
+
+
+def test_a_caption_that_was_never_encoded_is_named(tmp_path) -> None:
+    cache = TextCache(tmp_path, write(tmp_path))
+    with pytest.raises(ValueError, match='lacks "a new caption"'):
+        cache("a new caption")
+    with pytest.raises(ValueError, match="holds no text cache"):
+        TextCache(tmp_path / "nowhere", "")
