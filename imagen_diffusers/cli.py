@@ -1,4 +1,4 @@
-"""The command `imagen-diffusers`: draw pictures of a prompt, or enlarge a picture. Nothing imports this file."""
+"""The command `imagen-diffusers`: draw pictures of a prompt, enlarge a picture, encode captions. Nothing imports this file."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
+Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
 Side = Annotated[int | None, typer.Option(help="Of the final picture, in pixels.")]
 
 
@@ -48,6 +49,7 @@ def generate(  # noqa: PLR0913 (one argument an option)
     noise_level: NoiseLevel = None,
     negative_prompt: Negative = None,
     scheduler: Scheduler = None,
+    lora: Lora = None,
     stages: Annotated[int | None, typer.Option(min=1, help="Stop after this many stages.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -57,11 +59,11 @@ def generate(  # noqa: PLR0913 (one argument an option)
     """Draw pictures of PROMPT."""
     call = {"negative_prompt": negative_prompt, "stop_at": stages, "width": width, "height": height}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, dtype, device, call)
+    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, call)
 
 
 @app.command()
-def upscale(
+def upscale(  # noqa: PLR0913 (one argument an option)
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     prompt: str,
     model: Model = None,
@@ -72,6 +74,7 @@ def upscale(
     guidance_scale: Guidance = None,
     noise_level: NoiseLevel = None,
     scheduler: Scheduler = None,
+    lora: Lora = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
@@ -81,15 +84,47 @@ def upscale(
     with Image.open(image) as opened:
         call = {"image": opened.convert("RGB")}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, dtype, device, call)
+    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, call)
+
+
+@app.command()
+def encode_text(
+    data: Annotated[str, typer.Argument(help="Folder of captioned pictures, or Hub id of a data set.")],
+    output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
+    model: Model = None,
+    caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Captions encoded at once.")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
+    from tqdm import tqdm
+
+    from imagen_diffusers.training.datasets import DataSettings, load_captions
+    from imagen_diffusers.training.text_cache import write_text_cache
+
+    try:
+        folder = Path(data) if Path(data).exists() else None
+        place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
+        captions, count = load_captions(place)
+        pipe = _load(model, "float32", device, None, unet=None, unet_2=None, unet_3=None)
+        given = {"max_length": pipe.config["max_sequence_length"], "batch_size": batch_size}
+        with tqdm(total=count, desc="encoding") as progress:
+            for done in write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, **given):
+                progress.update(done - progress.n)
+    except (ValueError, OSError) as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    size = sum(path.stat().st_size for path in output.iterdir())
+    typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")
 
 
 def _draw(
-    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, dtype: str, device: str, call: dict[str, Any]
+    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, lora, dtype: str, device: str, call: dict[str, Any]
 ) -> None:
     """What both commands do: load, warn, draw, save; errors of the user as one line."""
     try:
         pipe = _load(model, dtype, device, scheduler)
+        _add_loras(pipe, lora or [])
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt") or ""])
         settings = {k: _numbers(k, v) for k, v in settings.items() if v is not None}
         seed = _fresh_seed() if seed is None else seed
@@ -97,12 +132,12 @@ def _draw(
     except (ValueError, OSError) as error:
         typer.secho(f"Error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
-    told = {"prompt": prompt, "model": model or "imagen-scenes", "scheduler": scheduler, **settings}
+    told = {"prompt": prompt, "model": model or "imagen-scenes", "scheduler": scheduler, "lora": lora, **settings}
     told |= {k: v for k, v in call.items() if k != "image" and v is not None}
     _save(pictures, output, seed, told)
 
 
-def _load(model: str | None, dtype: str, device: str, scheduler: str | None):
+def _load(model: str | None, dtype: str, device: str, scheduler: str | None, **components: None):
     import torch
 
     import imagen_diffusers
@@ -120,7 +155,7 @@ def _load(model: str | None, dtype: str, device: str, scheduler: str | None):
     variant = {"variant": "fp16"} if model is None else {}
     # The text encoder stays in float32: it is small beside the rest, or overflows in half precision (T5-XXL).
     wanted = {"default": dtypes[dtype], "text_encoder": torch.float32}
-    pipe = imagen_diffusers.ImagenCascadePipeline.from_pretrained(folder, dtype=wanted, **variant).to(device)
+    pipe = imagen_diffusers.ImagenCascadePipeline.from_pretrained(folder, dtype=wanted, **variant, **components).to(device)
     for number in pipe.stage_numbers:
         slot, its_scheduler = pipe.slots(number)
         getattr(pipe, slot).to(memory_format=torch.channels_last)
@@ -128,6 +163,20 @@ def _load(model: str | None, dtype: str, device: str, scheduler: str | None):
             swapped = getattr(imagen_diffusers, SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
             setattr(pipe, its_scheduler, swapped)
     return pipe
+
+
+def _add_loras(pipe, loras: list[str]) -> None:
+    weights = {}
+    for i, given in enumerate(loras):
+        source, _, weight = given.rpartition(":")
+        try:
+            source, weight = (source, float(weight)) if source else (given, 1.0)
+        except ValueError:
+            source, weight = given, 1.0  # a colon of a path
+        pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
+        weights[f"lora_{i}"] = weight
+    if weights:
+        pipe.set_adapters(list(weights), list(weights.values()))
 
 
 def _warn_of_unknown_words(pipe, prompts: list[str]) -> None:

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "pipelines": {"models", "schedulers", "text"},
     "training": {"models", "schedulers", "text"},
     "interop": {"models", "schedulers", "pipelines"},
+    "recipes": {"models", "schedulers", "text", "pipelines", "training", "hub", "pictures", "sharing"},
 }
 
 

@@ -78,3 +78,46 @@ def test_a_missing_model_is_one_line(tmp_path) -> None:
     result = call("generate", "a red cube", "--model", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "nowhere" in result.output
+
+
+def test_an_adapter_changes_the_picture_as_much_as_its_weight_says(folder, tmp_path) -> None:
+    from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
+
+    from .test_lora import wake
+
+    pipe = make_pipeline()
+    add_lora(pipe.unet, rank=2)
+    wake(pipe.unet, 1)
+    pipe.save_lora_weights(tmp_path / "look", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
+    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stages", 1, "--seed", 5]
+    drawn = {}
+    for name, more in {"none": [], "off": [f"{tmp_path / 'look'}:0"], "on": [tmp_path / "look"]}.items():
+        path = tmp_path / f"{name}.png"
+        result = call(*plain, "--output", path, *(["--lora", *more] if more else []))
+        assert result.exit_code == 0, result.output
+        drawn[name] = Image.open(path).tobytes()
+    assert drawn["off"] == drawn["none"] != drawn["on"]
+    assert read_settings(tmp_path / "on.png")["lora"] == [str(tmp_path / "look")]
+    result = call(*plain, "--lora", tmp_path / "nowhere", "--output", tmp_path / "x.png")
+    assert "Error:" in result.output
+
+
+def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
+    import json
+
+    from imagen_diffusers.training.text_cache import TextCache
+
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(2):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(data / f"{i}.png")
+    lines = [{"file_name": "0.png", "text": "a red cube"}, {"file_name": "1.png", "text": "a blue sphere"}]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for _ in range(2):
+        result = call("encode-text", data, "--output", tmp_path / "cache", "--model", folder)
+        assert result.exit_code == 0, result.output
+        assert "2 captions" in result.output
+    index = json.loads((tmp_path / "cache" / "index.json").read_text())
+    assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
+    result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
+    assert result.output.startswith("Error:"), result.output

@@ -14,8 +14,9 @@ from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
-from imagen_diffusers.training.loop import TrainSettings, train_stage
+from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.settings import TrainSettings
 
 from .data import VIEWS, SceneDataset
 
@@ -43,9 +44,12 @@ def main() -> None:
     parser.add_argument("--max_train_steps", type=int, required=True)
     parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument("--max_weight", type=float, default=50.0, help="of nearly clean pictures in the loss; less favours composition")
+    parser.add_argument(
+        "--snr_gamma", type=float, default=8.0, help="weight of nearly clean pictures in the loss; less favours composition"
+    )
     parser.add_argument("--checkpointing_steps", type=int, default=500)
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
+    parser.add_argument("--torch_compile", action="store_true", help="about 1.25 times faster, after two minutes")
     parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
     args = parser.parse_args()
@@ -60,13 +64,21 @@ def main() -> None:
         learning_rate=args.learning_rate,
         checkpointing_steps=args.checkpointing_steps,
         mixed_precision=args.mixed_precision,
-        loss=LossSettings(prediction_type="sample", max_weight=args.max_weight),
+        torch_compile=args.torch_compile,
+        max_sequence_length=48,  # the longest caption has 41 tokens
+        lr_scheduler="cosine",
+        lr_warmup_steps=200,
+        adam_beta2=0.99,
+        ema_decay=0.9995,
+        checkpoints_total_limit=2,
+        resume_from_checkpoint="latest",
     )
     train_stage(
         unet,
         dataset,
         noise_curve(args.stage),
         settings,
+        LossSettings(prediction_type="sample", weighting="truncated_v", snr_gamma=args.snr_gamma),
         tokenizer=AutoTokenizer.from_pretrained(args.pipeline / "tokenizer"),
         text_encoder=T5EncoderModel.from_pretrained(args.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
     )

@@ -22,6 +22,7 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import StepCallback
 from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage, plan_sizes
+from .lora import ImagenLoraLoaderMixin
 from .model_card import write_model_card
 from .prompting import TextInputs
 from .randomness import stage_generators
@@ -44,7 +45,7 @@ class ImagenCascadePipelineOutput(BaseOutput):
     stage_images: list[list[PIL.Image.Image] | np.ndarray | Tensor]
 
 
-class ImagenCascadePipeline(DiffusionPipeline):
+class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a

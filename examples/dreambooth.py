@@ -1,0 +1,80 @@
+"""Teach a cascade one subject from 3 to 20 pictures of it (DreamBooth, Ruiz et al., 2023), in every stage.
+
+accelerate launch examples/dreambooth.py --instance_data_dir my-vase --instance_prompt "a sks vase" \
+    --with_prior_preservation --class_prompt "a vase" --class_data_dir vases --output_dir my-subject --max_train_steps 400
+
+With prior preservation the cascade's own pictures of the class are trained on beside the subject's, so that other vases stay as
+they were; those that --class_data_dir lacks are drawn first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import trange
+
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.recipes.cascade import fit_and_share
+from imagen_diffusers.recipes.settings import ModelSettings, StagesSettings, ValidationSettings, parse
+from imagen_diffusers.recipes.stage import load_cascade, picture_set
+from imagen_diffusers.sharing import HubSettings
+from imagen_diffusers.training.data import Mixed
+from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.settings import TrainSettings
+
+DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
+
+
+@dataclass(frozen=True)
+class DreamBoothSettings:
+    """The subject and its class. Field names are the flags of diffusers' script."""
+
+    instance_data_dir: Path = field(metadata={"help": "Pictures of the subject."})
+    instance_prompt: str = field(metadata={"help": "Names the subject, with a word that means little yet."})
+    with_prior_preservation: bool = field(default=False, metadata={"help": "Train on the cascade's own pictures of the class, too."})
+    class_prompt: str | None = field(default=None, metadata={"help": "Names the class."})
+    class_data_dir: Path | None = field(default=None, metadata={"help": "Pictures of the class; missing ones are drawn into it."})
+    num_class_images: int = field(default=100, metadata={"help": "How many pictures of the class there should be."})
+    prior_loss_weight: float = field(default=1.0, metadata={"help": "How much their loss counts."})
+
+    def __post_init__(self) -> None:
+        if self.with_prior_preservation and (self.class_prompt is None or self.class_data_dir is None):
+            raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
+
+
+def draw_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings) -> None:
+    """Fill `class_data_dir` up to `num_class_images` with the cascade's own pictures."""
+    folder = subject.class_data_dir
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    pipe.set_progress_bar_config(disable=True)
+    for i in trange(len(list(folder.glob("*.png"))), subject.num_class_images, desc="drawing the class"):
+        pipe(subject.class_prompt, generator=torch.Generator().manual_seed(i)).images[0].save(folder / f"{i:04d}.png")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    kinds = (StagesSettings, ModelSettings, DreamBoothSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    settings = parse(*kinds, args=args, **DEFAULTS)
+    which, model, subject, crop, train, loss, validation, hub = settings
+    pipe = load_cascade(model)
+    if subject.with_prior_preservation:
+        draw_class(pipe, subject)
+
+    def pictures(stage: int, crop: CropSettings) -> Dataset:
+        def of(folder: Path | None, prompt: str | None) -> Dataset:
+            return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
+
+        instance = of(subject.instance_data_dir, subject.instance_prompt)
+        if not subject.with_prior_preservation:
+            return instance
+        return Mixed(instance, of(subject.class_data_dir, subject.class_prompt), subject.prior_loss_weight)
+
+    fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
+
+
+if __name__ == "__main__":
+    main()

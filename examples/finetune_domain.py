@@ -1,0 +1,21 @@
+"""Move a whole cascade to a domain (medical, fashion, architecture, ...) with a folder of captioned pictures.
+
+accelerate launch examples/finetune_domain.py --train_data_dir my-facades --output_dir my-imagen --max_train_steps 5000 \
+    --mixed_precision bf16
+
+Every weight of every stage is trained, and the result is a cascade; with --rank 32 it is a LoRA file, as from finetune_style.py.
+"""
+
+from collections.abc import Sequence
+
+from imagen_diffusers.recipes.cascade import fine_tune
+
+DEFAULTS = {"learning_rate": 2e-5, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100, "ema_decay": 0.999}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    fine_tune(args, **DEFAULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Train one stage of a cascade on captioned pictures: from a checkpoint, or from nothing.
+
+accelerate launch examples/train_stage.py --pretrained_model_name_or_path imagen-scenes --stage 1 \
+    --train_data_dir my-pictures --output_dir my-base --max_train_steps 1000 --mixed_precision bf16
+
+With --from_scratch the folder's configuration is enough, so the paper's base is
+--pretrained_model_name_or_path imagen-paper --text_encoder google/t5-v1_1-xxl --from_scratch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from imagen_diffusers.recipes.settings import ModelSettings, ValidationSettings, parse
+from imagen_diffusers.recipes.stage import fit_stage, load_cascade, picture_set
+from imagen_diffusers.sharing import HubSettings, push_folder, write_card
+from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Which stage."""
+
+    stage: int = field(default=1, metadata={"help": "1 is the base, 2 and 3 the super-resolution stages."})
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    kinds = (StageSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    settings = parse(*kinds, args=args)
+    which, model, data, crop, train, loss, validation, hub = settings
+    pipe = load_cascade(model)
+    dataset = picture_set(pipe, which.stage, data, crop, seed=train.seed)
+    fit_stage(pipe, which.stage, dataset, model, train, loss, validation)
+    slot, _ = pipe.slots(which.stage)
+    write_card(
+        train.output_dir,
+        "adapter" if model.rank else "stage",
+        base=model.pretrained_model_name_or_path,
+        slots=[slot],
+        network=type(getattr(pipe, slot)).__name__,
+        settings=list(settings),
+        repo=hub.hub_model_id or str(train.output_dir),
+    )
+    if hub.push_to_hub:
+        print(push_folder(train.output_dir, hub))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""LoRA adapters of a network: where they go, and what a file must hold to bring one back whole."""
+
+from typing import Any
+
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+
+from .unet import ConditionedUNet
+
+
+def lora_targets(unet: nn.Module) -> list[str]:
+    """Every convolution and projection between stem and head; these and the embedding of time and text stay as they are."""
+    ends = ("stem", "head", "embedding")
+    return [name for name, m in unet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and name.split(".")[0] not in ends]
+
+
+def add_lora(unet: ConditionedUNet, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default") -> None:
+    """Freeze `unet` and give it a fresh adapter, which changes nothing yet.
+
+    Args:
+        rank: of each update.
+        alpha: the update counts alpha / rank; by default 1.
+    """
+    if rank < 1:
+        raise ValueError(f"rank is {rank}; it must be at least 1")
+    targets = lora_targets(unet)
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=targets), name)  # pyright: ignore
+
+
+def has_lora(unet: nn.Module) -> bool:
+    return bool(getattr(unet, "peft_config", {}))
+
+
+def lora_layers(unet: nn.Module, name: str = "default", state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """An adapter's weights by the names diffusers' files give them; of `state` where the network's own are in shards."""
+    return {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(unet, state, adapter_name=name).items()}
+
+
+def lora_metadata(unet: nn.Module, name: str = "default") -> dict[str, Any]:
+    """What weights alone do not tell: alpha, rank, where the adapter goes. Without it alpha would be taken for the rank."""
+    told = unet.peft_config[name].to_dict()  # pyright: ignore
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}

@@ -1,0 +1,132 @@
+"""LoRA adapters over all stages of a cascade: one file, keys by stage, alpha and rank kept."""
+
+import os
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
+from torch import Tensor
+
+STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
+
+
+class ImagenLoraLoaderMixin(LoraBaseMixin):
+    """diffusers' LoRA methods for a cascade. `fuse_lora`, `unfuse_lora`, `unload_lora_weights`, `enable_lora`, ... are its own."""
+
+    _lora_loadable_modules = list(STAGES)
+
+    @classmethod
+    def lora_state_dict(
+        cls, pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor], **kwargs: Any
+    ) -> dict[str, Tensor] | tuple[dict[str, Tensor], dict | None]:
+        """The weights of a LoRA folder, file or Hub id; with `return_lora_metadata=True`, its metadata too. safetensors only."""
+        wants_metadata = kwargs.pop("return_lora_metadata", False)
+        names = ("subfolder", "cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
+        given = {"use_safetensors": True, "weight_name": kwargs.pop("weight_name", None), "metadata": kwargs.pop("metadata", None)}
+        given |= {name: kwargs.pop(name, None) for name in names}
+        if kwargs:
+            raise TypeError(f"unknown arguments: {', '.join(kwargs)}")
+        user_agent = {"file_type": "attn_procs_weights", "framework": "pytorch"}
+        source = pretrained_model_name_or_path_or_dict
+        state, metadata = _fetch_state_dict(
+            source if isinstance(source, dict) else str(source), **given, user_agent=user_agent, allow_pickle=False
+        )
+        return (state, metadata) if wants_metadata else state
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor],
+        adapter_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Load an adapter into the stages it was made for.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a folder, a file, a Hub id; or weights with their `metadata=`.
+            adapter_name: to choose it by in `set_adapters`; counted up by default.
+
+        Raises:
+            ValueError: for weights without metadata, whose alpha would be lost; for weights of no stage, or of a stage this
+                pipeline lacks.
+        """
+        state, metadata = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
+        stages = {key.split(".")[0] for key in state}
+        if not stages <= set(STAGES):
+            raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(STAGES)}")
+        missing = sorted(s for s in stages if getattr(self, s) is None)
+        if missing:
+            raise ValueError(
+                f"these LoRA weights are for {', '.join(missing)}, which this pipeline does not hold; load it with those stages"
+            )
+        if not metadata:
+            raise ValueError("these LoRA weights come without metadata, so their alpha is unknown; give it with metadata=")
+        adapter_name = adapter_name or f"default_{len({a for names in self.get_list_adapters().values() for a in names})}"
+        for stage in sorted(stages):
+            getattr(self, stage).load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, metadata=metadata, _pipeline=self)
+
+    @classmethod
+    def save_lora_weights(
+        cls,
+        save_directory: str | os.PathLike,
+        unet_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
+        unet_2_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
+        unet_3_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
+        *,
+        unet_lora_adapter_metadata: dict | None = None,
+        unet_2_lora_adapter_metadata: dict | None = None,
+        unet_3_lora_adapter_metadata: dict | None = None,
+        is_main_process: bool = True,
+        weight_name: str | None = None,
+    ) -> None:
+        """Write adapters to one file; `models.lora.lora_layers` and `lora_metadata` give them.
+
+        Raises:
+            ValueError: for no layers, or layers without metadata.
+        """
+        layers = dict(zip(STAGES, (unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers), strict=True))
+        told = dict(zip(STAGES, (unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata), strict=True))
+        layers = {stage: value for stage, value in layers.items() if value}
+        if not layers:
+            raise ValueError("give the LoRA layers of at least one stage")
+        untold = [stage for stage in layers if not told[stage]]
+        if untold:
+            raise ValueError(f"give {untold[0]}_lora_adapter_metadata, or the adapter's alpha is lost")
+        cls._save_lora_weights(
+            save_directory,
+            layers,
+            {s: told[s] for s in layers},
+            is_main_process=is_main_process,
+            weight_name=weight_name,  # pyright: ignore
+        )
+
+    def set_adapters(self, adapter_names: list[str] | str, adapter_weights: float | dict | list[float] | list[dict] | None = None) -> None:
+        """Choose which adapters act, and how much: one weight, or a dictionary by stage, for each.
+
+        Unlike diffusers' own it leaves stages alone that an adapter was not made for.
+
+        Raises:
+            ValueError: for an adapter that was not loaded, or counts that differ.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
+        if len(weights) != len(names):
+            raise ValueError(f"{len(names)} adapters and {len(weights)} weights; give one weight each")
+        there = self.get_list_adapters()
+        unknown = sorted(set(names) - {a for adapters in there.values() for a in adapters})
+        if unknown:
+            raise ValueError(f"no adapter is called {', '.join(unknown)}; loaded are: {there or 'none'}")
+        for stage, loaded in there.items():
+            mine = [(n, w.get(stage) if isinstance(w, dict) else w) for n, w in zip(names, weights, strict=True) if n in loaded]
+            unet = getattr(self, stage)
+            if mine:
+                unet.enable_lora()  # an earlier choice may have left this stage out
+                unet.set_adapters([n for n, _ in mine], [w for _, w in mine])
+            else:
+                unet.disable_lora()
+
+    def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
+        """Add the active adapters into the weights, for speed; of all stages that have one by default."""
+        super().fuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+
+    def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
+        super().unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)

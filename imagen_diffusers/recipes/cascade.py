@@ -1,0 +1,117 @@
+"""Several stages fine-tuned one after the other, from the command line to the shared result."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from imagen_diffusers.models.lora import lora_layers, lora_metadata
+from imagen_diffusers.pictures import labelled_grid
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.sharing import HubSettings, push_folder, write_card
+from imagen_diffusers.training.datasets import DataSettings, PictureStream
+from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.settings import TrainSettings
+
+from .settings import ModelSettings, StagesSettings, ValidationSettings, parse
+from .stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
+
+Pictures = Callable[[int, CropSettings], Dataset | PictureStream]
+
+
+def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
+    """A script: fine-tune a cascade on captioned pictures, by LoRA or in whole.
+
+    Args:
+        args: in place of the command line.
+        defaults: of the script's flags.
+    """
+    kinds = (StagesSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    settings = parse(*kinds, args=args, **defaults)
+    which, model, data, crop, train, loss, validation, hub = settings
+    pipe = load_cascade(model)
+
+    def pictures(stage: int, crop: CropSettings) -> Dataset | PictureStream:
+        return picture_set(pipe, stage, data, crop, seed=train.seed)
+
+    fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
+
+
+def fit_and_share(
+    pipe: ImagenCascadePipeline,
+    pictures: Pictures,
+    which: StagesSettings,
+    crop: CropSettings,
+    model: ModelSettings,
+    train: TrainSettings,
+    loss: LossSettings,
+    prompts: Sequence[str],
+    hub: HubSettings,
+    told: list[Any],
+) -> None:
+    """Train the stages, draw `prompts` before and after, save the result with its card in `train.output_dir`, and upload it if asked.
+
+    Args:
+        pictures: the training set of a stage, cut as `CropSettings` say.
+        told: all settings, for the card.
+    """
+    before, picture = draw_examples(pipe, prompts, seed=train.seed), None
+    fit_stages(pipe, pictures, which, crop, model, train, loss)
+    if prompts:
+        picture = "before_and_after.png"
+        before_and_after(before, draw_examples(pipe, prompts, seed=train.seed), prompts, train.output_dir / picture)
+    slots = [pipe.slots(n)[0] for n in which.stages]
+    write_card(
+        train.output_dir,
+        "adapter" if model.rank else "cascade",
+        base=model.pretrained_model_name_or_path,
+        slots=slots,
+        network=type(getattr(pipe, slots[0])).__name__,
+        settings=told,
+        repo=hub.hub_model_id or str(train.output_dir),
+        picture=picture,
+    )
+    if hub.push_to_hub:
+        print(push_folder(train.output_dir, hub))
+
+
+def fit_stages(
+    pipe: ImagenCascadePipeline,
+    pictures: Pictures,
+    which: StagesSettings,
+    crop: CropSettings,
+    model: ModelSettings,
+    train: TrainSettings,
+    loss: LossSettings,
+) -> None:
+    """Train stages of `pipe` one after the other, each in `train.output_dir/stage-N`, then save the result in `train.output_dir`.
+
+    The result is one LoRA file for all stages, or, trained in whole, the cascade.
+
+    Args:
+        pictures: the training set of a stage, cut as its `CropSettings` say.
+    """
+    for stage in which.stages:
+        unet = network_of(pipe, stage)
+        window = min(which.sr_crop_size, crop.resolution or unet.config["sample_size"]) if unet.has_low_res else None
+        dataset = pictures(stage, replace(crop, crop_size=window))
+        own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
+        fit_stage(pipe, stage, dataset, model, own, loss, ValidationSettings())
+    if model.rank is None:
+        pipe.save_pretrained(train.output_dir)
+        return
+    slots = [pipe.slots(stage)[0] for stage in which.stages]
+    given: dict[str, Any] = {f"{slot}_lora_layers": lora_layers(getattr(pipe, slot)) for slot in slots}
+    given |= {f"{slot}_lora_adapter_metadata": lora_metadata(getattr(pipe, slot)) for slot in slots}
+    pipe.save_lora_weights(train.output_dir, **given)
+
+
+def before_and_after(before: Sequence[Image.Image], after: Sequence[Image.Image], prompts: Sequence[str], path: Path) -> None:
+    """One grid, a row each, as people compare them."""
+    labels = [*(f"before: {p}" for p in prompts), *(f"after: {p}" for p in prompts)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labelled_grid([*before, *after], labels, columns=len(prompts)).save(path)

@@ -1,0 +1,155 @@
+"""Every example script runs: two steps with a checkpoint, then resumed, and its result loads."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples import dreambooth, finetune_domain, finetune_style, train_stage
+from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel
+from imagen_diffusers.recipes.settings import ModelSettings
+from imagen_diffusers.recipes.stage import load_cascade, noise_curve, null_text
+from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
+from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.training.checkpoints import list_checkpoints
+from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
+
+from .conftest import make_pipeline, seeded
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("pictures")
+    lines = []
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (80, 72, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": "a red cube" if i % 2 else "a blue sphere"}))
+    (path / "metadata.jsonl").write_text("\n".join(lines))
+    return str(path)
+
+
+def flags(cascade: str, steps: int, output_dir, *more: object) -> list[str]:
+    common = ["--pretrained_model_name_or_path", cascade, "--output_dir", output_dir, "--max_train_steps", steps]
+    common += ["--train_batch_size", 2, "--checkpointing_steps", 1, "--resume_from_checkpoint", "latest", "--report_to", "none"]
+    return [str(f) for f in [*common, *more]]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_train_stage(cascade, pictures, tmp_path, stage) -> None:
+    more = ["--train_data_dir", pictures, "--stage", stage]
+    if stage == 1:
+        more += ["--validation_steps", 2, "--validation_prompts", "a red cube", "a blue sphere"]
+    for steps in (2, 3):
+        train_stage.main(flags(cascade, steps, tmp_path, *more))
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    slot, scheduler_slot = ImagenCascadePipeline.slots(stage)
+    kind = type(getattr(make_pipeline(), slot))
+    pipe = ImagenCascadePipeline.from_pretrained(cascade, **{slot: kind.from_pretrained(tmp_path, subfolder=slot)})
+    assert pipe("a red cube", output_type="pt", generator=seeded()).images.shape == (1, 3, 64, 64)
+    assert (tmp_path / scheduler_slot / "scheduler_config.json").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert f'{kind.__name__}.from_pretrained("{tmp_path}", subfolder="{slot}")' in card
+    assert "| `learning_rate` | 0.0001 |" in card
+    if stage == 1:
+        assert Image.open(tmp_path / "validation" / "step-000003.png").width == 32
+
+
+def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) -> None:
+    pipe = load_cascade(ModelSettings(pretrained_model_name_or_path=cascade))
+    cache, captions = tmp_path / "cache", ["a red cube", "a blue sphere"]
+    list(write_text_cache(cache, captions, pipe.tokenizer, pipe.text_encoder, max_length=pipe.config["max_sequence_length"]))
+    assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
+    more = ["--train_data_dir", pictures, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
+    train_stage.main(flags(cascade, 2, tmp_path / "out", *more))
+    trained = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")
+    assert not any(torch.equal(a, b) for a, b in zip(trained.parameters(), pipe.unet.parameters(), strict=True) if a.ndim > 1)
+    assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
+
+
+def test_finetune_style(cascade, pictures, tmp_path) -> None:
+    more = ["--train_data_dir", pictures, "--rank", 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
+    for steps in (2, 3):
+        finetune_style.main(flags(cascade, steps, tmp_path, *more))
+    assert [p.name for p in list_checkpoints(tmp_path / "stage-2")] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    pipe = ImagenCascadePipeline.from_pretrained(cascade)
+    before = pipe("a red cube", output_type="pt", generator=seeded()).images
+    pipe.load_lora_weights(tmp_path)
+    assert {s: len(a) for s, a in pipe.get_list_adapters().items()} == {"unet": 1, "unet_2": 1, "unet_3": 1}
+    assert not torch.equal(pipe("a red cube", output_type="pt", generator=seeded()).images, before)
+    pipe.unload_lora_weights()
+    assert torch.equal(pipe("a red cube", output_type="pt", generator=seeded()).images, before)
+    assert (tmp_path / "before_and_after.png").exists()
+    assert "load_lora_weights" in (tmp_path / "README.md").read_text()
+
+
+def test_finetune_domain(cascade, pictures, tmp_path) -> None:
+    for steps in (2, 3):
+        finetune_domain.main(flags(cascade, steps, tmp_path, "--train_data_dir", pictures, "--stages", 1, 2))
+    pipe = ImagenCascadePipeline.from_pretrained(tmp_path)
+    assert pipe.stage_numbers == [1, 2, 3]
+    assert not torch.equal(pipe.unet.head.conv.weight, make_pipeline().unet.head.conv.weight)
+    assert torch.equal(pipe.unet_3.head.conv.weight, make_pipeline().unet_3.head.conv.weight)
+
+
+def test_dreambooth(cascade, pictures, tmp_path) -> None:
+    more = ["--instance_data_dir", pictures, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
+    more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1, 3]
+    for steps in (2, 3):
+        dreambooth.main(flags(cascade, steps, tmp_path / "out", *more))
+    assert len(list((tmp_path / "class").glob("*.png"))) == 2
+    pipe = ImagenCascadePipeline.from_pretrained(cascade)
+    pipe.load_lora_weights(tmp_path / "out")
+    assert set(pipe.get_list_adapters()) == {"unet", "unet_3"}
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "words"),
+    [
+        (train_stage, ["--train_data_dir", "x", "--snr_gamma", 0], "positive cap"),
+        (train_stage, [], "exactly one of train_data_dir"),
+        (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--with_prior_preservation"], "needs class_prompt"),
+    ],
+)
+def test_bad_flags_are_refused_in_words(cascade, tmp_path, capsys, script, more, words) -> None:
+    with pytest.raises(SystemExit):
+        script.main(flags(cascade, 2, tmp_path, *more))
+    assert words in capsys.readouterr().err
+
+
+def test_what_does_not_fit_the_checkpoint_is_refused(cascade, pictures, tmp_path) -> None:
+    with pytest.raises(ValueError, match="this checkpoint says sample"):
+        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, "--prediction_type", "epsilon"))
+    with pytest.raises(ValueError, match=r"holds the stages \[1, 2, 3\]"):
+        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, "--stage", 4))
+    small = tmp_path / "small"
+    small.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(small / "a.png")
+    (small / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a cube"}))
+    with pytest.raises(ValueError, match="20x20, smaller than the stage's 32x32"):
+        train_stage.main(flags(cascade, 2, tmp_path / "out", "--train_data_dir", small, "--stage", 2))
+
+
+def test_a_stage_is_trained_on_the_noise_it_is_sampled_with() -> None:
+    pipe = make_pipeline()
+    torch.testing.assert_close(noise_curve(pipe.scheduler), log_snr_table(beta_table("squaredcos_cap_v2")), rtol=1e-5, atol=1e-4)
+    from imagen_diffusers import ImagenDDPMScheduler
+
+    shift = log_snr_shift_for(256)
+    shifted = log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), shift))
+    torch.testing.assert_close(noise_curve(ImagenDDPMScheduler(log_snr_shift=shift)), shifted, rtol=1e-5, atol=1e-4)
+
+
+def test_null_text_is_the_checkpoints_own() -> None:
+    assert null_text(make_pipeline()) is None
+    pipe = make_pipeline(null_text="empty")
+    assert torch.equal(null_text(pipe).embeds, encode([""], pipe.tokenizer, pipe.text_encoder, 12).embeds)

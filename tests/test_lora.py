@@ -1,0 +1,134 @@
+"""Adapters over all stages: alpha and rank are kept, they come off without a trace, and files that would lose something are refused."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+from imagen_diffusers.models.lora import add_lora, has_lora, lora_layers, lora_metadata
+
+from .conftest import make_base, make_pipeline, seeded
+
+CALL = {"output_type": "pt"}
+
+
+def draw(pipe) -> torch.Tensor:
+    return pipe("a red cube", generator=seeded(), **CALL).images
+
+
+def wake(unet, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in unet.named_parameters():
+            if "lora_" in name:
+                value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A cascade with adapters of rank 4 and alpha 2 in its first two stages, saved; and what it draws."""
+    pipe = make_pipeline()
+    for n, slot in enumerate(("unet", "unet_2")):
+        add_lora(getattr(pipe, slot), rank=4, alpha=2)
+        wake(getattr(pipe, slot), n)
+    layers = {f"{s}_lora_layers": lora_layers(getattr(pipe, s)) for s in ("unet", "unet_2")}
+    told = {f"{s}_lora_adapter_metadata": lora_metadata(getattr(pipe, s)) for s in ("unet", "unet_2")}
+    pipe.save_lora_weights(tmp_path, **layers, **told)
+    return tmp_path, draw(pipe)
+
+
+def test_save_and_load_keep_alpha_rank_and_every_bit(saved) -> None:
+    folder, expected = saved
+    pipe = make_pipeline()
+    pipe.load_lora_weights(folder)
+    for unet in (pipe.unet, pipe.unet_2):
+        config = unet.peft_config["default_0"]
+        assert (config.r, config.lora_alpha) == (4, 2)
+    assert not has_lora(pipe.unet_3)
+    assert torch.equal(draw(pipe), expected)
+
+
+def test_an_adapter_comes_off_without_a_trace(saved) -> None:
+    pipe = make_pipeline()
+    before = draw(pipe)
+    pipe.load_lora_weights(saved[0])
+    assert not torch.equal(draw(pipe), before)
+    pipe.unload_lora_weights()
+    assert torch.equal(draw(pipe), before)
+
+
+def test_fused_weights_draw_the_same_pictures(saved) -> None:
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0])
+    pipe.fuse_lora()
+    torch.testing.assert_close(draw(pipe), saved[1], rtol=0, atol=1e-3)  # one product in place of two sums, over seven steps
+
+
+def test_weights_of_adapters_scale_and_switch_them(saved) -> None:
+    pipe = make_pipeline()
+    before = draw(pipe)
+    pipe.load_lora_weights(saved[0], adapter_name="look")
+    pipe.set_adapters("look", 0.0)
+    torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-5)
+    pipe.set_adapters(["look"], [{"unet": 1.0, "unet_2": 0.0}])
+    half = draw(pipe)
+    assert not torch.allclose(half, before, atol=1e-3)
+    assert not torch.allclose(half, saved[1], atol=1e-3)
+    pipe.set_adapters("look")
+    assert torch.equal(draw(pipe), saved[1])
+    pipe.disable_lora()
+    assert torch.equal(draw(pipe), before)
+
+
+def test_two_adapters_of_different_stages_act_together(saved, tmp_path) -> None:
+    third = make_pipeline()
+    add_lora(third.unet_3, rank=2)
+    wake(third.unet_3, 9)
+    third.save_lora_weights(
+        tmp_path / "b", unet_3_lora_layers=lora_layers(third.unet_3), unet_3_lora_adapter_metadata=lora_metadata(third.unet_3)
+    )
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0], adapter_name="a")
+    pipe.load_lora_weights(tmp_path / "b", adapter_name="b")
+    pipe.set_adapters(["a", "b"])
+    both = draw(pipe)
+    pipe.set_adapters("a")
+    assert torch.equal(draw(pipe), saved[1])
+    pipe.set_adapters(["a", "b"])
+    assert torch.equal(draw(pipe), both)
+    assert not torch.equal(both, saved[1])
+
+
+def test_an_adapter_agrees_with_pefts_own(tmp_path) -> None:
+    """The same adapter put on by peft alone, with its alpha over rank."""
+    unet = make_base()
+    add_lora(unet, rank=4, alpha=2)
+    wake(unet, 0)
+    layer = unet.down_blocks[0].resnet.conv1
+    weights = {name: p for name, p in layer.named_parameters()}
+    x = torch.randn(2, 16, 8, 8, generator=seeded())
+    update = torch.nn.functional.conv2d(x, weights["lora_A.default.weight"], padding=1)
+    expected = layer.base_layer(x) + 2 / 4 * torch.nn.functional.conv2d(update, weights["lora_B.default.weight"])
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    assert isinstance(unet.peft_config["default"], LoraConfig)
+
+
+def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
+    state = load_file(saved[0] / "pytorch_lora_weights.safetensors")
+    pipe = make_pipeline()
+    with pytest.raises(ValueError, match="alpha is unknown"):
+        pipe.load_lora_weights(state)
+    with pytest.raises(ValueError, match="for transformer; a cascade has unet"):
+        pipe.load_lora_weights({"transformer.a.lora_A.weight": torch.zeros(1, 1)})
+    base_alone = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    with pytest.raises(ValueError, match="unet_2, which this pipeline does not hold"):
+        base_alone.load_lora_weights(saved[0])
+    with pytest.raises(ValueError, match="no adapter is called look"):
+        pipe.set_adapters("look")
+    with pytest.raises(ValueError, match="unet_lora_adapter_metadata"):
+        pipe.save_lora_weights(tmp_path / "x", unet_lora_layers=state)
+    with pytest.raises(ValueError, match="at least one stage"):
+        pipe.save_lora_weights(tmp_path / "x")
+    with pytest.raises(ValueError, match="rank is 0"):
+        add_lora(make_base(), rank=0)
+    assert not has_lora(pipe.unet)
