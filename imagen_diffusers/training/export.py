@@ -9,22 +9,23 @@ from accelerate import Accelerator
 from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.nn import Module
 
 from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
 from imagen_diffusers.models.unet import ConditionedUNet
 
-from .checkpoints import whole
 
-
-def export_weights(unet: ConditionedUNet, ema: EMAModel | None, output_dir: Path, stage: str, accelerator: Accelerator) -> None:
+def export_weights(
+    model: Module, unet: ConditionedUNet, ema: EMAModel | None, output_dir: Path, stage: str, accelerator: Accelerator
+) -> None:
     """Give `unet` its averages and write them to `output_dir`, as a folder named after the stage, replaced in one rename.
 
-    Of a network with a LoRA adapter the folder holds the adapter alone, as `load_lora_weights` reads it. All processes must call it
-    together.
+    Of a network with a LoRA adapter the folder holds the adapter alone, as `load_lora_weights` reads it. `model` is `unet` as
+    accelerate prepared it, which knows how to gather its shards; all processes must call this together.
     """
     if ema is not None:
         ema.copy_to([p for p in unet.parameters() if p.requires_grad])
-    state = {name: whole(value).detach().cpu() for name, value in unet.state_dict().items()}
+    state: Any = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         folder = output_dir / stage
         part = folder.with_name(folder.name + ".part")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedType, ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
@@ -91,7 +91,7 @@ def train_stage(
             fit.show(validate, step)
         if finished:
             break
-    export_weights(unet, fit.ema, settings.output_dir, stage, accelerator)
+    export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
     accelerator.end_training()
     return unet
 
@@ -117,10 +117,11 @@ class _Fit:
         self.share = Share(
             settings.train_batch_size, accelerator.num_processes, accelerator.process_index, settings.gradient_accumulation_steps
         )
+        sharded = accelerator.distributed_type == DistributedType.FSDP
         unet.train()
         if settings.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-        if settings.channels_last:
+        if settings.channels_last and not sharded:  # only plain layouts can be sharded
             unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = make_optimizer(unet, settings, self.share)
         self.schedule = get_scheduler(
@@ -138,8 +139,13 @@ class _Fit:
         accelerator.register_save_state_pre_hook(_leave_out_frozen)
         self.ema = None
         if settings.use_ema:
+            if (
+                accelerator.distributed_type == DistributedType.DEEPSPEED
+                and getattr(accelerator.state.deepspeed_plugin, "zero_stage", 0) == 3
+            ):
+                raise ValueError("ZeRO stage 3 leaves no process with weights to average: set use_ema=False, or use stage 2 or FSDP2")
             own = [p for _, p in trainable(unet)]
-            self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+            self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=not sharded)
         self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, settings.checkpoints_total_limit)
         self.skipped = Skipped(settings.output_dir)
 

@@ -1,0 +1,101 @@
+"""Two processes with half the batch each do what one does with the whole: data parallel, and sharded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from imagen_diffusers import ImagenUNet2DConditionModel
+from imagen_diffusers.training.checkpoints import list_checkpoints
+
+from .test_training import fit, stop_at
+
+ROOT = Path(__file__).parent.parent
+STEPS = 4
+RUN = """
+import sys
+from pathlib import Path
+
+if sys.argv[2] == "fsdp2":
+    # accelerate offers sharding on accelerators alone; told that it may, its code runs on the CPU too.
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    Accelerator(cpu=True)
+    AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["ResnetBlock", "ImagenAttention"],
+        state_dict_type="FULL_STATE_DICT",
+        cpu_ram_efficient_loading=False,
+    )
+    for state in (AcceleratorState, PartialState):
+        state._shared_state["distributed_type"] = DistributedType.FSDP
+
+from tests.test_training import fit
+
+fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, report_to="tensorboard", logging_steps=1, checkpointing_steps=2)
+"""
+
+
+def run_two(folder: Path, kind: str, steps: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = folder.with_suffix(".py")
+    script.write_text(RUN)
+    done = subprocess.run([*launch, str(script), str(folder), kind, str(steps)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def reported(folder: Path, tag: str) -> torch.Tensor:
+    events = EventAccumulator(str(folder / "logs" / "unet"))
+    events.Reload()
+    return torch.tensor([e.value for e in events.Scalars(tag)])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    fit(folder, STEPS, train_batch_size=4, report_to="tensorboard", logging_steps=1)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_do_what_one_does(one, tmp_path, kind) -> None:
+    folder = tmp_path / kind
+    run_two(folder, kind, STEPS)
+    # Float32 sums in another order: 1e-6 of the loss, a little more of the gradients after four steps.
+    torch.testing.assert_close(reported(folder, "loss"), reported(one, "loss"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(reported(folder, "grad_norm"), reported(one, "grad_norm"), rtol=1e-4, atol=1e-5)
+    alone = ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    expected = load_file(one / "unet" / "diffusion_pytorch_model.safetensors")
+    # Adam makes whole steps of gradients that are all but zero, so single weights may differ; together they do not.
+    difference = sum((value - expected[name]).square().sum() for name, value in alone.state_dict().items())
+    assert difference.sqrt() < 1e-3 * sum(value.square().sum() for value in expected.values()).sqrt()
+
+    # Stopped and resumed, the two processes end where they ended.
+    kept = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    stop_at(folder, 2)
+    assert [p.name for p in list_checkpoints(folder)] == ["checkpoint-2"]
+    run_two(folder, kind, STEPS)
+    again = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_configurations_are_accelerates_own(path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    config = load_config_from_file(str(path))  # refuses keys it does not know
+    if config.distributed_type == "FSDP":
+        names = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
+        assert sorted(names) == sorted(ImagenUNet2DConditionModel._no_split_modules)
+        given = {k.removeprefix("fsdp_") for k in config.fsdp_config} - {"transformer_layer_cls_to_wrap", "offload_params", "version"}
+        assert given <= set(FullyShardedDataParallelPlugin.__dataclass_fields__)
