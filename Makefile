@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
 BIN = .venv/bin
 
-.PHONY: demo test lint quality style bench
+.PHONY: demo test lint quality style bench bench-train
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
@@ -25,9 +25,17 @@ style: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.generate
 
+bench-train: .venv/installed-reference
+	$(BIN)/python -m benchmarks.train
+
 .venv/installed: setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-reference: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[reference]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps imagen-pytorch
 	touch $@
 
 .venv/installed-dev: .venv/installed

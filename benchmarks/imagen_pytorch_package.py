@@ -1,0 +1,43 @@
+"""The imagen-pytorch package as it imports where there is no network and no GPU: to compare with, never a dependency.
+
+    make .venv/installed-reference
+
+installs it without torchvision, whose CPU build is on no package registry and whose other build breaks transformers here.
+"""
+
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from transformers import T5Config
+
+
+def load() -> ModuleType:
+    """The package.
+
+    At import it asks the Hub how wide T5 is, and for torchvision's transforms, of which its `sample` and its folder data set use a
+    few. What is compared uses neither; both are stood in for while it imports.
+
+    Raises:
+        ImportError: when it is not installed; the message says how.
+    """
+    own = T5Config.__dict__.get("from_pretrained")
+    T5Config.from_pretrained = classmethod(lambda cls, *_, **__: T5Config(d_model=768))  # type: ignore[method-assign]
+    stand_ins = {name: ModuleType(name) for name in ("torchvision", "torchvision.transforms", "torchvision.utils")}
+    for name, module in stand_ins.items():
+        module.__spec__ = ModuleSpec(name, None)  # transformers asks for it
+    stand_ins["torchvision"].transforms = stand_ins["torchvision.transforms"]  # type: ignore[attr-defined]
+    missing = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    sys.modules.update(missing)
+    try:
+        return importlib.import_module("imagen_pytorch")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error}; install what the comparison needs with: make .venv/installed-reference") from None
+    finally:
+        for name in missing:
+            del sys.modules[name]
+        if own is None:
+            del T5Config.from_pretrained
+        else:
+            T5Config.from_pretrained = own
