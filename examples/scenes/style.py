@@ -15,13 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm, trange
 
 from examples import finetune_style
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.pictures import labelled_grid
 
+from . import classifier
 from .captions import caption
 from .data import TEST_SEEDS
 from .evaluate import Score, draw, scenes_and_prompts, score_set
@@ -60,50 +61,12 @@ def write_pictures(folder: Path, count: int) -> None:
         lines.append({"file_name": f"{i:02d}.png", "text": caption(scene, np.random.default_rng(i))})
         path = folder / f"{i:02d}.png"
         if not path.exists():
-            _image(pencil(render([scene], 1024, samples=2))[0]).save(path)
+            as_image(pencil(render([scene], 1024, samples=2))[0]).save(path)
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
-class Classifier(nn.Module):
-    """Is a 256px picture a pencil drawing? Trained on renders, half of them redrawn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for wide, to in ((3, 16), (16, 24), (24, 32)):
-            layers += [nn.Conv2d(wide, to, 3, 2, 1), nn.ReLU()]
-        self.body, self.head = nn.Sequential(*layers), nn.Linear(32, 1)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.head(self.body(pictures).mean((2, 3)))[:, 0]
-
-    @classmethod
-    def trained(cls, count: int = 160, steps: int = 200) -> "Classifier":
-        torch.manual_seed(0)
-        classifier, (renders, redrawn) = cls(), _pairs(CLASSIFIER_SEEDS, count)
-        optimizer, generator = torch.optim.Adam(classifier.parameters(), 2e-3), torch.Generator().manual_seed(0)
-        for _ in trange(steps, desc="classifier"):
-            chosen = torch.randint(count, (16,), generator=generator)
-            pictures = torch.cat((renders[chosen[:8]], redrawn[chosen[8:]]))
-            pictures = pictures + 0.05 * torch.randn(pictures.shape, generator=generator)
-            loss = F.binary_cross_entropy_with_logits(classifier(pictures), torch.arange(16) // 8 * 1.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return classifier.eval()
-
-    @torch.no_grad()
-    def count(self, pictures: Tensor) -> int:
-        return sum(int((self(few) > 0).sum()) for few in pictures.split(16))
-
-
-def _pairs(first_seed: int, count: int) -> tuple[Tensor, Tensor]:
-    scenes = [sample_scene(first_seed + i) for i in range(count)]
-    renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in trange(0, count, 8, desc="renders")])
-    return renders, torch.cat([pencil(few) for few in renders.split(8)])
-
-
-def _image(picture: Tensor) -> Image.Image:
+def as_image(picture: Tensor) -> Image.Image:
+    """(3, H, W) in [-1, 1] to 8 bits a channel."""
     return Image.fromarray(((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
@@ -134,13 +97,14 @@ def main() -> None:
     pipe.unload_lora_weights()
     without = draw(pipe, prompts[:8], 8, 2)
 
-    classifier = Classifier.trained()
-    renders, redrawn = _pairs(TEST_SEEDS + 61_000, args.count)
+    known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
+    judge = classifier.train(known, pencil(known))
+    renders = classifier.draw_scenes([sample_scene(TEST_SEEDS + 61_000 + i) for i in range(args.count)])
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    print(Score("classifier: true drawings called drawings", classifier.count(redrawn), args.count))
-    print(Score("classifier: true renders called drawings", classifier.count(renders), args.count))
+    print(Score("classifier: true drawings called drawings", judge.count(pencil(renders)), args.count))
+    print(Score("classifier: true renders called drawings", judge.count(renders), args.count))
     for name, pictures in drawn.items():
-        print(Score(f"{name}: called drawings", classifier.count(pictures), args.count))
+        print(Score(f"{name}: called drawings", judge.count(pictures), args.count))
     if (args.oracle / "oracle.safetensors").exists():
         oracle = load(args.oracle)
         for name, pictures in drawn.items():
