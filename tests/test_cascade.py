@@ -105,7 +105,7 @@ def test_guidance_is_equation_2(shared_pipe) -> None:
     assert not null.any()
     z = next(iter(_first_noise(shared_pipe)))
     with torch.no_grad():
-        said = [stage.unet(z, 999.0, e, m).sample for e, m in ((embeds, mask), (null, null_mask))]
+        said = [stage.network.module(z, 999.0, e, m).sample for e, m in ((embeds, mask), (null, null_mask))]
     x0 = said[1] + 4.0 * (said[0] - said[1])
     expected = ImagenDDPMScheduler()._threshold_sample(x0) / 2 + 0.5
     torch.testing.assert_close(guided, expected.clamp(0, 1), atol=1e-5, rtol=1e-5)

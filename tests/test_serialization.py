@@ -10,6 +10,8 @@ from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditi
 from .conftest import make_pipeline, make_sr, seeded
 
 GOLDEN = {
+    "clean_caption": False,
+    "text_padding": "longest",
     "_class_name": "ImagenCascadePipeline",
     "tokenizer": ["transformers", "TokenizersBackend"],
     "text_encoder": ["transformers", "T5EncoderModel"],

@@ -1,4 +1,4 @@
-"""The checks of a call, and the sizes it implies. Every error says what was given, what is allowed and what to do."""
+"""The checks of a call. Every error says what was given, what is allowed and what to do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,42 +27,13 @@ def per_stage(
     return values
 
 
-def plan_sizes(
-    stages: list[Stage], start_size: int, height: int | None, width: int | None, pictures: Tensor | None
-) -> list[tuple[int, int]]:
-    """(height, width) of each stage, in the ratios the stages were trained at.
-
-    Args:
-        stages: those that run.
-        start_size: the trained size of what the first one starts from.
-        height, width: of the last stage's pictures; None for the trained size, or to follow `pictures`.
-        pictures: what a super-resolution stage starts from (B, C, h, w).
-    """
-    last = stages[-1].sample_size
-    if pictures is not None:
-        scale = last / start_size
-        height, width = height or round(pictures.shape[-2] * scale), width or round(pictures.shape[-1] * scale)
-    final = (height or last, width or last)
-    sizes = []
-    for stage in stages:
-        exact = [side * stage.sample_size / last for side in final]
-        if any(side != int(side) or side < 1 or side % stage.unet.stride for side in exact):
-            every = max(s.unet.stride * last // s.sample_size for s in stages)
-            raise ValueError(
-                f"height={final[0]}, width={final[1]} would make stage {stage.name} {exact[1]:g}x{exact[0]:g}, which is not a multiple of "
-                f"its stride {stage.unet.stride}; with these stages both must be multiples of {every}"
-            )
-        sizes.append((int(exact[0]), int(exact[1])))
-    return sizes
-
-
 def check_text_fits(stages: list[Stage], text: TextEmbedding) -> None:
     """Every stage takes embeddings of this width."""
     width = text.embeds.shape[-1]
     for stage in stages:
-        if stage.unet.text_dim not in (None, width):
+        if stage.network.text_dim not in (None, width):
             raise ValueError(
-                f"the prompt's embeddings are {width} wide but stage {stage.name} takes {stage.unet.text_dim}; "
+                f"the prompt's embeddings are {width} wide but stage {stage.name} takes {stage.network.text_dim}; "
                 "all stages of a cascade must have been trained with the pipeline's text encoder"
             )
 

@@ -38,8 +38,8 @@ def write_model_card(pipe: "ImagenCascadePipeline", folder: Path) -> None:
     if path.exists() or not stages:
         return
     rows = "\n".join(
-        f"| `{s.name}` | {type(s.unet).__name__} | {s.unet.num_parameters() / 1e6:.1f} M | {s.sample_size}px | "
+        f"| `{s.name}` | {type(s.network.module).__name__} | {s.network.module.num_parameters() / 1e6:.1f} M | {s.sample_size}px | "
         f"{type(s.scheduler).__name__} | {s.num_inference_steps} | {s.guidance_scale:g} | {s.noise_level:g} |"
         for s in stages
     )
-    path.write_text(CARD.format(rows=rows, first=type(stages[0].unet).__name__, slot=stages[0].name))
+    path.write_text(CARD.format(rows=rows, first=type(stages[0].network.module).__name__, slot=stages[0].name))

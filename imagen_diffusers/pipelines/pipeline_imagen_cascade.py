@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.outputs import BaseOutput
@@ -21,14 +22,18 @@ from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import StepCallback
-from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage, plan_sizes
+from .deepfloyd import SETTINGS as DEEPFLOYD
+from .deepfloyd import is_deepfloyd, load_components
+from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage
 from .lora import ImagenLoraLoaderMixin
 from .model_card import write_model_card
-from .prompting import TextInputs
+from .networks import StageNetwork, adapt
+from .planning import numbers_to_run, plan_sizes, reference_size
+from .prompting import TextInputs, TextRules
 from .randomness import stage_generators
 from .stage import Stage
 
-UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel
+UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | UNet2DConditionModel
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
 
@@ -57,6 +62,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
         null_text: what stands for "no text" under guidance: "zeros" (Imagen) or "empty" (the encoding of "", DeepFloyd IF).
         max_sequence_length: tokens of a prompt that are read.
+        text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
+        clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.
         num_inference_steps, guidance_scale, noise_level: what this checkpoint's authors recommend, one value a stage.
     """
 
@@ -76,6 +83,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         scheduler_3: SchedulerMixin | None = None,
         null_text: str = "zeros",
         max_sequence_length: int = 128,
+        text_padding: str = "longest",
+        clean_caption: bool = False,
         num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
         guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
         noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
@@ -94,6 +103,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         self.register_to_config(
             null_text=null_text,
             max_sequence_length=max_sequence_length,
+            text_padding=text_padding,
+            clean_caption=clean_caption,
             num_inference_steps=list(num_inference_steps),
             guidance_scale=list(guidance_scale),
             noise_level=list(noise_level),
@@ -135,6 +146,11 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         """The stages that are there, counted from 1."""
         return [i + 1 for i, (unet, _) in enumerate(SLOTS) if getattr(self, unet) is not None]
 
+    @property
+    def networks(self) -> dict[int, StageNetwork]:
+        """The stages' networks as the denoising loop sees them, by number."""
+        return {n: adapt(getattr(self, SLOTS[n - 1][0])) for n in self.stage_numbers}
+
     @staticmethod
     def slots(number: int) -> tuple[str, str]:
         """Names of a stage's components: stage 2 is ("unet_2", "scheduler_2")."""
@@ -159,7 +175,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         levels = per_stage("noise_level", noise_level, recommended, least=0, below=1000)
         names = [SLOTS[n - 1] for n in numbers]
         return [
-            Stage(unet, getattr(self, unet), getattr(self, scheduler), int(n), float(w), float(level))
+            Stage(unet, adapt(getattr(self, unet)), self._scheduler(scheduler), int(n), float(w), float(level))
             for (unet, scheduler), n, w, level in zip(names, steps, scales, levels, strict=True)
         ]
 
@@ -182,7 +198,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
-        text, null = given.embed(self.tokenizer, self.text_encoder, self.config["max_sequence_length"], self.config["null_text"])
+        rules = TextRules(**{name: self.config[name] for name in TextRules._fields})
+        text, null = given.embed(self.tokenizer, self.text_encoder, rules)
         text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
         prompt_embeds, prompt_attention_mask = text
         negative_prompt_embeds, negative_prompt_attention_mask = null
@@ -241,11 +258,12 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         device = self._execution_device
         pictures = None if image is None else check_image(self.image_processor.preprocess(image)).to(device)
-        numbers = self._numbers_to_run(pictures, start_at, stop_at)
+        networks = self.networks
+        numbers = numbers_to_run(networks, pictures, start_at, stop_at)
         stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level)
-        sizes = plan_sizes(stages, self._reference_size(numbers[0]), height, width, pictures)
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, pictures)
         texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
-        if any(s.unet.text_dim is not None for s in stages):
+        if any(s.network.text_dim is not None for s in stages):
             given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
             embeds, null_embeds, mask, null_mask = (
                 x.to(device) for x in self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
@@ -299,49 +317,34 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "ImagenCascadePipeline":
-        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ..."""
-        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
+        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ...
+
+        The repository of a DeepFloyd IF base loads, too, as a cascade of one stage.
+        """
+        place = str(pretrained_model_name_or_path)
+        hub = {k: kwargs[k] for k in ("cache_dir", "force_download", "local_files_only", "token", "revision") if k in kwargs}
+        if is_deepfloyd(cls.load_config(place, **hub)):  # pyright: ignore[reportArgumentType]
+            kwargs = {**DEEPFLOYD, **kwargs}
+        return super().from_pretrained(place, **kwargs)
+
+    @classmethod
+    def from_deepfloyd(cls, stage_1: str | Path, stage_2: str | Path | None = None, **kwargs: Any) -> "ImagenCascadePipeline":
+        """A cascade of DeepFloyd IF's published stages; see `deepfloyd.load_components` for the arguments.
+
+        Assign `unet_3` and `scheduler_3` of your own to go on to 1024px.
+        """
+        return cls(**load_components(stage_1, stage_2, **kwargs), **DEEPFLOYD)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As in diffusers, with a model card (README.md) where there is none yet."""
         super().save_pretrained(save_directory, **kwargs)
         write_model_card(self, Path(save_directory))
 
-    def _reference_size(self, first: int) -> int:
-        """The size of the pictures that stage `first` starts from, as trained: the stage before, or its own for the base."""
-        before = [getattr(self, SLOTS[n - 1][0]) for n in self.stage_numbers if n < first]
-        own = getattr(self, SLOTS[first - 1][0])
-        if before:
-            return before[-1].config["sample_size"]
-        return own.config["sample_size"] // (4 if own.has_low_res else 1)
-
-    def _numbers_to_run(self, pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
-        there = self.stage_numbers
-        if not there:
-            raise ValueError("this pipeline holds no stage; load or assign unet and scheduler first")
-        for name, value in (("start_at", start_at), ("stop_at", stop_at)):
-            if value is not None and value not in there:
-                raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
-        if start_at is None:
-            start_at = there[0] if pictures is None else self._first_to_enlarge(pictures)
-        numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
-        if not numbers:
-            raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
-        if getattr(self, SLOTS[numbers[0] - 1][0]).has_low_res != (pictures is not None):
-            need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
-            raise ValueError(f"stage {numbers[0]} {need}")
-        for n in numbers:
-            if getattr(self, SLOTS[n - 1][1]) is None:
-                raise ValueError(f"stage {n} has a network but no scheduler; assign pipe.{SLOTS[n - 1][1]}")
-        return numbers
-
-    def _first_to_enlarge(self, pictures: Tensor) -> int:
-        enlarging = [n for n in self.stage_numbers if getattr(self, SLOTS[n - 1][0]).has_low_res]
-        side = max(pictures.shape[-2:])
-        bigger = [n for n in enlarging if getattr(self, SLOTS[n - 1][0]).config["sample_size"] > side]
-        if not bigger:
-            raise ValueError(f"no stage enlarges a picture of {side}px; make it smaller, or choose one with start_at")
-        return bigger[0]
+    def _scheduler(self, name: str) -> Any:
+        scheduler = getattr(self, name)
+        if scheduler is None:
+            raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
+        return scheduler
 
 
 def _repeat_to(pictures: Tensor, count: int) -> Tensor:

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from imagen_diffusers.text.cleaning import clean_captions
 from imagen_diffusers.text.t5 import NULL_TEXTS, TextEmbedding, encode, null_embedding
+
+
+class TextRules(NamedTuple):
+    """How a checkpoint reads text; the pipeline's config values of these names."""
+
+    null_text: str
+    max_sequence_length: int
+    text_padding: str
+    clean_caption: bool
 
 
 class TextInputs(NamedTuple):
@@ -23,8 +33,7 @@ class TextInputs(NamedTuple):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: T5EncoderModel | None,
-        max_length: int,
-        null_text: str,
+        rules: TextRules,
     ) -> tuple[TextEmbedding, TextEmbedding]:
         """The text to follow and the text to steer away from, one row a prompt each.
 
@@ -33,13 +42,15 @@ class TextInputs(NamedTuple):
         """
         if (self.prompt is None) == (self.prompt_embeds is None):
             raise ValueError("give exactly one of prompt and prompt_embeds")
-        if null_text not in NULL_TEXTS:
-            raise ValueError(f'null_text="{null_text}" is unknown; use one of {", ".join(NULL_TEXTS)}')
+        if rules.null_text not in NULL_TEXTS:
+            raise ValueError(f'null_text="{rules.null_text}" is unknown; use one of {", ".join(NULL_TEXTS)}')
 
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
-            return encode([prompts] if isinstance(prompts, str) else list(prompts), tokenizer, text_encoder, max_length)
+            listed = [prompts] if isinstance(prompts, str) else list(prompts)
+            listed = clean_captions(listed) if rules.clean_caption else listed
+            return encode(listed, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding)
 
         if self.prompt_embeds is not None:
             text = _given("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
@@ -51,7 +62,7 @@ class TextInputs(NamedTuple):
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
-            null = null_embedding(text) if null_text == "zeros" else encoded("")
+            null = null_embedding(text) if rules.null_text == "zeros" else encoded("")
         return text, _one_for_each(null, text)
 
 

@@ -12,12 +12,19 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_and_noise, threshold_output, thresholds_itself
-from imagen_diffusers.schedulers.noise import augment, resize
+from imagen_diffusers.schedulers.driving import (
+    accepts,
+    check_drivable,
+    learns_variance,
+    signal_and_noise,
+    threshold_output,
+    thresholds_itself,
+)
 from imagen_diffusers.schedulers.prediction import from_x0
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+
+from .networks import StageNetwork
 
 # Stock schedulers that cannot be told x0; they are told the noise it implies instead.
 TAKES_NO_X0 = frozenset(
@@ -47,7 +54,7 @@ class Stage:
 
     Args:
         name: the pipeline's slot, "unet", "unet_2" or "unet_3".
-        unet: the network.
+        network: through the adapter of its kind.
         scheduler: any variance-preserving diffusers scheduler; it is copied, never changed.
         num_inference_steps: steps the scheduler is asked for.
         guidance_scale: w of equation 2; 1 turns guidance off.
@@ -55,7 +62,7 @@ class Stage:
     """
 
     name: str
-    unet: ConditionedUNet
+    network: StageNetwork
     scheduler: Scheduler
     num_inference_steps: int
     guidance_scale: float
@@ -63,11 +70,7 @@ class Stage:
 
     @property
     def sample_size(self) -> int:
-        return self.unet.config["sample_size"]
-
-    def check_size(self, height: int, width: int) -> None:
-        if height % self.unet.stride or width % self.unet.stride or min(height, width) < self.unet.stride:
-            raise ValueError(f"stage {self.name} would draw {width}x{height}; both sides must be multiples of {self.unet.stride}")
+        return self.network.sample_size
 
     def prepared_scheduler(self, device: torch.device) -> Scheduler:
         """A copy of the scheduler with its timesteps set, that understands what the network predicts."""
@@ -81,12 +84,6 @@ class Stage:
     @property
     def _says_noise(self) -> bool:
         return self.scheduler.config.get("prediction_type") == "sample" and type(self.scheduler).__name__ in TAKES_NO_X0
-
-    def condition(self, low_res: Tensor, size: tuple[int, int], generators: list[torch.Generator]) -> Tensor:
-        """The previous stage's pictures (B, C, h, w) resized to (height, width) and augmented (section 2.4)."""
-        enlarged = resize(low_res, size)
-        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
-        return augment(enlarged, self._levels(enlarged), noise)
 
     def denoise(
         self,
@@ -108,45 +105,40 @@ class Stage:
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
-        shape = (len(generators), self.unet.config["in_channels"], *size)
+        shape = (len(generators), self.network.channels, *size)
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
-        guided = self.guidance_scale != 1 and text is not None and self.unet.text_dim is not None
-        condition = self._condition_arguments(text, null_text if guided else None)
+        guided = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
+        copies = 2 if guided else 1
+        text = self._text(text, null_text if guided else None)
+        condition = None
         if low_res is not None:
-            low_res = self.condition(low_res, size, generators)
-            copies = 2 if guided else 1
-            condition |= {"low_res": _as_input(low_res, self.unet, copies), "noise_level": self._levels(low_res).repeat(copies)}
+            low_res = self.network.condition(low_res, size, self.noise_level, generators)
+            condition = low_res.repeat(copies, 1, 1, 1)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
         by_hand = scheduler.config.get("thresholding") and not thresholds_itself(scheduler)
 
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            output = self.unet(_as_input(scaled, self.unet, 2 if guided else 1), timestep, return_dict=False, **condition)[0].float()
+            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, text, condition, self.noise_level)
+            output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
                 with_text, without = output.chunk(2)
                 output = without + self.guidance_scale * (with_text - without)  # equation 2
+                variance = variance.chunk(2)[0]  # is not guided
             if self._says_noise:
                 output = from_x0(output, scaled, *signal_and_noise(scheduler, timestep, latents), "epsilon")
             if by_hand:
                 output = threshold_output(scheduler, output, timestep, latents)
+            if learns_variance(scheduler) and self.network.learns_variance:
+                output = torch.cat((output, variance), dim=1)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
             state = StepState(index, timestep, latents, low_res)
             yield state
             latents = state.latents
 
-    def _levels(self, like: Tensor) -> Tensor:
-        return torch.full((len(like),), float(self.noise_level), device=like.device)
-
-    def _condition_arguments(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> dict[str, Tensor | None]:
-        if text is None or self.unet.text_dim is None:
-            return {}
-        if null_text is not None:
-            text, null_text = pad_together(text, null_text)
-            text = TextEmbedding(torch.cat((text.embeds, null_text.embeds)), torch.cat((text.mask, null_text.mask)))
-        # Attention kernels that take no mask can run when nothing is padded.
-        mask = None if text.mask.all() else text.mask
-        return {"encoder_hidden_states": text.embeds.to(self.unet.dtype), "encoder_attention_mask": mask}
-
-
-def _as_input(pictures: Tensor, unet: ConditionedUNet, copies: int) -> Tensor:
-    return pictures.to(unet.dtype).repeat(copies, 1, 1, 1)
+    def _text(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> TextEmbedding | None:
+        """The text's rows, then those of no text under guidance."""
+        if text is None or self.network.text_dim is None or null_text is None:
+            return None if self.network.text_dim is None else text
+        text, null_text = pad_together(text, null_text)
+        return TextEmbedding(torch.cat((text.embeds, null_text.embeds)), torch.cat((text.mask, null_text.mask)))

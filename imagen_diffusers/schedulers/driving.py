@@ -80,6 +80,11 @@ def threshold_output(scheduler: Scheduler, output: Tensor, timestep: float | Ten
     return from_x0(x0, z.float(), alpha, sigma, c.prediction_type).to(output.dtype)
 
 
+def learns_variance(scheduler: Scheduler) -> bool:
+    """Whether `step` reads a variance after the prediction. A swapped scheduler may keep the word in its config and not know it."""
+    return accepts(type(scheduler).__init__, "variance_type") and scheduler.config["variance_type"] in ("learned", "learned_range")
+
+
 def accepts(method: Any, argument: str) -> bool:
     """Whether a method takes an argument of this name."""
     return argument in inspect.signature(method).parameters

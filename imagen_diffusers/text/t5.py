@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 logger = logging.getLogger(__name__)
 
 NULL_TEXTS = ("zeros", "empty")
+PADDINGS = ("longest", "max_length")
 
 
 class TextEmbedding(NamedTuple):
@@ -24,20 +25,35 @@ class TextEmbedding(NamedTuple):
 
 
 @torch.no_grad()
-def encode(prompts: list[str], tokenizer: PreTrainedTokenizerBase, text_encoder: T5EncoderModel, max_length: int) -> TextEmbedding:
-    """The last layer's contextual embeddings, padded to the longest prompt; padding is zero.
+def encode(
+    prompts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: T5EncoderModel,
+    max_length: int,
+    *,
+    padding: str = "longest",
+) -> TextEmbedding:
+    """The last layer's contextual embeddings.
 
     A prompt of more than `max_length` tokens is cut, with a warning that quotes what was dropped.
+
+    Args:
+        padding: "longest" pads to the longest prompt with masked zeros; "max_length" to `max_length` tokens, and gives out what the
+            encoder says at padding as if it were text, as DeepFloyd IF was trained.
     """
+    if padding not in PADDINGS:
+        raise ValueError(f'text_padding="{padding}" is unknown; use one of {", ".join(PADDINGS)}')
     ids = tokenizer(prompts, padding=False, truncation=False, verbose=False)["input_ids"]
     for prompt_ids in ids:
         if len(prompt_ids) > max_length:
             dropped = tokenizer.decode(prompt_ids[max_length - 1 :], skip_special_tokens=True)
             logger.warning(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
     cut = [i if len(i) <= max_length else [*i[: max_length - 1], i[-1]] for i in ids]  # the end-of-text token stays
-    padded = tokenizer.pad({"input_ids": cut}, return_tensors="pt").to(text_encoder.device)
+    padded = tokenizer.pad({"input_ids": cut}, padding=padding, max_length=max_length, return_tensors="pt").to(text_encoder.device)
     mask = padded["attention_mask"].bool()
     hidden = text_encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+    if padding == "max_length":
+        return TextEmbedding(hidden, torch.ones_like(mask))
     return TextEmbedding(hidden * mask[..., None], mask)
 
 

@@ -1,0 +1,61 @@
+"""DeepFloyd IF's checkpoints as stages of a cascade: what they expect beside their weights, and where the weights lie.
+
+IF is the published Imagen (Hub: DeepFloyd/IF-I-XL-v1.0, DeepFloyd/IF-II-L-v1.0, ...). Its networks are diffusers' own and stay so;
+`networks.DeepFloydNetwork` says how they take their conditions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from transformers import AutoTokenizer, T5EncoderModel
+
+# What IFPipeline and IFSuperResolutionPipeline do and default to.
+SETTINGS = {
+    "null_text": "empty",
+    "max_sequence_length": 77,
+    "text_padding": "max_length",
+    "clean_caption": True,
+    "num_inference_steps": [100, 50, 20],
+    "guidance_scale": [7.0, 4.0, 1.0],
+    "noise_level": [0.0, 250.0, 200.0],
+}
+
+
+def is_deepfloyd(config: dict[str, Any]) -> bool:
+    """Whether a `model_index.json` is that of an IF pipeline."""
+    name = config.get("_class_name")
+    return isinstance(name, str) and name.startswith("IF") and name.endswith("Pipeline")
+
+
+def load_components(
+    stage_1: str | Path,
+    stage_2: str | Path | None,
+    *,
+    dtype: torch.dtype | None = None,
+    variant: str | None = None,
+    text_encoder: Any = "load",
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """The cascade's components by name, from IF's folders or Hub ids; safety checkers and watermarks are not downloaded.
+
+    Args:
+        stage_1: a base, for example "DeepFloyd/IF-I-XL-v1.0"; brings the text encoder.
+        stage_2: a super-resolution stage, for example "DeepFloyd/IF-II-L-v1.0"; None for none.
+        dtype, variant: as in `from_pretrained`.
+        text_encoder: one of your own, or None to load neither it nor the tokenizer.
+        kwargs: `revision`, `cache_dir`, `token`, ... for every load.
+    """
+    weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32}
+    first, components = str(stage_1), {}
+    if text_encoder is not None:
+        components["tokenizer"] = AutoTokenizer.from_pretrained(first, subfolder="tokenizer", **kwargs)
+        loads = isinstance(text_encoder, str) and text_encoder == "load"
+        components["text_encoder"] = T5EncoderModel.from_pretrained(first, subfolder="text_encoder", **weights) if loads else text_encoder
+    for suffix, place in (("", first), ("_2", None if stage_2 is None else str(stage_2))):
+        if place is not None:
+            components["unet" + suffix] = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **weights)
+            components["scheduler" + suffix] = DDPMScheduler.from_pretrained(place, subfolder="scheduler", **kwargs)
+    return components

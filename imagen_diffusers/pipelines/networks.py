@@ -1,0 +1,161 @@
+"""What the denoising loop asks of a network, and the adapters that answer for each kind of it.
+
+The loop never asks what it holds: a network of this package and one of DeepFloyd IF take their conditions in different ways and
+were trained on differently made ones, and that is said here, once each.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.schedulers.noise import augment, resize
+from imagen_diffusers.text.t5 import TextEmbedding
+
+
+class StageNetwork(ABC):
+    """A network as the loop sees it. Letters in shapes: B pictures, C channels, L tokens.
+
+    Args:
+        module: the network itself.
+    """
+
+    channels = 3
+
+    def __init__(self, module: Any):
+        self.module = module
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the pictures it was trained on."""
+        return self.module.config["sample_size"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Height and width must be multiples of this."""
+
+    @property
+    @abstractmethod
+    def text_dim(self) -> int | None:
+        """Width of the text it takes; None for none."""
+
+    @property
+    @abstractmethod
+    def has_low_res(self) -> bool:
+        """Whether it is a super-resolution network."""
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether its output holds a variance after the prediction."""
+        return self.module.config["out_channels"] == 2 * self.channels
+
+    @abstractmethod
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        """The previous stage's pictures (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
+
+    @abstractmethod
+    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
+        """Its output, float32, for noisy pictures (B, C, H, W) under conditions of as many rows."""
+
+
+class ImagenNetwork(StageNetwork):
+    """A network of this package."""
+
+    module: ConditionedUNet
+
+    @property
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.module.config["in_channels"]
+
+    @property
+    def stride(self) -> int:
+        return self.module.stride
+
+    @property
+    def text_dim(self) -> int | None:
+        return self.module.text_dim
+
+    @property
+    def has_low_res(self) -> bool:
+        return self.module.has_low_res
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        enlarged = resize(low_res, size)
+        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        return augment(enlarged, _filled(enlarged, noise_level), noise)
+
+    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
+        condition: dict[str, Tensor | None] = {}
+        if text is not None:
+            # Attention kernels that take no mask can run when nothing is padded.
+            mask = None if text.mask.all() else text.mask
+            condition |= {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": mask}
+        if low_res is not None:
+            condition |= {"low_res": low_res.to(self.dtype), "noise_level": _filled(low_res, noise_level)}
+        return self.module(sample.to(self.dtype), timestep, return_dict=False, **condition)[0].float()
+
+
+class DeepFloydNetwork(StageNetwork):
+    """diffusers' U-Net as DeepFloyd IF uses it: the enlarged picture as more channels, its level as a class label, no mask.
+
+    Enlarged bilinearly with aligned corners and noised by the cosine curve at a whole step, as in IFSuperResolutionPipeline.
+    """
+
+    module: UNet2DConditionModel
+
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.module.config["block_out_channels"]) - 1)
+
+    @property
+    def text_dim(self) -> int | None:
+        return self.module.config["encoder_hid_dim"]
+
+    @property
+    def has_low_res(self) -> bool:
+        return self.module.config["in_channels"] == 2 * self.channels
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        enlarged = F.interpolate(low_res, size, mode="bilinear", align_corners=True)
+        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        return _noising_scheduler().add_noise(enlarged, noise, _filled(enlarged, noise_level).long())  # pyright: ignore
+
+    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
+        condition: dict[str, Any] = {"encoder_hidden_states": None if text is None else text.embeds.to(self.dtype)}
+        if low_res is not None:
+            sample = torch.cat((sample, low_res), dim=1)
+            condition["class_labels"] = _filled(low_res, noise_level).long()
+        return self.module(sample.to(self.dtype), timestep, return_dict=False, **condition)[0].float()
+
+
+def adapt(module: Any) -> StageNetwork:
+    """The adapter of a network.
+
+    Raises:
+        ValueError: for a kind no stage can be.
+    """
+    for kind, adapter in ((ConditionedUNet, ImagenNetwork), (UNet2DConditionModel, DeepFloydNetwork)):
+        if isinstance(module, kind):
+            return adapter(module)
+    raise ValueError(f"{type(module).__name__} cannot be a stage; use a network of this package or a UNet2DConditionModel of DeepFloyd IF")
+
+
+def _filled(like: Tensor, value: float) -> Tensor:
+    return torch.full((len(like),), float(value), device=like.device)
+
+
+@cache
+def _noising_scheduler() -> DDPMScheduler:
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2")

@@ -1,0 +1,78 @@
+"""Which stages a call runs, and at which sizes."""
+
+from torch import Tensor
+
+from .networks import StageNetwork
+from .stage import Stage
+
+
+def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
+    """Stages counted from 1, first to last.
+
+    Args:
+        networks: those the pipeline holds, by number.
+        pictures: what a super-resolution stage starts from (B, C, h, w).
+        start_at, stop_at: as the caller says.
+
+    Raises:
+        ValueError: for stages that are not there, and a start that does not fit the pictures.
+    """
+    there = sorted(networks)
+    if not there:
+        raise ValueError("this pipeline holds no stage; load or assign unet and scheduler first")
+    for name, value in (("start_at", start_at), ("stop_at", stop_at)):
+        if value is not None and value not in there:
+            raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
+    if start_at is None:
+        start_at = there[0] if pictures is None else _first_to_enlarge(networks, pictures)
+    numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
+    if not numbers:
+        raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
+    if networks[numbers[0]].has_low_res != (pictures is not None):
+        need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
+        raise ValueError(f"stage {numbers[0]} {need}")
+    return numbers
+
+
+def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
+    """The size of the pictures that stage `first` starts from, as trained: the stage before, or its own for the base."""
+    before = [networks[n].sample_size for n in sorted(networks) if n < first]
+    return before[-1] if before else networks[first].sample_size // (4 if networks[first].has_low_res else 1)
+
+
+def plan_sizes(
+    stages: list[Stage], start_size: int, height: int | None, width: int | None, pictures: Tensor | None
+) -> list[tuple[int, int]]:
+    """(height, width) of each stage, in the ratios the stages were trained at.
+
+    Args:
+        stages: those that run.
+        start_size: the trained size of what the first one starts from.
+        height, width: of the last stage's pictures; None for the trained size, or to follow `pictures`.
+        pictures: what a super-resolution stage starts from (B, C, h, w).
+    """
+    last = stages[-1].sample_size
+    if pictures is not None:
+        scale = last / start_size
+        height, width = height or round(pictures.shape[-2] * scale), width or round(pictures.shape[-1] * scale)
+    final = (height or last, width or last)
+    sizes = []
+    for stage in stages:
+        stride = stage.network.stride
+        exact = [side * stage.sample_size / last for side in final]
+        if any(side != int(side) or side < 1 or side % stride for side in exact):
+            every = max(s.network.stride * last // s.sample_size for s in stages)
+            raise ValueError(
+                f"height={final[0]}, width={final[1]} would make stage {stage.name} {exact[1]:g}x{exact[0]:g}, which is not a multiple of "
+                f"its stride {stride}; with these stages both must be multiples of {every}"
+            )
+        sizes.append((int(exact[0]), int(exact[1])))
+    return sizes
+
+
+def _first_to_enlarge(networks: dict[int, StageNetwork], pictures: Tensor) -> int:
+    side = max(pictures.shape[-2:])
+    bigger = [n for n in sorted(networks) if networks[n].has_low_res and networks[n].sample_size > side]
+    if not bigger:
+        raise ValueError(f"no stage enlarges a picture of {side}px; make it smaller, or choose one with start_at")
+    return bigger[0]

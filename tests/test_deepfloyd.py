@@ -1,0 +1,179 @@
+"""DeepFloyd IF's networks as stages draw what IF's own pipelines draw, bit for bit; and more than those can."""
+
+import pytest
+import torch
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    IFPipeline,
+    IFSuperResolutionPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+
+from imagen_diffusers import ImagenCascadePipeline, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler
+from imagen_diffusers.pipelines.randomness import stage_generators
+
+from .conftest import make_sr, make_text_encoder, make_tokenizer, seeded
+
+PLAIN = {
+    "layers_per_block": 1,
+    "block_out_channels": (32, 64),
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "out_channels": 6,
+    "cross_attention_dim": 32,
+    "encoder_hid_dim": 32,
+    "attention_head_dim": 8,
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 2,
+    "cross_attention_norm": "group_norm",
+    "resnet_time_scale_shift": "scale_shift",
+    "act_fn": "gelu",
+}
+STEPS = 4
+
+
+def base_network() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**PLAIN, sample_size=16, in_channels=3).eval()
+
+
+def sr_network() -> UNet2DConditionModel:
+    torch.manual_seed(1)
+    more = {"class_embed_type": "timestep", "mid_block_scale_factor": 1.414, "time_embedding_act_fn": "gelu", "time_embedding_dim": 32}
+    return UNet2DConditionModel(**PLAIN, **more, sample_size=32, in_channels=6).eval()
+
+
+def schedule(cap: float) -> DDPMScheduler:
+    return DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        variance_type="learned_range",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=cap,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> dict[str, str]:
+    """Two saved repositories with IF's layout."""
+    text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
+    common = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    one, two = tmp_path_factory.mktemp("IF-I"), tmp_path_factory.mktemp("IF-II")
+    IFPipeline(**text, unet=base_network(), scheduler=schedule(1.5), **common).save_pretrained(one)
+    noising = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    IFSuperResolutionPipeline(
+        **text, unet=sr_network(), scheduler=schedule(1.0), image_noising_scheduler=noising, **common
+    ).save_pretrained(two)
+    return {"one": str(one), "two": str(two)}
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def ours(home, **changes) -> ImagenCascadePipeline:
+    return quiet(ImagenCascadePipeline.from_deepfloyd(home["one"], home["two"], **changes))
+
+
+CALL = {"num_inference_steps": STEPS, "output_type": "pt"}
+PROMPTS = ["a red cube", "a blue sphere on the left of a green cube"]
+
+
+@pytest.mark.parametrize("negative_prompt", [None, "blue"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.0])
+def test_pictures_equal_deepfloyds_own_pipelines_bit_for_bit(home, guidance_scale, negative_prompt) -> None:
+    seeds = [seeded(3), seeded(4)]
+    negative = None if negative_prompt is None else [negative_prompt] * 2
+    made = ours(home)(PROMPTS, negative_prompt, guidance_scale=guidance_scale, generator=[seeded(3), seeded(4)], **CALL).stage_images
+
+    first, second, _ = stage_generators(seeds, 2, 3)
+    given = {"prompt": PROMPTS, "negative_prompt": negative, "guidance_scale": guidance_scale, **CALL}
+    base = quiet(IFPipeline.from_pretrained(home["one"]))
+    expected = base(**given, generator=first).images
+    assert torch.equal(made[0], (expected / 2 + 0.5).clamp(0, 1))
+    larger = quiet(IFSuperResolutionPipeline.from_pretrained(home["two"]))
+    expected = larger(**given, image=expected, generator=second, noise_level=250).images
+    assert torch.equal(made[1], (expected / 2 + 0.5).clamp(0, 1))
+
+
+def test_a_plain_repository_of_if_loads_as_a_base(home) -> None:
+    pipe = quiet(ImagenCascadePipeline.from_pretrained(home["one"]))
+    assert pipe.stage_numbers == [1]
+    assert pipe.config["null_text"] == "empty"
+    both = ours(home)(PROMPTS[0], generator=seeded(), stop_at=1, **CALL).images
+    assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, both)
+
+
+def test_a_saved_cascade_of_if_draws_the_same(home, tmp_path) -> None:
+    pipe = ours(home)
+    pipe.save_pretrained(tmp_path)
+    again = quiet(ImagenCascadePipeline.from_pretrained(tmp_path))
+    assert torch.equal(again(PROMPTS[0], generator=seeded(), **CALL).images, pipe(PROMPTS[0], generator=seeded(), **CALL).images)
+
+
+@pytest.mark.parametrize(
+    "solver", [DPMSolverMultistepScheduler, UniPCMultistepScheduler, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler]
+)
+def test_other_solvers_run_on_if(home, solver) -> None:
+    """In diffusers' own pipeline the learned variance stops them."""
+    pipe = ours(home)
+    for slot in ("scheduler", "scheduler_2"):
+        setattr(pipe, slot, solver.from_config(getattr(pipe, slot).config))
+    pictures = pipe(PROMPTS[0], num_inference_steps=25, generator=seeded(), output_type="pt").stage_images
+    assert all(torch.isfinite(p).all() and p.std() > 0.01 for p in pictures)
+
+
+def test_sizes_that_ifs_pipelines_do_not_draw(home) -> None:
+    pictures = ours(home)(PROMPTS[0], height=32, width=48, generator=seeded(), **CALL).stage_images
+    assert [tuple(p.shape[-2:]) for p in pictures] == [(16, 24), (32, 48)]
+
+
+def test_a_stage_of_ours_follows_ifs_two(home) -> None:
+    pipe = ours(home)
+    pipe.unet_3 = make_sr(sample_size=64, attention_kind="cross_text")
+    pipe.scheduler_3 = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    pictures = pipe(PROMPTS[0], generator=seeded(), **CALL).stage_images
+    assert [p.shape[-1] for p in pictures] == [16, 32, 64]
+
+
+def test_captions_are_cleaned_as_if_cleans_them(home) -> None:
+    base, pipe = IFPipeline.from_pretrained(home["one"]), ours(home)
+    for prompt in ("A Red CUBE ", "a red cube"):
+        mine = pipe.encode_prompt(prompt)[0]
+        theirs = base.encode_prompt(prompt, clean_caption=True)[0]
+        assert torch.equal(mine, theirs)
+        assert mine.shape[1] == 77
+
+
+@pytest.mark.parametrize(("width", "expected"), [(704, 4.30e9), (320, 0.93e9), (192, 0.37e9)])
+def test_if_i_has_the_published_sizes(width, expected) -> None:
+    """XL, L and M, by the layout of diffusers' conversion script."""
+    config = {
+        **PLAIN,
+        "layers_per_block": 3,
+        "block_out_channels": tuple(width * m for m in (1, 2, 3, 4)),
+        "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
+        "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
+        "cross_attention_dim": 4 * width,
+        "encoder_hid_dim": 4096,
+        "attention_head_dim": 64,
+        "addition_embed_type_num_heads": 64,
+    }
+    with torch.device("meta"):
+        assert UNet2DConditionModel(**config, sample_size=64, in_channels=3).num_parameters() == pytest.approx(expected, rel=0.01)
+
+
+def test_a_network_that_cannot_be_a_stage_is_refused() -> None:
+    from diffusers import UNet2DModel
+
+    pipe = ImagenCascadePipeline()
+    pipe.unet, pipe.scheduler = (
+        UNet2DModel(block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)),
+        schedule(1.0),
+    )
+    with pytest.raises(ValueError, match="UNet2DModel cannot be a stage"):
+        pipe("a red cube")
