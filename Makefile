@@ -8,7 +8,7 @@ BIN = .venv/bin
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
 
-test: .venv/installed-dev
+test: .venv/installed-reference
 	$(BIN)/python -m pytest
 
 lint: .venv/installed-dev

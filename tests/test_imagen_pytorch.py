@@ -1,0 +1,95 @@
+"""Networks of imagen-pytorch's architecture say what that package's own say, with its own weights."""
+
+import pytest
+import torch
+
+from benchmarks.imagen_pytorch_package import load
+from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+
+PLAIN = {
+    "dim": 16,
+    "dim_mults": (1, 2),
+    "text_embed_dim": 24,
+    "attn_dim_head": 8,
+    "attn_heads": 2,
+    "max_text_len": 12,
+    "attn_pool_num_latents": 6,
+}
+CASES = {
+    "plain": {},
+    "three levels": {"dim_mults": (1, 2, 3), "num_resnet_blocks": (1, 2, 1), "layer_attns": (False, False, True)},
+    "no cross-attention": {"layer_cross_attns": (False, True), "layer_attns": False},
+    "linear attention": {"layer_attns": (False, True), "use_linear_attn": True},
+    "linear cross-attention": {"use_linear_cross_attn": (True, False), "layer_cross_attns": (False, True)},
+    "deep attention": {"layer_attns_depth": 2, "layer_mid_attns_depth": 2, "ff_mult": 3.0},
+    "no middle attention": {"attend_at_middle": False},
+    "no perceiver": {"attn_pool_text": False},
+    "no global context": {"use_global_context_attn": False},
+    "one first convolution": {"init_cross_embed": False, "init_conv_kernel_size": 5},
+    "nearest upsampling": {"pixel_shuffle_upsample": False},
+    "memory efficient": {"memory_efficient": True},
+    "super-resolution": {"memory_efficient": True, "lowres_cond": True, "init_conv_to_final_conv_residual": True},
+    "self-conditioning": {"self_cond": True},
+    "conditioning pictures": {"cond_images_channels": 2},
+    "combined maps": {"combine_upsample_fmaps": True, "final_resnet_block": False},
+    "wide conditioning": {"cond_dim": 20, "num_time_tokens": 3, "learned_sinu_pos_emb_dim": 8, "scale_skip_connection": False},
+    "unconditional": {"cond_on_text": False},
+    "learned variance": {"channels_out": 6, "final_conv_kernel_size": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def package():
+    try:
+        return load()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+def pair(package, **changes):
+    """Theirs, every weight random, and ours with its weights."""
+    torch.manual_seed(0)
+    theirs = package.Unet(**{**PLAIN, **changes}).eval()
+    with torch.no_grad():
+        for value in theirs.parameters():
+            value.add_(0.1 * torch.randn_like(value))
+    ours = ImagenPytorchUNet2DConditionModel(**{**PLAIN, **changes}).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_outputs_agree(package, case, drop) -> None:
+    theirs, ours = pair(package, **CASES[case])
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    x, log_snr, text = noise(2, 3, 16, 16), torch.tensor([-3.0, 2.0]), noise(2, 7, 24)
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    more, mine = {}, {}
+    if CASES[case].get("lowres_cond"):
+        low = noise(2, 3, 16, 16)
+        more = {"lowres_cond_img": low, "lowres_noise_times": log_snr + 1}
+        mine = {"low_res": low, "low_res_log_snr": log_snr + 1}
+    if CASES[case].get("cond_images_channels"):
+        more["cond_images"] = mine["cond_images"] = noise(2, 2, 16, 16)
+    if CASES[case].get("self_cond"):
+        more["self_cond"] = mine["self_cond"] = noise(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = theirs(x, log_snr, text_embeds=text, text_mask=mask, cond_drop_prob=drop, **more)
+        said = ours(x, log_snr, text, mask, drop_text=torch.full((2,), bool(drop)), **mine).sample
+    assert (said - expected).norm() < 1e-5 * expected.norm()  # float32, sums in another order
+
+
+@pytest.mark.parametrize(("name", "size"), [("BaseUnet64", 1627e6), ("SRUnet256", 732e6), ("SRUnet1024", 722e6)])
+def test_the_predefined_networks_have_their_sizes(package, name, size) -> None:
+    """On the meta device, by that package's own configurations."""
+    with torch.device("meta"):
+        theirs = getattr(package, name)(text_embed_dim=4096, lowres_cond=name != "BaseUnet64")
+        known = ImagenPytorchUNet2DConditionModel().config
+        ours = ImagenPytorchUNet2DConditionModel(**{k: v for k, v in theirs._locals.items() if k in known})
+    assert ours.num_parameters() == sum(p.numel() for p in theirs.parameters()) == pytest.approx(size, rel=0.01)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
