@@ -8,12 +8,14 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin as SchedulerMix
 from .hub import bundled as bundled
 from .models.unet_imagen import ImagenUNet2DConditionModel as ImagenUNet2DConditionModel
 from .models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel as ImagenEfficientUNet2DConditionModel
+from .models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel as ImagenPytorchUNet2DConditionModel
+from .pipelines.output import ImagenCascadePipelineOutput as ImagenCascadePipelineOutput
 from .pipelines.pipeline_imagen_cascade import ImagenCascadePipeline as ImagenCascadePipeline
-from .pipelines.pipeline_imagen_cascade import ImagenCascadePipelineOutput as ImagenCascadePipelineOutput
 from .schedulers.scheduling_imagen_ddim import ImagenDDIMScheduler as ImagenDDIMScheduler
 from .schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler as ImagenDDPMScheduler
 from .schedulers.scheduling_imagen_dpmsolver_multistep import ImagenDPMSolverMultistepScheduler as ImagenDPMSolverMultistepScheduler
 from .schedulers.scheduling_imagen_euler_discrete import ImagenEulerDiscreteScheduler as ImagenEulerDiscreteScheduler
+from .schedulers.scheduling_imagen_pytorch import ImagenPytorchScheduler as ImagenPytorchScheduler
 from .schedulers.scheduling_imagen_unipc_multistep import ImagenUniPCMultistepScheduler as ImagenUniPCMultistepScheduler
 
 __version__ = "0.1.0"

@@ -62,8 +62,9 @@ class UnitAttention(nn.Module):
         self.to_kv = nn.Linear(source, 2 * keys, bias=False)
         self.q_scale = nn.Parameter(torch.ones(head_dim))
         self.k_scale = nn.Parameter(torch.ones(head_dim))
-        joins = context_dim is not None and not cross
-        self.to_context = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, 2 * head_dim)) if joins else None
+        self.to_context = None
+        if context_dim is not None and not cross:
+            self.to_context = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, 2 * head_dim))
         self.to_out = nn.Sequential(nn.Linear(heads * head_dim, width, bias=False), GainNorm(width))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -110,8 +111,9 @@ class LinearAttention(nn.Module):
             return nn.Sequential(nn.Dropout(self.DROPOUT), nn.Conv2d(width, inner, 1, bias=False), depthwise)
 
         self.to_q, self.to_k, self.to_v = projection(), projection(), projection()
-        joins = context_dim is not None
-        self.to_context = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, 2 * inner, bias=False)) if joins else None
+        self.to_context = None
+        if context_dim is not None:
+            self.to_context = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, 2 * inner, bias=False))
         self.to_out = nn.Sequential(nn.Conv2d(inner, width, 1, bias=False), GainNorm(width, of_map=True))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

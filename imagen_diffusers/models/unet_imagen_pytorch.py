@@ -44,6 +44,8 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         cond_dim: width of the conditioning tokens; `dim` by default.
         memory_efficient: resample before a level's blocks going down and after them going up.
         resnet_groups: of group norm, in releases up to 1.26; None for the RMS norm of later ones.
+        noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage; how the network is to be
+            told of time and level, and how its condition is enlarged.
 
     The others are as in imagen-pytorch.
     """
@@ -94,6 +96,9 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         combine_upsample_fmaps: bool = False,
         pixel_shuffle_upsample: bool = True,
         resnet_groups: int | None = None,
+        noise_schedule: str = "cosine",
+        low_res_noise_schedule: str = "linear",
+        low_res_resize_mode: str = "nearest",
     ):
         super().__init__()
         c: Any = self.config

@@ -16,7 +16,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.schedulers.noise import augment, resize
+from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, augment, q_sample, resize
+from imagen_diffusers.schedulers.scheduling_imagen_pytorch import curve_log_snr, time_of
 from imagen_diffusers.text.t5 import TextEmbedding
 
 
@@ -140,16 +142,69 @@ class DeepFloydNetwork(StageNetwork):
         return self.module(sample.to(self.dtype), timestep, return_dict=False, **condition)[0].float()
 
 
+class ImagenPytorchNetwork(StageNetwork):
+    """A network of imagen-pytorch: time and level as log-SNR on its own curves, the condition enlarged and noised as there."""
+
+    module: ImagenPytorchUNet2DConditionModel
+
+    @property
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.module.config["channels"]
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.module.config["channels_out"] == 2 * self.channels
+
+    @property
+    def stride(self) -> int:
+        return self.module.stride
+
+    @property
+    def text_dim(self) -> int | None:
+        return self.module.text_dim
+
+    @property
+    def has_low_res(self) -> bool:
+        return self.module.has_low_res
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        mode = self.module.config["low_res_resize_mode"]
+        enlarged = F.interpolate(low_res, size, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
+        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        return q_sample(enlarged, noise, self._level(enlarged, noise_level))
+
+    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
+        log_snr = curve_log_snr(self.module.config["noise_schedule"], time_of(_filled(sample, float(timestep))))
+        condition: dict[str, Tensor] = {}
+        if text is not None:
+            condition = {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": text.mask}
+            condition["drop_text"] = ~text.mask.any(1)
+        if low_res is not None:
+            condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._level(low_res, noise_level)}
+        return self.module(sample.to(self.dtype), log_snr, return_dict=False, **condition)[0].float()
+
+    def _level(self, like: Tensor, noise_level: float) -> Tensor:
+        return curve_log_snr(self.module.config["low_res_noise_schedule"], _filled(like, noise_level / NUM_TRAIN_TIMESTEPS))
+
+
 def adapt(module: Any) -> StageNetwork:
     """The adapter of a network.
 
     Raises:
         ValueError: for a kind no stage can be.
     """
-    for kind, adapter in ((ConditionedUNet, ImagenNetwork), (UNet2DConditionModel, DeepFloydNetwork)):
+    for kind, adapter in ADAPTERS.items():
         if isinstance(module, kind):
             return adapter(module)
-    raise ValueError(f"{type(module).__name__} cannot be a stage; use a network of this package or a UNet2DConditionModel of DeepFloyd IF")
+    names = ", ".join(kind.__name__ for kind in ADAPTERS)
+    raise ValueError(f"{type(module).__name__} cannot be a stage; a stage is one of {names}")
+
+
+ADAPTERS: dict[type, type[StageNetwork]] = {
+    ConditionedUNet: ImagenNetwork,
+    UNet2DConditionModel: DeepFloydNetwork,
+    ImagenPytorchUNet2DConditionModel: ImagenPytorchNetwork,
+}
 
 
 def _filled(like: Tensor, value: float) -> Tensor:

@@ -1,23 +1,21 @@
 """The cascade: prompts to text embeddings to a 64px picture to a 256px one to a 1024px one (Imagen, section 2)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding
 
@@ -28,26 +26,14 @@ from .inputs import check_callback_inputs, check_image, check_output_type, check
 from .lora import ImagenLoraLoaderMixin
 from .model_card import write_model_card
 from .networks import StageNetwork, adapt
+from .output import ImagenCascadePipelineOutput
 from .planning import numbers_to_run, plan_sizes, reference_size
 from .prompting import TextInputs, TextRules
 from .randomness import stage_generators
 from .stage import Stage
 
-UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | UNet2DConditionModel
+UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
-
-
-@dataclass
-class ImagenCascadePipelineOutput(BaseOutput):
-    """What a call returns.
-
-    Args:
-        images: the last stage's pictures, as asked for by `output_type`.
-        stage_images: the same for every stage that ran, first to last; its last entry is `images`.
-    """
-
-    images: list[PIL.Image.Image] | np.ndarray | Tensor
-    stage_images: list[list[PIL.Image.Image] | np.ndarray | Tensor]
 
 
 class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
@@ -60,7 +46,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         tokenizer, text_encoder: a frozen T5 encoder; None where embeddings are given.
         unet, scheduler: the base stage.
         unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
-        null_text: what stands for "no text" under guidance: "zeros" (Imagen) or "empty" (the encoding of "", DeepFloyd IF).
+        null_text: what stands for "no text" under guidance: "zeros" (Imagen), "empty" (the encoding of "", DeepFloyd IF) or
+            "learned" (the networks know; imagen-pytorch).
         max_sequence_length: tokens of a prompt that are read.
         text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
         clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.

@@ -7,7 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.text.cleaning import clean_captions
-from imagen_diffusers.text.t5 import NULL_TEXTS, TextEmbedding, encode, null_embedding
+from imagen_diffusers.text.t5 import NULL_TEXTS, TextEmbedding, encode, no_tokens, null_embedding
+
+NULLS = {"zeros": null_embedding, "learned": no_tokens}
 
 
 class TextRules(NamedTuple):
@@ -62,7 +64,7 @@ class TextInputs(NamedTuple):
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
-            null = null_embedding(text) if rules.null_text == "zeros" else encoded("")
+            null = encoded("") if rules.null_text == "empty" else NULLS[rules.null_text](text)
         return text, _one_for_each(null, text)
 
 

@@ -141,7 +141,8 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         elif self.config.clip_sample:
             limit = self.config.get("clip_sample_range", 1.0)
             x0 = x0.clamp(-limit, limit)
-        previous = self._update(sample.float(), x0, now, then, generator).to(sample.dtype)
+        last = self._step_index == self.num_inference_steps
+        previous = self._update(sample.float(), x0, now, then, generator, last).to(sample.dtype)
         x0 = x0.to(sample.dtype)
         return DDPMSchedulerOutput(prev_sample=previous, pred_original_sample=x0) if return_dict else (previous, x0)
 
@@ -154,8 +155,11 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         alpha, sigma = alpha_sigma(log_snr_at(self.log_snr.to(timesteps.device), timesteps.float())[:, None, None, None])
         return target(sample, noise, alpha, sigma, "v_prediction")
 
-    def _update(self, z: Tensor, x0: Tensor, now: Tensor, then: Tensor, generator) -> Tensor:
-        """z at log-SNR `now` to z at `then` (float64 scalars: the small differences below cancel badly in float32)."""
+    def _update(self, z: Tensor, x0: Tensor, now: Tensor, then: Tensor, generator, last: bool) -> Tensor:
+        """z at log-SNR `now` to z at `then` (float64 scalars: the small differences below cancel badly in float32).
+
+        The last step adds no noise.
+        """
         alpha, sigma = alpha_sigma(now)
         alpha_then, sigma_then = alpha_sigma(then)
         gamma = self.config.variance_interpolation
@@ -165,7 +169,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         ratio = torch.exp(now - then)  # SNR now / SNR then, in [0, 1)
         kept = ratio * alpha_then / alpha  # equation 4: the posterior mean
         mean = kept * z + (1 - ratio) * alpha_then * x0
-        if torch.isinf(then):
+        if last:
             return mean
         largest = 1 - (alpha / alpha_then) ** 2
         smallest = (1 - ratio) * sigma_then**2

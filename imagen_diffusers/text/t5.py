@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 logger = logging.getLogger(__name__)
 
-NULL_TEXTS = ("zeros", "empty")
+NULL_TEXTS = ("zeros", "empty", "learned")
 PADDINGS = ("longest", "max_length")
 
 
@@ -60,6 +60,11 @@ def encode(
 def null_embedding(like: TextEmbedding) -> TextEmbedding:
     """Imagen's "no text" for classifier-free guidance: zeros in place of the embeddings, the mask kept (section 2.2)."""
     return TextEmbedding(torch.zeros_like(like.embeds), like.mask)
+
+
+def no_tokens(like: TextEmbedding) -> TextEmbedding:
+    """Not one token: for networks that learned what stands for no text (imagen-pytorch)."""
+    return TextEmbedding(torch.zeros_like(like.embeds), torch.zeros_like(like.mask))
 
 
 def pad_together(first: TextEmbedding, second: TextEmbedding) -> tuple[TextEmbedding, TextEmbedding]:

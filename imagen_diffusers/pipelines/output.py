@@ -1,0 +1,21 @@
+"""What a call of the cascade returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from diffusers.utils.outputs import BaseOutput
+from torch import Tensor
+
+
+@dataclass
+class ImagenCascadePipelineOutput(BaseOutput):
+    """What a call returns.
+
+    Args:
+        images: the last stage's pictures, as asked for by `output_type`.
+        stage_images: the same for every stage that ran, first to last; its last entry is `images`.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | Tensor
+    stage_images: list[list[PIL.Image.Image] | np.ndarray | Tensor]
