@@ -76,9 +76,10 @@ def _cut(picture: np.ndarray, top: int, left: int, side: int) -> torch.Tensor:
     return torch.from_numpy(picture[:, top : top + side, left : left + side].copy())
 
 
-def _rendered(path: Path, view: View, count: int, first_seed: int, *, scale: int, compile: bool, batch: int = 16) -> np.ndarray:
-    """Pictures (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or drawn now."""
+def _rendered(path: Path, view: View, count: int, first_seed: int, *, scale: int, compile: bool) -> np.ndarray:
+    """Pictures (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or drawn now, on a GPU where there is one."""
     side = view.rendered // scale
+    device, batch = ("cuda", 256) if torch.cuda.is_available() else ("cpu", 16)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
@@ -87,8 +88,8 @@ def _rendered(path: Path, view: View, count: int, first_seed: int, *, scale: int
             scenes = [sample_scene(first_seed + i) for i in range(start, min(start + batch, count))]
             crops = [window(scene, view, first_seed + start + i) for i, scene in enumerate(scenes)]
             crops = [(top // scale, left // scale) for top, left in crops]
-            pictures = render(scenes, view.size // scale, crops=crops, crop_size=side, samples=SAMPLES, compile=compile)
-            out[start : start + len(scenes)] = ((pictures + 1) * 127.5).round().byte().numpy()
+            pictures = render(scenes, view.size // scale, crops=crops, crop_size=side, samples=SAMPLES, device=device, compile=compile)
+            out[start : start + len(scenes)] = ((pictures + 1) * 127.5).round().byte().cpu().numpy()
         out.flush()
         part.rename(path)
     return np.load(path, mmap_mode="r")

@@ -4,6 +4,7 @@ python -m examples.scenes.train base --scenes 60000 --max_train_steps 6000
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ def main() -> None:
     )
     parser.add_argument("--checkpointing_steps", type=int, default=500)
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
+    parser.add_argument("--dataloader_num_workers", type=int, default=0)
+    parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; the run ends with a checkpoint")
     parser.add_argument("--torch_compile", action="store_true", help="about 1.25 times faster, after two minutes")
     parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
@@ -65,6 +68,8 @@ def main() -> None:
         checkpointing_steps=args.checkpointing_steps,
         mixed_precision=args.mixed_precision,
         torch_compile=args.torch_compile,
+        dataloader_num_workers=args.dataloader_num_workers,
+        time_limit=args.time_limit,
         max_sequence_length=48,  # the longest caption has 41 tokens
         lr_scheduler="cosine",
         lr_warmup_steps=200,
