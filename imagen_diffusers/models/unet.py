@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .blocks import PatchHead, PatchStem
 from .embeddings import ConditioningEmbedding
+from .loading import OwnMemoryMixin
 
 
-class ConditionedUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
 
     _supports_gradient_checkpointing = True
@@ -27,19 +28,6 @@ class ConditionedUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin)
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
     gradient_checkpointing = False
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any):
-        """As in diffusers, with the weights in memory of their own.
-
-        A loaded file leaves them at addresses where the processor's kernels add in another order, so that a saved network
-        would not draw bit-equal pictures.
-        """
-        loaded = super().from_pretrained(*args, **kwargs)
-        for parameter in (loaded[0] if isinstance(loaded, tuple) else loaded).parameters():
-            if parameter.device.type == "cpu":
-                parameter.data = parameter.data.clone()
-        return loaded
 
     @property
     def stride(self) -> int:

@@ -26,11 +26,12 @@ from .imagen_pytorch_blocks import (
     downsample,
     upsample,
 )
+from .loading import OwnMemoryMixin
 
 T = TypeVar("T")
 
 
-class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin, PeftAdapterMixin):
     """The network of imagen-pytorch's `Unet`, `BaseUnet64`, `SRUnet256` and `SRUnet1024`.
 
     Time is told as log-SNR. What stands for no text is learned, a vector a position; rows are dropped with `drop_text`.

@@ -162,7 +162,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         """
         alpha, sigma = alpha_sigma(now)
         alpha_then, sigma_then = alpha_sigma(then)
-        gamma = self.config.variance_interpolation
+        gamma = self.config.get("variance_interpolation", 0.0)
         if gamma is None:  # equation 5
             noise = (z - alpha * x0) / sigma
             return alpha_then * x0 + sigma_then * noise

@@ -74,7 +74,7 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
         ImagenDDPMScheduler.__init__.__wrapped__(  # its configuration is this class's own  # pyright: ignore[reportFunctionMemberAccess]
             self, num_train_timesteps, prediction_type=prediction_type, trained_betas=betas, thresholding=thresholding
         )
-        self.register_to_config(trained_betas=betas, variance_interpolation=0.0)
+        self.register_to_config(trained_betas=betas)
 
     def set_timesteps(
         self,

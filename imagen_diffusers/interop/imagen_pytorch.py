@@ -1,0 +1,171 @@
+"""imagen-pytorch's checkpoints as cascades of this package.
+
+Files of releases 1.22 to 2.1 are read: `ImagenTrainer.save` (its folder checkpoints are such files), `torch.save` of an
+`Imagen.state_dict()`, and `Unet.persist_to_file`. They are pickles and are read with `weights_only=True`, which runs nothing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.schedulers.scheduling_imagen_pytorch import ImagenPytorchScheduler
+
+from .imagen_pytorch_architecture import UNTOLD, infer
+
+OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
+# What weights do not tell of a cascade and no default should guess.
+ASKED = ("image_sizes", "noise_schedules", "pred_objectives")
+DEFAULTS = {
+    "timesteps": 1000,
+    "lowres_noise_schedule": "linear",
+    "lowres_sample_noise_level": 0.2,
+    "dynamic_thresholding": True,
+    "dynamic_thresholding_percentile": 0.95,
+    "resize_mode": "nearest",
+}
+
+
+@dataclass
+class Found:
+    """What a file holds: the networks' weights, and the settings saved with them; `report` says what was found and assumed."""
+
+    states: list[dict[str, Tensor]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    unet_settings: list[dict[str, Any]] = field(default_factory=list)
+    report: list[str] = field(default_factory=list)
+
+
+def read(path: Path, *, ema: bool = True) -> Found:
+    """Read a file; of one with averaged weights those, unless `ema` is False.
+
+    Raises:
+        ValueError: for a file without an imagen-pytorch network, or of its elucidated (EDM) kind.
+    """
+    held = torch.load(path, map_location="cpu", weights_only=True)
+    if {"config", "state_dict"} <= set(held):
+        config = dict(held["config"])
+        return Found([held["state_dict"]], unet_settings=[config], report=[f"{path}: one network, saved with its configuration"])
+    if held.get("imagen_type", "original") != "original":
+        raise ValueError(f"{path} is an ElucidatedImagen; its sampler has no counterpart here yet")
+    settings = dict(held.get("imagen_params") or {})
+    unet_settings = list(settings.pop("unets", []))
+    if ema and "ema" in held:
+        states, what = _split(held["ema"], "{}.ema_model."), "averaged weights"
+    else:
+        states, what = _split(held.get("model", held), "unets.{}."), "raw weights"
+    if not states:
+        raise ValueError(f"{path} holds no imagen-pytorch network; its entries begin with {', '.join(list(held)[:3])}")
+    said = "with the configuration they were built from" if settings else "without a configuration"
+    return Found(states, settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
+
+
+def convert(
+    path: Path, *, ema: bool = True, settings: dict[str, Any] | None = None, **components: Any
+) -> tuple[ImagenCascadePipeline, list[str]]:
+    """A file as a cascade, and a report of what was found and what was assumed.
+
+    Args:
+        path: the file.
+        ema: take averaged weights where there are some.
+        settings: arguments of imagen-pytorch's `Imagen` by name, for what the file does not say; `unets` may hold arguments of
+            each `Unet`. They go before what the file says.
+        components: `tokenizer` and `text_encoder`, if they are at hand.
+
+    Raises:
+        ValueError: for settings that are nowhere, named, and for weights that are missing or left over, listed.
+    """
+    found = read(Path(path), ema=ema)
+    given = dict(settings or {})
+    given_unets = given.pop("unets", [])
+    known = {**DEFAULTS, **found.settings, **given}
+    count = len(found.states)
+    missing = [name for name in ASKED if name not in known]
+    if missing:
+        raise ValueError(
+            f"{path} does not say {', '.join(missing)}; give what Imagen was built with, one value a stage ({count}), in settings"
+        )
+    report = [*found.report, *(f"assumed {k}={v}" for k, v in DEFAULTS.items() if k not in found.settings and k not in given)]
+    stages = {name: _per_stage(name, known[name], count) for name in (*ASKED, "dynamic_thresholding", "timesteps")}
+    parts: dict[str, Any] = dict(components)
+    for n, state in enumerate(found.states):
+        said = {**(found.unet_settings[n] if found.unet_settings else {}), **(given_unets[n] if given_unets else {})}
+        more = {
+            "sample_size": stages["image_sizes"][n],
+            "noise_schedule": stages["noise_schedules"][n],
+            "low_res_noise_schedule": known["lowres_noise_schedule"],
+            "low_res_resize_mode": known["resize_mode"],
+        }
+        unet, notes = build(state, {**said, **more}, f"network {n + 1}")
+        suffix = "" if n == 0 else f"_{n + 1}"
+        parts["unet" + suffix] = unet
+        parts["scheduler" + suffix] = ImagenPytorchScheduler(
+            stages["noise_schedules"][n],
+            prediction_type=OBJECTIVES[stages["pred_objectives"][n]],
+            thresholding=stages["dynamic_thresholding"][n],
+            dynamic_thresholding_ratio=known["dynamic_thresholding_percentile"],
+        )
+        report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {more['sample_size']}px"]
+    steps = [*stages["timesteps"], 1, 1][:3]
+    level = 1000 * known["lowres_sample_noise_level"]
+    pipe = ImagenCascadePipeline(
+        **parts,
+        null_text="learned",
+        max_sequence_length=256,
+        num_inference_steps=steps,
+        guidance_scale=(1.0, 1.0, 1.0),
+        noise_level=(0.0, level, level),
+    )
+    return pipe, report
+
+
+def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[ImagenPytorchUNet2DConditionModel, list[str]]:
+    """A network with these weights, built as they tell and, for what they do not tell, as is said.
+
+    Raises:
+        ValueError: for weights that are missing or left over, listed.
+    """
+    config = infer(state)
+    notes = [f"{name}: assumed {k}={v}" for k, v in UNTOLD.items() if k not in said]
+    config |= {k: said.get(k, v) for k, v in UNTOLD.items()}
+    if config["self_cond"]:
+        config["cond_images_channels"] -= config["channels"]
+    if config["resnet_groups"] is not None:
+        groups = said.get("resnet_groups", config["resnet_groups"])
+        config["resnet_groups"] = groups[0] if isinstance(groups, list | tuple) else groups
+    config |= {k: said[k] for k in ("sample_size", "noise_schedule", "low_res_noise_schedule", "low_res_resize_mode") if k in said}
+    unet = ImagenPytorchUNet2DConditionModel(**config)
+    weights = {key.replace(".groupnorm.", ".norm."): value for key, value in state.items()}
+    own = {key: value.shape for key, value in unet.state_dict().items()}
+    wrong = [f"{k} is missing" for k in own if k not in weights] + [f"{k} is left over" for k in weights if k not in own]
+    wrong += [f"{k} is {tuple(weights[k].shape)}, not {tuple(own[k])}" for k in own if k in weights and weights[k].shape != own[k]]
+    if wrong:
+        raise ValueError(f"{name} does not fit: {'; '.join(wrong[:10])}{f'; and {len(wrong) - 10} more' if len(wrong) > 10 else ''}")
+    unet.load_state_dict(weights)
+    return unet.eval(), notes
+
+
+def _split(weights: dict[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
+    """Weights of all networks to those of each."""
+    states = []
+    while any(name.startswith(prefix.format(len(states))) for name in weights):
+        start = prefix.format(len(states))
+        states.append({name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)})
+    return states
+
+
+def _per_stage(name: str, value: Any, count: int) -> list[Any]:
+    """One value a stage, as imagen-pytorch pads them: schedules to cosine, cosine, linear, ..., others by repeating."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if name == "noise_schedules":
+        values += ["cosine"] * (2 - len(values)) + ["linear"] * (count - max(len(values), 2))
+        values = values[:count]
+    elif not isinstance(value, list | tuple):
+        values *= count
+    if len(values) != count:
+        raise ValueError(f"{name} has {len(values)} values for {count} networks; give one each")
+    return values

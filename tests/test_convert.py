@@ -1,0 +1,117 @@
+"""imagen-pytorch's own files, written by the package itself, become cascades that say what it says."""
+
+import pytest
+import torch
+
+from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.interop.imagen_pytorch import convert
+from imagen_diffusers.interop.imagen_pytorch_architecture import UNTOLD, infer
+
+from .conftest import seeded
+from .test_imagen_pytorch import CASES, PLAIN, package, pair  # noqa: F401 (a fixture)
+
+SETTINGS = {"image_sizes": (16, 32), "noise_schedules": ("cosine", "linear"), "pred_objectives": "noise"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_tell_their_architecture(package, case) -> None:  # noqa: F811
+    if case == "learned variance":
+        pytest.skip("Imagen sets channels_out to channels: no checkpoint holds another")
+    theirs, ours = pair(package, **CASES[case])
+    told = infer(theirs.state_dict())
+    if CASES[case].get("self_cond"):
+        told["cond_images_channels"] = 0  # the same shapes; only a configuration tells them apart
+    for name, value in told.items():
+        own = ours.config[name]
+        levels = len(told["dim_mults"])
+        own = (own,) * levels if isinstance(value, tuple) and not isinstance(own, tuple) else own
+        own = {"cond_dim": ours.token_dim, "init_dim": PLAIN["dim"]}.get(name, own)
+        if (name, case) in (("layer_cross_attns", "linear cross-attention"), ("use_linear_attn", "linear attention")):
+            continue  # a level cross-attended linearly holds the same weights; where attention is full, no linear one is built
+        if name not in ("layer_attns_depth", "ff_mult", "text_embed_dim", "attn_pool_num_latents"):
+            assert tuple(own) == value if isinstance(value, tuple) else own == value, name
+    assert set(told) | set(UNTOLD) <= set(ours.config) | {"sample_size"}
+
+
+def trainer(package, **changes):  # noqa: F811
+    theirs = [pair(package, lowres_cond=n > 0, memory_efficient=n > 0)[0] for n in (0, 1)]
+    imagen = package.Imagen(theirs, image_sizes=(16, 32), timesteps=5, text_embed_dim=24, **changes)
+    return package.ImagenTrainer(imagen, use_ema=True), imagen
+
+
+def outputs(unet, low_res: bool) -> torch.Tensor:
+    x, text = torch.randn(1, 3, 16, 16, generator=seeded(1)), torch.randn(1, 5, 24, generator=seeded(2))
+    more = {"low_res": x.flip(-1), "low_res_log_snr": torch.tensor([0.5])} if low_res else {}
+    with torch.no_grad():
+        return unet(x, torch.tensor([1.0]), text, torch.ones(1, 5, dtype=torch.bool), **more).sample
+
+
+def expected(unet, low_res: bool) -> torch.Tensor:
+    x, text = torch.randn(1, 3, 16, 16, generator=seeded(1)), torch.randn(1, 5, 24, generator=seeded(2))
+    more = {"lowres_cond_img": x.flip(-1), "lowres_noise_times": torch.tensor([0.5])} if low_res else {}
+    with torch.no_grad():
+        return unet.eval()(x, torch.tensor([1.0]), text_embeds=text, text_mask=torch.ones(1, 5, dtype=torch.bool), **more)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_trainers_checkpoint(package, tmp_path, ema) -> None:  # noqa: F811
+    made, imagen = trainer(package)
+    with torch.no_grad():  # so that raw and averaged weights differ
+        for unet in imagen.unets:
+            unet.final_conv.bias.add_(0.5)
+    made.save(str(tmp_path / "trainer.pt"))
+    pipe, report = convert(tmp_path / "trainer.pt", ema=ema, settings=SETTINGS)
+    assert ("averaged" if ema else "raw") in report[0]
+    assert any("assumed lowres_sample_noise_level=0.2" in line for line in report)
+    for n, unet in enumerate((pipe.unet, pipe.unet_2)):
+        theirs = made.ema_unets[n].ema_model if ema else imagen.unets[n]
+        wanted = expected(theirs, n > 0)
+        assert (outputs(unet, n > 0) - wanted).norm() < 1e-5 * wanted.norm()
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = ImagenCascadePipeline.from_pretrained(tmp_path / "pipe")
+    assert torch.equal(outputs(again.unet_2, True), outputs(pipe.unet_2, True))
+
+
+def test_a_plain_state_dict_and_a_persisted_network(package, tmp_path) -> None:  # noqa: F811
+    _, imagen = trainer(package)
+    torch.save(imagen.state_dict(), tmp_path / "imagen.pt")
+    pipe, _ = convert(tmp_path / "imagen.pt", settings=SETTINGS)
+    assert torch.equal(outputs(pipe.unet, False), outputs(convert(tmp_path / "imagen.pt", settings=SETTINGS)[0].unet, False))
+    theirs, ours = pair(package, self_cond=True)
+    theirs.persist_to_file(str(tmp_path / "unet.pt"))
+    one = {"image_sizes": 16, "noise_schedules": "cosine", "pred_objectives": "v"}
+    pipe, report = convert(tmp_path / "unet.pt", settings=one)
+    assert "saved with its configuration" in report[0]
+    assert pipe.unet.config["self_cond"]
+    assert pipe.scheduler.config["prediction_type"] == "v_prediction"
+    assert torch.equal(outputs(pipe.unet, False), outputs(ours, False))
+
+
+def test_group_norms_of_earlier_releases_load(package, tmp_path) -> None:  # noqa: F811
+    """Releases up to 1.26 name them otherwise and have a bias."""
+    ours = type(pair(package)[1])(**PLAIN, resnet_groups=8)
+    state = {k.replace(".norm.", ".groupnorm.") if ".block" in k else k: v for k, v in ours.state_dict().items()}
+    torch.save({f"unets.0.{k}": v for k, v in state.items()}, tmp_path / "old.pt")
+    pipe, _ = convert(tmp_path / "old.pt", settings={**SETTINGS, "image_sizes": (16,), "noise_schedules": ("cosine",)})
+    assert pipe.unet.config["resnet_groups"] == 8
+    assert torch.equal(outputs(pipe.unet, False), outputs(ours.eval(), False))
+
+
+def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811
+    _, imagen = trainer(package)
+    state = imagen.state_dict()
+    torch.save(state, tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match="does not say image_sizes, noise_schedules, pred_objectives"):
+        convert(tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match="image_sizes has 3 values for 2 networks"):
+        convert(tmp_path / "whole.pt", settings={**SETTINGS, "image_sizes": (16, 32, 64)})
+    broken = {k: v for k, v in state.items() if k != "unets.0.mid_block1.block1.norm.gamma"} | {"unets.0.extra": torch.zeros(1)}
+    torch.save(broken, tmp_path / "broken.pt")
+    with pytest.raises(ValueError, match=r"network 1 does not fit: mid_block1\.block1\.norm\.gamma is missing; extra is left over"):
+        convert(tmp_path / "broken.pt", settings=SETTINGS)
+    torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="holds no imagen-pytorch network"):
+        convert(tmp_path / "other.pt", settings=SETTINGS)
+    torch.save({k: v for k, v in state.items() if not k.endswith("q_scale")}, tmp_path / "older.pt")
+    with pytest.raises(ValueError, match=r"before 1\.22"):
+        convert(tmp_path / "older.pt", settings=SETTINGS)
