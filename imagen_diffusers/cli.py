@@ -1,4 +1,4 @@
-"""The command `imagen-diffusers`: draw pictures of a prompt, enlarge a picture, encode captions. Nothing imports this file."""
+"""The command `imagen-diffusers`: draw pictures, enlarge a picture, encode captions, convert checkpoints. Nothing imports this file."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +116,56 @@ def encode_text(
         raise typer.Exit(1) from None
     size = sum(path.stat().st_size for path in output.iterdir())
     typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")
+
+
+@app.command()
+def convert(
+    kind: Annotated[str, typer.Argument(help="deepfloyd or imagen-pytorch.")],
+    source: Annotated[str, typer.Argument(help="An IF base (folder or Hub id), or a file of imagen-pytorch.")],
+    dest: Annotated[Path, typer.Argument(help="Where the pipeline's folder is written.")],
+    stage_2: Annotated[str | None, typer.Option(help="deepfloyd: the super-resolution stage, folder or Hub id.")] = None,
+    variant: Annotated[str | None, typer.Option(help='deepfloyd: of the weight files, for example "fp16".')] = None,
+    settings: Annotated[Path | None, typer.Option(help="imagen-pytorch: JSON of Imagen's arguments that the file does not hold.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="imagen-pytorch: take raw weights, not averaged ones.")] = False,
+    text_encoder: Annotated[str | None, typer.Option(help="imagen-pytorch: T5 encoder to put in, folder or Hub id.")] = None,
+) -> None:
+    """Make an ordinary pipeline folder of SOURCE, and say what was found and assumed."""
+    try:
+        if kind == "deepfloyd":
+            from imagen_diffusers import ImagenCascadePipeline
+
+            pipe = ImagenCascadePipeline.from_deepfloyd(source, stage_2, variant=variant)
+            report = [
+                f"{pipe.slots(n)[0]}: {adapted.module.num_parameters() / 1e6:.1f} M parameters" for n, adapted in pipe.networks.items()
+            ]
+        elif kind == "imagen-pytorch":
+            pipe, report = _from_imagen_pytorch(Path(source), settings, raw, text_encoder)
+        else:
+            raise ValueError(f'"{kind}" is unknown; convert deepfloyd or imagen-pytorch')
+        pipe.save_pretrained(dest)
+    except (ValueError, OSError) as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    typer.echo("\n".join([*report, f"written to {dest}"]))
+
+
+def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_encoder: str | None):
+    import json
+
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    from imagen_diffusers.interop import imagen_pytorch
+
+    if not source.exists():
+        raise ValueError(f"{source} is no file")
+    components = {}
+    if text_encoder is not None:
+        components = {
+            "tokenizer": AutoTokenizer.from_pretrained(text_encoder),
+            "text_encoder": T5EncoderModel.from_pretrained(text_encoder),
+        }
+    told = json.loads(settings.read_text()) if settings is not None else None
+    return imagen_pytorch.convert(source, ema=not raw, settings=told, **components)
 
 
 def _draw(

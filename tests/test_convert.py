@@ -115,3 +115,24 @@ def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811
     torch.save({k: v for k, v in state.items() if not k.endswith("q_scale")}, tmp_path / "older.pt")
     with pytest.raises(ValueError, match=r"before 1\.22"):
         convert(tmp_path / "older.pt", settings=SETTINGS)
+
+
+def test_the_command_writes_a_pipeline_and_says_what_it_assumed(package, tmp_path) -> None:  # noqa: F811
+    import json
+
+    from typer.testing import CliRunner
+
+    from imagen_diffusers.cli import app
+
+    made, _ = trainer(package)
+    made.save(str(tmp_path / "trainer.pt"))
+    told = tmp_path / "settings.json"
+    told.write_text(json.dumps(SETTINGS))
+    plain = ["convert", "imagen-pytorch", str(tmp_path / "trainer.pt"), str(tmp_path / "pipe")]
+    result = CliRunner().invoke(app, [*plain, "--settings", str(told)])
+    assert result.exit_code == 0, result.output
+    assert "averaged weights of 2 networks" in result.output
+    assert "assumed timesteps=1000" in result.output
+    assert ImagenCascadePipeline.from_pretrained(tmp_path / "pipe").stage_numbers == [1, 2]
+    assert "does not say image_sizes" in CliRunner().invoke(app, plain).output
+    assert "convert deepfloyd or imagen-pytorch" in CliRunner().invoke(app, ["convert", "other", "a", "b"]).output

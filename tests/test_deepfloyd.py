@@ -177,3 +177,15 @@ def test_a_network_that_cannot_be_a_stage_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="UNet2DModel cannot be a stage"):
         pipe("a red cube")
+
+
+def test_the_command_writes_a_cascade(home, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from imagen_diffusers.cli import app
+
+    result = CliRunner().invoke(app, ["convert", "deepfloyd", home["one"], str(tmp_path), "--stage-2", home["two"]])
+    assert result.exit_code == 0, result.output
+    assert "unet_2" in result.output
+    pipe = quiet(ImagenCascadePipeline.from_pretrained(tmp_path))
+    assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, ours(home)(PROMPTS[0], generator=seeded(), **CALL).images)
