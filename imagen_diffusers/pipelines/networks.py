@@ -44,19 +44,19 @@ class StageNetwork(ABC):
         return self.module.dtype
 
     @property
-    @abstractmethod
     def stride(self) -> int:
         """Height and width must be multiples of this."""
+        return self.module.stride
 
     @property
-    @abstractmethod
     def text_dim(self) -> int | None:
         """Width of the text it takes; None for none."""
+        return self.module.text_dim
 
     @property
-    @abstractmethod
     def has_low_res(self) -> bool:
         """Whether it is a super-resolution network."""
+        return self.module.has_low_res
 
     @property
     def learns_variance(self) -> bool:
@@ -68,8 +68,18 @@ class StageNetwork(ABC):
         """The previous stage's pictures (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
 
     @abstractmethod
-    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
-        """Its output, float32, for noisy pictures (B, C, H, W) under conditions of as many rows."""
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        """What `predict` is to be given besides the noisy pictures; made once a stage, since no step changes it.
+
+        Args:
+            text: B rows, or None.
+            low_res: from `condition`, B rows, or None.
+            noise_level: its augmentation level.
+        """
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """Its output, float32, for noisy pictures (B, C, H, W) under as many rows of `arguments`."""
+        return self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0].float()
 
 
 class ImagenNetwork(StageNetwork):
@@ -81,32 +91,20 @@ class ImagenNetwork(StageNetwork):
     def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.module.config["in_channels"]
 
-    @property
-    def stride(self) -> int:
-        return self.module.stride
-
-    @property
-    def text_dim(self) -> int | None:
-        return self.module.text_dim
-
-    @property
-    def has_low_res(self) -> bool:
-        return self.module.has_low_res
-
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         enlarged = resize(low_res, size)
         noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
         return augment(enlarged, _filled(enlarged, noise_level), noise)
 
-    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
-        condition: dict[str, Tensor | None] = {}
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        condition: dict[str, Any] = {}
         if text is not None:
             # Attention kernels that take no mask can run when nothing is padded.
             mask = None if text.mask.all() else text.mask
             condition |= {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": mask}
         if low_res is not None:
             condition |= {"low_res": low_res.to(self.dtype), "noise_level": _filled(low_res, noise_level)}
-        return self.module(sample.to(self.dtype), timestep, return_dict=False, **condition)[0].float()
+        return condition
 
 
 class DeepFloydNetwork(StageNetwork):
@@ -134,12 +132,17 @@ class DeepFloydNetwork(StageNetwork):
         noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
         return _noising_scheduler().add_noise(enlarged, noise, _filled(enlarged, noise_level).long())  # pyright: ignore
 
-    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
         condition: dict[str, Any] = {"encoder_hidden_states": None if text is None else text.embeds.to(self.dtype)}
         if low_res is not None:
-            sample = torch.cat((sample, low_res), dim=1)
-            condition["class_labels"] = _filled(low_res, noise_level).long()
-        return self.module(sample.to(self.dtype), timestep, return_dict=False, **condition)[0].float()
+            condition |= {"low_res": low_res, "class_labels": _filled(low_res, noise_level).long()}
+        return condition
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        more = dict(arguments)
+        if "low_res" in more:
+            sample = torch.cat((sample, more.pop("low_res")), dim=1)
+        return super().predict(sample, timestep, more)
 
 
 class ImagenPytorchNetwork(StageNetwork):
@@ -155,33 +158,24 @@ class ImagenPytorchNetwork(StageNetwork):
     def learns_variance(self) -> bool:
         return self.module.config["channels_out"] == 2 * self.channels
 
-    @property
-    def stride(self) -> int:
-        return self.module.stride
-
-    @property
-    def text_dim(self) -> int | None:
-        return self.module.text_dim
-
-    @property
-    def has_low_res(self) -> bool:
-        return self.module.has_low_res
-
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         mode = self.module.config["low_res_resize_mode"]
         enlarged = F.interpolate(low_res, size, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
         noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
         return q_sample(enlarged, noise, self._level(enlarged, noise_level))
 
-    def predict(self, sample: Tensor, timestep: Tensor, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> Tensor:
-        log_snr = curve_log_snr(self.module.config["noise_schedule"], time_of(_filled(sample, float(timestep))))
-        condition: dict[str, Tensor] = {}
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        condition: dict[str, Any] = {}
         if text is not None:
             condition = {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": text.mask}
             condition["drop_text"] = ~text.mask.any(1)
         if low_res is not None:
             condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._level(low_res, noise_level)}
-        return self.module(sample.to(self.dtype), log_snr, return_dict=False, **condition)[0].float()
+        return condition
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        log_snr = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep)).expand(len(sample))
+        return super().predict(sample, log_snr, arguments)
 
     def _level(self, like: Tensor, noise_level: float) -> Tensor:
         return curve_log_snr(self.module.config["low_res_noise_schedule"], _filled(like, noise_level / NUM_TRAIN_TIMESTEPS))

@@ -110,16 +110,15 @@ class Stage:
         guided = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
         copies = 2 if guided else 1
         text = self._text(text, null_text if guided else None)
-        condition = None
         if low_res is not None:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)
-            condition = low_res.repeat(copies, 1, 1, 1)
+        arguments = self.network.arguments(text, None if low_res is None else low_res.repeat(copies, 1, 1, 1), self.noise_level)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
         by_hand = scheduler.config.get("thresholding") and not thresholds_itself(scheduler)
 
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, text, condition, self.noise_level)
+            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, arguments)
             output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
                 with_text, without = output.chunk(2)

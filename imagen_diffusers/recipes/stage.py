@@ -20,6 +20,7 @@ from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.t5 import TextEmbedding, encode
 from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
 from imagen_diffusers.training.loop import train_stage
@@ -51,8 +52,7 @@ def load_cascade(model: ModelSettings) -> ImagenCascadePipeline:
 
 def noise_curve(scheduler: SchedulerMixin) -> Tensor:
     """The log-SNR table a stage is sampled with, from its scheduler, so that it is trained on no other."""
-    alphas_cumprod = scheduler.alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
-    return torch.log(alphas_cumprod) - torch.log1p(-alphas_cumprod)
+    return log_snr_table(scheduler.betas)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def null_text(pipe: ImagenCascadePipeline) -> TextEmbedding | None:
@@ -138,10 +138,13 @@ def draw_examples(pipe: ImagenCascadePipeline, prompts: Sequence[str], *, seed: 
 
 
 def network_of(pipe: ImagenCascadePipeline, stage: int) -> ConditionedUNet:
-    """Of a stage counted from 1; a `ValueError` where the cascade has no such stage."""
+    """Of a stage counted from 1; a `ValueError` where the cascade has no such stage, or one that cannot be trained here."""
     if stage not in pipe.stage_numbers:
         raise ValueError(f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}")
-    return getattr(pipe, pipe.slots(stage)[0])
+    unet = getattr(pipe, pipe.slots(stage)[0])
+    if not isinstance(unet, ConditionedUNet):
+        raise ValueError(f"stage {stage} is a {type(unet).__name__}; only networks of this package's own kinds are trained here")
+    return unet
 
 
 def _fresh_network(name: str, slot: str, revision: str | None) -> ConditionedUNet | None:
