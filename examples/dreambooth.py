@@ -23,7 +23,7 @@ from imagen_diffusers.sharing import HubSettings
 from imagen_diffusers.training.data import Mixed
 from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
@@ -64,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if subject.with_prior_preservation:
         draw_class(pipe, subject)
 
-    def pictures(stage: int, crop: CropSettings) -> Dataset:
+    def pictures(stage: int, crop: WindowSettings) -> Dataset:
         def of(folder: Path | None, prompt: str | None) -> Dataset:
             return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
 

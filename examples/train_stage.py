@@ -10,12 +10,12 @@ With --from_scratch the folder's configuration is enough, so the paper's base is
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from imagen_diffusers.recipes.settings import ModelSettings, ValidationSettings, parse
+from imagen_diffusers.recipes.settings import ModelSettings, StageValidationSettings, parse
 from imagen_diffusers.recipes.stage import fit_stage, load_cascade, picture_set
 from imagen_diffusers.sharing import HubSettings, push_folder, write_card
 from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.pyramid import WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 
 
@@ -27,7 +27,7 @@ class StageSettings:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    kinds = (StageSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    kinds = (StageSettings, ModelSettings, DataSettings, WindowSettings, TrainSettings, LossSettings, StageValidationSettings, HubSettings)
     settings = parse(*kinds, args=args)
     which, model, data, crop, train, loss, validation, hub = settings
     pipe = load_cascade(model)

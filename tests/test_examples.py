@@ -116,6 +116,8 @@ def test_dreambooth(cascade, pictures, tmp_path) -> None:
     ("script", "more", "words"),
     [
         (train_stage, ["--train_data_dir", "x", "--snr_gamma", 0], "positive cap"),
+        (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "not used by the HfArgumentParser: ['--crop_size', '32']"),
+        (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "not used by the HfArgumentParser: ['--validation_images'"),
         (train_stage, [], "exactly one of train_data_dir"),
         (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--with_prior_preservation"], "needs class_prompt"),
     ],

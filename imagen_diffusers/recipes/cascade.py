@@ -1,7 +1,7 @@
 """Several stages fine-tuned one after the other, from the command line to the shared result."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 from imagen_diffusers.sharing import HubSettings, push_folder, write_card
 from imagen_diffusers.training.datasets import DataSettings, PictureStream
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.pyramid import CropSettings
+from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 
-from .settings import ModelSettings, StagesSettings, ValidationSettings, parse
+from .settings import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
 from .stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
 
-Pictures = Callable[[int, CropSettings], Dataset | PictureStream]
+Pictures = Callable[[int, WindowSettings], Dataset | PictureStream]
 
 
 def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
@@ -35,7 +35,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
     which, model, data, crop, train, loss, validation, hub = settings
     pipe = load_cascade(model)
 
-    def pictures(stage: int, crop: CropSettings) -> Dataset | PictureStream:
+    def pictures(stage: int, crop: WindowSettings) -> Dataset | PictureStream:
         return picture_set(pipe, stage, data, crop, seed=train.seed)
 
     fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
@@ -56,7 +56,7 @@ def fit_and_share(
     """Train the stages, draw `prompts` before and after, save the result with its card in `train.output_dir`, and upload it if asked.
 
     Args:
-        pictures: the training set of a stage, cut as `CropSettings` say.
+        pictures: the training set of a stage, cut as `WindowSettings` say.
         told: all settings, for the card.
     """
     before, picture = draw_examples(pipe, prompts, seed=train.seed), None
@@ -93,14 +93,14 @@ def fit_stages(
     The result is one LoRA file for all stages, or, trained in whole, the cascade.
 
     Args:
-        pictures: the training set of a stage, cut as its `CropSettings` say.
+        pictures: the training set of a stage, cut as its `WindowSettings` say.
     """
     for stage in which.stages:
         unet = network_of(pipe, stage)
         window = min(which.sr_crop_size, crop.resolution or unet.config["sample_size"]) if unet.has_low_res else None
-        dataset = pictures(stage, replace(crop, crop_size=window))
+        dataset = pictures(stage, WindowSettings(**asdict(crop), crop_size=window))
         own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
-        fit_stage(pipe, stage, dataset, model, own, loss, ValidationSettings())
+        fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings())
     if model.rank is None:
         pipe.save_pretrained(train.output_dir)
         return

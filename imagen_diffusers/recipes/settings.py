@@ -29,6 +29,12 @@ class ValidationSettings:
     """Pictures drawn while training, always of the same prompts and seeds."""
 
     validation_prompts: list[str] = field(default_factory=list, metadata={"help": "What to draw, one picture each."})
+
+
+@dataclass(frozen=True)
+class StageValidationSettings(ValidationSettings):
+    """The same for one stage, drawn by that stage alone."""
+
     validation_images: list[Path] = field(
         default_factory=list, metadata={"help": "For a super-resolution stage: small pictures to enlarge, one a prompt."}
     )

@@ -25,11 +25,11 @@ from imagen_diffusers.text.t5 import TextEmbedding, encode
 from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.pyramid import CropSettings, PictureSettings
+from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, fingerprint
 
-from .settings import ModelSettings, ValidationSettings
+from .settings import ModelSettings, StageValidationSettings
 
 
 def load_cascade(model: ModelSettings) -> ImagenCascadePipeline:
@@ -62,7 +62,7 @@ def null_text(pipe: ImagenCascadePipeline) -> TextEmbedding | None:
     return encode([""], pipe.tokenizer, pipe.text_encoder, pipe.config["max_sequence_length"])
 
 
-def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: CropSettings) -> PictureSettings:
+def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> PictureSettings:
     """What pictures are made into for this stage."""
     unet = network_of(pipe, stage)
     resolution, scale = crop.resolution or unet.config["sample_size"], None
@@ -75,7 +75,7 @@ def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: CropSettings
 
 
 def picture_set(
-    pipe: ImagenCascadePipeline, stage: int, data: DataSettings, crop: CropSettings, *, seed: int = 0, prompt: str | None = None
+    pipe: ImagenCascadePipeline, stage: int, data: DataSettings, crop: WindowSettings, *, seed: int = 0, prompt: str | None = None
 ) -> PictureDataset | PictureStream:
     """Captioned pictures for this stage, or, with `prompt`, pictures that all have this caption."""
     captioned = prompt is None and network_of(pipe, stage).text_dim is not None
@@ -96,7 +96,7 @@ def fit_stage(
     model: ModelSettings,
     train: TrainSettings,
     loss: LossSettings,
-    validation: ValidationSettings,
+    validation: StageValidationSettings,
 ) -> None:
     """Train one stage of `pipe` in place, on the noise and the prediction its scheduler is set to.
 
@@ -160,7 +160,7 @@ def _fresh_network(name: str, slot: str, revision: str | None) -> ConditionedUNe
 
 
 def _validator(
-    pipe: ImagenCascadePipeline, stage: int, settings: ValidationSettings, seed: int
+    pipe: ImagenCascadePipeline, stage: int, settings: StageValidationSettings, seed: int
 ) -> Callable[[ConditionedUNet], Image.Image] | None:
     prompts = settings.validation_prompts
     if not prompts:

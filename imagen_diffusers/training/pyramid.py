@@ -23,7 +23,6 @@ class CropSettings:
     """What the user of a script says of pictures. Field names are its flags."""
 
     resolution: int | None = field(default=None, metadata={"help": "Side of the pictures in pixels; the stage's own by default."})
-    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a picture."})
     center_crop: bool = field(default=False, metadata={"help": "Take the middle window instead of a random one."})
     random_flip: bool = field(
         default=False, metadata={"help": "Mirror half of the pictures. Off by default: captions may say left and right."}
@@ -34,13 +33,20 @@ class CropSettings:
 
 
 @dataclass(frozen=True)
+class WindowSettings(CropSettings):
+    """The same for one stage, which may train on windows of its pictures."""
+
+    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a picture."})
+
+
+@dataclass(frozen=True)
 class PictureSettings:
     """What pictures are made into for one stage.
 
     Args:
         resolution: side of the stage's pictures.
         low_res_scale: how many times smaller the condition of a super-resolution stage is; None for a base stage.
-        crop_size, center_crop, random_flip, aspect_buckets: as in `CropSettings`.
+        crop_size, center_crop, random_flip, aspect_buckets: as in `WindowSettings`.
         stride: sides of pictures are multiples of this.
     """
 
