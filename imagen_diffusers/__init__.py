@@ -14,6 +14,9 @@ from .pipelines.pipeline_imagen_cascade import ImagenCascadePipeline as ImagenCa
 from .schedulers.scheduling_imagen_ddim import ImagenDDIMScheduler as ImagenDDIMScheduler
 from .schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler as ImagenDDPMScheduler
 from .schedulers.scheduling_imagen_dpmsolver_multistep import ImagenDPMSolverMultistepScheduler as ImagenDPMSolverMultistepScheduler
+from .schedulers.scheduling_imagen_edm_dpmsolver_multistep import (
+    ImagenEDMDPMSolverMultistepScheduler as ImagenEDMDPMSolverMultistepScheduler,
+)
 from .schedulers.scheduling_imagen_euler_discrete import ImagenEulerDiscreteScheduler as ImagenEulerDiscreteScheduler
 from .schedulers.scheduling_imagen_pytorch import ImagenPytorchScheduler as ImagenPytorchScheduler
 from .schedulers.scheduling_imagen_unipc_multistep import ImagenUniPCMultistepScheduler as ImagenUniPCMultistepScheduler

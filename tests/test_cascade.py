@@ -10,15 +10,16 @@ from PIL import Image
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
+from imagen_diffusers.pipelines.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
 
 PROMPT = "a red cube left of the sphere"
-# EDM's is no variance-preserving scheduler (and is refused below); one needs a package of its own.
+# EDM's is for networks trained under its preconditioning (and is refused below); one needs a package of its own.
 LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
 STOCK = [e.name for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
-IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler")]
+IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n]
 
 
 def draw(pipe, prompt=PROMPT, seed: int = 0, **arguments):
@@ -109,6 +110,31 @@ def test_guidance_is_equation_2(shared_pipe) -> None:
     x0 = said[1] + 4.0 * (said[0] - said[1])
     expected = ImagenDDPMScheduler()._threshold_sample(x0) / 2 + 0.5
     torch.testing.assert_close(guided, expected.clamp(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_guidance_outside_its_interval_is_not_computed(shared_pipe) -> None:
+    stage = shared_pipe.stages([1])[0]
+    rows, module = [], stage.network.module
+    hook = module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    plain = {"stop_at": 1, "num_inference_steps": 4, "guidance_scale": 3.0}
+    middle = draw(shared_pipe, **plain, guidance_interval=(0.25, 0.75)).images
+    hook.remove()
+    assert rows == [1, 2, 2, 1]
+    never = draw(shared_pipe, **plain, guidance_interval=[(0, 0)]).images
+    assert torch.equal(never, draw(shared_pipe, **{**plain, "guidance_scale": 1.0}).images)
+    assert torch.equal(draw(shared_pipe, **plain, guidance_interval=(0.0, 1.0)).images, draw(shared_pipe, **plain).images)
+    assert not torch.allclose(middle, never)
+
+
+def test_guidance_without_its_parallel_part() -> None:
+    """Sadat et al. 2024: what guidance adds to each picture is then at a right angle to what the text says."""
+    with_text, without = (torch.randn(2, 3, 8, 8, generator=seeded(n)) for n in (1, 2))
+    torch.testing.assert_close(guide(with_text, without, 3.0), without + 3.0 * (with_text - without))
+    torch.testing.assert_close(guide(with_text, without, 3.0, parallel=1.0 - 1e-9), guide(with_text, without, 3.0))
+    added = guide(with_text, without, 3.0, parallel=0.0) - with_text
+    assert ((added * with_text).sum((1, 2, 3)).abs() < 1e-3 * added.norm() * with_text.norm()).all()
+    halves = (guide(with_text, without, 3.0, parallel=p) for p in (0.0, 1.0))
+    torch.testing.assert_close(sum(halves) / 2, guide(with_text, without, 3.0, parallel=0.5))
 
 
 def _first_noise(pipe):
@@ -221,6 +247,9 @@ def test_moves_between_devices_one_network_at_a_time() -> None:
         ({"prompt": None, "prompt_embeds": torch.full((1, 2, TEXT_DIM), torch.nan)}, "NaN"),
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 2, 7)}, "7 wide but stage unet takes 32"),
         ({"prompt": None, "prompt_embeds": torch.zeros(2, TEXT_DIM)}, "prompts, tokens, width"),
+        ({"guidance_interval": (0.5, 0.2)}, r"guidance_interval is \(0.5, 0.2\)"),
+        ({"guidance_interval": [(0, 1), (0, 1)]}, "guidance_interval has 2 pairs for 3 stages"),
+        ({"cond_images": torch.zeros(1, 3, 8, 8)}, "unet, unet_2, unet_3 takes no cond_images; leave them out"),
         (
             {"prompt": None, "prompt_embeds": torch.zeros(1, 2, TEXT_DIM), "prompt_attention_mask": torch.zeros(1, 2)},
             "a token in every row",
@@ -237,10 +266,11 @@ def test_a_stage_of_another_text_width_is_refused() -> None:
         draw(make_pipeline(unet_2=make_sr(encoder_hid_dim=16)))
 
 
-@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
-def test_a_scheduler_that_cannot_drive_is_refused(name) -> None:
-    with pytest.raises(ValueError, match=f"{name} cannot drive"):
-        draw(make_pipeline(scheduler_2=getattr(diffusers, name)()))
+def test_a_scheduler_that_cannot_drive_is_refused() -> None:
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler cannot drive"):
+        draw(make_pipeline(scheduler_2=diffusers.FlowMatchEulerDiscreteScheduler()))
+    with pytest.raises(ValueError, match="unet_2 cannot be driven by an EDM scheduler, as it was trained; its scheduler is EDMEuler"):
+        draw(make_pipeline(scheduler_2=diffusers.EDMEulerScheduler()))
 
 
 def test_a_solver_that_breaks_down_is_said() -> None:

@@ -1,10 +1,14 @@
 """Networks of imagen-pytorch's architecture say what that package's own say, with its own weights."""
 
+from functools import partial
+
 import pytest
 import torch
+from diffusers import EDMEulerScheduler
 
 from benchmarks.imagen_pytorch_package import load
 from imagen_diffusers import ImagenCascadePipeline, ImagenPytorchScheduler
+from imagen_diffusers.interop.imagen_pytorch import convert
 from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.pipelines.randomness import stage_generators
 from imagen_diffusers.schedulers.scheduling_imagen_pytorch import curve_log_snr
@@ -122,21 +126,39 @@ def noises(generator: torch.Generator, size: int, low_res: bool) -> list[torch.T
     return [*condition, start, *(more() for _ in range(STEPS - 1)), torch.zeros(1, 3, size, size)]
 
 
-# A random network that says x0 makes 5e-4 of a rounding error in 20 guided steps, ours and theirs alike; it is compared without.
-@pytest.mark.parametrize(("objective", "cond_scale"), [("noise", 1.0), ("noise", 3.0), ("v", 1.0), ("v", 3.0), ("x_start", 1.0)])
-def test_a_two_stage_cascade_draws_the_same_pictures(package, monkeypatch, objective, cond_scale) -> None:
-    theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0) for n in (0, 1)), strict=True)
+VARIANTS = {
+    "plain": {},
+    "self-conditioning": {"self_cond": True},
+    "conditioning pictures": {"cond_images_channels": 2},
+    "no parallel guidance": {},
+}
+
+
+# Random networks that say x0, or hear their last guess, make much of a rounding error in 20 guided steps, ours and theirs alike
+# (5e-4, and 0.1); they are compared without guidance.
+@pytest.mark.parametrize(
+    ("variant", "objective", "cond_scale"),
+    [
+        *(("plain", objective, scale) for objective, scale in (("noise", 1.0), ("noise", 3.0), ("v", 1.0), ("v", 3.0), ("x_start", 1.0))),
+        *(("conditioning pictures", "v", 2.0), ("no parallel guidance", "v", 2.0), ("self-conditioning", "noise", 1.0)),
+    ],
+)
+def test_a_two_stage_cascade_draws_the_same_pictures(package, monkeypatch, variant, objective, cond_scale) -> None:
+    changes = VARIANTS[variant]
+    theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0, **changes) for n in (0, 1)), strict=True)
     plain = {"image_sizes": SIZES, "timesteps": STEPS, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
     imagen = package.Imagen(theirs, pred_objectives=objective, **plain)
     imagen.load_state_dict({f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()})
     text = torch.randn(1, 5, 24, generator=seeded(5))
+    shown = {"cond_images": torch.rand(1, 2, 32, 32, generator=seeded(6))} if "cond_images_channels" in changes else {}
 
     first, second, _ = stage_generators(seeded(3), 1, 3)
     queue = [*noises(first[0], SIZES[0], low_res=False), *noises(second[0], SIZES[1], low_res=True)]
     for name in ("randn", "randn_like"):
         monkeypatch.setattr(torch, name, lambda *_, **__: queue.pop(0))
-    kept = {"cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
-    expected = imagen.sample(text_embeds=text, cond_scale=cond_scale, **kept)
+    parallel = variant == "no parallel guidance"
+    kept = {"cfg_remove_parallel_component": parallel, "use_tqdm": False, "return_all_unet_outputs": True}
+    expected = imagen.sample(text_embeds=text, cond_scale=cond_scale, **shown, **kept)
     monkeypatch.undo()
     assert not queue
 
@@ -154,9 +176,85 @@ def test_a_two_stage_cascade_draws_the_same_pictures(package, monkeypatch, objec
         noise_level=(0.0, 200.0, 0.0),
     )
     pipe.set_progress_bar_config(disable=True)
-    made = pipe(prompt_embeds=text, guidance_scale=cond_scale, generator=seeded(3), output_type="pt").stage_images
+    guided = {"guidance_scale": cond_scale, "guidance_parallel": 0.0 if parallel else 1.0}
+    made = pipe(prompt_embeds=text, generator=seeded(3), output_type="pt", **guided, **shown).stage_images
     for mine, them in zip(made, expected, strict=True):
         torch.testing.assert_close(mine, them, rtol=0, atol=1e-4)
+
+
+def test_conditioning_pictures_are_asked_for(package) -> None:
+    pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=ImagenPytorchScheduler(), null_text="learned")
+    given = {"prompt_embeds": torch.zeros(1, 5, 24)}
+    with pytest.raises(ValueError, match="unet was trained with conditioning pictures; give cond_images"):
+        pipe(**given)
+    with pytest.raises(ValueError, match=r"cond_images are \(1, 3, 8, 8\); unet takes \(N, 2, height, width\)"):
+        pipe(**given, cond_images=torch.zeros(1, 3, 8, 8))
+
+
+def elucidated_pair(package, tmp_path, **changes):
+    """Their cascade without churn, and ours converted from its weights; small ones, since noise of 160 makes much of rounding."""
+    theirs = [pair(package, spread=0.02, lowres_cond=n > 0, memory_efficient=n > 0)[0] for n in (0, 1)]
+    settings = {"image_sizes": SIZES, "num_sample_steps": (9, 7), "sigma_max": (80, 160), "lowres_sample_noise_level": 0.3, **changes}
+    imagen = package.ElucidatedImagen(theirs, text_embed_dim=24, S_churn=0, **settings)
+    state = {f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()}
+    imagen.load_state_dict(state)
+    torch.save(state, tmp_path / "elucidated.pt")
+    pipe, report = convert(tmp_path / "elucidated.pt", settings={"imagen_type": "elucidated", **settings})
+    assert any("assumed sigma_min=0.002" in line for line in report)
+    pipe.set_progress_bar_config(disable=True)
+    return imagen, pipe
+
+
+def dpm_solver_2m(denoise, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """Lu et al. 2022, algorithm 2, in sigma space: first order in the first step and in the last, which goes to 0."""
+    before, h_before = None, None
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        said = denoise(x, sigma)
+        h = torch.log(sigma / following)
+        slope = said if before is None or following == 0 else said + 0.5 * h / h_before * (said - before)
+        x = following / sigma * x - torch.expm1(-h) * slope
+        before, h_before = said, h
+    return x
+
+
+@pytest.mark.parametrize(("cond_scale", "dynamic"), [(1.0, True), (1.5, True), (1.5, False)])
+def test_an_elucidated_cascade_denoises_as_there(package, tmp_path, cond_scale, dynamic) -> None:
+    """Preconditioning, guidance, thresholding and noise levels are theirs, the solver is a closed form."""
+    imagen, pipe = elucidated_pair(package, tmp_path, dynamic_thresholding=dynamic)
+    text = torch.randn(1, 5, 24, generator=seeded(5))
+    made = pipe(prompt_embeds=text, guidance_scale=cond_scale, generator=seeded(3), output_type="pt").stage_images
+    generators = stage_generators(seeded(3), 1, 3)
+    low_res = None
+    for n, (size, mine) in enumerate(zip(SIZES, made, strict=True)):
+        p = imagen.hparams[n]
+        sigmas = imagen.sample_schedule(p.num_sample_steps, p.rho, p.sigma_min, p.sigma_max)
+        start = torch.randn(1, 3, size, size, generator=generators[n][0]) * (p.sigma_max**2 + 1) ** 0.5
+        more = {"text_embeds": text, "text_mask": torch.ones(1, 5, dtype=torch.bool), "cond_scale": cond_scale}
+        if low_res is not None:
+            level = imagen.lowres_noise_schedule.get_times(1, 0.3, device="cpu")
+            noise = torch.randn(1, 3, size, size, generator=generators[n][0])
+            enlarged = torch.nn.functional.interpolate(low_res, (size, size), mode="nearest")
+            noised = imagen.lowres_noise_schedule.q_sample(enlarged, level, noise)[0]
+            more |= {"lowres_cond_img": noised, "lowres_noise_times": imagen.lowres_noise_schedule.get_condition(level)}
+
+        def denoise(x, sigma, n=n, p=p, more=more):
+            settings = {"sigma_data": p.sigma_data, "clamp": True, "dynamic_threshold": dynamic}
+            forward = partial(imagen.unets[n].forward_with_cond_scale, remove_parallel_component=False)
+            return imagen.preconditioned_network_forward(forward, x, sigma.expand(1), **settings, **more)
+
+        with torch.no_grad():
+            low_res = dpm_solver_2m(denoise, start, sigmas).clamp(-1, 1)
+        torch.testing.assert_close(mine * 2 - 1, low_res, rtol=0, atol=2e-4)  # twice the cascade's above: in [-1, 1] here
+
+
+def test_an_elucidated_network_takes_its_own_schedulers_alone(package, tmp_path) -> None:
+    _, pipe = elucidated_pair(package, tmp_path)
+    text = torch.randn(1, 5, 24, generator=seeded(5))
+    pipe.scheduler = EDMEulerScheduler.from_config(pipe.scheduler.config)
+    assert pipe(prompt_embeds=text, output_type="pt").images.isfinite().all()
+    pipe.scheduler_2 = ImagenPytorchScheduler("linear")
+    with pytest.raises(ValueError, match="unet_2 needs an EDM scheduler, as it was trained; its scheduler is ImagenPytorchScheduler"):
+        pipe(prompt_embeds=text)
 
 
 def test_stock_solvers_keep_the_curve() -> None:

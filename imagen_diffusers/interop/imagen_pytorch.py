@@ -11,17 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_pytorch import EDM, ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.schedulers.scheduling_imagen_edm_dpmsolver_multistep import ImagenEDMDPMSolverMultistepScheduler
 from imagen_diffusers.schedulers.scheduling_imagen_pytorch import ImagenPytorchScheduler
 
 from .imagen_pytorch_architecture import UNTOLD, infer
 
 OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
+ORIGINAL, ELUCIDATED = "original", "elucidated"  # that package's words for `Imagen` and `ElucidatedImagen`
 # What weights do not tell of a cascade and no default should guess.
-ASKED = ("image_sizes", "noise_schedules", "pred_objectives")
+ASKED = {ORIGINAL: ("image_sizes", "noise_schedules", "pred_objectives"), ELUCIDATED: ("image_sizes",)}
+DEFAULTS_OF = {
+    ORIGINAL: {"timesteps": 1000},
+    ELUCIDATED: {"num_sample_steps": 32, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0},
+}
 DEFAULTS = {
-    "timesteps": 1000,
     "lowres_noise_schedule": "linear",
     "lowres_sample_noise_level": 0.2,
     "dynamic_thresholding": True,
@@ -32,9 +37,13 @@ DEFAULTS = {
 
 @dataclass
 class Found:
-    """What a file holds: the networks' weights, and the settings saved with them; `report` says what was found and assumed."""
+    """What a file holds: the networks' weights, and the settings saved with them; `report` says what was found and assumed.
+
+    `kind` is the cascade's, where the file tells.
+    """
 
     states: list[dict[str, Tensor]]
+    kind: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     unet_settings: list[dict[str, Any]] = field(default_factory=list)
     report: list[str] = field(default_factory=list)
@@ -44,14 +53,12 @@ def read(path: Path, *, ema: bool = True) -> Found:
     """Read a file; of one with averaged weights those, unless `ema` is False.
 
     Raises:
-        ValueError: for a file without an imagen-pytorch network, or of its elucidated (EDM) kind.
+        ValueError: for a file without an imagen-pytorch network.
     """
     held = torch.load(path, map_location="cpu", weights_only=True)
     if {"config", "state_dict"} <= set(held):
         config = dict(held["config"])
         return Found([held["state_dict"]], unet_settings=[config], report=[f"{path}: one network, saved with its configuration"])
-    if held.get("imagen_type", "original") != "original":
-        raise ValueError(f"{path} is an ElucidatedImagen; its sampler has no counterpart here yet")
     settings = dict(held.get("imagen_params") or {})
     unet_settings = list(settings.pop("unets", []))
     if ema and "ema" in held:
@@ -61,7 +68,7 @@ def read(path: Path, *, ema: bool = True) -> Found:
     if not states:
         raise ValueError(f"{path} holds no imagen-pytorch network; its entries begin with {', '.join(list(held)[:3])}")
     said = "with the configuration they were built from" if settings else "without a configuration"
-    return Found(states, settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
+    return Found(states, held.get("imagen_type"), settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
 
 
 def convert(
@@ -73,7 +80,7 @@ def convert(
         path: the file.
         ema: take averaged weights where there are some.
         settings: arguments of imagen-pytorch's `Imagen` by name, for what the file does not say; `unets` may hold arguments of
-            each `Unet`. They go before what the file says.
+            each `Unet`, and `imagen_type` be "elucidated" for a cascade of `ElucidatedImagen`. They go before what the file says.
         components: `tokenizer` and `text_encoder`, if they are at hand.
 
     Raises:
@@ -82,35 +89,37 @@ def convert(
     found = read(Path(path), ema=ema)
     given = dict(settings or {})
     given_unets = given.pop("unets", [])
-    known = {**DEFAULTS, **found.settings, **given}
+    kind = given.pop("imagen_type", found.kind or ORIGINAL)
+    if kind not in ASKED:
+        raise ValueError(f'imagen_type="{kind}" is unknown; it is one of {", ".join(ASKED)}')
+    defaults = {**({} if found.kind or "imagen_type" in (settings or {}) else {"imagen_type": kind}), **DEFAULTS_OF[kind], **DEFAULTS}
+    known = {**defaults, **found.settings, **given}
     count = len(found.states)
-    missing = [name for name in ASKED if name not in known]
+    missing = [name for name in ASKED[kind] if name not in known]
     if missing:
         raise ValueError(
             f"{path} does not say {', '.join(missing)}; give what Imagen was built with, one value a stage ({count}), in settings"
         )
-    report = [*found.report, *(f"assumed {k}={v}" for k, v in DEFAULTS.items() if k not in found.settings and k not in given)]
-    stages = {name: _per_stage(name, known[name], count) for name in (*ASKED, "dynamic_thresholding", "timesteps")}
+    report = [*found.report, *(f"assumed {k}={v}" for k, v in defaults.items() if k not in found.settings and k not in given)]
+    stages = {name: _per_stage(name, known[name], count) for name in (*ASKED[kind], *DEFAULTS_OF[kind], "dynamic_thresholding")}
+    curves = stages.get("noise_schedules", [EDM] * count)
     parts: dict[str, Any] = dict(components)
     for n, state in enumerate(found.states):
         said = {**(found.unet_settings[n] if found.unet_settings else {}), **(given_unets[n] if given_unets else {})}
         more = {
             "sample_size": stages["image_sizes"][n],
-            "noise_schedule": stages["noise_schedules"][n],
+            "noise_schedule": curves[n],
             "low_res_noise_schedule": known["lowres_noise_schedule"],
             "low_res_resize_mode": known["resize_mode"],
         }
         unet, notes = build(state, {**said, **more}, f"network {n + 1}")
         suffix = "" if n == 0 else f"_{n + 1}"
         parts["unet" + suffix] = unet
-        parts["scheduler" + suffix] = ImagenPytorchScheduler(
-            stages["noise_schedules"][n],
-            prediction_type=OBJECTIVES[stages["pred_objectives"][n]],
-            thresholding=stages["dynamic_thresholding"][n],
-            dynamic_thresholding_ratio=known["dynamic_thresholding_percentile"],
+        parts["scheduler" + suffix] = _scheduler(
+            {name: values[n] for name, values in stages.items()}, ratio=known["dynamic_thresholding_percentile"]
         )
         report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {more['sample_size']}px"]
-    steps = [*stages["timesteps"], 1, 1][:3]
+    steps = [*stages["timesteps" if kind == ORIGINAL else "num_sample_steps"], 1, 1][:3]
     level = 1000 * known["lowres_sample_noise_level"]
     pipe = ImagenCascadePipeline(
         **parts,
@@ -121,6 +130,25 @@ def convert(
         noise_level=(0.0, level, level),
     )
     return pipe, report
+
+
+def _scheduler(said: dict[str, Any], ratio: float) -> ImagenPytorchScheduler | ImagenEDMDPMSolverMultistepScheduler:
+    """One stage's, by its settings."""
+    if "sigma_data" in said:
+        sigmas: dict[str, Any] = {name: float(said[name]) for name in ("sigma_min", "sigma_max", "sigma_data", "rho")}
+        # Where that package does not threshold it clips, which is thresholding with a cap of 1.
+        return ImagenEDMDPMSolverMultistepScheduler(
+            **sigmas,
+            thresholding=True,
+            dynamic_thresholding_ratio=ratio,
+            sample_max_value=None if said["dynamic_thresholding"] else 1.0,  # pyright: ignore[reportArgumentType]
+        )
+    return ImagenPytorchScheduler(
+        said["noise_schedules"],
+        prediction_type=OBJECTIVES[said["pred_objectives"]],
+        thresholding=said["dynamic_thresholding"],
+        dynamic_thresholding_ratio=ratio,
+    )
 
 
 def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[ImagenPytorchUNet2DConditionModel, list[str]]:

@@ -28,6 +28,8 @@ from .imagen_pytorch_blocks import (
 )
 from .loading import OwnMemoryMixin
 
+EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioning
+
 T = TypeVar("T")
 
 
@@ -45,8 +47,10 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
         cond_dim: width of the conditioning tokens; `dim` by default.
         memory_efficient: resample before a level's blocks going down and after them going up.
         resnet_groups: of group norm, in releases up to 1.26; None for the RMS norm of later ones.
+        resize_mode: how conditioning pictures of another size are resized.
         noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage; how the network is to be
-            told of time and level, and how its condition is enlarged.
+            told of time and level, and how its condition is enlarged. "edm" is `ElucidatedImagen`'s, whose network is
+            told EDM's noise, 0.25 ln(sigma).
 
     The others are as in imagen-pytorch.
     """
@@ -97,6 +101,7 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
         combine_upsample_fmaps: bool = False,
         pixel_shuffle_upsample: bool = True,
         resnet_groups: int | None = None,
+        resize_mode: str = "nearest",
         noise_schedule: str = "cosine",
         low_res_noise_schedule: str = "linear",
         low_res_resize_mode: str = "nearest",
@@ -165,12 +170,14 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
             encoder_hidden_states: text embeddings (B, L, D).
             encoder_attention_mask: (B, L), True at tokens; None when nothing is padded.
             low_res, low_res_log_snr: for super-resolution, the enlarged and noised picture of the stage before, and its log-SNR.
-            cond_images: (B, cond_images_channels, H, W), for a network conditioned on pictures.
+            cond_images: (B, cond_images_channels, h, w), for a network conditioned on pictures.
             self_cond: the clean picture guessed at the step before; zeros at the first.
             drop_text: (B,) True for rows that are to be drawn without their text.
             return_dict: False returns a tuple.
         """
         low_resolution = low_res
+        if cond_images is not None and cond_images.shape[-2:] != sample.shape[-2:]:
+            cond_images = F.interpolate(cond_images, sample.shape[-2:], mode=self.config["resize_mode"])
         if self.config["self_cond"]:
             sample = torch.cat((sample, torch.zeros_like(sample) if self_cond is None else self_cond), 1)
         x = torch.cat([part for part in (cond_images, sample, low_resolution) if part is not None], 1)

@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_pytorch import EDM, ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, augment, q_sample, resize
 from imagen_diffusers.schedulers.scheduling_imagen_pytorch import curve_log_snr, time_of
 from imagen_diffusers.text.t5 import TextEmbedding
@@ -62,6 +62,21 @@ class StageNetwork(ABC):
     def learns_variance(self) -> bool:
         """Whether its output holds a variance after the prediction."""
         return self.module.config["out_channels"] == 2 * self.channels
+
+    @property
+    def cond_channels(self) -> int:
+        """Channels of the conditioning pictures it takes; 0 for none."""
+        return 0
+
+    @property
+    def self_conditioned(self) -> bool:
+        """Whether it is told what it guessed at the step before (Chen et al. 2022)."""
+        return False
+
+    @property
+    def preconditioned(self) -> bool:
+        """Whether it was trained under EDM's preconditioning, and so is driven by EDM schedulers alone."""
+        return False
 
     @abstractmethod
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
@@ -146,7 +161,10 @@ class DeepFloydNetwork(StageNetwork):
 
 
 class ImagenPytorchNetwork(StageNetwork):
-    """A network of imagen-pytorch: time and level as log-SNR on its own curves, the condition enlarged and noised as there."""
+    """A network of imagen-pytorch: time and level as log-SNR on its own curves, the condition enlarged and noised as there.
+
+    One of its `ElucidatedImagen` is given EDM's times, which are the scheduler's timesteps, as they are.
+    """
 
     module: ImagenPytorchUNet2DConditionModel
 
@@ -157,6 +175,18 @@ class ImagenPytorchNetwork(StageNetwork):
     @property
     def learns_variance(self) -> bool:
         return self.module.config["channels_out"] == 2 * self.channels
+
+    @property
+    def cond_channels(self) -> int:
+        return self.module.config["cond_images_channels"]
+
+    @property
+    def self_conditioned(self) -> bool:
+        return self.module.config["self_cond"]
+
+    @property
+    def preconditioned(self) -> bool:
+        return self.module.config["noise_schedule"] == EDM
 
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         mode = self.module.config["low_res_resize_mode"]
@@ -174,8 +204,9 @@ class ImagenPytorchNetwork(StageNetwork):
         return condition
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
-        log_snr = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep)).expand(len(sample))
-        return super().predict(sample, log_snr, arguments)
+        if not self.preconditioned:
+            timestep = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep))
+        return super().predict(sample, timestep.expand(len(sample)), arguments)
 
     def _level(self, like: Tensor, noise_level: float) -> Tensor:
         return curve_log_snr(self.module.config["low_res_noise_schedule"], _filled(like, noise_level / NUM_TRAIN_TIMESTEPS))

@@ -19,10 +19,20 @@ from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DCondi
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding
 
-from .callbacks import StepCallback
+from .callbacks import RunningCallMixin, StepCallback
 from .deepfloyd import SETTINGS as DEEPFLOYD
 from .deepfloyd import is_deepfloyd, load_components
-from .inputs import check_callback_inputs, check_image, check_output_type, check_text_fits, per_stage
+from .guidance import EVERYWHERE
+from .inputs import (
+    check_callback_inputs,
+    check_image,
+    check_output_type,
+    check_text_fits,
+    interval_per_stage,
+    per_stage,
+    prepare_cond_images,
+    repeat_to,
+)
 from .lora import ImagenLoraLoaderMixin
 from .model_card import write_model_card
 from .networks import StageNetwork, adapt
@@ -33,10 +43,11 @@ from .randomness import stage_generators
 from .stage import Stage
 
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
+SETTINGS = ("num_inference_steps", "guidance_scale", "noise_level", "guidance_interval")
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
 
-class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
+class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -51,7 +62,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         max_sequence_length: tokens of a prompt that are read.
         text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
         clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.
-        num_inference_steps, guidance_scale, noise_level: what this checkpoint's authors recommend, one value a stage.
+        num_inference_steps, guidance_scale, noise_level, guidance_interval: what this checkpoint's authors recommend, one value
+            a stage; they are `__call__`'s defaults.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
@@ -75,6 +87,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
         guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
         noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
+        guidance_interval: Sequence[Sequence[float]] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
     ):
         super().__init__()
         self.register_modules(
@@ -95,11 +108,9 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
             num_inference_steps=list(num_inference_steps),
             guidance_scale=list(guidance_scale),
             noise_level=list(noise_level),
+            guidance_interval=[list(pair) for pair in guidance_interval],
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
-        self._interrupt = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
@@ -108,25 +119,6 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
             self.register_modules(**{name: value})
         else:
             super().__setattr__(name, value)
-
-    @property
-    def guidance_scale(self) -> float:
-        """Of the stage that is running."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """Network evaluations' steps of the running call, over all its stages."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """Set to True in a callback to end the call after the current step."""
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
 
     @property
     def stage_numbers(self) -> list[int]:
@@ -149,21 +141,24 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         num_inference_steps: Sequence[int] | int | None = None,
         guidance_scale: Sequence[float] | float | None = None,
         noise_level: Sequence[float] | float | None = None,
+        guidance_interval: Sequence[Any] | None = None,
+        guidance_parallel: float = 1.0,
     ) -> list[Stage]:
         """These stages with their settings, built afresh, so that a swapped component is seen at once.
 
         Args:
             numbers: stages counted from 1.
-            num_inference_steps, guidance_scale, noise_level: one value for all, one each, or None for the recommended ones.
+            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel: as in `__call__`.
         """
-        recommended = {key: [self.config[key][n - 1] for n in numbers] for key in ("num_inference_steps", "guidance_scale", "noise_level")}
+        recommended = {key: [self.config[key][n - 1] for n in numbers] for key in SETTINGS}
         steps = per_stage("num_inference_steps", num_inference_steps, recommended, least=1)
         scales = per_stage("guidance_scale", guidance_scale, recommended, least=0)
         levels = per_stage("noise_level", noise_level, recommended, least=0, below=1000)
+        intervals = interval_per_stage(guidance_interval, recommended["guidance_interval"])
         names = [SLOTS[n - 1] for n in numbers]
         return [
-            Stage(unet, adapt(getattr(self, unet)), self._scheduler(scheduler), int(n), float(w), float(level))
-            for (unet, scheduler), n, w, level in zip(names, steps, scales, levels, strict=True)
+            Stage(unet, adapt(getattr(self, unet)), self._scheduler(scheduler), int(n), float(w), float(level), pair, guidance_parallel)
+            for (unet, scheduler), n, w, level, pair in zip(names, steps, scales, levels, intervals, strict=True)
         ]
 
     def encode_prompt(
@@ -202,11 +197,14 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         num_inference_steps: int | Sequence[int] | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         noise_level: float | Sequence[float] | None = None,
+        guidance_interval: Sequence[Any] | None = None,
+        guidance_parallel: float = 1.0,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
+        cond_images: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,
@@ -226,11 +224,16 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
             guidance_scale: likewise; 1 turns guidance off (the paper's w, equation 2).
             noise_level: likewise, augmentation of each stage's low-resolution condition in [0, 1000), the paper's aug_level
                 times 1000: 0 follows it closely, more repairs more. A base stage ignores its own.
+            guidance_interval: the steps that are guided, as fractions of them from noise to picture, (start, end); one pair, or
+                one a stage. Steps outside cost half (Kynkaanniemi et al. 2024).
+            guidance_parallel: how much of guidance that is parallel to the guided output is kept; 1 is equation 2, less keeps
+                contrast down, as imagen-pytorch 2.1 does with 0.
             num_images_per_prompt: pictures a prompt.
             generator: one, or one a picture. The same one gives the same picture in any batch.
             image: start from this picture instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
             stop_at: the last stage to run.
+            cond_images: for networks trained with conditioning pictures (imagen-pytorch's); tensors as those were, in [0, 1].
             prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
                 `encode_prompt`, in place of prompts; a mask left out means nothing is padded.
             output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
@@ -247,7 +250,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         pictures = None if image is None else check_image(self.image_processor.preprocess(image)).to(device)
         networks = self.networks
         numbers = numbers_to_run(networks, pictures, start_at, stop_at)
-        stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level)
+        stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, pictures)
         texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
         if any(s.network.text_dim is not None for s in stages):
@@ -258,7 +261,8 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
             texts, count = (TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)), len(embeds)
             check_text_fits(stages, texts[0])
         generators = stage_generators(generator, count, len(SLOTS))
-        pictures = None if pictures is None else _repeat_to(pictures, count)
+        pictures = repeat_to(pictures, count)
+        cond_images = prepare_cond_images(cond_images, stages, count, device)
 
         outputs = []
         callback = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -269,7 +273,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, _, _ in runs)
         self._interrupt = False
         for run in runs:
-            pictures = self._run_stage(*run, texts, pictures, callback)
+            pictures = self._run_stage(*run, texts, pictures, cond_images, callback)
             outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
             if self._interrupt:
                 break
@@ -284,13 +288,15 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         generators: list[torch.Generator],
         texts: tuple[TextEmbedding | None, TextEmbedding | None],
         low_res: Tensor | None,
+        cond_images: Tensor | None,
         callback: StepCallback,
     ) -> Tensor:
         """One stage's pictures (B, C, height, width) in [-1, 1], with its progress bar."""
         self._guidance_scale = stage.guidance_scale
+        given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images}
         with self.progress_bar(total=len(scheduler.timesteps)) as progress:  # pyright: ignore[reportCallIssue]
             progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
-            for state in stage.denoise(scheduler, size, generators, text=texts[0], null_text=texts[1], low_res=low_res):
+            for state in stage.denoise(scheduler, size, generators, **given):
                 callback(state)
                 progress.update()
                 if self._interrupt:
@@ -332,9 +338,3 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin):
         if scheduler is None:
             raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
         return scheduler
-
-
-def _repeat_to(pictures: Tensor, count: int) -> Tensor:
-    if count % len(pictures):
-        raise ValueError(f"{len(pictures)} images do not divide {count} pictures; give one image, or one a prompt")
-    return pictures.repeat_interleave(count // len(pictures), 0)

@@ -5,8 +5,10 @@ attach the low-resolution condition, network, guidance, threshold, `scheduler.st
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -15,7 +17,9 @@ from torch import Tensor
 from imagen_diffusers.schedulers.driving import (
     accepts,
     check_drivable,
+    clean_picture,
     learns_variance,
+    preconditions,
     signal_and_noise,
     threshold_output,
     thresholds_itself,
@@ -24,6 +28,7 @@ from imagen_diffusers.schedulers.prediction import from_x0
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
+from .guidance import EVERYWHERE, guide, is_guided
 from .networks import StageNetwork
 
 # Stock schedulers that cannot be told x0; they are told the noise it implies instead.
@@ -55,10 +60,13 @@ class Stage:
     Args:
         name: the pipeline's slot, "unet", "unet_2" or "unet_3".
         network: through the adapter of its kind.
-        scheduler: any variance-preserving diffusers scheduler; it is copied, never changed.
+        scheduler: any variance-preserving diffusers scheduler, or an EDM one for a network trained under EDM's
+            preconditioning; it is copied, never changed.
         num_inference_steps: steps the scheduler is asked for.
         guidance_scale: w of equation 2; 1 turns guidance off.
         noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
+        guidance_interval: the steps that are guided, as fractions of them all, from noise to picture.
+        guidance_parallel: as in `guidance.guide`.
     """
 
     name: str
@@ -67,14 +75,23 @@ class Stage:
     num_inference_steps: int
     guidance_scale: float
     noise_level: float
+    guidance_interval: tuple[float, float] = EVERYWHERE
+    guidance_parallel: float = 1.0
 
     @property
     def sample_size(self) -> int:
         return self.network.sample_size
 
     def prepared_scheduler(self, device: torch.device) -> Scheduler:
-        """A copy of the scheduler with its timesteps set, that understands what the network predicts."""
+        """A copy of the scheduler with its timesteps set, that understands what the network predicts.
+
+        Raises:
+            ValueError: for a scheduler that cannot drive this network, or any.
+        """
         check_drivable(self.scheduler)
+        if preconditions(self.scheduler) != self.network.preconditioned:
+            needed = "needs an EDM scheduler" if self.network.preconditioned else "cannot be driven by an EDM scheduler"
+            raise ValueError(f"{self.name} {needed}, as it was trained; its scheduler is {type(self.scheduler).__name__}")
         scheduler = copy.deepcopy(self.scheduler)
         if self._says_noise:
             scheduler.register_to_config(prediction_type="epsilon")
@@ -94,6 +111,7 @@ class Stage:
         text: TextEmbedding | None,
         null_text: TextEmbedding | None,
         low_res: Tensor | None = None,
+        cond_images: Tensor | None = None,
     ) -> Iterator[StepState]:
         """Noise to picture, one state a step; the last one's `latents` are the picture (B, C, height, width) in [-1, 1].
 
@@ -103,37 +121,58 @@ class Stage:
             generators: one for each picture; all the randomness there is.
             text, null_text: B embeddings each; `null_text` is read only under guidance.
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
+            cond_images: (B, c, h, w) in [0, 1], for a network conditioned on pictures.
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         shape = (len(generators), self.network.channels, *size)
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
-        guided = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
-        copies = 2 if guided else 1
-        text = self._text(text, null_text if guided else None)
+        guidable = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
         if low_res is not None:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)
-        arguments = self.network.arguments(text, None if low_res is None else low_res.repeat(copies, 1, 1, 1), self.noise_level)
+        conditions = self._conditions(text, null_text, low_res, cond_images)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
         by_hand = scheduler.config.get("thresholding") and not thresholds_itself(scheduler)
+        guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
         for index, timestep in enumerate(scheduler.timesteps):
+            guided = guidable and is_guided(index, len(scheduler.timesteps), self.guidance_interval)
+            copies = 2 if guided else 1
             scaled = scheduler.scale_model_input(latents, timestep)
-            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, arguments)
+            more = {} if guess is None else {"self_cond": guess.repeat(copies, 1, 1, 1)}
+            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, {**conditions(guided), **more})
             output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
-                with_text, without = output.chunk(2)
-                output = without + self.guidance_scale * (with_text - without)  # equation 2
+                output = guide(*output.chunk(2), self.guidance_scale, self.guidance_parallel)
                 variance = variance.chunk(2)[0]  # is not guided
             if self._says_noise:
                 output = from_x0(output, scaled, *signal_and_noise(scheduler, timestep, latents), "epsilon")
             if by_hand:
                 output = threshold_output(scheduler, output, timestep, latents)
+            if guess is not None:
+                guess = clean_picture(scheduler, output, timestep, latents)
             if learns_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
             state = StepState(index, timestep, latents, low_res)
             yield state
             latents = state.latents
+
+    def _conditions(
+        self, text: TextEmbedding | None, null_text: TextEmbedding | None, low_res: Tensor | None, cond_images: Tensor | None
+    ) -> Callable[[bool], dict[str, Any]]:
+        """What the network is given besides the noisy pictures, by whether the step is guided; each is made once a stage."""
+
+        @cache
+        def made(guided: bool) -> dict[str, Any]:
+            told = self._text(text, null_text if guided else None)
+            copies = 2 if guided else 1
+            enlarged = None if low_res is None else low_res.repeat(copies, 1, 1, 1)
+            arguments = self.network.arguments(told, enlarged, self.noise_level)
+            if cond_images is not None and self.network.cond_channels:
+                arguments["cond_images"] = cond_images.repeat(copies, 1, 1, 1).to(self.network.dtype)
+            return arguments
+
+        return made
 
     def _text(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> TextEmbedding | None:
         """The text's rows, then those of no text under guidance."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Scheduler(Protocol):
-    """Any variance-preserving diffusers scheduler; `driving.check_drivable` refuses the others."""
+    """Any variance-preserving diffusers scheduler, or an EDM one (which has no betas); `driving.check_drivable` refuses the others."""
 
     config: Any
     timesteps: Tensor

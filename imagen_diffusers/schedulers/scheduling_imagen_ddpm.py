@@ -113,6 +113,11 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         """The sample itself: variance-preserving throughout."""
         return sample
 
+    def signal_and_noise(self, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, 0-dim, float32, at one of `timesteps`."""
+        alpha, sigma = alpha_sigma(self._path[self._index_of(timestep)])
+        return alpha.float(), sigma.float()
+
     def step(
         self,
         model_output: Tensor,
