@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
-from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler, ImagenDPMSolverMultistepScheduler
-from imagen_diffusers.schedulers.noise import log_snr_shift_for
+from imagen_diffusers import (
+    ImagenCascadePipeline,
+    ImagenDDPMScheduler,
+    ImagenDPMSolverMultistepScheduler,
+    ImagenEfficientUNet2DConditionModel,
+)
 
 from .data import VIEWS
 from .train import NETWORKS
@@ -20,16 +24,16 @@ STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 100.0, 100.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
-    curve = ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=log_snr_shift_for(VIEWS[stage].size))
+    curve = ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=VIEWS[stage].log_snr_shift)
     return ImagenDPMSolverMultistepScheduler.from_config(curve.config, timestep_spacing="trailing")
 
 
 def assemble(folder: Path, text_folder: Path) -> ImagenCascadePipeline:
     """The pipeline of every stage that has a checkpoint in `folder`, in float32."""
     components = {}
-    for (stage, (network, _)), number in zip(NETWORKS.items(), ("", "_2", "_3"), strict=True):
+    for stage, number in zip(NETWORKS, ("", "_2", "_3"), strict=True):
         if (folder / stage / "unet").exists():
-            components["unet" + number] = network.from_pretrained(folder / stage / "unet")
+            components["unet" + number] = ImagenEfficientUNet2DConditionModel.from_pretrained(folder / stage / "unet")
             components["scheduler" + number] = scheduler(stage)
     return ImagenCascadePipeline(
         tokenizer=AutoTokenizer.from_pretrained(text_folder / "tokenizer"),

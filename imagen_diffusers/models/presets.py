@@ -22,10 +22,11 @@ PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_tex
 # Small enough for a laptop's processor: the bundled imagen-scenes.
 SCENES_BASE = {
     "sample_size": 64,
+    "low_res_channels": 0,
     "block_out_channels": (128, 256),
-    "layers_per_block": 1,
-    "attention_levels": (True, True),
-    "attention_head_dim": 64,
+    "layers_per_block": (2, 3),
+    "attention_kind": "self_text",
+    "num_attention_heads": 4,
     "encoder_hid_dim": 128,
     "patch_size": 4,
     "time_embed_dim": 512,
