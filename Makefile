@@ -36,6 +36,7 @@ bench-train: .venv/installed-reference
 .venv/installed-reference: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[reference]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps imagen-pytorch
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/imagen-pytorch-1.26.3 imagen-pytorch==1.26.3
 	touch $@
 
 .venv/installed-dev: .venv/installed

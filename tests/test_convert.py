@@ -1,5 +1,9 @@
 """imagen-pytorch's own files, written by the package itself, become cascades that say what it says."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,7 +12,7 @@ from imagen_diffusers.interop.imagen_pytorch import convert
 from imagen_diffusers.interop.imagen_pytorch_architecture import UNTOLD, infer
 
 from .conftest import seeded
-from .test_imagen_pytorch import CASES, PLAIN, package, pair  # noqa: F401 (a fixture)
+from .test_imagen_pytorch import CASES, PLAIN, package, pair, their_network  # noqa: F401 (a fixture)
 
 SETTINGS = {"image_sizes": (16, 32), "noise_schedules": ("cosine", "linear"), "pred_objectives": "noise"}
 
@@ -34,7 +38,7 @@ def test_weights_tell_their_architecture(package, case) -> None:  # noqa: F811
 
 
 def trainer(package, **changes):  # noqa: F811
-    theirs = [pair(package, lowres_cond=n > 0, memory_efficient=n > 0)[0] for n in (0, 1)]
+    theirs = [their_network(package, lowres_cond=n > 0, memory_efficient=n > 0) for n in (0, 1)]
     imagen = package.Imagen(theirs, image_sizes=(16, 32), timesteps=5, text_embed_dim=24, **changes)
     return package.ImagenTrainer(imagen, use_ema=True), imagen
 
@@ -112,9 +116,60 @@ def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811
     torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no imagen-pytorch network"):
         convert(tmp_path / "other.pt", settings=SETTINGS)
+    with pytest.raises(ValueError, match=r"image_sizes are \[32, 16\]; each stage's pictures are larger"):
+        convert(tmp_path / "whole.pt", settings={**SETTINGS, "image_sizes": (32, 16)})
+    swapped = {f"unets.{1 - int(k[6])}{k[7:]}": v for k, v in state.items()}
+    torch.save(swapped, tmp_path / "swapped.pt")
+    with pytest.raises(ValueError, match="network 1 is a super-resolution network and comes first"):
+        convert(tmp_path / "swapped.pt", settings=SETTINGS)
     torch.save({k: v for k, v in state.items() if not k.endswith("q_scale")}, tmp_path / "older.pt")
     with pytest.raises(ValueError, match=r"before 1\.22"):
         convert(tmp_path / "older.pt", settings=SETTINGS)
+
+
+class Spring:
+    """What unpickling would run, if it ran anything."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('ran')",))
+
+
+def test_files_that_cannot_be_read_are_said(package, tmp_path) -> None:  # noqa: F811
+    _, imagen = trainer(package)
+    torch.save(imagen.state_dict(), tmp_path / "whole.pt")
+    (tmp_path / "short.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:5000])
+    torch.save({"unets.0.weight": Spring()}, tmp_path / "code.pt")
+    (tmp_path / "empty.pt").touch()
+    for name, message in (("short", "damaged or cut short"), ("empty", "damaged or cut short"), ("code", "holds more than weights")):
+        with pytest.raises(ValueError, match=message):
+            convert(tmp_path / f"{name}.pt", settings=SETTINGS)
+
+
+WRITE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from benchmarks.imagen_pytorch_package import load
+from tests.test_convert import expected, trainer
+
+package = load()
+assert sys.argv[1] in package.__file__
+made, _ = trainer(package)
+made.save(sys.argv[2] + "/trainer.pt")
+torch.save([expected(made.ema_unets[n].ema_model, n > 0) for n in (0, 1)], sys.argv[2] + "/expected.pt")
+"""
+
+
+def test_a_checkpoint_of_the_last_release_with_group_norm(tmp_path) -> None:
+    """Release 1.26.3, beside the newest: it writes a trainer's checkpoint, and what its averaged networks say."""
+    old = Path(sys.prefix) / "imagen-pytorch-1.26.3"
+    if not old.exists():
+        pytest.skip("release 1.26.3 is not there: make .venv/installed-reference")
+    subprocess.run([sys.executable, "-c", WRITE, str(old), str(tmp_path)], check=True, cwd=Path(__file__).parent.parent)
+    pipe, _ = convert(tmp_path / "trainer.pt", settings=SETTINGS)
+    assert pipe.unet.config["resnet_groups"] == 8
+    for n, (unet, wanted) in enumerate(zip((pipe.unet, pipe.unet_2), torch.load(tmp_path / "expected.pt"), strict=True)):
+        assert (outputs(unet, n > 0) - wanted).norm() < 1e-5 * wanted.norm()
 
 
 def test_the_command_writes_a_pipeline_and_says_what_it_assumed(package, tmp_path) -> None:  # noqa: F811

@@ -108,6 +108,13 @@ def test_a_plain_repository_of_if_loads_as_a_base(home) -> None:
     assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, both)
 
 
+def test_stages_in_the_wrong_order_are_said(home) -> None:
+    with pytest.raises(ValueError, match=r"stage_1 is a base .*; .* is a super-resolution stage"):
+        ImagenCascadePipeline.from_deepfloyd(home["two"], home["one"])
+    with pytest.raises(ValueError, match=r"stage_2 is a super-resolution stage .*; .* is a base"):
+        ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])
+
+
 def test_a_saved_cascade_of_if_draws_the_same(home, tmp_path) -> None:
     pipe = ours(home)
     pipe.save_pretrained(tmp_path)

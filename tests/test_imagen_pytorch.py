@@ -55,13 +55,19 @@ def package():
         pytest.skip(str(error))
 
 
-def pair(package, spread: float = 0.1, **changes):
-    """Theirs, every weight random, and ours with its weights."""
+def their_network(package, spread: float = 0.1, **changes):
+    """One of theirs, every weight random."""
     torch.manual_seed(0)
     theirs = package.Unet(**{**PLAIN, **changes}).eval()
     with torch.no_grad():
         for value in theirs.parameters():
             value.add_(spread * torch.randn_like(value))
+    return theirs
+
+
+def pair(package, spread: float = 0.1, **changes):
+    """Theirs, and ours with its weights."""
+    theirs = their_network(package, spread, **changes)
     ours = ImagenPytorchUNet2DConditionModel(**{**PLAIN, **changes}).eval()
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours

@@ -10,6 +10,7 @@ from imagen_diffusers import (
     ImagenDDIMScheduler,
     ImagenDDPMScheduler,
     ImagenDPMSolverMultistepScheduler,
+    ImagenEDMDPMSolverMultistepScheduler,
     ImagenEulerDiscreteScheduler,
     ImagenUniPCMultistepScheduler,
 )
@@ -148,9 +149,19 @@ def test_swaps_from_stock_defaults_keep_the_stock_curve(stock) -> None:
 
 @pytest.mark.parametrize("name", [n for n in dir(imagen_diffusers) if n.endswith("Scheduler")])
 def test_save_and_load(name, tmp_path) -> None:
-    scheduler = getattr(imagen_diffusers, name).from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
+    cls = getattr(imagen_diffusers, name)
+    edm = "EDM" in name
+    scheduler = cls(sigma_min=0.01) if edm else cls.from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
     scheduler.save_pretrained(tmp_path)
-    assert torch.equal(type(scheduler).from_pretrained(tmp_path).betas, scheduler.betas)
+    loaded = cls.from_pretrained(tmp_path)
+    assert torch.equal(loaded.sigmas, scheduler.sigmas) if edm else torch.equal(loaded.betas, scheduler.betas)
+
+
+def test_betas_and_edm_are_not_swapped() -> None:
+    edm, betas = ImagenEDMDPMSolverMultistepScheduler, ImagenDDPMScheduler
+    for source, target in ((edm, betas), (betas, edm)):
+        with pytest.raises(ValueError, match=f"{target.__name__} is for networks trained under .* cannot be swapped"):
+            target.from_config(source().config)
 
 
 @pytest.mark.parametrize("stock", [DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, diffusers.HeunDiscreteScheduler])

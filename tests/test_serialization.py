@@ -26,6 +26,7 @@ GOLDEN = {
     "num_inference_steps": [3, 2, 2],
     "guidance_scale": [3.0, 2.0, 1.0],
     "noise_level": [0.0, 200.0, 200.0],
+    "guidance_interval": [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]],
 }
 
 

@@ -4,7 +4,9 @@ Files of releases 1.22 to 2.1 are read: `ImagenTrainer.save` (its folder checkpo
 `Imagen.state_dict()`, and `Unet.persist_to_file`. They are pickles and are read with `weights_only=True`, which runs nothing.
 """
 
+import pickle
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,20 @@ def read(path: Path, *, ema: bool = True) -> Found:
     """Read a file; of one with averaged weights those, unless `ema` is False.
 
     Raises:
-        ValueError: for a file without an imagen-pytorch network.
+        ValueError: for a file that is damaged, holds more than weights and settings, or no imagen-pytorch network.
     """
-    held = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = str(error).split("WeightsUnpickler error: ")[-1].split(". ")[0].strip()
+        raise ValueError(
+            f"{path} holds more than weights and settings, which would have to be run to be read, and is not: {what}"
+        ) from None
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, EOFError, OSError) as error:
+        what = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no file of torch.save, or is damaged or cut short: {what}") from None
     if {"config", "state_dict"} <= set(held):
         config = dict(held["config"])
         return Found([held["state_dict"]], unet_settings=[config], report=[f"{path}: one network, saved with its configuration"])
@@ -84,7 +97,8 @@ def convert(
         components: `tokenizer` and `text_encoder`, if they are at hand.
 
     Raises:
-        ValueError: for settings that are nowhere, named, and for weights that are missing or left over, listed.
+        ValueError: for settings that are nowhere, named, for weights that are missing or left over, listed, and for stages in
+            another order than a cascade's.
     """
     found = read(Path(path), ema=ema)
     given = dict(settings or {})
@@ -102,6 +116,8 @@ def convert(
         )
     report = [*found.report, *(f"assumed {k}={v}" for k, v in defaults.items() if k not in found.settings and k not in given)]
     stages = {name: _per_stage(name, known[name], count) for name in (*ASKED[kind], *DEFAULTS_OF[kind], "dynamic_thresholding")}
+    if any(small >= large for small, large in pairwise(stages["image_sizes"])):
+        raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's pictures are larger than those of the one before")
     curves = stages.get("noise_schedules", [EDM] * count)
     parts: dict[str, Any] = dict(components)
     for n, state in enumerate(found.states):
@@ -118,6 +134,9 @@ def convert(
         parts["scheduler" + suffix] = _scheduler(
             {name: values[n] for name, values in stages.items()}, ratio=known["dynamic_thresholding_percentile"]
         )
+        if unet.has_low_res != (n > 0):
+            kind, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
+            raise ValueError(f"network {n + 1} is {kind} and comes {place}; a cascade is one base and then super-resolution networks")
         report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {more['sample_size']}px"]
     steps = [*stages["timesteps" if kind == ORIGINAL else "num_sample_steps"], 1, 1][:3]
     level = 1000 * known["lowres_sample_noise_level"]

@@ -47,15 +47,23 @@ def load_components(
         dtype, variant: as in `from_pretrained`.
         text_encoder: one of your own, or None to load neither it nor the tokenizer.
         kwargs: `revision`, `cache_dir`, `token`, ... for every load.
+
+    Raises:
+        ValueError: for stages in the wrong order, before anything large is loaded.
     """
     weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32}
+    places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
+    for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
+        found = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)["in_channels"]  # pyright: ignore
+        if found != channels:
+            kinds = {3: "a base (such as IF-I-XL-v1.0)", 6: "a super-resolution stage (such as IF-II-L-v1.0)"}
+            raise ValueError(f"{name} is {kinds[channels]}; {place} is {kinds.get(found, f'a network of {found} channels')}")
     first, components = str(stage_1), {}
     if text_encoder is not None:
         components["tokenizer"] = AutoTokenizer.from_pretrained(first, subfolder="tokenizer", **kwargs)
         loads = isinstance(text_encoder, str) and text_encoder == "load"
         components["text_encoder"] = T5EncoderModel.from_pretrained(first, subfolder="text_encoder", **weights) if loads else text_encoder
-    for suffix, place in (("", first), ("_2", None if stage_2 is None else str(stage_2))):
-        if place is not None:
-            components["unet" + suffix] = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **weights)
-            components["scheduler" + suffix] = DDPMScheduler.from_pretrained(place, subfolder="scheduler", **kwargs)
+    for suffix, place in places.items():
+        components["unet" + suffix] = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **weights)
+        components["scheduler" + suffix] = DDPMScheduler.from_pretrained(place, subfolder="scheduler", **kwargs)
     return components

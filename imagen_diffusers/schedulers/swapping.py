@@ -40,7 +40,18 @@ class ImagenSchedulerMixin:
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        """diffusers' hook behind `from_config`: take the kept values even where the other scheduler had its defaults."""
+        """diffusers' hook behind `from_config`: take the kept values even where the other scheduler had its defaults.
+
+        Raises:
+            ValueError: between EDM's preconditioning, which has no betas, and a curve of betas: neither can be told by the other.
+        """
+        taken = cls._get_init_keys(cls)  # type: ignore[attr-defined]
+        told_by, other = ("sigma_data", "beta_schedule") if "sigma_data" in taken else ("beta_schedule", "sigma_data")
+        if other in config_dict and told_by not in config_dict:
+            raise ValueError(
+                f"{cls.__name__} is for networks trained under a scheduler with `{told_by}`; the config it was given has `{other}` "
+                "instead. A curve of betas and EDM's preconditioning cannot be swapped: take a scheduler of the same kind."
+            )
         dropped = [k for k in config_dict.get("_use_default_values", []) if k not in KEPT]
         return super().extract_init_dict({**config_dict, "_use_default_values": dropped}, **kwargs)  # type: ignore[misc]
 
