@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -112,3 +113,42 @@ def pipe() -> ImagenCascadePipeline:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+class Residents:
+    """Which networks model offload has put on the device, told by accelerate's hooks, so that no device is needed.
+
+    `history` has the kinds of networks that were there together, one entry a change of guard.
+    """
+
+    def __init__(self) -> None:
+        self.now: list[torch.nn.Module] = []
+        self.history: list[set[type]] = []
+
+    def arrive(self, module: torch.nn.Module) -> None:
+        if not any(m is module for m in self.now):
+            self.now.append(module)
+            self.history.append({type(m) for m in self.now})
+
+    def leave(self, module: torch.nn.Module) -> None:
+        self.now = [m for m in self.now if m is not module]
+
+
+@pytest.fixture
+def residents(monkeypatch) -> Residents:
+    found = Residents()
+    arrive, leave = CpuOffload.pre_forward, CpuOffload.init_hook
+
+    def pre_forward(self, module, *args, **kwargs):
+        if self.prev_module_hook is not None:
+            self.prev_module_hook.offload()  # as accelerate does, were the device not the CPU itself
+        found.arrive(module)
+        return arrive(self, module, *args, **kwargs)
+
+    def init_hook(self, module):
+        found.leave(module)
+        return leave(self, module)
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", pre_forward)
+    monkeypatch.setattr(CpuOffload, "init_hook", init_hook)
+    return found

@@ -7,6 +7,7 @@ import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 from PIL import Image
+from transformers import T5EncoderModel
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
@@ -218,10 +219,13 @@ def test_any_component_may_be_none() -> None:
     assert only_text.encode_prompt("a cube")[0].shape[-1] == TEXT_DIM
 
 
-def test_moves_between_devices_one_network_at_a_time() -> None:
-    names = ImagenCascadePipeline.model_cpu_offload_seq.split("->")
-    assert names == ["text_encoder", "unet", "unet_2", "unet_3"]
-    assert set(names) <= set(ImagenCascadePipeline()._get_signature_keys(ImagenCascadePipeline)[0])
+def test_offload_keeps_one_network_on_the_device(residents) -> None:
+    pipe = make_pipeline()
+    plain = draw(pipe).images
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(draw(pipe).images, plain)
+    assert residents.history == [{T5EncoderModel}, {type(pipe.unet)}, {type(pipe.unet_2)}, {type(pipe.unet_3)}]
+    assert not residents.now
 
 
 @pytest.mark.parametrize(

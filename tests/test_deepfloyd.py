@@ -10,6 +10,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from transformers import T5EncoderModel
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler
 from imagen_diffusers.pipelines.randomness import stage_generators
@@ -106,6 +107,15 @@ def test_a_plain_repository_of_if_loads_as_a_base(home) -> None:
     assert pipe.config["null_text"] == "empty"
     both = ours(home)(PROMPTS[0], generator=seeded(), stop_at=1, **CALL).images
     assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, both)
+
+
+def test_offload_keeps_one_network_on_the_device(home, residents) -> None:
+    pipe = ours(home)
+    plain = pipe(PROMPTS[0], generator=seeded(), **CALL).images
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, plain)
+    assert residents.history == [{T5EncoderModel}, {UNet2DConditionModel}, {UNet2DConditionModel}]
+    assert not residents.now
 
 
 def test_stages_in_the_wrong_order_are_said(home) -> None:

@@ -88,7 +88,7 @@ def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: 
 
 
 def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> list[Score]:
-    """Everything right, then each attribute by itself where as many objects were seen as asked for."""
+    """Everything right, then attributes by themselves, of every object that was asked for."""
     read = [seen for seen, _ in oracle.read(pictures)]
     shuffled = scenes[1:] + scenes[:1]
     scores = [
@@ -98,7 +98,7 @@ def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) 
         Score(f"{name}: the same, prompts shuffled", _count(all_right, shuffled, read), len(read)),
         Score(f"{name}: number of objects", sum(len(s.objects) == len(r) for s, r in zip(scenes, read, strict=True)), len(read)),
     ]
-    pairs = [(o, r) for s, r in zip(scenes, read, strict=True) for o in s.objects if r]
+    pairs = [(o, r) for s, r in zip(scenes, read, strict=True) for o in s.objects]
     for more in ((), ("material",), ("size",), ("texture",)):
         right = sum(any(same(o, seen, ("shape", "color", *more)) for seen in r) for o, r in pairs)
         scores.append(Score(f"{name}: an object's {', '.join(('colour', 'shape', *more))}", right, len(pairs)))
