@@ -1,4 +1,6 @@
-"""Join the trained stages to the bundled pipeline: half-precision weights, schedulers, recommended settings.
+"""Put the trained stages into the bundled pipeline: half-precision weights, schedulers, recommended settings.
+
+A stage that has no checkpoint stays as it is there.
 
 python -m examples.scenes.assemble --output_dir pipelines/imagen-scenes
 """
@@ -11,10 +13,10 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from imagen_diffusers import (
     ImagenCascadePipeline,
-    ImagenDDPMScheduler,
     ImagenDPMSolverMultistepScheduler,
     ImagenEfficientUNet2DConditionModel,
 )
+from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 
 from .data import VIEWS
 from .train import NETWORKS
@@ -24,20 +26,29 @@ STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 100.0, 100.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
-    curve = ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=VIEWS[stage].log_snr_shift)
-    return ImagenDPMSolverMultistepScheduler.from_config(curve.config, timestep_spacing="trailing")
+    betas = shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift)
+    return ImagenDPMSolverMultistepScheduler(
+        trained_betas=betas.tolist(),  # pyright: ignore[reportArgumentType] (diffusers says an array, and saves a list)
+        prediction_type="sample",
+        thresholding=True,
+        sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
+        timestep_spacing="trailing",
+    )
 
 
-def assemble(folder: Path, text_folder: Path) -> ImagenCascadePipeline:
-    """The pipeline of every stage that has a checkpoint in `folder`, in float32."""
+def assemble(folder: Path, pipeline: Path) -> ImagenCascadePipeline:
+    """The pipeline with every stage that has a checkpoint in `folder` in the place of its own, in float32."""
     components = {}
     for stage, number in zip(NETWORKS, ("", "_2", "_3"), strict=True):
-        if (folder / stage / "unet").exists():
-            components["unet" + number] = ImagenEfficientUNet2DConditionModel.from_pretrained(folder / stage / "unet")
-            components["scheduler" + number] = scheduler(stage)
+        trained = folder / stage / "unet"
+        place = (trained, None, None) if trained.exists() else (pipeline, "unet" + number, "fp16")
+        components["unet" + number] = ImagenEfficientUNet2DConditionModel.from_pretrained(
+            place[0], subfolder=place[1], variant=place[2], dtype=torch.float32
+        )
+        components["scheduler" + number] = scheduler(stage)
     return ImagenCascadePipeline(
-        tokenizer=AutoTokenizer.from_pretrained(text_folder / "tokenizer"),
-        text_encoder=T5EncoderModel.from_pretrained(text_folder / "text_encoder", variant="fp16", dtype=torch.float32),
+        tokenizer=AutoTokenizer.from_pretrained(pipeline / "tokenizer"),
+        text_encoder=T5EncoderModel.from_pretrained(pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
         **components,
         max_sequence_length=64,
         num_inference_steps=STEPS,

@@ -63,6 +63,10 @@ def zeroed(layer: nn.Module) -> nn.Module:
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
+    """Each pixel to 2 x 2."""
+    if torch.compiler.is_compiling():
+        # Compiled for a processor, the backward of `interpolate` is silently zero in bfloat16 (torch 2.13).
+        return x[..., :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 

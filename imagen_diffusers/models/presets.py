@@ -23,8 +23,8 @@ PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_tex
 SCENES_BASE = {
     "sample_size": 64,
     "low_res_channels": 0,
-    "block_out_channels": (128, 256),
-    "layers_per_block": (2, 3),
+    "block_out_channels": (96, 256),
+    "layers_per_block": (1, 3),
     "attention_kind": "self_text",
     "num_attention_heads": 4,
     "encoder_hid_dim": 128,

@@ -87,7 +87,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, RunningCal
         num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
         guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
         noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
-        guidance_interval: Sequence[Sequence[float]] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        guidance_interval: tuple[tuple[float, float], ...] | list[list[float]] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
     ):
         super().__init__()
         self.register_modules(

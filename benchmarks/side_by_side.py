@@ -1,0 +1,242 @@
+"""imagen-pytorch's `sample` and diffusers' IF pipelines beside this package's cascade, on the same weights, steps and noise.
+
+    make .venv/installed-reference
+    .venv/bin/python -m benchmarks.side_by_side
+
+Contestants of a kind take turns within one run, so that ratios hold when the machine's speed drifts. Weights are random, in
+layouts people train and download: the two networks of imagen-pytorch's README, as wide as there (32 channels), and IF's first
+two stages, narrower so that two cores can run them (64 channels). Both homes keep their defaults; ours keeps its networks in
+channels_last. Each also draws once in a process of its own, which tells its peak memory (read from /proc: Linux).
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+
+from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.interop.imagen_pytorch import convert
+
+from .imagen_pytorch_package import load
+
+Draw = Callable[[], list[Tensor]]
+STEPS, GUIDANCE, TOKENS = 5, 3.0, 20
+TEXT_DIM = 768
+README = {"cond_dim": 512, "dim_mults": (1, 2, 4, 8), "text_embed_dim": TEXT_DIM}
+THEIR_NETWORKS = (
+    {"num_resnet_blocks": 3, "layer_attns": (False, True, True, True), "layer_cross_attns": (False, True, True, True)},
+    {
+        "num_resnet_blocks": (2, 4, 8, 8),
+        "layer_attns": (False, False, False, True),
+        "layer_cross_attns": (False, False, False, True),
+        "lowres_cond": True,
+    },
+)
+IF_LAYOUT = {
+    "layers_per_block": 3,
+    "down_block_types": ("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": (*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
+    "out_channels": 6,
+    "encoder_hid_dim": TEXT_DIM,
+    "attention_head_dim": 64,
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 8,
+    "cross_attention_norm": "group_norm",
+    "resnet_time_scale_shift": "scale_shift",
+    "act_fn": "gelu",
+}
+
+
+def text() -> Tensor:
+    return torch.randn(1, TOKENS, TEXT_DIM, generator=torch.Generator().manual_seed(0))
+
+
+def awake(module: torch.nn.Module) -> torch.nn.Module:
+    """Layers that start at zero get values, so that equal pictures mean something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.add_(0.01 * torch.randn(value.shape, generator=generator))
+    return module.eval()
+
+
+def quick(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def channels_last(pipe: ImagenCascadePipeline) -> ImagenCascadePipeline:
+    for number in pipe.stage_numbers:
+        getattr(pipe, pipe.slots(number)[0]).to(memory_format=torch.channels_last)
+    return quick(pipe)
+
+
+# --- imagen-pytorch -------------------------------------------------------------------------------------------------------------
+
+
+def write_imagen_pytorch(folder: Path, dim: int) -> None:
+    """Its state dict, and the folder that our converter makes of it."""
+    torch.manual_seed(0)
+    imagen = their_imagen(dim)
+    awake(imagen)
+    torch.save(imagen.state_dict(), folder / "imagen.pt")
+    told = {"image_sizes": (64, 256), "noise_schedules": ("cosine", "linear"), "pred_objectives": "noise", "timesteps": STEPS}
+    convert(folder / "imagen.pt", settings=told)[0].save_pretrained(folder / "imagen")
+
+
+def their_imagen(dim: int) -> Any:
+    package = load()
+    networks = [package.Unet(dim=dim, **README, **network) for network in THEIR_NETWORKS]
+    return package.Imagen(networks, image_sizes=(64, 256), timesteps=STEPS, text_embed_dim=TEXT_DIM)
+
+
+def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
+    imagen = their_imagen(dim).eval()
+    imagen.load_state_dict(torch.load(folder / "imagen.pt", weights_only=True))
+    if dtype == "bfloat16":
+        imagen.to(memory_format=torch.channels_last)  # weights in bfloat16 crash there; autocast does not
+    autocast = torch.autocast("cpu", torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+    def draw() -> list[Tensor]:
+        told = {"cond_scale": GUIDANCE, "cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
+        with autocast:
+            return imagen.sample(text_embeds=text(), **told)
+
+    return draw
+
+
+# --- DeepFloyd IF ---------------------------------------------------------------------------------------------------------------
+
+
+def write_deepfloyd(folder: Path, dim: int) -> None:
+    """Both stages as IF's repositories hold them, without the text encoder."""
+    layout = {**IF_LAYOUT, "block_out_channels": tuple(dim * m for m in (1, 2, 3, 4)), "cross_attention_dim": 4 * dim}
+    more = {"class_embed_type": "timestep", "time_embedding_act_fn": "gelu", "time_embedding_dim": 4 * dim}
+    plain = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    plain |= {"tokenizer": None, "text_encoder": None}
+    curve = DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True, sample_max_value=1.5)
+    torch.manual_seed(0)
+    base = awake(UNet2DConditionModel(**layout, sample_size=64, in_channels=3))
+    IFPipeline(unet=base, scheduler=curve, **plain).save_pretrained(folder / "if-1")
+    layout |= {"block_out_channels": tuple(dim // 2 * m for m in (1, 2, 3, 4)), "layers_per_block": 2}
+    larger = awake(UNet2DConditionModel(**layout, **more, sample_size=256, in_channels=6))
+    noising = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    IFSuperResolutionPipeline(unet=larger, scheduler=curve, image_noising_scheduler=noising, **plain).save_pretrained(folder / "if-2")
+
+
+def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
+    told = {"torch_dtype": getattr(torch, dtype), "tokenizer": None, "text_encoder": None}
+    base = quick(IFPipeline.from_pretrained(folder / "if-1", **told))
+    larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told))
+    embeds = text().to(getattr(torch, dtype))
+    call = {"prompt_embeds": embeds, "negative_prompt_embeds": embeds.flip(1), "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+
+    def draw() -> list[Tensor]:
+        first = base(**call, output_type="pt", generator=torch.Generator().manual_seed(3)).images
+        return [first, larger(**call, image=first, output_type="pt", generator=torch.Generator().manual_seed(4)).images]
+
+    return draw
+
+
+# --- ours -----------------------------------------------------------------------------------------------------------------------
+
+
+def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
+    pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)))
+    call = {"prompt_embeds": text(), "guidance_scale": GUIDANCE, "output_type": "pt"}
+    return lambda: pipe(**call, generator=torch.Generator().manual_seed(3)).stage_images
+
+
+def ours_from_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
+    given = {"text_encoder": None, "dtype": getattr(torch, dtype)}
+    pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given))
+    call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "pt"}
+    call |= {"prompt_embeds": text(), "negative_prompt_embeds": text().flip(1)}
+    return lambda: pipe(**call, generator=torch.Generator().manual_seed(3)).stage_images
+
+
+# --- the run --------------------------------------------------------------------------------------------------------------------
+
+HOMES = {
+    "imagen-pytorch": (write_imagen_pytorch, home_of_imagen_pytorch, ours_from_imagen_pytorch),
+    "deepfloyd": (write_deepfloyd, home_of_deepfloyd, ours_from_deepfloyd),
+}
+WIDTHS = {"imagen-pytorch": 32, "deepfloyd": 64}
+DTYPES = ("float32", "bfloat16")
+
+
+def contestant(home: str, which: str, dtype: str, folder: Path, dim: int) -> Draw:
+    _, theirs, ours = HOMES[home]
+    return (theirs if which == "home" else ours)(folder, dim, dtype)
+
+
+def peak_memory(home: str, which: str, dtype: str, folder: Path, dim: int) -> float:
+    """Of a process that loads one contestant and draws once, in GiB."""
+    command = [sys.executable, "-m", "benchmarks.side_by_side", "--dim", str(dim), "--alone", home, which, dtype, str(folder)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(said.splitlines()[-1])["peak"]
+
+
+def draw_alone(home: str, which: str, dtype: str, folder: Path, dim: int) -> None:
+    with torch.no_grad():
+        contestant(home, which, dtype, folder, dim)()
+    # Not getrusage, whose peak begins with the parent's.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(json.dumps({"peak": int(status["VmHWM"].split()[0]) / 2**20}))
+
+
+def compare(home: str, dim: int, runs: int) -> None:
+    with tempfile.TemporaryDirectory() as place, torch.no_grad():
+        folder = Path(place)
+        HOMES[home][0](folder, dim)
+        names = [(which, dtype) for dtype in DTYPES for which in ("home", "ours")]
+        draws = {name: contestant(home, *name, folder, dim) for name in names}
+        seconds: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+        for run in tqdm(range(runs + 1), desc=home):
+            for name, draw in draws.items():
+                start = time.perf_counter()
+                draw()
+                if run > 0:  # the first is a warm-up
+                    seconds[name].append(time.perf_counter() - start)
+        del draws
+        peaks = {name: peak_memory(home, *name, folder, dim) for name in names}
+    first = ("home", "float32")
+    print(f"\n{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs\n")
+    print("| | seconds a picture | from | to | times as fast | peak GiB |\n|---|---:|---:|---:|---:|---:|")
+    for name in names:
+        ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True))
+        middle, least, most = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
+        who = home if name[0] == "home" else "imagen_diffusers"
+        print(f"| {who}, {name[1]} | {middle:.2f} | {least:.2f} | {most:.2f} | {ratio:.2f} | {peaks[name]:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")
+    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.alone:
+        home, which, dtype, folder = args.alone
+        return draw_alone(home, which, dtype, Path(folder), args.dim)
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for home in args.home or HOMES:
+        compare(home, args.dim or WIDTHS[home], args.runs)
+
+
+if __name__ == "__main__":
+    main()
