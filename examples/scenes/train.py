@@ -41,7 +41,11 @@ def main() -> None:
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
     parser.add_argument("--dataloader_num_workers", type=int, default=0)
     parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; the run ends with a checkpoint")
-    parser.add_argument("--torch_compile", action="store_true", help="worth it where kernels are slow to start: on two cores the base loses, 5.0 steps a second for 7.4")
+    parser.add_argument(
+        "--torch_compile",
+        action="store_true",
+        help="on two cores the base is slower by it: 5.0 steps a second, not 7.4",
+    )
     parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
     args = parser.parse_args()
