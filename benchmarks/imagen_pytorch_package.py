@@ -7,9 +7,13 @@ installs it without torchvision, whose CPU build is on no package registry and w
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+import torch
+from torch import Tensor
 from transformers import T5Config
 
 
@@ -41,3 +45,27 @@ def load() -> ModuleType:
             del T5Config.from_pretrained
         else:
             T5Config.from_pretrained = own
+
+
+def noises(generator: torch.Generator, size: int, steps: int, *, low_res: bool) -> list[Tensor]:
+    """A stage's noise in the order that package asks for it: condition, start, each step. This package asks for the start first."""
+
+    def more() -> Tensor:
+        return torch.randn(1, 3, size, size, generator=generator)
+
+    start = more()
+    condition = [more()] if low_res else []
+    return [*condition, start, *(more() for _ in range(steps - 1)), torch.zeros(1, 3, size, size)]
+
+
+@contextmanager
+def told_noise(queue: list[Tensor]) -> Iterator[None]:
+    """Inside, that package draws these in place of its own noise; all of them, no more."""
+    own = torch.randn, torch.randn_like
+    torch.randn = torch.randn_like = lambda *_, **__: queue.pop(0)
+    try:
+        yield
+    finally:
+        torch.randn, torch.randn_like = own
+    if queue:
+        raise AssertionError(f"{len(queue)} noises were not asked for")

@@ -5,8 +5,9 @@
 
 Contestants of a kind take turns within one run, so that ratios hold when the machine's speed drifts. Weights are random, in
 layouts people train and download: the two networks of imagen-pytorch's README, as wide as there (32 channels), and IF's first
-two stages, narrower so that two cores can run them (64 channels). Both homes keep their defaults; ours keeps its networks in
-channels_last. Each also draws once in a process of its own, which tells its peak memory (read from /proc: Linux).
+two stages, narrower so that two cores can run them (64 and 32 channels; the second attends at 32px alone). Both homes keep
+their defaults; ours keeps its networks in channels_last. Each also draws once in a process of its own, which tells its peak
+memory (read from /proc: Linux).
 """
 
 import argparse
@@ -28,11 +29,12 @@ from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.interop.imagen_pytorch import convert
+from imagen_diffusers.pipelines.randomness import stage_generators
 
-from .imagen_pytorch_package import load
+from .imagen_pytorch_package import load, noises, told_noise
 
 Draw = Callable[[], list[Tensor]]
-STEPS, GUIDANCE, TOKENS = 5, 3.0, 20
+STEPS, GUIDANCE, TOKENS, SEED = 5, 3.0, 20, 3
 TEXT_DIM = 768
 README = {"cond_dim": 512, "dim_mults": (1, 2, 4, 8), "text_embed_dim": TEXT_DIM}
 THEIR_NETWORKS = (
@@ -93,7 +95,7 @@ def write_imagen_pytorch(folder: Path, dim: int) -> None:
     imagen = their_imagen(dim)
     awake(imagen)
     torch.save(imagen.state_dict(), folder / "imagen.pt")
-    told = {"image_sizes": (64, 256), "noise_schedules": ("cosine", "linear"), "pred_objectives": "noise", "timesteps": STEPS}
+    told = {"image_sizes": (64, 256), "noise_schedules": "cosine", "pred_objectives": "noise", "timesteps": STEPS}
     convert(folder / "imagen.pt", settings=told)[0].save_pretrained(folder / "imagen")
 
 
@@ -108,12 +110,14 @@ def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
     imagen.load_state_dict(torch.load(folder / "imagen.pt", weights_only=True))
     if dtype == "bfloat16":
         imagen.to(memory_format=torch.channels_last)  # weights in bfloat16 crash there; autocast does not
+    embeds = text()
     autocast = torch.autocast("cpu", torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
 
     def draw() -> list[Tensor]:
         told = {"cond_scale": GUIDANCE, "cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
-        with autocast:
-            return imagen.sample(text_embeds=text(), **told)
+        (first,), (second,), _ = stage_generators(torch.Generator().manual_seed(SEED), 1, 3)
+        with told_noise([*noises(first, 64, STEPS, low_res=False), *noises(second, 256, STEPS, low_res=True)]), autocast:
+            return imagen.sample(text_embeds=embeds, **told)
 
     return draw
 
@@ -131,22 +135,26 @@ def write_deepfloyd(folder: Path, dim: int) -> None:
     torch.manual_seed(0)
     base = awake(UNet2DConditionModel(**layout, sample_size=64, in_channels=3))
     IFPipeline(unet=base, scheduler=curve, **plain).save_pretrained(folder / "if-1")
-    layout |= {"block_out_channels": tuple(dim // 2 * m for m in (1, 2, 3, 4)), "layers_per_block": 2}
+    layout |= {"block_out_channels": tuple(dim // 2 * m for m in (1, 2, 3, 4)), "layers_per_block": 2, "attention_head_dim": dim // 2}
+    layout["down_block_types"] = (*["ResnetDownsampleBlock2D"] * 3, "SimpleCrossAttnDownBlock2D")
+    layout["up_block_types"] = ("SimpleCrossAttnUpBlock2D", *["ResnetUpsampleBlock2D"] * 3)
     larger = awake(UNet2DConditionModel(**layout, **more, sample_size=256, in_channels=6))
     noising = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     IFSuperResolutionPipeline(unet=larger, scheduler=curve, image_noising_scheduler=noising, **plain).save_pretrained(folder / "if-2")
 
 
 def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
-    told = {"torch_dtype": getattr(torch, dtype), "tokenizer": None, "text_encoder": None}
+    told = {"dtype": getattr(torch, dtype), "tokenizer": None, "text_encoder": None}
     base = quick(IFPipeline.from_pretrained(folder / "if-1", **told))
     larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told))
     embeds = text().to(getattr(torch, dtype))
     call = {"prompt_embeds": embeds, "negative_prompt_embeds": embeds.flip(1), "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    call["output_type"] = "pt"
 
     def draw() -> list[Tensor]:
-        first = base(**call, output_type="pt", generator=torch.Generator().manual_seed(3)).images
-        return [first, larger(**call, image=first, output_type="pt", generator=torch.Generator().manual_seed(4)).images]
+        first, second, _ = stage_generators(torch.Generator().manual_seed(SEED), 1, 3)
+        drawn = base(**call, generator=first).images
+        return [x / 2 + 0.5 for x in (drawn, larger(**call, image=drawn, generator=second).images)]
 
     return draw
 
@@ -157,7 +165,7 @@ def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
 def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
     pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)))
     call = {"prompt_embeds": text(), "guidance_scale": GUIDANCE, "output_type": "pt"}
-    return lambda: pipe(**call, generator=torch.Generator().manual_seed(3)).stage_images
+    return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
 def ours_from_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
@@ -165,7 +173,7 @@ def ours_from_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
     pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given))
     call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "pt"}
     call |= {"prompt_embeds": text(), "negative_prompt_embeds": text().flip(1)}
-    return lambda: pipe(**call, generator=torch.Generator().manual_seed(3)).stage_images
+    return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
 # --- the run --------------------------------------------------------------------------------------------------------------------
@@ -205,22 +213,23 @@ def compare(home: str, dim: int, runs: int) -> None:
         names = [(which, dtype) for dtype in DTYPES for which in ("home", "ours")]
         draws = {name: contestant(home, *name, folder, dim) for name in names}
         seconds: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+        drawn: dict[tuple[str, str], Tensor] = {}
         for run in tqdm(range(runs + 1), desc=home):
             for name, draw in draws.items():
                 start = time.perf_counter()
-                draw()
+                drawn[name] = draw()[-1].float().clamp(0, 1)
                 if run > 0:  # the first is a warm-up
                     seconds[name].append(time.perf_counter() - start)
         del draws
         peaks = {name: peak_memory(home, *name, folder, dim) for name in names}
     first = ("home", "float32")
     print(f"\n{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs\n")
-    print("| | seconds a picture | from | to | times as fast | peak GiB |\n|---|---:|---:|---:|---:|---:|")
+    print("| | seconds a picture | from | to | times as fast | peak GiB | largest difference |\n|---|---:|---:|---:|---:|---:|---:|")
     for name in names:
         ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True))
         middle, least, most = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
-        who = home if name[0] == "home" else "imagen_diffusers"
-        print(f"| {who}, {name[1]} | {middle:.2f} | {least:.2f} | {most:.2f} | {ratio:.2f} | {peaks[name]:.2f} |", flush=True)
+        who, far = home if name[0] == "home" else "imagen_diffusers", (drawn[name] - drawn[first]).abs().max().item()
+        print(f"| {who}, {name[1]} | {middle:.2f} | {least:.2f} | {most:.2f} | {ratio:.2f} | {peaks[name]:.2f} | {far:.1e} |", flush=True)
 
 
 def main() -> None:

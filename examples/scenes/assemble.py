@@ -14,12 +14,11 @@ from transformers import AutoTokenizer, T5EncoderModel
 from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenDPMSolverMultistepScheduler,
-    ImagenEfficientUNet2DConditionModel,
 )
 from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 
 from .data import VIEWS
-from .train import NETWORKS
+from .train import NETWORKS, SUFFIXES, build
 
 # Chosen by looking at pictures of prompts outside the evaluation's.
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 100.0, 100.0)
@@ -39,13 +38,10 @@ def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
 def assemble(folder: Path, pipeline: Path) -> ImagenCascadePipeline:
     """The pipeline with every stage that has a checkpoint in `folder` in the place of its own, in float32."""
     components = {}
-    for stage, number in zip(NETWORKS, ("", "_2", "_3"), strict=True):
-        trained = folder / stage / "unet"
-        place = (trained, None, None) if trained.exists() else (pipeline, "unet" + number, "fp16")
-        components["unet" + number] = ImagenEfficientUNet2DConditionModel.from_pretrained(
-            place[0], subfolder=place[1], variant=place[2], dtype=torch.float32
-        )
-        components["scheduler" + number] = scheduler(stage)
+    for stage, (network, _) in NETWORKS.items():
+        trained, slot = folder / stage / "unet", "unet" + SUFFIXES[stage]
+        components[slot] = network.from_pretrained(trained) if trained.exists() else build(stage, pipeline)
+        components["scheduler" + SUFFIXES[stage]] = scheduler(stage)
     return ImagenCascadePipeline(
         tokenizer=AutoTokenizer.from_pretrained(pipeline / "tokenizer"),
         text_encoder=T5EncoderModel.from_pretrained(pipeline / "text_encoder", variant="fp16", dtype=torch.float32),

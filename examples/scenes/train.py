@@ -11,6 +11,8 @@ import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
 from imagen_diffusers.models import presets
+from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
 from imagen_diffusers.training.loop import train_stage
@@ -19,8 +21,22 @@ from imagen_diffusers.training.settings import TrainSettings
 
 from .data import VIEWS, SceneDataset
 
-# Imagen's base is not the Efficient U-Net. Here it is: in the same minutes on a processor it is shown four times the pictures.
-NETWORKS = {"base": presets.SCENES_BASE, "sr256": presets.SCENES_SR256, "sr1024": presets.SCENES_SR1024}
+NETWORKS = {
+    "base": (ImagenUNet2DConditionModel, presets.SCENES_BASE),
+    "sr256": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR256),
+    "sr1024": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR1024),
+}
+SUFFIXES = {"base": "", "sr256": "_2", "sr1024": "_3"}  # of its components in the pipeline
+
+
+def build(stage: str, pretrained: Path | None = None) -> ConditionedUNet:
+    """A stage's network with new weights, or in float32 with those of a pipeline folder."""
+    network, config = NETWORKS[stage]
+    if pretrained is None:
+        torch.manual_seed(0)
+        return network(**config)
+    subfolder = "unet" + SUFFIXES[stage]
+    return network.from_pretrained(pretrained, subfolder=subfolder, variant="fp16", dtype=torch.float32)
 
 
 def noise_curve(stage: str) -> torch.Tensor:
@@ -46,13 +62,15 @@ def main() -> None:
         action="store_true",
         help="on two cores the base is slower by it: 5.0 steps a second, not 7.4",
     )
+    parser.add_argument(
+        "--pretrained", type=Path, help="a pipeline folder whose weights of this stage are trained on, averages as they are"
+    )
     parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
     args = parser.parse_args()
 
     dataset = SceneDataset(args.stage, args.scenes, args.folder)
-    torch.manual_seed(0)  # the initial weights
-    unet = ImagenEfficientUNet2DConditionModel(**NETWORKS[args.stage])
+    unet = build(args.stage, args.pretrained)
     settings = TrainSettings(
         output_dir=args.folder / args.stage,
         max_train_steps=args.max_train_steps,

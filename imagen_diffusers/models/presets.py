@@ -22,23 +22,22 @@ PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_tex
 # Small enough for a laptop's processor: the bundled imagen-scenes.
 SCENES_BASE = {
     "sample_size": 64,
-    "low_res_channels": 0,
-    "block_out_channels": (96, 256),
-    "layers_per_block": (1, 3),
-    "attention_kind": "self_text",
-    "num_attention_heads": 4,
+    "block_out_channels": (128, 256),
+    "layers_per_block": 1,
+    "attention_levels": (True, True),
+    "attention_head_dim": 64,
     "encoder_hid_dim": 128,
     "patch_size": 4,
     "time_embed_dim": 512,
 }
 SCENES_SR256 = {
     "sample_size": 256,
-    "block_out_channels": (96, 160),
-    "layers_per_block": (2, 3),
+    "block_out_channels": (64, 128, 192),
+    "layers_per_block": (1, 2, 2),
     "attention_kind": "self_text",
-    "num_attention_heads": 8,
+    "num_attention_heads": 6,
     "encoder_hid_dim": 128,
-    "patch_size": 4,
+    "patch_size": 2,
     "time_embed_dim": 384,
 }
 SCENES_SR1024 = {
@@ -48,6 +47,6 @@ SCENES_SR1024 = {
     "attention_kind": "cross_text",
     "num_attention_heads": 4,
     "encoder_hid_dim": 128,
-    "patch_size": 8,
+    "patch_size": 4,
     "time_embed_dim": 256,
 }
