@@ -22,8 +22,9 @@ style: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks.generate
+bench: .venv/installed-reference
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks
 
 bench-train: .venv/installed-reference
 	$(BIN)/python -m benchmarks.train

@@ -47,6 +47,7 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "bench": ["matplotlib"],
         # What imagen-pytorch needs, to compare with it; the package itself is installed by the Makefile, without torchvision.
         "reference": ["beartype", "click", "einops", "ema-pytorch", "kornia", "pydantic>=2", "pytorch-warmup", "sentencepiece"],
         "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright", "scipy", "setuptools>=77"],

@@ -5,13 +5,16 @@
 The two dtypes take turns within one run, so that their ratio holds when the machine's speed drifts.
 """
 
-import resource
+import argparse
 import statistics
 import time
 
 import torch
 
 from imagen_diffusers import ImagenCascadePipeline, bundled
+
+from .ceilings import machine
+from .timing import peak_memory, print_peak_memory, table
 
 PROMPT = "a large red metal sphere left of a small blue rubber cube on a gray floor"
 RUNS = 3
@@ -43,7 +46,7 @@ def seconds_by_stage(pipe: ImagenCascadePipeline) -> list[float]:
     return times
 
 
-def main() -> None:
+def report() -> str:
     pipes = {"float32": load(torch.float32), "bfloat16": load(torch.bfloat16)}
     measured: dict[str, list[list[float]]] = {name: [] for name in pipes}
     for run in range(RUNS + 1):
@@ -51,15 +54,25 @@ def main() -> None:
             times = seconds_by_stage(pipe)
             if run > 0:  # the first is a warm-up
                 measured[name].append(times)
-    stages = pipes["float32"].stages(pipes["float32"].stage_numbers)
-    print(f"{torch.get_num_threads()} threads, median of {RUNS} runs, seconds a picture\n")
-    print("| stage | steps | float32 | bfloat16 | ratio |\n|---|---:|---:|---:|---:|")
-    for i, stage in enumerate(stages):
+    rows = []
+    for i, stage in enumerate(pipes["float32"].stages(pipes["float32"].stage_numbers)):
         one, two = (statistics.median(times[i] for times in measured[name]) for name in pipes)
-        print(f"| {stage.sample_size}px | {stage.num_inference_steps} | {one:.2f} | {two:.2f} | {one / two:.2f} |")
+        rows.append([f"{stage.sample_size}px", str(stage.num_inference_steps), f"{one:.2f}", f"{two:.2f}", f"{one / two:.2f}"])
     one, two = (statistics.median(sum(times) for times in measured[name]) for name in pipes)
-    print(f"| all | | {one:.2f} | {two:.2f} | {one / two:.2f} |")
-    print(f"\npeak memory of the process, both pipelines loaded: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    rows.append(["all", "", f"{one:.2f}", f"{two:.2f}", f"{one / two:.2f}"])
+    said = table(["stage", "steps", "float32", "bfloat16", "ratio"], rows)
+    peak = peak_memory("benchmarks.generate", "--alone")
+    memory = f"Peak memory of a process that loads it in float32 and draws once: {peak:.2f} GiB."
+    return f"Seconds a picture, median of {RUNS} runs.\n\n{said}\n\n{memory}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    if parser.parse_args().alone:
+        load(torch.float32)(PROMPT)
+        return print_peak_memory()
+    print(f"{machine()}\n\n{report()}")
 
 
 if __name__ == "__main__":

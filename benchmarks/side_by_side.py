@@ -12,29 +12,26 @@ memory (read from /proc: Linux).
 
 import argparse
 import contextlib
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet2DConditionModel
 from torch import Tensor
-from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.interop.imagen_pytorch import convert
 from imagen_diffusers.pipelines.randomness import stage_generators
 
+from .ceilings import machine
 from .imagen_pytorch_package import load, noises, told_noise
+from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
 
 Draw = Callable[[], list[Tensor]]
-STEPS, GUIDANCE, TOKENS, SEED = 5, 3.0, 20, 3
+STEPS, GUIDANCE, TOKENS, SEED, RUNS = 5, 3.0, 20, 3, 3
 TEXT_DIM = 768
 README = {"cond_dim": 512, "dim_mults": (1, 2, 4, 8), "text_embed_dim": TEXT_DIM}
 THEIR_NETWORKS = (
@@ -191,60 +188,48 @@ def contestant(home: str, which: str, dtype: str, folder: Path, dim: int) -> Dra
     return (theirs if which == "home" else ours)(folder, dim, dtype)
 
 
-def peak_memory(home: str, which: str, dtype: str, folder: Path, dim: int) -> float:
-    """Of a process that loads one contestant and draws once, in GiB."""
-    command = [sys.executable, "-m", "benchmarks.side_by_side", "--dim", str(dim), "--alone", home, which, dtype, str(folder)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(said.splitlines()[-1])["peak"]
-
-
-def draw_alone(home: str, which: str, dtype: str, folder: Path, dim: int) -> None:
-    with torch.no_grad():
-        contestant(home, which, dtype, folder, dim)()
-    # Not getrusage, whose peak begins with the parent's.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(json.dumps({"peak": int(status["VmHWM"].split()[0]) / 2**20}))
-
-
-def compare(home: str, dim: int, runs: int) -> None:
+def compare(home: str, dim: int, runs: int) -> str:
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         folder = Path(place)
         HOMES[home][0](folder, dim)
         names = [(which, dtype) for dtype in DTYPES for which in ("home", "ours")]
-        draws = {name: contestant(home, *name, folder, dim) for name in names}
-        seconds: dict[tuple[str, str], list[float]] = {name: [] for name in names}
         drawn: dict[tuple[str, str], Tensor] = {}
-        for run in tqdm(range(runs + 1), desc=home):
-            for name, draw in draws.items():
-                start = time.perf_counter()
-                drawn[name] = draw()[-1].float().clamp(0, 1)
-                if run > 0:  # the first is a warm-up
-                    seconds[name].append(time.perf_counter() - start)
-        del draws
-        peaks = {name: peak_memory(home, *name, folder, dim) for name in names}
+
+        def kept(name: tuple[str, str], draw: Draw) -> Callable[[], None]:
+            return lambda: drawn.update({name: draw()[-1].float().clamp(0, 1)})
+
+        seconds = turns({name: kept(name, contestant(home, *name, folder, dim)) for name in names}, runs, title=home)
+        alone = [("--dim", str(dim), "--alone", home, *name, place) for name in names]
+        peaks = {name: peak_memory("benchmarks.side_by_side", *given) for name, given in zip(names, alone, strict=True)}
     first = ("home", "float32")
-    print(f"\n{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs\n")
-    print("| | seconds a picture | from | to | times as fast | peak GiB | largest difference |\n|---|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for name in names:
-        ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True))
-        middle, least, most = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
         who, far = home if name[0] == "home" else "imagen_diffusers", (drawn[name] - drawn[first]).abs().max().item()
-        print(f"| {who}, {name[1]} | {middle:.2f} | {least:.2f} | {most:.2f} | {ratio:.2f} | {peaks[name]:.2f} | {far:.1e} |", flush=True)
+        middle, least, most = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
+        ratio = times_as_fast(seconds, first, name)
+        rows.append([f"{who}, {name[1]}", *(f"{x:.2f}" for x in (middle, least, most, ratio, peaks[name])), f"{far:.1e}"])
+    said = f"{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs"
+    head = ["", "seconds a picture", "from", "to", "times as fast", "peak GiB", "largest difference"]
+    return f"{said}\n\n{table(head, rows)}"
+
+
+def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUNS) -> str:
+    return "\n\n".join(compare(home, dim or WIDTHS[home], runs) for home in homes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         home, which, dtype, folder = args.alone
-        return draw_alone(home, which, dtype, Path(folder), args.dim)
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    for home in args.home or HOMES:
-        compare(home, args.dim or WIDTHS[home], args.runs)
+        with torch.no_grad():
+            contestant(home, which, dtype, Path(folder), args.dim)()
+        return print_peak_memory()
+    print(f"{machine()}\n\n{report(args.home or HOMES, args.dim, args.runs)}")
 
 
 if __name__ == "__main__":

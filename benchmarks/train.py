@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers import ImagenUNet2DConditionModel, bundled
+from imagen_diffusers.models import presets
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
 from imagen_diffusers.text.t5 import encode
 from imagen_diffusers.training.data import Batch, Visits, collate
@@ -35,16 +36,7 @@ BATCH, LEARNING_RATE, WARMUP, HELD_OUT = 16, 3e-4, 100, 64
 LEVELS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 TABLE = log_snr_table(beta_table("squaredcos_cap_v2"))
 # 13.9 M parameters in patches of 4; without patches it takes four levels to come as low.
-OURS = {
-    "sample_size": 64,
-    "block_out_channels": (128, 256),
-    "layers_per_block": 1,
-    "attention_levels": (True, True),
-    "attention_head_dim": 64,
-    "encoder_hid_dim": 128,
-    "patch_size": 4,
-    "time_embed_dim": 512,
-}
+OURS = presets.SCENES_BASE
 OURS_WITHOUT_PATCHES = {
     **OURS,
     "patch_size": 1,

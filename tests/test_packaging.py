@@ -1,5 +1,6 @@
 """The bundled folders are found in a clone, in an editable install and in a wheel; presets load."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -34,6 +35,20 @@ def test_a_wheel_carries_them(tmp_path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}"
     found = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
     assert all(Path(p).is_relative_to(tmp_path / "site") and Path(p).is_dir() for p in found)
+
+
+def test_the_command_answers_before_torch_is_imported() -> None:
+    code = "import sys, imagen_diffusers.cli; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_every_public_name_is_found_where_the_package_says() -> None:
+    (typed,) = (node for node in ast.parse(Path(imagen_diffusers.__file__).read_text()).body if isinstance(node, ast.If))
+    told = {alias.name: "." * node.level + (node.module or "") for node in typed.body for alias in node.names}
+    assert told == imagen_diffusers._HOMES
+    for name in imagen_diffusers.__all__:
+        assert getattr(imagen_diffusers, name).__name__ == name
+    assert not hasattr(imagen_diffusers, "ImagenVideo")
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:

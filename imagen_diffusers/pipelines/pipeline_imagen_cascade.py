@@ -40,11 +40,14 @@ from .output import ImagenCascadePipelineOutput
 from .planning import numbers_to_run, plan_sizes, reference_size
 from .prompting import TextInputs, TextRules
 from .randomness import stage_generators
+from .registration import register_with_diffusers
 from .stage import Stage
 
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
 SETTINGS = ("num_inference_steps", "guidance_scale", "noise_level", "guidance_interval")
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
+
+register_with_diffusers()
 
 
 class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, RunningCallMixin):

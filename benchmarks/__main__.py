@@ -1,0 +1,61 @@
+"""Everything that is measured, on the machine this runs on, written to benchmarks/RESULTS.md.
+
+    make bench
+    .venv/bin/python -m benchmarks --only stages growth    # measured again; what else is in the file stays
+
+Nothing else should run meanwhile.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from . import ceilings, generate, growth, side_by_side, stages
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PLOT = RESULTS.with_name("growth.png")
+
+
+def growing() -> str:
+    measured = growth.measure_all()
+    growth.plot(measured, PLOT)
+    return f"![Time against pixels]({PLOT.name})\n\n{growth.report(measured)}"
+
+
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "ceilings": ("What the machine can do", ceilings.report),
+    "stages": ("One evaluation of each network", stages.report),
+    "generate": ("The bundled cascade", generate.report),
+    "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
+    "growth": ("How cost grows", growing),
+}
+
+
+def section(name: str) -> str:
+    """One part, measured now."""
+    title, report = PARTS[name]
+    return f"## {title}\n\n`python -m benchmarks.{name}` on {ceilings.machine()}.\n\n{report()}\n"
+
+
+def read(path: Path) -> dict[str, str]:
+    """The parts that an earlier run wrote, by name."""
+    written = path.read_text().split("\n## ")[1:] if path.exists() else []
+    by_title = {text.partition("\n")[0]: f"## {text.rstrip()}\n" for text in written}
+    return {name: by_title[title] for name, (title, _) in PARTS.items() if title in by_title}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    sections = read(args.output)
+    for name in args.only:
+        sections[name] = section(name)
+        head = "# Measured\n\nWritten by `make bench`; each part names its own command. Contestants of a table took turns within one run.\n"
+        args.output.write_text("\n".join([head, *(sections[n] for n in PARTS if n in sections)]))  # after each part: a run is long
+        print(sections[name], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""One evaluation of each stage's network: time, share of the convolution rate that this machine reaches, peak memory.
+
+    python -m benchmarks.stages
+    python -m benchmarks.stages --paper --batch_size 8    # the paper's sizes, for a GPU
+
+The bundled networks take a guided batch of two, as in sampling. Ways of running take turns.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
+from imagen_diffusers.models import presets
+from imagen_diffusers.models.unet import ConditionedUNet
+
+from .ceilings import convolution_rate, device, machine
+from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
+
+TOKENS, RUNS = 32, 7
+WAYS = {
+    "float32": (torch.float32, False, False),
+    "float32, channels_last": (torch.float32, True, False),
+    "bfloat16, channels_last": (torch.bfloat16, True, False),
+    "bfloat16, channels_last, compiled": (torch.bfloat16, True, True),
+}
+NETWORKS = {
+    "unet": (ImagenUNet2DConditionModel, presets.PAPER_BASE),
+    "unet_2": (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR256),
+    "unet_3": (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR1024),
+}
+
+
+def network(slot: str, *, paper: bool) -> ConditionedUNet:
+    kind, config = NETWORKS[slot]
+    if paper:
+        with device():
+            return kind(**config).eval()
+    return kind.from_pretrained(bundled("imagen-scenes"), subfolder=slot, variant="fp16", dtype=torch.float32).to(device()).eval()
+
+
+def inputs(unet: ConditionedUNet, batch_size: int, *, side: int | None = None, tokens: int = TOKENS) -> dict:
+    """Noise of the size it was trained for, or of another, with as much text and condition as it takes."""
+    side = side or unet.config["sample_size"]
+    picture = torch.randn(batch_size, 3, side, side, device=device())
+    given = {"sample": picture, "timestep": torch.full((batch_size,), 500.0, device=device())}
+    if unet.text_dim is not None:
+        given["encoder_hidden_states"] = torch.randn(batch_size, tokens, unet.text_dim, device=device())
+        given["encoder_attention_mask"] = torch.ones(batch_size, tokens, dtype=torch.bool, device=device())
+    if unet.has_low_res:
+        given |= {"low_res": picture, "noise_level": torch.full((batch_size,), 100.0, device=device())}
+    return given
+
+
+def evaluation(slot: str, way: str, batch_size: int, *, paper: bool) -> Callable[[], torch.Tensor]:
+    """A call of the network, ready to run."""
+    dtype, channels_last, compiled = WAYS[way]
+    unet = network(slot, paper=paper).to(dtype)
+    if channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if compiled:
+        unet.compile(fullgraph=True)
+    given = {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in inputs(unet, batch_size).items()}
+    return lambda: unet(**given).sample
+
+
+def work(slot: str, batch_size: int, *, paper: bool) -> int:
+    """Operations of an evaluation, counted."""
+    unet = network(slot, paper=paper)
+    with FlopCounterMode(display=False) as counter:
+        unet(**inputs(unet, batch_size))
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def report(*, paper: bool = False, batch_size: int = 2, runs: int = RUNS) -> str:
+    rows = []
+    for slot in NETWORKS:
+        flop = work(slot, batch_size, paper=paper)
+        seconds = turns({way: evaluation(slot, way, batch_size, paper=paper) for way in WAYS}, runs, title=slot)
+        for way, measured in seconds.items():
+            middle = statistics.median(measured)
+            share = flop / middle / convolution_rate(WAYS[way][0])
+            given = ["--alone", slot, way, "--batch_size", str(batch_size), *(["--paper"] if paper else [])]
+            rows.append(
+                [slot, way, f"{1e3 * middle:.1f}", f"{1e3 * min(measured):.1f} to {1e3 * max(measured):.1f}"]
+                + [f"{times_as_fast(seconds, next(iter(WAYS)), way):.2f}", f"{flop / 1e9:.2f}", f"{100 * share:.0f} %"]
+                + [f"{peak_memory('benchmarks.stages', *given):.2f}"]
+            )
+    head = ["network", "way", "ms", "from, to", "times as fast", "GFLOP", "of the convolution rate", "peak GiB"]
+    return table(head, rows, words=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--paper", action="store_true", help="the paper's networks, with random weights")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.alone:
+        with torch.no_grad():
+            evaluation(*args.alone, args.batch_size, paper=args.paper)()
+        return print_peak_memory()
+    print(f"{machine()}\n\n{report(paper=args.paper, batch_size=args.batch_size, runs=args.runs)}")
+
+
+if __name__ == "__main__":
+    main()
