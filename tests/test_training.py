@@ -129,6 +129,15 @@ def test_learns_four_pictures(tmp_path) -> None:
     assert loss(fit(tmp_path, 60, ema_decay=0.5, checkpointing_steps=60)) < 0.2 * before
 
 
+def test_weights_that_get_no_gradient_are_said(tmp_path, caplog) -> None:
+    fit(tmp_path / "whole", 20)
+    assert "no gradient" not in caplog.text
+    unet = make_base()
+    unet.head.conv.register_forward_pre_hook(lambda _, given: given[0].detach())  # what a faulty compiler did
+    fit(tmp_path / "cut", 20, unet=unet)
+    assert "weights have had no gradient so far" in caplog.text
+
+
 def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
     def adapted():
         unet = make_base()

@@ -29,9 +29,11 @@ from .data import Batch, VisitedDataset, Visits, collate
 from .datasets import PictureStream
 from .export import export_weights
 from .losses import LossSettings, draw, stage_loss
-from .reports import Meter, Skipped, show_pictures, start_tracking
+from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
 from .sampling import BucketSampler, Share, StepSampler
 from .settings import TrainSettings
+
+SETTLED = 20  # steps after which every weight has had a gradient: those behind layers that start at zero wait for these first
 
 
 def train_stage(
@@ -169,6 +171,8 @@ class _Fit:
             self.schedule.step()
             if self.ema is not None:
                 self.ema.step(p for _, p in trainable(self.unet))
+            if step + 1 - start == SETTLED and self.accelerator.is_main_process:
+                warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
             if (step + 1) % self.settings.logging_steps == 0:
                 told = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
                 told |= {} if norm is None else {"grad_norm": float(norm)}  # some engines clip on their own

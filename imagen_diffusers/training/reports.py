@@ -60,6 +60,21 @@ class Skipped:
             file.writelines(line + "\n" for line in new)
 
 
+def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
+    """Say which weights Adam has had no gradient for yet: a network that lost part of itself still trains, only worse.
+
+    Nothing is said of optimizers with other moments, and of weights that are divided among processes.
+    """
+    moments = {id(p): state["exp_avg_sq"] for p, state in optimizer.state.items() if type(state.get("exp_avg_sq")) is Tensor}
+    idle = [name for name, p in named if id(p) not in moments or not moments[id(p)].any()]
+    if moments and idle:
+        shown = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")
+        logger.warning(
+            f"{len(idle)} of {len(named)} weights have had no gradient so far ({shown}); they will stay as they are. If they should "
+            "learn, look at how they are used, and try without torch_compile"
+        )
+
+
 def start_tracking(accelerator: Accelerator, name: str, settings: dict[str, Any]) -> None:
     """Begin the run in the trackers the accelerator was made with; settings are told as plain values."""
     plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
