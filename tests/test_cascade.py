@@ -144,6 +144,25 @@ def _first_noise(pipe):
     yield torch.randn(1, 3, 16, 16, generator=stage_generators(seeded(0), 1, 3)[0][0])
 
 
+def test_compiled_networks_draw_the_same_and_are_compiled_once_for_all_prompts(pipe) -> None:
+    torch.compiler.reset()  # counts how often a function was compiled, over all tests
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    prompts = (PROMPT, "a sphere", "a blue cube")
+    expected = [draw(pipe, prompt).images for prompt in prompts]
+    pipe.compile(backend=keep)
+    for prompt, picture in zip(prompts, expected, strict=True):
+        # Attention sums over the masked padding, too: zeros, in another order.
+        torch.testing.assert_close(draw(pipe, prompt).images, picture, atol=1e-5, rtol=0)
+    assert len(graphs) == len(pipe.stage_numbers)
+    draw(pipe, guidance_scale=1.0)
+    assert len(graphs) == len(pipe.stage_numbers) + 2  # half the rows, in the two stages that were guided
+
+
 def test_negative_prompt_and_null_text(shared_pipe) -> None:
     plain = draw(shared_pipe).images
     assert not torch.equal(plain, draw(shared_pipe, negative_prompt="blue").images)

@@ -112,6 +112,7 @@ def test_gradient_checkpointing_changes_no_gradient(unet) -> None:
 
 
 def test_compiles_without_a_break(unet) -> None:
+    torch.compiler.reset()  # counts how often a function was compiled, over all tests
     given = inputs(unet)
     compiled = torch.compile(unet, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)

@@ -20,6 +20,7 @@ from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import RunningCallMixin, StepCallback
+from .compiling import CompilingMixin
 from .deepfloyd import SETTINGS as DEEPFLOYD
 from .deepfloyd import is_deepfloyd, load_components
 from .guidance import EVERYWHERE
@@ -50,7 +51,7 @@ SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler
 register_with_diffusers()
 
 
-class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, RunningCallMixin):
+class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, CompilingMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -261,8 +262,9 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, RunningCal
             embeds, null_embeds, mask, null_mask = (
                 x.to(device) for x in self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
             )
-            texts, count = (TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)), len(embeds)
-            check_text_fits(stages, texts[0])
+            text, null_text = TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)
+            texts, count = (self.as_compiled(text), self.as_compiled(null_text)), len(embeds)
+            check_text_fits(stages, text)
         generators = stage_generators(generator, count, len(SLOTS))
         pictures = repeat_to(pictures, count)
         cond_images = prepare_cond_images(cond_images, stages, count, device)
