@@ -1,0 +1,77 @@
+"""What each solver and step count of the bundled cascade costs, and what it draws for that: quality against cost.
+
+    python -m benchmarks.solvers --count 40
+
+Every solver takes over the bundled schedulers' curve, prediction type and thresholding. Pictures of 256px for prompts of one
+object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet distance to true renders of the same
+scenes; without a trained oracle only the cost is told.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+import imagen_diffusers
+from examples.scenes.data import TEST_SEEDS
+from examples.scenes.evaluate import draw, frechet, scenes_and_prompts, score_set
+from examples.scenes.oracle import Oracle, load
+from examples.scenes.raytrace import render
+from examples.scenes.scene import Scene
+from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.cli import SCHEDULERS
+
+from .ceilings import machine
+from .generate import load as load_bundled
+from .timing import table
+
+ORACLE = Path("runs/scenes/oracle")
+STEPS = ((8, 4, 2), (16, 8, 4), (32, 16, 8))
+STAGES, COUNT, BATCH = 2, 40, 8
+
+
+def evaluations(pipe: ImagenCascadePipeline) -> int:
+    """Pictures through a network for each that is drawn: a guided step counts two, a step of a two-stage solver what it takes."""
+    stages = pipe.stages(pipe.stage_numbers[:STAGES])
+    return sum(len(s.prepared_scheduler(pipe.device).timesteps) * (1 if s.guidance_scale == 1 else 2) for s in stages)
+
+
+def quality(oracle: Oracle, pictures: torch.Tensor, scenes: list[Scene]) -> list[str]:
+    """How many show all that was asked for, and the Frechet distance to true renders."""
+    true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
+    right = score_set("", oracle, pictures, scenes)[0]
+    return [f"{right.right / right.count:.0%}", f"{frechet(oracle.features(true), oracle.features(pictures)):.2f}"]
+
+
+@torch.no_grad()
+def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
+    pipe = load_bundled(torch.bfloat16)
+    own = {pipe.slots(n)[1]: getattr(pipe, pipe.slots(n)[1]) for n in pipe.stage_numbers}
+    scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
+    oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
+    rows = []
+    for name in SCHEDULERS.values():
+        for slot, scheduler in own.items():
+            setattr(pipe, slot, getattr(imagen_diffusers, name).from_config(scheduler.config))
+        for steps in STEPS:
+            pipe.register_to_config(num_inference_steps=list(steps))
+            start = time.perf_counter()
+            pictures = draw(pipe, prompts, BATCH, STAGES)
+            seconds = (time.perf_counter() - start) / count
+            told = ["", ""] if oracle is None else quality(oracle, pictures, scenes)
+            rows.append([name, ", ".join(map(str, steps[:STAGES])), str(evaluations(pipe)), f"{seconds:.2f}", *told])
+    head = ["solver", "steps", "evaluations", "seconds a picture", "all right", "Frechet distance"]
+    return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=COUNT, help="prompts")
+    parser.add_argument("--oracle", type=Path, default=ORACLE)
+    args = parser.parse_args()
+    print(f"{machine()}\n\n{report(args.count, args.oracle)}")
+
+
+if __name__ == "__main__":
+    main()
