@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import ceilings, generate, growth, side_by_side, solvers, stages
+from . import ceilings, generate, growth, side_by_side, solvers, stages, tiles
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PLOT = RESULTS.with_name("growth.png")
@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "generate": ("The bundled cascade", generate.report),
     "solvers": ("Quality against cost", solvers.report),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
+    "tiles": ("Beyond one picture's memory", tiles.report),
     "growth": ("How cost grows", growing),
 }
 

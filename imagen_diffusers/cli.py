@@ -34,6 +34,9 @@ Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
 Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
+Tile = Annotated[
+    int | None, typer.Option(min=1, help="Enlarge in overlapping tiles of this side, in pixels: larger pictures in the same memory.")
+]
 Side = Annotated[int | None, typer.Option(help="Of the final picture, in pixels.")]
 
 
@@ -53,13 +56,14 @@ def generate(  # noqa: PLR0913 (one argument an option)
     stages: Annotated[int | None, typer.Option(min=1, help="Stop after this many stages.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    tile: Tile = None,
     width: Side = None,
     height: Side = None,
 ) -> None:
     """Draw pictures of PROMPT."""
     call = {"negative_prompt": negative_prompt, "stop_at": stages, "width": width, "height": height}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, call)
+    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, tile, call)
 
 
 @app.command()
@@ -77,6 +81,7 @@ def upscale(  # noqa: PLR0913 (one argument an option)
     lora: Lora = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    tile: Tile = None,
 ) -> None:
     """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages."""
     from PIL import Image
@@ -84,7 +89,7 @@ def upscale(  # noqa: PLR0913 (one argument an option)
     with Image.open(image) as opened:
         call = {"image": opened.convert("RGB")}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, call)
+    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, tile, call)
 
 
 @app.command()
@@ -169,12 +174,14 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
 
 
 def _draw(
-    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, lora, dtype: str, device: str, call: dict[str, Any]
+    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, lora, dtype: str, device: str, tile, call: dict[str, Any]
 ) -> None:
     """What both commands do: load, warn, draw, save; errors of the user as one line."""
     try:
         pipe = _load(model, dtype, device, scheduler)
         _add_loras(pipe, lora or [])
+        if tile is not None:
+            pipe.enable_tiling(tile)
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt") or ""])
         settings = {k: _numbers(k, v) for k, v in settings.items() if v is not None}
         seed = _fresh_seed() if seed is None else seed

@@ -48,6 +48,10 @@ def test_upscale(folder, tmp_path) -> None:
     result = call("upscale", small, "a red cube", "--model", folder, "--output", big, "--seed", 1)
     assert result.exit_code == 0, result.output
     assert Image.open(big).size == (64, 64)
+    Image.new("RGB", (48, 32), "red").save(small)
+    larger = call("upscale", small, "a red cube", "--model", folder, "--output", big, "--seed", 1, "--tile", 32)
+    assert larger.exit_code == 0, larger.output
+    assert Image.open(big).size == (96, 64)
 
 
 def test_unknown_words_are_said(folder, tmp_path) -> None:

@@ -7,6 +7,7 @@ A small convolutional network marks the centre of each object on a 32x32 grid an
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ class Oracle(nn.Module):
 
         self.fine = nn.Sequential(block(3, 24, 2), block(24, 48, 2), block(48, 64, 1), block(64, 96, 2), block(96, 96, 1))  # 32x32
         self.wide = nn.Sequential(block(96, FEATURES, 2), block(FEATURES, FEATURES, 1), block(FEATURES, FEATURES, 1))  # 16x16
-        self.joint = block(96 + FEATURES, FEATURES, 1)
+        self.down = nn.Conv2d(FEATURES, 64, 1)
+        self.joint = block(96 + 64, FEATURES, 1)
         self.heads = nn.Conv2d(FEATURES, 1 + 2 + sum(WIDTHS), 1)
         self.floor = nn.Linear(FEATURES, sum(len(v) for v in FLOOR.values()))
 
@@ -46,7 +48,7 @@ class Oracle(nn.Module):
         """(B, 3, 256, 256) in [-1, 1] to maps (B, 3 + attributes, 32, 32), floor scores, and features (B, FEATURES)."""
         fine = self.fine(pictures)
         wide = self.wide(fine)
-        joint = self.joint(torch.cat((fine, F.interpolate(wide, scale_factor=2.0)), 1))
+        joint = self.joint(torch.cat((fine, F.interpolate(self.down(wide), scale_factor=2.0)), 1))
         pooled = wide.mean((2, 3))
         return self.heads(joint), self.floor(pooled), torch.cat((pooled, joint.amax((2, 3))), 1)
 
@@ -105,18 +107,29 @@ def oracle_loss(oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> Tensor
     return loss
 
 
-def train(data: SceneDataset, steps: int, batch_size: int) -> Oracle:
-    """On renders and their mirror images, with noise, so that it does not lean on single pixels."""
+def train(
+    data: SceneDataset,
+    steps: int,
+    batch_size: int,
+    *,
+    oracle: Oracle | None = None,
+    redraw: Callable[[Tensor], Tensor] = lambda pictures: pictures,
+    learning_rate: float = 3e-3,
+) -> Oracle:
+    """On renders and their mirror images, with noise, so that it does not lean on single pixels.
+
+    With `oracle` and `redraw` one that reads renders learns to read them in another look.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    oracle = Oracle().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(oracle.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    oracle = (oracle or Oracle()).train().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     rng = np.random.default_rng(0)
     progress = trange(steps, desc="oracle", mininterval=5)
     for step in progress:
         chosen = np.sort(rng.integers(0, data.count, batch_size))
-        pictures = torch.from_numpy(data.pictures[chosen]).to(device).float() / 127.5 - 1
+        pictures = redraw(torch.from_numpy(data.pictures[chosen]).to(device).float() / 127.5 - 1)
         scenes = [sample_scene(data.first_seed + int(i)) for i in chosen]
         if rng.random() < 0.5:
             pictures, scenes = pictures.flip(-1), [mirrored(s) for s in scenes]

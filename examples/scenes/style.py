@@ -4,11 +4,13 @@
 
 The pictures are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the
 teaching. Then, on prompts never trained on, before and after: how many pictures a classifier calls pencil drawings (it has seen
-renders and redrawn renders only), how many show what the prompt says, and whether every bit is as before without the adapter.
+renders and redrawn renders only), how many show what the prompt says, and whether every bit is as before without the adapter. Drawings
+are read by an oracle that has gone on learning on redrawn renders.
 """
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,18 @@ from examples import finetune_style
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.pictures import labelled_grid
 
-from . import classifier
+from . import classifier, oracle
 from .captions import caption
-from .data import TEST_SEEDS
+from .data import TEST_SEEDS, SceneDataset
 from .evaluate import Score, draw, scenes_and_prompts, score_set
-from .oracle import load
 from .raytrace import render
-from .scene import sample_scene
+from .scene import Scene, sample_scene
 
 STYLE_SEEDS, CLASSIFIER_SEEDS = 40_000_000, 41_000_000
 STROKES = 100  # across the picture, whatever its size
+BEFORE, AFTER = "before", "with the adapter"
+TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest")
+TEACHING += ("--checkpoints_total_limit", 1, "--report_to", "none")
 
 
 def pencil(pictures: Tensor) -> Tensor:
@@ -70,50 +74,79 @@ def as_image(picture: Tensor) -> Image.Image:
     return Image.fromarray(((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
+def teach(args: argparse.Namespace) -> None:
+    """The adapter, by the script that users run."""
+    start = time.perf_counter()
+    write_pictures(args.output_dir / "pictures", args.pictures)
+    flags = ["--train_data_dir", args.output_dir / "pictures", "--output_dir", args.output_dir, "--max_train_steps", args.max_train_steps]
+    finetune_style.main([str(f) for f in (*flags, *TEACHING)])
+    print(f"taught in {(time.perf_counter() - start) / 60:.1f} minutes, drawing the pictures included")
+
+
+def load_bundled() -> ImagenCascadePipeline:
+    dtype = {"default": torch.bfloat16, "text_encoder": torch.float32}
+    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), variant="fp16", dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def measure_look(drawn: dict[str, Tensor], count: int) -> list[Score]:
+    """How many pictures a classifier takes for drawings, true ones first."""
+    known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
+    judge = classifier.train(known, pencil(known))
+    renders = classifier.draw_scenes([sample_scene(TEST_SEEDS + 61_000 + i) for i in range(count)])
+    judged = {"true drawings": pencil(renders), "true renders": renders, **drawn}
+    return [Score(f"{name}: called drawings", judge.count(pictures), count) for name, pictures in judged.items()]
+
+
+def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argparse.Namespace) -> list[Score]:
+    """How many pictures show all their prompt says; drawings are read by an oracle that went on learning on redrawn renders."""
+    of_renders = oracle.load(args.oracle)
+    data = SceneDataset("sr256", args.oracle_scenes, args.oracle.parent)
+    of_drawings = oracle.train(data, args.oracle_steps, 24, oracle=oracle.load(args.oracle), redraw=pencil, learning_rate=1e-3)
+    true = classifier.draw_scenes(scenes)
+    read = {
+        "true renders": (of_renders, true),
+        "true drawings": (of_drawings, pencil(true)),
+        BEFORE: (of_renders, drawn[BEFORE]),
+        AFTER: (of_drawings, drawn[AFTER]),
+    }
+    return [score_set(name, reader, pictures, scenes)[0] for name, (reader, pictures) in read.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/style"))
     parser.add_argument("--pictures", type=int, default=40)
-    parser.add_argument("--count", type=int, default=40, help="prompts to measure on")
+    parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
     parser.add_argument("--max_train_steps", type=int, default=300, help="of each stage")
     parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"), help="scores prompts where it is there")
+    parser.add_argument("--oracle_scenes", type=int, default=4000, help="renders it was trained on")
+    parser.add_argument("--oracle_steps", type=int, default=400, help="more of its training, on redrawn renders")
     parser.add_argument("--grid", type=Path, default=None, help="where to write the picture before and after")
     args = parser.parse_args()
-    write_pictures(args.output_dir / "pictures", args.pictures)
-    flags = ["--train_data_dir", args.output_dir / "pictures", "--output_dir", args.output_dir, "--max_train_steps", args.max_train_steps]
-    flags += ["--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest"]
-    flags += ["--checkpoints_total_limit", 1, "--report_to", "none"]
-    finetune_style.main([str(f) for f in flags])
+    teach(args)
 
-    pipe = ImagenCascadePipeline.from_pretrained(
-        bundled("imagen-scenes"), variant="fp16", dtype={"default": torch.bfloat16, "text_encoder": torch.float32}
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = load_bundled()
     scenes, prompts = scenes_and_prompts(args.count, 1, TEST_SEEDS + 60_000)
-    drawn = {"before": draw(pipe, prompts, 8, 2)}
-    pipe.load_lora_weights(args.output_dir)
-    drawn["with the adapter"] = draw(pipe, prompts, 8, 2)
-    shown = [pipe(p, generator=torch.Generator().manual_seed(i)).images[0] for i, p in enumerate(tqdm(prompts[:4]))]
+    drawn, shown = {}, {}
+    for name in (BEFORE, AFTER):
+        if name == AFTER:
+            pipe.load_lora_weights(args.output_dir)
+        drawn[name] = draw(pipe, prompts, 8, 2)
+        shown[name] = [pipe(p, generator=torch.Generator().manual_seed(i)).images[0] for i, p in enumerate(tqdm(prompts[:4]))]
     pipe.unload_lora_weights()
     without = draw(pipe, prompts[:8], 8, 2)
+    small = [image.resize((256, 256), Image.Resampling.LANCZOS) for images in shown.values() for image in images]
+    labelled_grid(small, [name for name, images in shown.items() for _ in images], columns=4).save(
+        args.grid or args.output_dir / "grid.png"
+    )
 
-    known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
-    judge = classifier.train(known, pencil(known))
-    renders = classifier.draw_scenes([sample_scene(TEST_SEEDS + 61_000 + i) for i in range(args.count)])
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    print(Score("classifier: true drawings called drawings", judge.count(pencil(renders)), args.count))
-    print(Score("classifier: true renders called drawings", judge.count(renders), args.count))
-    for name, pictures in drawn.items():
-        print(Score(f"{name}: called drawings", judge.count(pictures), args.count))
+    print(*measure_look(drawn, args.count), sep="\n")
     if (args.oracle / "oracle.safetensors").exists():
-        oracle = load(args.oracle)
-        for name, pictures in drawn.items():
-            print(*score_set(name, oracle, pictures, scenes)[:1], sep="\n")
-    print(f"\nbit-equal without the adapter: {torch.equal(without, drawn['before'][:8])}")
-    before = [pipe(p, generator=torch.Generator().manual_seed(i)).images[0] for i, p in enumerate(tqdm(prompts[:4]))]
-    small = [image.resize((256, 256), Image.Resampling.LANCZOS) for image in [*before, *shown]]
-    grid = labelled_grid(small, [*(["before"] * 4), *(["after"] * 4)], columns=4)
-    grid.save(args.grid or args.output_dir / "grid.png")
+        print(*measure_prompts(drawn, scenes, args), sep="\n")
+    print(f"\nbit-equal without the adapter: {torch.equal(without, drawn[BEFORE][:8])}")
 
 
 if __name__ == "__main__":

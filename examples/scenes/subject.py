@@ -11,10 +11,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from examples import dreambooth
-from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.pictures import labelled_grid
 
 from . import classifier
@@ -23,7 +20,7 @@ from .evaluate import Score, draw, scenes_and_prompts, score_set
 from .oracle import load
 from .raytrace import render
 from .scene import Scene, sample_scene
-from .style import as_image
+from .style import TEACHING, as_image, load_bundled
 
 NAME, CLASS = "a <extra_id_7>", "a sphere"
 SUBJECT_SEEDS, CLASSIFIER_SEEDS = 42_000_000, 43_000_000
@@ -54,17 +51,12 @@ def main() -> None:
     args = parser.parse_args()
     write_pictures(args.output_dir / "pictures", args.pictures)
     plain = ["--instance_data_dir", args.output_dir / "pictures", "--instance_prompt", NAME, "--max_train_steps", args.max_train_steps]
-    plain += ["--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest"]
-    plain += ["--checkpoints_total_limit", 1, "--report_to", "none"]
     prior = ["--with_prior_preservation", "--class_prompt", CLASS, "--class_data_dir", args.output_dir / "class", "--num_class_images", 24]
     runs = {"with prior preservation": prior, "without": []}
     for name, more in runs.items():
-        dreambooth.main([str(f) for f in [*plain, *more, "--output_dir", args.output_dir / name.replace(" ", "-")]])
+        dreambooth.main([str(f) for f in [*plain, *TEACHING, *more, "--output_dir", args.output_dir / name.replace(" ", "-")]])
 
-    pipe = ImagenCascadePipeline.from_pretrained(
-        bundled("imagen-scenes"), variant="fp16", dtype={"default": torch.bfloat16, "text_encoder": torch.float32}
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = load_bundled()
     ordinary, gnomes = ([f(CLASSIFIER_SEEDS + i) for i in range(160)] for f in (sample_scene, with_gnome))
     judge = classifier.train(*map(classifier.draw_scenes, (ordinary, gnomes)))
     scenes, prompts = scenes_and_prompts(args.count, 1, TEST_SEEDS + 70_000)

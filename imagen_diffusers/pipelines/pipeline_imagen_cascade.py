@@ -38,6 +38,7 @@ from .lora import ImagenLoraLoaderMixin
 from .model_card import write_model_card
 from .networks import StageNetwork, adapt
 from .output import ImagenCascadePipelineOutput
+from .piecewise import PiecewiseMixin
 from .planning import numbers_to_run, plan_sizes, reference_size
 from .prompting import TextInputs, TextRules
 from .randomness import stage_generators
@@ -51,7 +52,7 @@ SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler
 register_with_diffusers()
 
 
-class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, CompilingMixin, RunningCallMixin):
+class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -159,11 +160,13 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, CompilingM
         scales = per_stage("guidance_scale", guidance_scale, recommended, least=0)
         levels = per_stage("noise_level", noise_level, recommended, least=0, below=1000)
         intervals = interval_per_stage(guidance_interval, recommended["guidance_interval"])
-        names = [SLOTS[n - 1] for n in numbers]
-        return [
-            Stage(unet, adapt(getattr(self, unet)), self._scheduler(scheduler), int(n), float(w), float(level), pair, guidance_parallel)
-            for (unet, scheduler), n, w, level, pair in zip(names, steps, scales, levels, intervals, strict=True)
-        ]
+        slots = [SLOTS[n - 1] for n in numbers]
+        stages = []
+        for (unet, scheduler), n, w, level, pair in zip(slots, steps, scales, levels, intervals, strict=True):
+            network = adapt(getattr(self, unet))
+            settings = (int(n), float(w), float(level), pair, guidance_parallel, self.pieces(network))
+            stages.append(Stage(unet, network, self._scheduler(scheduler), *settings))
+        return stages
 
     def encode_prompt(
         self,

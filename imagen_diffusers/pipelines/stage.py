@@ -30,6 +30,7 @@ from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
 from .networks import StageNetwork
+from .piecewise import Pieces
 
 # Stock schedulers that cannot be told x0; they are told the noise it implies instead.
 TAKES_NO_X0 = frozenset(
@@ -67,6 +68,7 @@ class Stage:
         noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
         guidance_interval: the steps that are guided, as fractions of them all, from noise to picture.
         guidance_parallel: as in `guidance.guide`.
+        pieces: how much the network is given at once.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Stage:
     noise_level: float
     guidance_interval: tuple[float, float] = EVERYWHERE
     guidance_parallel: float = 1.0
+    pieces: Pieces = Pieces()
 
     @property
     def sample_size(self) -> int:
@@ -139,7 +142,7 @@ class Stage:
             copies = 2 if guided else 1
             scaled = scheduler.scale_model_input(latents, timestep)
             more = {} if guess is None else {"self_cond": guess.repeat(copies, 1, 1, 1)}
-            output = self.network.predict(scaled.repeat(copies, 1, 1, 1), timestep, {**conditions(guided), **more})
+            output = self.pieces.predict(self.network, scaled.repeat(copies, 1, 1, 1), timestep, {**conditions(guided), **more})
             output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
                 output = guide(*output.chunk(2), self.guidance_scale, self.guidance_parallel)
