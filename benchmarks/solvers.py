@@ -2,13 +2,14 @@
 
     python -m benchmarks.solvers --count 40
 
-Every solver takes over the bundled schedulers' curve, prediction type and thresholding. Pictures of 256px for prompts of one
+Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding. Pictures of 256px for prompts of one
 object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet distance to true renders of the same
 scenes; without a trained oracle only the cost is told.
 """
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,22 +20,43 @@ from examples.scenes.evaluate import draw, frechet, scenes_and_prompts, score_se
 from examples.scenes.oracle import Oracle, load
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
-from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.cli import SCHEDULERS
+from imagen_diffusers.pipelines.guidance import is_guided
 
 from .ceilings import machine
 from .generate import load as load_bundled
 from .timing import table
 
 ORACLE = Path("runs/scenes/oracle")
+PRESETS = ("quality", "balanced", "fast")
 STEPS = ((8, 4, 2), (16, 8, 4), (32, 16, 8))
 STAGES, COUNT, BATCH = 2, 40, 8
 
 
 def evaluations(pipe: ImagenCascadePipeline) -> int:
     """Pictures through a network for each that is drawn: a guided step counts two, a step of a two-stage solver what it takes."""
-    stages = pipe.stages(pipe.stage_numbers[:STAGES])
-    return sum(len(s.prepared_scheduler(pipe.device).timesteps) * (1 if s.guidance_scale == 1 else 2) for s in stages)
+    total = 0
+    for stage in pipe.stages(pipe.stage_numbers[:STAGES]):
+        steps = len(stage.prepared_scheduler(pipe.device).timesteps)
+        guided = 0 if stage.guidance_scale == 1 else sum(is_guided(i, steps, stage.guidance_interval) for i in range(steps))
+        total += steps + guided
+    return total
+
+
+def ways() -> Iterator[tuple[str, Callable[[ImagenCascadePipeline], None]]]:
+    """Names, and what makes a freshly loaded pipeline sample so."""
+    for name in PRESETS:
+        yield name, lambda pipe, name=name: pipe.use_preset(bundled(name))
+    for name in SCHEDULERS.values():
+        for steps in STEPS:
+            yield name, lambda pipe, name=name, steps=steps: _swap(pipe, name, steps)
+
+
+def _swap(pipe: ImagenCascadePipeline, scheduler: str, steps: tuple[int, ...]) -> None:
+    for slot in (pipe.slots(n)[1] for n in pipe.stage_numbers):
+        setattr(pipe, slot, getattr(imagen_diffusers, scheduler).from_config(getattr(pipe, slot).config))
+    pipe.register_to_config(num_inference_steps=list(steps))
 
 
 def quality(oracle: Oracle, pictures: torch.Tensor, scenes: list[Scene]) -> list[str]:
@@ -46,22 +68,19 @@ def quality(oracle: Oracle, pictures: torch.Tensor, scenes: list[Scene]) -> list
 
 @torch.no_grad()
 def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
-    pipe = load_bundled(torch.bfloat16)
-    own = {pipe.slots(n)[1]: getattr(pipe, pipe.slots(n)[1]) for n in pipe.stage_numbers}
     scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
     rows = []
-    for name in SCHEDULERS.values():
-        for slot, scheduler in own.items():
-            setattr(pipe, slot, getattr(imagen_diffusers, name).from_config(scheduler.config))
-        for steps in STEPS:
-            pipe.register_to_config(num_inference_steps=list(steps))
-            start = time.perf_counter()
-            pictures = draw(pipe, prompts, BATCH, STAGES)
-            seconds = (time.perf_counter() - start) / count
-            told = ["", ""] if oracle is None else quality(oracle, pictures, scenes)
-            rows.append([name, ", ".join(map(str, steps[:STAGES])), str(evaluations(pipe)), f"{seconds:.2f}", *told])
-    head = ["solver", "steps", "evaluations", "seconds a picture", "all right", "Frechet distance"]
+    for name, sample_so in ways():
+        pipe = load_bundled(torch.bfloat16)
+        sample_so(pipe)
+        steps = pipe.config["num_inference_steps"][:STAGES]
+        start = time.perf_counter()
+        pictures = draw(pipe, prompts, BATCH, STAGES)
+        seconds = (time.perf_counter() - start) / count
+        told = ["", ""] if oracle is None else quality(oracle, pictures, scenes)
+        rows.append([name, ", ".join(map(str, steps)), str(evaluations(pipe)), f"{seconds:.2f}", *told])
+    head = ["preset or solver", "steps", "evaluations", "seconds a picture", "all right", "Frechet distance"]
     return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
 
 

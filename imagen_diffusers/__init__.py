@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel as ImagenPytorchUNet2DConditionModel
     from .pipelines.output import ImagenCascadePipelineOutput as ImagenCascadePipelineOutput
     from .pipelines.pipeline_imagen_cascade import ImagenCascadePipeline as ImagenCascadePipeline
+    from .pipelines.sampling_preset import SamplingPreset as SamplingPreset
     from .schedulers.scheduling_imagen_ddim import ImagenDDIMScheduler as ImagenDDIMScheduler
     from .schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler as ImagenDDPMScheduler
     from .schedulers.scheduling_imagen_dpmsolver_multistep import ImagenDPMSolverMultistepScheduler as ImagenDPMSolverMultistepScheduler
@@ -37,6 +38,7 @@ _HOMES = {
     "ImagenPytorchUNet2DConditionModel": ".models.unet_imagen_pytorch",
     "ImagenCascadePipelineOutput": ".pipelines.output",
     "ImagenCascadePipeline": ".pipelines.pipeline_imagen_cascade",
+    "SamplingPreset": ".pipelines.sampling_preset",
     "ImagenDDIMScheduler": ".schedulers.scheduling_imagen_ddim",
     "ImagenDDPMScheduler": ".schedulers.scheduling_imagen_ddpm",
     "ImagenDPMSolverMultistepScheduler": ".schedulers.scheduling_imagen_dpmsolver_multistep",

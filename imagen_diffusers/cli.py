@@ -31,6 +31,10 @@ NoiseLevel = Annotated[
 ]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="How to sample: quality, balanced, fast, or a folder or Hub id of a preset. The checkpoint's own by default."),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
 Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
@@ -51,6 +55,7 @@ def generate(  # noqa: PLR0913 (one argument an option)
     guidance_scale: Guidance = None,
     noise_level: NoiseLevel = None,
     negative_prompt: Negative = None,
+    preset: Preset = None,
     scheduler: Scheduler = None,
     lora: Lora = None,
     stages: Annotated[int | None, typer.Option(min=1, help="Stop after this many stages.")] = None,
@@ -63,7 +68,8 @@ def generate(  # noqa: PLR0913 (one argument an option)
     """Draw pictures of PROMPT."""
     call = {"negative_prompt": negative_prompt, "stop_at": stages, "width": width, "height": height}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, tile, call)
+    ready = {"model": model, "preset": preset, "scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device, "tile": tile}
+    _draw(prompt, ready, output, seed, num_images, settings, call)
 
 
 @app.command()
@@ -77,6 +83,7 @@ def upscale(  # noqa: PLR0913 (one argument an option)
     steps: Steps = None,
     guidance_scale: Guidance = None,
     noise_level: NoiseLevel = None,
+    preset: Preset = None,
     scheduler: Scheduler = None,
     lora: Lora = None,
     dtype: Dtype = "auto",
@@ -89,7 +96,8 @@ def upscale(  # noqa: PLR0913 (one argument an option)
     with Image.open(image) as opened:
         call = {"image": opened.convert("RGB")}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}
-    _draw(prompt, model, output, seed, num_images, settings, scheduler, lora, dtype, device, tile, call)
+    ready = {"model": model, "preset": preset, "scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device, "tile": tile}
+    _draw(prompt, ready, output, seed, num_images, settings, call)
 
 
 @app.command()
@@ -111,7 +119,7 @@ def encode_text(
         folder = Path(data) if Path(data).exists() else None
         place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
         captions, count = load_captions(place)
-        pipe = _load(model, "float32", device, None, unet=None, unet_2=None, unet_3=None)
+        pipe = _load(model, "float32", device, unet=None, unet_2=None, unet_3=None)
         given = {"max_length": pipe.config["max_sequence_length"], "batch_size": batch_size}
         with tqdm(total=count, desc="encoding") as progress:
             for done in write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, **given):
@@ -173,15 +181,10 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     return imagen_pytorch.convert(source, ema=not raw, settings=told, **components)
 
 
-def _draw(
-    prompt, model, output: Path, seed, num_images: int, settings: dict, scheduler, lora, dtype: str, device: str, tile, call: dict[str, Any]
-) -> None:
+def _draw(prompt, ready: dict, output: Path, seed, num_images: int, settings: dict, call: dict[str, Any]) -> None:
     """What both commands do: load, warn, draw, save; errors of the user as one line."""
     try:
-        pipe = _load(model, dtype, device, scheduler)
-        _add_loras(pipe, lora or [])
-        if tile is not None:
-            pipe.enable_tiling(tile)
+        pipe = _prepare(**ready)
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt") or ""])
         settings = {k: _numbers(k, v) for k, v in settings.items() if v is not None}
         seed = _fresh_seed() if seed is None else seed
@@ -189,12 +192,35 @@ def _draw(
     except (ValueError, OSError) as error:
         typer.secho(f"Error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
-    told = {"prompt": prompt, "model": model or "imagen-scenes", "scheduler": scheduler, "lora": lora, **settings}
+    told = {"prompt": prompt, **ready, "model": ready["model"] or "imagen-scenes", **settings}
     told |= {k: v for k, v in call.items() if k != "image" and v is not None}
     _save(pictures, output, seed, told)
 
 
-def _load(model: str | None, dtype: str, device: str, scheduler: str | None, **components: None):
+def _prepare(model, preset: str | None, scheduler: str | None, lora: list[str] | None, dtype: str, device: str, tile: int | None):
+    """The pipeline as the options say."""
+    import torch
+
+    import imagen_diffusers
+
+    if scheduler is not None and scheduler not in SCHEDULERS:
+        raise ValueError(f'--scheduler "{scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
+    pipe = _load(model, dtype, device)
+    if preset is not None:
+        pipe.use_preset(preset if "/" in preset or Path(preset).exists() else imagen_diffusers.bundled(preset))
+    for number in pipe.stage_numbers:
+        slot, its_scheduler = pipe.slots(number)
+        getattr(pipe, slot).to(memory_format=torch.channels_last)
+        if scheduler is not None:
+            swapped = getattr(imagen_diffusers, SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
+            setattr(pipe, its_scheduler, swapped)
+    _add_loras(pipe, lora or [])
+    if tile is not None:
+        pipe.enable_tiling(tile)
+    return pipe
+
+
+def _load(model: str | None, dtype: str, device: str, **components: None):
     import torch
 
     import imagen_diffusers
@@ -206,20 +232,11 @@ def _load(model: str | None, dtype: str, device: str, scheduler: str | None, **c
     dtypes["auto"] = torch.bfloat16 if fast_bf16 else torch.float32
     if dtype not in dtypes:
         raise ValueError(f'--dtype "{dtype}" is unknown; use one of {", ".join(dtypes)}')
-    if scheduler is not None and scheduler not in SCHEDULERS:
-        raise ValueError(f'--scheduler "{scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
     folder = str(imagen_diffusers.bundled("imagen-scenes")) if model is None else model
     variant = {"variant": "fp16"} if model is None else {}
     # The text encoder stays in float32: it is small beside the rest, or overflows in half precision (T5-XXL).
     wanted = {"default": dtypes[dtype], "text_encoder": torch.float32}
-    pipe = imagen_diffusers.ImagenCascadePipeline.from_pretrained(folder, dtype=wanted, **variant, **components).to(device)
-    for number in pipe.stage_numbers:
-        slot, its_scheduler = pipe.slots(number)
-        getattr(pipe, slot).to(memory_format=torch.channels_last)
-        if scheduler is not None:
-            swapped = getattr(imagen_diffusers, SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
-            setattr(pipe, its_scheduler, swapped)
-    return pipe
+    return imagen_diffusers.ImagenCascadePipeline.from_pretrained(folder, dtype=wanted, **variant, **components).to(device)
 
 
 def _add_loras(pipe, loras: list[str]) -> None:

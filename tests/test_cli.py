@@ -66,6 +66,7 @@ def test_unknown_words_are_said(folder, tmp_path) -> None:
     [
         (["--scheduler", "magic"], "magic"),
         (["--dtype", "int8"], "int8"),
+        (["--preset", "slow"], "slow"),
         (["--steps", "many"], "many"),
         (["--steps", "1,2"], "2 values for 3 stages"),
         (["--width", "50"], "multiples of"),

@@ -56,7 +56,7 @@ def test_an_unknown_name_lists_what_there_is() -> None:
         bundled("imagen-moon")
 
 
-@pytest.mark.parametrize("folder", sorted(p.name for p in (ROOT / "schedulers").iterdir()))
+@pytest.mark.parametrize("folder", sorted(p.parent.name for p in ROOT.glob("schedulers/*/scheduler_config.json")))
 def test_scheduler_presets_load(folder) -> None:
     config = json.loads((bundled(folder) / "scheduler_config.json").read_text())
     scheduler = getattr(imagen_diffusers, config["_class_name"]).from_pretrained(bundled(folder))

@@ -23,6 +23,7 @@ from .scene import Scene, sample_scene
 
 TRAIN_SEEDS, ORACLE_SEEDS, TEST_SEEDS = 0, 20_000_000, 30_000_000
 PHRASINGS = 8  # each picture is met under this many captions
+COMPLETE = 0.5  # share of captions that leave nothing open: they teach most, the others how to fill in
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class SceneDataset(Dataset):
         seed = self.first_seed + scene
         told = sample_scene(seed)
         rng = np.random.default_rng((seed, phrasing))
-        example = Example(prompt=caption(swapped(told) if rng.random() < 0.5 else told, rng))
+        told = swapped(told) if rng.random() < 0.5 else told
+        example = Example(prompt=caption(told, rng, complete=rng.random() < COMPLETE))
         view, scale = self.view, self.view.scale or 1
         top, left = (int(v) // scale * scale for v in rng.integers(0, view.rendered - view.side + 1, 2))
         example["pixel_values"] = _cut(self.pictures[scene], top, left, view.side)

@@ -43,6 +43,7 @@ from .planning import numbers_to_run, plan_sizes, reference_size
 from .prompting import TextInputs, TextRules
 from .randomness import stage_generators
 from .registration import register_with_diffusers
+from .sampling_preset import PresetMixin
 from .stage import Stage
 
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
@@ -52,7 +53,7 @@ SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler
 register_with_diffusers()
 
 
-class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
+class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a

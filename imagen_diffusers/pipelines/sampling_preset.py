@@ -1,0 +1,79 @@
+"""Named ways to sample a cascade, from careful to quick: each stage's solver, its steps, and which of them are guided.
+
+A preset says nothing of noise curve, prediction type and thresholding, which a checkpoint was trained with; those stay.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+
+import imagen_diffusers
+
+
+class SamplingPreset(ConfigMixin):
+    """What `pipe.use_preset` takes; saved and loaded like a scheduler.
+
+    Args:
+        stages: one entry a stage, first to last: `scheduler` (its class as `_class_name`, and options), `num_inference_steps`,
+            and `guidance_interval`, (start, end) as fractions of the steps.
+    """
+
+    config_name = "sampling_preset.json"
+
+    @register_to_config
+    def __init__(self, stages: list[dict[str, Any]]):
+        pass
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "SamplingPreset":
+        """From a folder or a Hub id."""
+        return cls.from_config(cls.load_config(str(pretrained_model_name_or_path), **kwargs))  # pyright: ignore
+
+    def scheduler(self, number: int, current: Any) -> Any:
+        """Stage `number`'s scheduler, on the noise curve of its current one.
+
+        Raises:
+            ValueError: for a class that is not known, and one that cannot follow that curve.
+        """
+        options = dict(self.config["stages"][number - 1]["scheduler"])
+        name = options.pop("_class_name")
+        kind = getattr(imagen_diffusers, name, None) or getattr(diffusers, name, None)
+        if kind is None:
+            raise ValueError(f'the preset\'s scheduler "{name}" is in neither imagen_diffusers nor diffusers; correct its _class_name')
+        return kind.from_config(current.config, **options)
+
+
+class PresetMixin:
+    """`pipe.use_preset()`."""
+
+    config: Any
+    stage_numbers: Any
+    slots: Any
+    register_to_config: Any
+    _scheduler: Any
+
+    def use_preset(self, preset: str | Path | SamplingPreset) -> None:
+        """Sample by this preset from now on; `save_pretrained` keeps it.
+
+        Args:
+            preset: a folder or Hub id with a `sampling_preset.json`, for example `bundled("fast")` ("balanced", "quality"), or a
+                `SamplingPreset`. Guidance scales and noise levels stay the checkpoint's.
+
+        Raises:
+            ValueError: for a preset with fewer stages than the pipeline.
+        """
+        preset = preset if isinstance(preset, SamplingPreset) else SamplingPreset.from_pretrained(preset)
+        stages = preset.config["stages"]
+        if max(self.stage_numbers, default=0) > len(stages):
+            raise ValueError(f"the preset is for {len(stages)} stages; this pipeline has stages {self.stage_numbers}")
+        slots = {n: self.slots(n)[1] for n in self.stage_numbers}
+        schedulers = {slot: preset.scheduler(n, self._scheduler(slot)) for n, slot in slots.items()}
+        for slot, scheduler in schedulers.items():  # all or none
+            setattr(self, slot, scheduler)
+        settings = {key: list(self.config[key]) for key in ("num_inference_steps", "guidance_interval")}
+        for n in self.stage_numbers:
+            for key, values in settings.items():
+                values[n - 1] = stages[n - 1][key]
+        self.register_to_config(**settings)

@@ -1,0 +1,83 @@
+"""Named ways to sample: solver and steps change, what a checkpoint was trained with stays."""
+
+import diffusers
+import pytest
+import torch
+
+from imagen_diffusers import ImagenCascadePipeline, SamplingPreset, bundled
+
+from .conftest import make_pipeline
+from .test_cascade import draw
+
+NAMES = ("quality", "balanced", "fast")
+KEPT = ("prediction_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+
+
+def stages(pipe) -> list:
+    return pipe.stages(pipe.stage_numbers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_changes_solver_and_steps_and_nothing_that_was_trained(pipe, name) -> None:
+    before = stages(pipe)
+    pipe.use_preset(bundled(name))
+    told = SamplingPreset.from_pretrained(bundled(name)).config["stages"]
+    for old, new, entry in zip(before, stages(pipe), told, strict=True):
+        assert type(new.scheduler).__name__ == entry["scheduler"]["_class_name"]
+        assert new.scheduler.config["timestep_spacing"] == entry["scheduler"]["timestep_spacing"]
+        assert new.num_inference_steps == entry["num_inference_steps"]
+        assert (new.guidance_scale, new.noise_level) == (old.guidance_scale, old.noise_level)
+        assert all(new.scheduler.config[key] == old.scheduler.config[key] for key in KEPT)
+        torch.testing.assert_close(new.scheduler.alphas_cumprod, old.scheduler.alphas_cumprod)
+    assert torch.isfinite(draw(pipe, num_inference_steps=2).images).all()
+
+
+def test_presets_go_from_careful_to_quick(pipe) -> None:
+    counts = []
+    for name in NAMES:
+        pipe.use_preset(bundled(name))
+        counts.append([len(s.prepared_scheduler(pipe.device).timesteps) for s in stages(pipe)])
+    assert counts[0] > counts[1] > counts[2]
+    assert all(a >= b >= c for a, b, c in zip(*counts, strict=True))
+
+
+def test_balanced_is_how_the_bundled_cascade_comes() -> None:
+    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), variant="fp16", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    told = [(dict(s.scheduler.config), s.num_inference_steps, s.guidance_interval) for s in stages(pipe)]
+    picture = draw(pipe, "a red cube", stop_at=1).images
+    pipe.use_preset(bundled("balanced"))
+    assert [s.num_inference_steps for s in stages(pipe)] == [n for _, n, _ in told]
+    assert [s.guidance_interval for s in stages(pipe)] == [interval for _, _, interval in told]
+    assert torch.equal(draw(pipe, "a red cube", stop_at=1).images, picture)
+
+
+def test_a_preset_is_saved_with_the_pipeline_and_alone(pipe, tmp_path) -> None:
+    pipe.use_preset(bundled("fast"))
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = ImagenCascadePipeline.from_pretrained(tmp_path / "pipe")
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(again).images, draw(pipe).images)
+
+    own = {"_class_name": "UniPCMultistepScheduler", "solver_order": 3}
+    entry = {"scheduler": own, "num_inference_steps": 5, "guidance_interval": [0.2, 0.8]}
+    SamplingPreset(stages=[entry] * 3).save_config(tmp_path / "mine")
+    pipe.use_preset(tmp_path / "mine")
+    assert type(pipe.scheduler_2) is diffusers.UniPCMultistepScheduler
+    assert [(s.num_inference_steps, s.guidance_interval) for s in stages(pipe)] == [(5, (0.2, 0.8))] * 3
+
+
+def test_presets_that_do_not_fit_change_nothing(pipe) -> None:
+    scheduler = pipe.scheduler
+    short = SamplingPreset(stages=[{"scheduler": {"_class_name": "DDIMScheduler"}, "num_inference_steps": 3, "guidance_interval": [0, 1]}])
+    unknown = {"scheduler": {"_class_name": "Magic"}, "num_inference_steps": 3, "guidance_interval": [0, 1]}
+    fine = {**unknown, "scheduler": {"_class_name": "ImagenDDIMScheduler"}}
+    for preset, message in (
+        (short, "is for 1 stages"),
+        (SamplingPreset(stages=[fine, fine, unknown]), '"Magic" is in neither'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.use_preset(preset)
+        assert pipe.scheduler is scheduler
+    with pytest.raises(ValueError, match=r"assign pipe\.scheduler"):
+        make_pipeline(scheduler=None).use_preset(bundled("fast"))
