@@ -2,9 +2,9 @@
 
     python -m benchmarks.solvers --count 40
 
-Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding. Pictures of 256px for prompts of one
-object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet distance to true renders of the same
-scenes; without a trained oracle only the cost is told.
+Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding.
+Pictures of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
+distance to true renders of the same scenes; without a trained oracle only the cost is told.
 """
 
 import argparse
