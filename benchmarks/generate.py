@@ -11,22 +11,14 @@ import time
 
 import torch
 
-from imagen_diffusers import ImagenCascadePipeline, bundled
+from examples.scenes.evaluate import load_cascade
+from imagen_diffusers import ImagenCascadePipeline
 
 from .ceilings import machine
 from .timing import peak_memory, print_peak_memory, table
 
 PROMPT = "a large red metal sphere left of a small blue rubber cube on a gray floor"
 RUNS = 3
-
-
-def load(dtype: torch.dtype) -> ImagenCascadePipeline:
-    wanted = {"default": dtype, "text_encoder": torch.float32}
-    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), variant="fp16", dtype=wanted)
-    pipe.set_progress_bar_config(disable=True)
-    for number in pipe.stage_numbers:
-        getattr(pipe, pipe.slots(number)[0]).to(memory_format=torch.channels_last)
-    return pipe
 
 
 def seconds_by_stage(pipe: ImagenCascadePipeline) -> list[float]:
@@ -47,7 +39,7 @@ def seconds_by_stage(pipe: ImagenCascadePipeline) -> list[float]:
 
 
 def report() -> str:
-    pipes = {"float32": load(torch.float32), "bfloat16": load(torch.bfloat16)}
+    pipes = {"float32": load_cascade(dtype=torch.float32), "bfloat16": load_cascade(dtype=torch.bfloat16)}
     measured: dict[str, list[list[float]]] = {name: [] for name in pipes}
     for run in range(RUNS + 1):
         for name, pipe in pipes.items():
@@ -70,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     if parser.parse_args().alone:
-        load(torch.float32)(PROMPT)
+        load_cascade(dtype=torch.float32)(PROMPT)
         return print_peak_memory()
     print(f"{machine()}\n\n{report()}")
 

@@ -16,7 +16,7 @@ import torch
 
 import imagen_diffusers
 from examples.scenes.data import TEST_SEEDS
-from examples.scenes.evaluate import draw, frechet, scenes_and_prompts, score_set
+from examples.scenes.evaluate import draw, frechet, load_cascade, scenes_and_prompts, score_set
 from examples.scenes.oracle import Oracle, load
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
@@ -25,7 +25,6 @@ from imagen_diffusers.cli import SCHEDULERS
 from imagen_diffusers.pipelines.guidance import is_guided
 
 from .ceilings import machine
-from .generate import load as load_bundled
 from .timing import table
 
 ORACLE = Path("runs/scenes/oracle")
@@ -72,7 +71,7 @@ def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
     rows = []
     for name, sample_so in ways():
-        pipe = load_bundled(torch.bfloat16)
+        pipe = load_cascade()
         sample_so(pipe)
         steps = pipe.config["num_inference_steps"][:STAGES]
         start = time.perf_counter()

@@ -21,13 +21,12 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from examples import finetune_style
-from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.pictures import labelled_grid
 
 from . import classifier, oracle
 from .captions import caption
 from .data import TEST_SEEDS, SceneDataset
-from .evaluate import Score, draw, scenes_and_prompts, score_set
+from .evaluate import Score, draw, load_cascade, scenes_and_prompts, score_set
 from .raytrace import render
 from .scene import Scene, sample_scene
 
@@ -83,13 +82,6 @@ def teach(args: argparse.Namespace) -> None:
     print(f"taught in {(time.perf_counter() - start) / 60:.1f} minutes, drawing the pictures included")
 
 
-def load_bundled() -> ImagenCascadePipeline:
-    dtype = {"default": torch.bfloat16, "text_encoder": torch.float32}
-    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), variant="fp16", dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def measure_look(drawn: dict[str, Tensor], count: int) -> list[Score]:
     """How many pictures a classifier takes for drawings, true ones first."""
     known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
@@ -127,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     teach(args)
 
-    pipe = load_bundled()
+    pipe = load_cascade()
     scenes, prompts = scenes_and_prompts(args.count, 1, TEST_SEEDS + 60_000)
     drawn, shown = {}, {}
     for name in (BEFORE, AFTER):

@@ -16,11 +16,11 @@ from imagen_diffusers.pictures import labelled_grid
 
 from . import classifier
 from .data import TEST_SEEDS
-from .evaluate import Score, draw, scenes_and_prompts, score_set
+from .evaluate import Score, draw, load_cascade, scenes_and_prompts, score_set
 from .oracle import load
 from .raytrace import render
 from .scene import Scene, sample_scene
-from .style import TEACHING, as_image, load_bundled
+from .style import TEACHING, as_image
 
 NAME, CLASS = "a <extra_id_7>", "a sphere"
 SUBJECT_SEEDS, CLASSIFIER_SEEDS = 42_000_000, 43_000_000
@@ -56,7 +56,7 @@ def main() -> None:
     for name, more in runs.items():
         dreambooth.main([str(f) for f in [*plain, *TEACHING, *more, "--output_dir", args.output_dir / name.replace(" ", "-")]])
 
-    pipe = load_bundled()
+    pipe = load_cascade()
     ordinary, gnomes = ([f(CLASSIFIER_SEEDS + i) for i in range(160)] for f in (sample_scene, with_gnome))
     judge = classifier.train(*map(classifier.draw_scenes, (ordinary, gnomes)))
     scenes, prompts = scenes_and_prompts(args.count, 1, TEST_SEEDS + 70_000)
