@@ -55,6 +55,12 @@ def main() -> None:
     parser.add_argument(
         "--snr_gamma", type=float, default=8.0, help="weight of nearly clean pictures in the loss; less favours composition"
     )
+    parser.add_argument(
+        "--max_noise_level",
+        type=float,
+        default=300.0,
+        help="augmentation of low-resolution conditions in training; beyond this, little is left of them to enlarge",
+    )
     parser.add_argument("--checkpointing_steps", type=int, default=500)
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
     parser.add_argument("--dataloader_num_workers", type=int, default=0)
@@ -96,7 +102,7 @@ def main() -> None:
         dataset,
         noise_curve(args.stage),
         settings,
-        LossSettings(prediction_type="sample", weighting="truncated_v", snr_gamma=args.snr_gamma),
+        LossSettings(prediction_type="sample", weighting="truncated_v", snr_gamma=args.snr_gamma, max_noise_level=args.max_noise_level),
         tokenizer=AutoTokenizer.from_pretrained(args.pipeline / "tokenizer"),
         text_encoder=T5EncoderModel.from_pretrained(args.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
     )

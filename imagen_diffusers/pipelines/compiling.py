@@ -20,7 +20,7 @@ class CompilingMixin:
         call with another size, number of pictures, or guidance switched on or off compiles anew.
 
         Args:
-            options: of `torch.compile`, in place of `fullgraph=True, dynamic=False`.
+            options: of `torch.compile`, in place of `fullgraph=True, dynamic=False`; `mode="reduce-overhead"` records CUDA graphs.
         """
         for number in self.stage_numbers:
             getattr(self, self.slots(number)[0]).compile(**{"fullgraph": True, "dynamic": False, **options})
