@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument(
         "--snr_gamma", type=float, default=8.0, help="weight of nearly clean pictures in the loss; less favours composition"
     )
+    parser.add_argument("--time_sampling", default="stratified", choices=("stratified", "logit_normal"))
+    parser.add_argument("--logit_mean", type=float, default=0.0, help="for logit_normal times; below 0 favours detail over composition")
+    parser.add_argument("--logit_std", type=float, default=1.0, help="for logit_normal times")
     parser.add_argument(
         "--max_noise_level",
         type=float,
@@ -102,7 +105,15 @@ def main() -> None:
         dataset,
         noise_curve(args.stage),
         settings,
-        LossSettings(prediction_type="sample", weighting="truncated_v", snr_gamma=args.snr_gamma, max_noise_level=args.max_noise_level),
+        LossSettings(
+            prediction_type="sample",
+            weighting="truncated_v",
+            snr_gamma=args.snr_gamma,
+            time_sampling=args.time_sampling,
+            logit_mean=args.logit_mean,
+            logit_std=args.logit_std,
+            max_noise_level=args.max_noise_level,
+        ),
         tokenizer=AutoTokenizer.from_pretrained(args.pipeline / "tokenizer"),
         text_encoder=T5EncoderModel.from_pretrained(args.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
     )
