@@ -31,6 +31,7 @@ MAKERS = {
     "base_as_sr": lambda: make_base(low_res_channels=3),
     "sr_self_text": make_sr,
     "sr_cross_text": lambda: make_sr(**TINY_SR_2),
+    "sr_linear_skip": lambda: make_sr(**TINY_SR_2, linear_skip=True),
     "unconditional": lambda: make_base(encoder_hid_dim=None),
     "unconditional_sr": lambda: make_sr(encoder_hid_dim=None, attention_kind="self"),
 }
@@ -65,6 +66,12 @@ def test_output_has_the_shape_of_the_picture(unet) -> None:
 def test_a_fresh_network_predicts_zero() -> None:
     unet = ImagenUNet2DConditionModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, attention_levels=(True, True))
     assert not unet(**inputs(unet)).sample.any()
+
+
+def test_a_fresh_network_with_a_linear_skip_predicts_its_condition() -> None:
+    fresh = ImagenEfficientUNet2DConditionModel(**{**TINY_SR_2, "linear_skip": True})
+    given = inputs(fresh)
+    assert torch.equal(fresh(**given).sample, given["low_res"])
 
 
 def test_every_condition_is_heard(unet) -> None:
@@ -201,3 +208,5 @@ def test_bad_configurations_are_refused_in_words() -> None:
         make_sr(layers_per_block=(1,))
     with pytest.raises(ValueError, match="needs text"):
         make_sr(encoder_hid_dim=None)
+    with pytest.raises(ValueError, match="out_channels=6; they must be equal"):
+        make_sr(linear_skip=True, out_channels=6)

@@ -41,6 +41,7 @@ def assemble(folder: Path, pipeline: Path) -> ImagenCascadePipeline:
     for stage, (network, _) in NETWORKS.items():
         trained, slot = folder / stage / "unet", "unet" + SUFFIXES[stage]
         components[slot] = network.from_pretrained(trained) if trained.exists() else build(stage, pipeline)
+        components[slot].register_to_config(_name_or_path=pipeline.name)  # and not a folder of this machine
         components["scheduler" + SUFFIXES[stage]] = scheduler(stage)
     return ImagenCascadePipeline(
         tokenizer=AutoTokenizer.from_pretrained(pipeline / "tokenizer"),

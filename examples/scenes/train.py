@@ -94,7 +94,7 @@ def main() -> None:
         time_limit=args.time_limit,
         max_sequence_length=48,  # the longest caption has 41 tokens
         lr_scheduler="cosine",
-        lr_warmup_steps=200,
+        lr_warmup_steps=100,
         adam_beta2=0.99,
         ema_decay=0.9995,
         checkpoints_total_limit=2,

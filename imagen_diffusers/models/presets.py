@@ -38,6 +38,7 @@ SCENES_SR256 = {
     "num_attention_heads": 6,
     "encoder_hid_dim": 128,
     "patch_size": 2,
+    "linear_skip": True,
     "time_embed_dim": 384,
 }
 SCENES_SR1024 = {
@@ -48,5 +49,6 @@ SCENES_SR1024 = {
     "num_attention_heads": 4,
     "encoder_hid_dim": 128,
     "patch_size": 4,
+    "linear_skip": True,
     "time_embed_dim": 256,
 }

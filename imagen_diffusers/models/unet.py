@@ -15,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from .blocks import PatchHead, PatchStem
+from .blocks import LinearSkip, PatchHead, PatchStem
 from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
 
@@ -79,6 +79,8 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         embedding = self.embedding(timestep, level, encoder_hidden_states, mask)  # B E
         x = sample if low_res is None else torch.cat((sample, low_res), dim=1)
         x = self.head(self.body(self.stem(x), embedding, encoder_hidden_states, mask))
+        if self.skip is not None:
+            x = x + self.skip(low_res, embedding)
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
 
     def _build_ends(self, width: int) -> None:
@@ -89,6 +91,7 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         self.embedding = ConditioningEmbedding(c.block_out_channels[0], embedding_dim, c.encoder_hid_dim, self.has_low_res)
         self.stem = PatchStem(c.in_channels + c.low_res_channels, width, c.patch_size)
         self.head = PatchHead(width, c.out_channels, c.patch_size, c.norm_num_groups)
+        self.skip = LinearSkip(c.low_res_channels, c.patch_size, embedding_dim) if c.get("linear_skip") else None
 
     def _run(self, block: torch.nn.Module, *args: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

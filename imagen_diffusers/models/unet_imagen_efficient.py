@@ -27,6 +27,8 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         encoder_hid_dim: width of the text embeddings; None for an unconditional network.
         time_embed_dim: width of the conditioning embedding; None for four times the finest level.
         patch_size: patches of this side become the pixels of the stem.
+        linear_skip: whether the condition reaches the picture past all norms, too (`blocks.LinearSkip`); for networks that predict
+            the clean picture. The paper's do without.
         norm_num_groups: groups of every group norm.
         dropout: inside residual blocks.
     """
@@ -45,6 +47,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         encoder_hid_dim: int | None = 4096,
         time_embed_dim: int | None = None,
         patch_size: int = 1,
+        linear_skip: bool = False,
         norm_num_groups: int = 32,
         dropout: float = 0.0,
     ):
@@ -52,6 +55,10 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         if len(layers_per_block) != len(block_out_channels):
             raise ValueError(
                 f"layers_per_block has {len(layers_per_block)} values and block_out_channels {len(block_out_channels)}; give one a level"
+            )
+        if linear_skip and not low_res_channels == out_channels > 0:
+            raise ValueError(
+                f"linear_skip leads from low_res_channels={low_res_channels} to out_channels={out_channels}; they must be equal"
             )
         if attention_kind in ("self_text", "cross_text") and encoder_hid_dim is None:
             raise ValueError(f'attention_kind="{attention_kind}" needs text: give encoder_hid_dim, or "self" or None as the kind')
