@@ -21,7 +21,7 @@ from .data import VIEWS
 from .train import NETWORKS, SUFFIXES, build
 
 # Chosen by looking at pictures of prompts outside the evaluation's.
-STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 100.0, 100.0)
+STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
