@@ -32,6 +32,9 @@ MAKERS = {
     "sr_self_text": make_sr,
     "sr_cross_text": lambda: make_sr(**TINY_SR_2),
     "sr_linear_skip": lambda: make_sr(**TINY_SR_2, linear_skip=True),
+    "base_noisy_skip": lambda: make_base(patch_size=2, noisy_skip=True),
+    "base_detail": lambda: make_base(patch_size=2, detail_channels=4),
+    "base_detail_as_sr": lambda: make_base(low_res_channels=3, noisy_skip=True, detail_channels=4),
     "unconditional": lambda: make_base(encoder_hid_dim=None),
     "unconditional_sr": lambda: make_sr(encoder_hid_dim=None, attention_kind="self"),
 }
@@ -64,8 +67,42 @@ def test_output_has_the_shape_of_the_picture(unet) -> None:
 
 
 def test_a_fresh_network_predicts_zero() -> None:
-    unet = ImagenUNet2DConditionModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, attention_levels=(True, True))
-    assert not unet(**inputs(unet)).sample.any()
+    small = {"sample_size": 16, "block_out_channels": (32, 32), "layers_per_block": 1, "attention_levels": (True, True)}
+    for more in ({}, {"noisy_skip": True, "detail_channels": 8, "patch_size": 4}):
+        unet = ImagenUNet2DConditionModel(**small, **more)
+        assert not unet(**inputs(unet)).sample.any()
+
+
+def test_the_noisy_path_carries_the_image_in_closed_form() -> None:
+    """With the gate open and all else shut, the output is the noisy image itself, and no norm has touched its brightness."""
+    unet = make_base(patch_size=2, noisy_skip=True)
+    with torch.no_grad():
+        for p in (*unet.head.parameters(), unet.noisy_path.scale.weight, unet.noisy_path.conv.bias):
+            p.zero_()
+        unet.noisy_path.scale.bias.fill_(1)
+    given = inputs(unet)
+    given["sample"] = 40 * given["sample"] + 7
+    torch.testing.assert_close(unet(**given).sample, given["sample"])
+
+
+def test_detail_is_made_between_the_patches() -> None:
+    """Features that are one value a patch, and nothing of the noisy image, still give an output that differs inside the patches."""
+    unet = make_base(patch_size=4, detail_channels=4, block_out_channels=(16,), attention_levels=(False,))
+    with torch.no_grad():
+        for p in (*unet.head.parameters(), *unet.detail.from_image.parameters()):
+            p.zero_()
+    patches = torch.nn.functional.unfold(unet(**inputs(unet)).sample, 4, stride=4)
+    assert patches.view(2, 3, 16, -1).std(2).min() > 1e-4
+
+
+def test_levels_have_as_many_blocks_as_they_are_given() -> None:
+    def widths(layers) -> list[int]:
+        unet = make_base(block_out_channels=(32, 64), attention_levels=(False, True), layers_per_block=layers)
+        return [layer.resnet.conv2.out_channels for layer in (*unet.down_blocks, *unet.up_blocks)]
+
+    # One more block a level going up than down, and a block that resamples between levels, as wide as the level it leaves.
+    assert widths((3, 1)) == [32, 32, 32, 32, 64] + [64, 64, 64, 32, 32, 32, 32]
+    assert widths(2) == widths((2, 2))
 
 
 def test_a_fresh_network_with_a_linear_skip_predicts_its_condition() -> None:
@@ -204,6 +241,8 @@ def test_bad_inputs_are_refused_in_words(name, change, message) -> None:
 def test_bad_configurations_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="one a level"):
         make_base(attention_levels=(True,))
+    with pytest.raises(ValueError, match="one number, or one a level"):
+        make_base(layers_per_block=(1,))
     with pytest.raises(ValueError, match="one a level"):
         make_sr(layers_per_block=(1,))
     with pytest.raises(ValueError, match="needs text"):

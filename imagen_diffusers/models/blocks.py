@@ -1,4 +1,4 @@
-"""The pieces both U-Nets are made of: residual block, resampling, patch stem and head.
+"""The pieces both U-Nets are made of: residual block, resampling, patch stem, heads and linear paths.
 
 Letters in shapes: B batch, C channels, E width of the conditioning embedding.
 """
@@ -107,14 +107,21 @@ class PatchHead(nn.Module):
 
 
 class LinearSkip(nn.Module):
-    """A linear path from the low-resolution condition to the picture, past all norms; starts as the condition itself.
+    """A linear path past all norms, from the low-resolution condition or the noisy image to the output.
 
-    Group norms forget how bright a picture is and how full of contrast. A network that predicts noise need not know; one that predicts
-    the clean picture does, and learns sooner what to add to its condition than to draw it again.
+    Group norms forget how bright an image is and how full of contrast. A network that predicts noise need not know; one that predicts
+    the clean image does, and learns sooner what to add to an image it is given than to generate it again.
+
+    Args:
+        channels: of the image.
+        patch_size: patches of this side become channels, each with a gate of its own.
+        embedding_dim: E; the gates follow the conditioning embedding.
+        start: all gates of a fresh path: 1 passes the image through, 0 nothing.
     """
 
-    def __init__(self, channels: int, patch_size: int, embedding_dim: int):
+    def __init__(self, channels: int, patch_size: int, embedding_dim: int, *, start: float):
         super().__init__()
+        self.start = start
         self.unshuffle = nn.PixelUnshuffle(patch_size)
         self.scale = zeroed(nn.Linear(embedding_dim, channels * patch_size**2))
         self.conv = nn.Conv2d(channels * patch_size**2, channels * patch_size**2, 3, padding=1)
@@ -122,6 +129,48 @@ class LinearSkip(nn.Module):
         nn.init.zeros_(self.conv.bias)  # pyright: ignore[reportArgumentType]
         nn.init.dirac_(self.conv.weight)
 
-    def forward(self, low_res: Tensor, embedding: Tensor) -> Tensor:
-        patches = self.unshuffle(low_res) * (1 + self.scale(embedding)[:, :, None, None])
+    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
+        patches = self.unshuffle(image) * (self.start + self.scale(embedding)[:, :, None, None])
         return self.shuffle(self.conv(patches))
+
+
+class DetailHead(nn.Module):
+    """What the patches of `PatchHead` are too coarse for: a few channels at full resolution, of the features and of the noisy image.
+
+    It costs what a few channels cost, and gives most of what finer patches would. It starts at zero.
+
+    Args:
+        in_channels: of the features, patch by patch.
+        image_channels: of the noisy image, with a low-resolution condition's.
+        out_channels: of the output.
+        channels: at full resolution.
+        patch_size, norm_groups: as in `PatchHead`.
+        embedding_dim: E; it scales and shifts the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_channels: int,
+        out_channels: int,
+        channels: int,
+        *,
+        patch_size: int,
+        embedding_dim: int,
+        norm_groups: int,
+    ):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, in_channels)
+        self.from_features = nn.Conv2d(in_channels, channels * patch_size**2, 1)
+        self.shuffle = nn.PixelShuffle(patch_size)
+        self.from_image = nn.Conv2d(image_channels, channels, 3, padding=1)
+        self.to_scale_shift = nn.Linear(embedding_dim, 2 * channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
+
+    def forward(self, features: Tensor, image: Tensor, embedding: Tensor) -> Tensor:
+        """Features (B, in_channels, H / patch, W / patch) and the image (B, image_channels, H, W) to (B, out_channels, H, W)."""
+        x = self.shuffle(self.from_features(F.silu(self.norm(features)))) + self.from_image(image)
+        scale, shift = self.to_scale_shift(embedding)[..., None, None].chunk(2, dim=1)
+        x = self.conv(F.silu(torch.addcmul(shift, x, 1 + scale)))
+        return self.out(F.silu(x))

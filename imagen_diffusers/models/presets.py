@@ -28,6 +28,8 @@ SCENES_BASE = {
     "attention_head_dim": 64,
     "encoder_hid_dim": 128,
     "patch_size": 4,
+    "noisy_skip": True,
+    "detail_channels": 16,
     "time_embed_dim": 512,
 }
 SCENES_SR256 = {

@@ -15,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from .blocks import LinearSkip, PatchHead, PatchStem
+from .blocks import DetailHead, LinearSkip, PatchHead, PatchStem
 from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
 
@@ -28,6 +28,9 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
     gradient_checkpointing = False
+
+    # Submodules between the body and the world: images, times and text come in there, the image goes out.
+    ENDS = ("embedding", "stem", "head", "skip", "noisy_path", "detail")
 
     @property
     def stride(self) -> int:
@@ -77,10 +80,15 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         level = None if noise_level is None else _per_example(noise_level, sample)
         mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
         embedding = self.embedding(timestep, level, encoder_hidden_states, mask)  # B E
-        x = sample if low_res is None else torch.cat((sample, low_res), dim=1)
-        x = self.head(self.body(self.stem(x), embedding, encoder_hidden_states, mask))
+        given = sample if low_res is None else torch.cat((sample, low_res), dim=1)
+        features = self.body(self.stem(given), embedding, encoder_hidden_states, mask)
+        x = self.head(features)
         if self.skip is not None:
             x = x + self.skip(low_res, embedding)
+        if self.noisy_path is not None:
+            x = x + self.noisy_path(sample, embedding)
+        if self.detail is not None:
+            x = x + self.detail(features, given, embedding)
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
 
     def _build_ends(self, width: int) -> None:
@@ -91,7 +99,13 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         self.embedding = ConditioningEmbedding(c.block_out_channels[0], embedding_dim, c.encoder_hid_dim, self.has_low_res)
         self.stem = PatchStem(c.in_channels + c.low_res_channels, width, c.patch_size)
         self.head = PatchHead(width, c.out_channels, c.patch_size, c.norm_num_groups)
-        self.skip = LinearSkip(c.low_res_channels, c.patch_size, embedding_dim) if c.get("linear_skip") else None
+        self.skip = LinearSkip(c.low_res_channels, c.patch_size, embedding_dim, start=1.0) if c.get("linear_skip") else None
+        self.noisy_path = LinearSkip(c.in_channels, c.patch_size, embedding_dim, start=0.0) if c.get("noisy_skip") else None
+        self.detail = None
+        if c.get("detail_channels"):
+            channels = c.in_channels + c.low_res_channels, c.out_channels, c.detail_channels
+            sizes = {"patch_size": c.patch_size, "embedding_dim": embedding_dim, "norm_groups": c.norm_num_groups}
+            self.detail = DetailHead(width, *channels, **sizes)
 
     def _run(self, block: torch.nn.Module, *args: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

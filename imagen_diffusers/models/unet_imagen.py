@@ -22,12 +22,15 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         in_channels, out_channels: of the picture; `out_channels` is twice that for a learned variance.
         low_res_channels: 3 makes it a super-resolution network that takes `low_res` and `noise_level`; 0 does not.
         block_out_channels: width of each level, finest first.
-        layers_per_block: residual blocks a level.
+        layers_per_block: residual blocks a level; one number, or one a level.
         attention_levels: which levels attend, one bool each.
         attention_head_dim: channels a head.
         encoder_hid_dim: width of the text embeddings; None for an unconditional network.
         time_embed_dim: width of the conditioning embedding; None for four times the finest level.
         patch_size: patches of this side become the pixels of the finest level.
+        noisy_skip: whether the noisy image reaches the output past all norms, too (`blocks.LinearSkip`); for networks that predict the
+            clean image. The paper's does without, as without the next.
+        detail_channels: channels at full resolution that add what patches are too coarse for (`blocks.DetailHead`); 0 for none.
         norm_num_groups: groups of every group norm.
         dropout: inside residual blocks.
     """
@@ -40,12 +43,14 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         out_channels: int = 3,
         low_res_channels: int = 0,
         block_out_channels: tuple[int, ...] = (128, 256, 384, 512),
-        layers_per_block: int = 3,
+        layers_per_block: int | tuple[int, ...] = 3,
         attention_levels: tuple[bool, ...] = (False, True, True, True),
         attention_head_dim: int = 64,
         encoder_hid_dim: int | None = 4096,
         time_embed_dim: int | None = None,
         patch_size: int = 1,
+        noisy_skip: bool = False,
+        detail_channels: int = 0,
         norm_num_groups: int = 32,
         dropout: float = 0.0,
     ):
@@ -54,13 +59,17 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
             raise ValueError(
                 f"attention_levels has {len(attention_levels)} values and block_out_channels {len(block_out_channels)}; give one a level"
             )
+        given = len(block_out_channels)
+        layers = (layers_per_block,) * given if isinstance(layers_per_block, int) else layers_per_block
+        if len(layers) != given:
+            raise ValueError(f"layers_per_block has {len(layers)} values and block_out_channels {given}; give one number, or one a level")
         self._build_ends(block_out_channels[0])
-        levels = list(zip(block_out_channels, attention_levels, strict=True))
+        levels = list(zip(block_out_channels, attention_levels, layers, strict=True))
         width, kept = block_out_channels[0], [block_out_channels[0]]
 
         self.down_blocks = nn.ModuleList()
-        for i, (channels, attends) in enumerate(levels):
-            for _ in range(layers_per_block):
+        for i, (channels, attends, blocks) in enumerate(levels):
+            for _ in range(blocks):
                 self.down_blocks.append(self._layer(width, channels, attends))
                 width = channels
                 kept.append(width)
@@ -71,8 +80,8 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         self.mid_block = nn.ModuleList([self._layer(width, width, True), self._layer(width, width, False)])
 
         self.up_blocks = nn.ModuleList()
-        for i, (channels, attends) in reversed(list(enumerate(levels))):
-            for _ in range(layers_per_block + 1):
+        for i, (channels, attends, blocks) in reversed(list(enumerate(levels))):
+            for _ in range(blocks + 1):
                 self.up_blocks.append(self._layer(width + kept.pop(), channels, attends))
                 width = channels
             if i > 0:
