@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_table
+from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.text.t5 import TextEmbedding
 from imagen_diffusers.training.losses import LossSettings, draw, drop_text, stage_loss
 from imagen_diffusers.training.times import TIME_SAMPLINGS, draw_times
-from imagen_diffusers.training.weighting import WEIGHTINGS, output_weight
+from imagen_diffusers.training.weighting import WEIGHTINGS, RunningError, output_weight
 
 from .conftest import seeded
 
@@ -30,8 +30,6 @@ class Oracle(torch.nn.Module):
         self.pictures, self.kind, self.error = pictures, kind, error
 
     def forward(self, noisy, times, return_dict, **condition):
-        from imagen_diffusers.schedulers.noise import log_snr_at
-
         alpha, sigma = alpha_sigma(log_snr_at(TABLE, times)[:, None, None, None])
         return (from_x0(self.pictures + self.error, noisy, alpha, sigma, self.kind),)
 
@@ -48,12 +46,59 @@ X0_WEIGHTS = {  # of (x0 error)^2, as the papers write them; "uniform" depends o
 def test_a_constant_error_weighs_the_same_whatever_is_predicted(kind, weighting) -> None:
     pictures = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
     settings = LossSettings(prediction_type=kind, weighting=weighting, snr_gamma=6.0)
-    losses, log_snr = stage_loss(
+    losses, log_snr, _ = stage_loss(
         Oracle(pictures, kind, 0.5), pictures, draws=draws_of(64, settings), log_snr_table=TABLE, settings=settings
     )
     usable = log_snr.abs() < 7  # beyond, the oracle's own divisions by alpha or sigma lose float32's digits
     expected = 0.25 * X0_WEIGHTS[weighting](log_snr.exp(), 6.0)
     torch.testing.assert_close(losses[usable], expected[usable], rtol=1e-3, atol=1e-6)
+
+
+def test_a_pixels_error_counts_by_its_weight() -> None:
+    pictures = torch.rand(4, 3, 4, 4, generator=seeded()) * 2 - 1
+    settings = LossSettings(prediction_type="sample")
+    weight = torch.rand(4, 4, 4, generator=seeded(1))
+    given = {"draws": draws_of(4, settings), "log_snr_table": TABLE, "settings": settings}
+    plain = stage_loss(Oracle(pictures, "sample", 0.5), pictures, **given)
+    weighed = stage_loss(Oracle(pictures, "sample", 0.5), pictures, **given, pixel_weight=weight)
+    torch.testing.assert_close(weighed.errors, plain.errors * weight.mean((1, 2)))
+    assert torch.equal(weighed.losses, weighed.errors)
+
+
+def test_running_errors_make_all_noise_levels_count_alike() -> None:
+    """Fed errors that are a function of the noise level, losses tend to their mean over the levels met."""
+    running, log_snr = RunningError(), torch.linspace(-8, 6, 200)
+    errors = (-log_snr).sigmoid() + 0.01
+    assert torch.equal(running.weight(log_snr), torch.ones(200))
+    for _ in range(300):
+        running.update(log_snr, errors)
+    losses = running.weight(log_snr) * errors
+    # Errors differ inside a bin, which is half a unit wide: at most exp(0.25) to either side of its mean.
+    assert (losses / losses.mean() - 1).abs().max() < 0.3
+    bins = losses.view(-1, 40).mean(1)
+    assert (bins / losses.mean() - 1).abs().max() < 0.05
+    again = RunningError()
+    again.load_state_dict(running.state_dict())
+    assert torch.equal(again.weight(log_snr), running.weight(log_snr))
+
+
+def test_running_errors_follow_and_forget() -> None:
+    running, level = RunningError(), torch.zeros(8)
+    running.update(level, torch.full((8,), 4.0))
+    running.update(level, torch.full((8,), 1.0))
+    decay = RunningError.DECAY**8
+    assert running.errors[20].item() == pytest.approx(4 * decay + 1 - decay)
+    assert (running.errors > 0).sum() == 1
+
+
+def test_times_by_log_snr_are_normal_in_log_snr_on_any_curve() -> None:
+    for name in ("squaredcos_cap_v2", "linear"):
+        table = log_snr_table(beta_table(name))
+        times = draw_times(4000, "log_snr_normal", seeded(), mean=-1.0, std=1.5, log_snr_table=table)
+        assert times.min() >= 0 and times.max() <= 1
+        log_snr = log_snr_at(table, times * 999)
+        assert log_snr.mean().item() == pytest.approx(-1, abs=0.01)  # one in each 4000th: hardly any spread is left
+        assert log_snr.std().item() == pytest.approx(1.5, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
@@ -76,7 +121,6 @@ def test_sigmoid_does_not_depend_on_the_noise_curve() -> None:
         table = log_snr_table(beta_table(name)).double()
         settings = LossSettings(prediction_type="epsilon", weighting="sigmoid", time_sampling="uniform")
         times = torch.linspace(0, 1, 20001, dtype=torch.float64)[1:-1] * 999
-        from imagen_diffusers.schedulers.noise import log_snr_at
         from imagen_diffusers.training.losses import _slope
 
         log_snr = log_snr_at(table, times)
@@ -85,7 +129,7 @@ def test_sigmoid_does_not_depend_on_the_noise_curve() -> None:
     assert totals[0] == pytest.approx(totals[1], rel=2e-2)
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("weighting", sorted(set(WEIGHTINGS) - {"running"}))
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_weights_are_finite_and_never_negative(kind, weighting) -> None:
     weight = output_weight(TABLE, weighting, 5.0, kind, torch.ones_like(TABLE))
@@ -107,7 +151,7 @@ def test_logit_normal_times_are_the_sigmoid_of_a_normal() -> None:
 
 @pytest.mark.parametrize("time_sampling", TIME_SAMPLINGS)
 def test_times_lie_in_the_unit_interval(time_sampling) -> None:
-    times = draw_times(1000, time_sampling, seeded())
+    times = draw_times(1000, time_sampling, seeded(), log_snr_table=TABLE)
     assert times.min() >= 0
     assert times.max() < 1
 
@@ -181,6 +225,7 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
         ({"time_sampling": "cosine"}, "stratified"),
         ({"max_noise_level": 1000.0}, "999"),
         ({"noise_offset": -1.0}, "standard deviation"),
+        ({"log_snr_std": 0.0}, "log_snr_std is 0.0"),
     ],
 )
 def test_bad_settings_are_refused_in_words(changes, words) -> None:

@@ -17,6 +17,7 @@ from imagen_diffusers.schedulers.noise import (
     q_sample,
     resize,
     shift_betas,
+    timestep_at,
 )
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0, target, to_x0
 
@@ -63,6 +64,14 @@ def test_predictions_convert_both_ways(kind) -> None:
     said = target(x0, noise, alpha, sigma, kind)
     torch.testing.assert_close(to_x0(said, z, alpha, sigma, kind), x0, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(from_x0(x0, z, alpha, sigma, kind), said, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BETA_SCHEDULES)
+def test_times_of_a_log_snr_are_the_inverse_of_the_curve(name) -> None:
+    table = log_snr_table(beta_table(name))
+    times = torch.linspace(0.3, 998.7, 500)
+    torch.testing.assert_close(timestep_at(table, log_snr_at(table, times)), times, atol=0.02, rtol=0)  # float32 of a flat curve
+    assert timestep_at(table, torch.tensor([99.0, -99.0])).tolist() == [0, 999]
 
 
 def test_augmentation_is_stock_add_noise_at_whole_levels() -> None:

@@ -52,10 +52,10 @@ def settings(path: Path, steps: int, **changes) -> TrainSettings:
     return TrainSettings(output_dir=path, max_train_steps=steps, **{**plain, **changes})
 
 
-def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, **changes):
+def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, loss=LOSS, measure=None, **changes):
     unet = unet or (make_sr() if low_res else make_base())
     text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
-    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), LOSS, **text)
+    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), loss, measure=measure, **text)
 
 
 def stop_at(path: Path, step: int) -> None:
@@ -71,18 +71,23 @@ def assert_same_state(one: Path, two: Path) -> None:
         a, b = load_file(one / name), load_file(two / name)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a), name
-    for name in ("optimizer.bin", "custom_checkpoint_0.pkl"):
+    for name in ("optimizer.bin", *sorted(path.name for path in one.glob("custom_checkpoint_*.pkl"))):
         a, b = (torch.load(path / name, weights_only=True) for path in (one, two))
         assert str(a) == str(b), name
     assert (one / "progress.json").read_text() == (two / "progress.json").read_text()
 
 
-@pytest.mark.parametrize("low_res", [False, True])
-def test_resume_equals_no_interruption(tmp_path, low_res) -> None:
-    fit(tmp_path, 6, low_res)
+RUNNING = LossSettings(prediction_type="sample", weighting="running", time_sampling="log_snr_normal")
+
+
+@pytest.mark.parametrize(
+    ("low_res", "changes"), [(False, {}), (True, {}), (False, {"loss": RUNNING, "optimizer": "muon"})], ids=["base", "sr", "muon"]
+)
+def test_resume_equals_no_interruption(tmp_path, low_res, changes) -> None:
+    fit(tmp_path, 6, low_res, **changes)
     shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "whole")
     stop_at(tmp_path, 3)
-    fit(tmp_path, 6, low_res)
+    fit(tmp_path, 6, low_res, **changes)
     assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")
 
 
@@ -92,6 +97,18 @@ def test_accumulated_batches_equal_one_batch(tmp_path) -> None:
     for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
         # Sums are taken in another order, and Adam makes steps of 3e-3 of the smallest gradients.
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+class Unseen(Squares):
+    """Pictures none of whose pixels count."""
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(**super().__getitem__(index), pixel_weight=torch.zeros(16, 16))
+
+
+def test_pixels_without_weight_teach_nothing(tmp_path) -> None:
+    unet = fit(tmp_path, 2, dataset=Unseen(), adam_weight_decay=0.0, use_ema=False)
+    assert all(torch.equal(one, two) for one, two in zip(unet.parameters(), make_base().parameters(), strict=True))
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path) -> None:

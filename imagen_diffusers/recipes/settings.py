@@ -35,6 +35,9 @@ class ValidationSettings:
 class StageValidationSettings(ValidationSettings):
     """The same for one stage, drawn by that stage alone."""
 
+    validation_data: Path | None = field(
+        default=None, metadata={"help": "Folder of images that are not trained on; the error by noise level is measured on them."}
+    )
     validation_images: list[Path] = field(
         default_factory=list, metadata={"help": "For a super-resolution stage: small pictures to enlarge, one a prompt."}
     )

@@ -28,6 +28,7 @@ from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, fingerprint
+from imagen_diffusers.training.validation import HeldOut
 
 from .settings import ModelSettings, StageValidationSettings
 
@@ -125,6 +126,7 @@ def fit_stage(
         text_encoder=pipe.text_encoder,
         null_text=null_text(pipe),
         validate=_validator(pipe, stage, validation, train.seed),
+        measure=_held_out(pipe, stage, validation, replace(loss, prediction_type=loss.prediction_type or says)),
         stage=slot,
     )
     unet.eval()
@@ -157,6 +159,22 @@ def _fresh_network(name: str, slot: str, revision: str | None) -> ConditionedUNe
         return None
     network = getattr(imagen_diffusers, kind)
     return network.from_config(network.load_config(name, subfolder=slot, revision=revision))
+
+
+def _held_out(pipe: ImagenCascadePipeline, stage: int, settings: StageValidationSettings, loss: LossSettings) -> HeldOut | None:
+    """The error by noise level on images that are not trained on, whole and unmirrored, each with its caption."""
+    if settings.validation_data is None:
+        return None
+    dataset = picture_set(pipe, stage, DataSettings(train_data_dir=settings.validation_data), WindowSettings(center_crop=True))
+    assert isinstance(dataset, PictureDataset)
+    return HeldOut(
+        [dataset[i] for i in range(len(dataset))],
+        noise_curve(getattr(pipe, pipe.slots(stage)[1])),
+        loss,
+        tokenizer=pipe.tokenizer,
+        text_encoder=pipe.text_encoder,
+        max_sequence_length=pipe.config["max_sequence_length"],
+    )
 
 
 def _validator(

@@ -63,6 +63,14 @@ def log_snr_at(table: Tensor, timestep: Tensor) -> Tensor:
     return torch.lerp(table[index], table[index + 1], (timestep - low).to(table.dtype))
 
 
+def timestep_at(table: Tensor, log_snr: Tensor) -> Tensor:
+    """Where the curve has this log-SNR: fractional timesteps, same shape as `log_snr`; beyond the ends the ends."""
+    rising = table.flip(0)
+    high = torch.searchsorted(rising, log_snr.contiguous()).clamp(1, len(table) - 1)
+    below, above = rising[high - 1], rising[high]
+    return len(table) - high - ((log_snr - below) / (above - below)).clamp(0, 1)
+
+
 def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """alpha = sqrt(sigmoid(log-SNR)) and sigma = sqrt(sigmoid(-log-SNR))."""
     return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()

@@ -16,7 +16,7 @@ class Example(TypedDict, total=False):
 
     `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution. For a network with text
     either `prompt` or its unpadded `prompt_embeds` (L, D). `weight` is how much its loss counts, 1 where it is left out.
-    `skipped` tells of pictures that could not be used in its place.
+    `pixel_weight` (H, W) is how much each pixel's does, 1 on average. `skipped` tells of pictures that could not be used in its place.
     """
 
     pixel_values: Tensor
@@ -24,6 +24,7 @@ class Example(TypedDict, total=False):
     prompt: str
     prompt_embeds: Tensor
     weight: float
+    pixel_weight: Tensor
     skipped: list[str]
 
 
@@ -85,6 +86,7 @@ class Batch(TypedDict):
     prompt: NotRequired[list[str]]
     text: NotRequired[TextEmbedding]
     weight: Tensor
+    pixel_weight: NotRequired[Tensor]
     skipped: list[str]
 
 
@@ -97,6 +99,8 @@ def collate(examples: list[Example]) -> Batch:
     )
     if "low_res" in given[0]:
         batch["low_res"] = _to_float(torch.stack([e["low_res"] for e in given]))
+    if "pixel_weight" in given[0]:
+        batch["pixel_weight"] = torch.stack([e["pixel_weight"] for e in given])
     if "prompt_embeds" in given[0]:
         tokens = [e["prompt_embeds"] for e in given]
         mask = pad_sequence([torch.ones(len(t), dtype=torch.bool) for t in tokens], batch_first=True)

@@ -6,9 +6,7 @@ is. So a resumed run continues as if it had never stopped, and several processes
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -28,10 +26,13 @@ from .checkpoints import Checkpoints, find_checkpoint, trainable
 from .data import Batch, VisitedDataset, Visits, collate
 from .datasets import PictureStream
 from .export import export_weights
-from .losses import LossSettings, draw, stage_loss
+from .losses import LossSettings, StageLoss, draw, stage_loss
+from .optimizers import make_optimizer
 from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
 from .sampling import BucketSampler, Share, StepSampler
 from .settings import TrainSettings
+from .validation import write_figures
+from .weighting import RunningError
 
 SETTLED = 20  # steps after which every weight has had a gradient: those behind layers that start at zero wait for these first
 
@@ -47,6 +48,7 @@ def train_stage(
     text_encoder: T5EncoderModel | None = None,
     null_text: TextEmbedding | None = None,
     validate: Callable[[ConditionedUNet], Image.Image] | None = None,
+    measure: Callable[[ConditionedUNet], dict[str, float]] | None = None,
     stage: str = "unet",
 ) -> ConditionedUNet:
     """Fit `unet` to `dataset` and return it with its averaged (EMA) weights, which are also written to `output_dir/stage`.
@@ -62,6 +64,7 @@ def train_stage(
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
         validate: draws a picture, with the averaged weights, for people to look at.
+        measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
@@ -91,8 +94,8 @@ def train_stage(
         finished = step == last or progress.format_dict["elapsed"] > settings.time_limit
         if step % settings.checkpointing_steps == 0 or finished:
             fit.checkpoints.save(step)
-        if validate is not None and settings.validation_steps and (step % settings.validation_steps == 0 or finished):
-            fit.show(validate, step)
+        if settings.validation_steps and (step % settings.validation_steps == 0 or finished):
+            fit.validate(validate, measure, step)
         if finished:
             break
     export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
@@ -127,7 +130,7 @@ class _Fit:
             unet.enable_gradient_checkpointing()
         if settings.channels_last and not sharded:  # only plain layouts can be sharded
             unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        optimizer = make_optimizer(unet, settings, self.share)
+        optimizer = make_optimizer(unet, settings, self.share.examples_per_step if settings.scale_lr else 1.0)
         self.schedule = get_scheduler(
             settings.lr_scheduler,
             optimizer,
@@ -150,6 +153,9 @@ class _Fit:
                 raise ValueError("ZeRO stage 3 leaves no process with weights to average: set use_ema=False, or use stage 2 or FSDP2")
             own = [p for _, p in trainable(unet)]
             self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=not sharded)
+        self.running = RunningError() if loss.weighting == "running" else None
+        if self.running is not None:
+            accelerator.register_for_checkpointing(self.running)
         self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, settings.checkpoints_total_limit)
         self.skipped = Skipped(settings.output_dir)
 
@@ -158,41 +164,59 @@ class _Fit:
         batches = iter(self._loader(dataset, start))
         meter, norm = Meter(), None
         for step in range(start, self.settings.max_train_steps):
+            told: list[StageLoss] = []
             for micro in range(self.settings.gradient_accumulation_steps):
                 with self.accelerator.accumulate(self.model):
-                    losses, log_snr = self._losses(next(batches), step, micro)
-                    self._check(losses, step)
-                    self.accelerator.backward(losses.mean())
+                    loss = self._losses(next(batches), step, micro)
+                    self._check(loss.losses, step)
+                    self.accelerator.backward(loss.losses.mean())
                     if self.accelerator.sync_gradients:
                         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
                     self.optimizer.step()
                     self.optimizer.zero_grad(set_to_none=True)
-                meter.add(*self.accelerator.gather((losses.detach(), log_snr)))
+                told.append(StageLoss(*self.accelerator.gather(tuple(part.detach() for part in loss))))
+            losses, log_snr, errors = (torch.cat(parts) for parts in zip(*told, strict=True))
+            meter.add(losses, log_snr)
+            if self.running is not None:
+                self.running.update(log_snr, errors)
             self.schedule.step()
             if self.ema is not None:
                 self.ema.step(p for _, p in trainable(self.unet))
             if step + 1 - start == SETTLED and self.accelerator.is_main_process:
                 warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
             if (step + 1) % self.settings.logging_steps == 0:
-                told = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
-                told |= {} if norm is None else {"grad_norm": float(norm)}  # some engines clip on their own
-                self.accelerator.log({**told, "skipped_pictures": len(self.skipped.seen)}, step=step + 1)
+                report = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
+                report |= {} if norm is None else {"grad_norm": float(norm)}  # some engines clip on their own
+                self.accelerator.log({**report, "skipped_pictures": len(self.skipped.seen)}, step=step + 1)
             yield step + 1
 
-    def show(self, validate: Callable[[ConditionedUNet], Image.Image], step: int) -> None:
-        if not self.accelerator.is_main_process:
+    def validate(
+        self,
+        picture: Callable[[ConditionedUNet], Image.Image] | None,
+        measure: Callable[[ConditionedUNet], dict[str, float]] | None,
+        step: int,
+    ) -> None:
+        """A picture and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
+        main = self.accelerator.is_main_process
+        if not main and self.accelerator.distributed_type != DistributedType.FSDP:
             return
         own = [p for _, p in trainable(self.unet)]
         if self.ema is not None:
             self.ema.store(own)
             self.ema.copy_to(own)
         self.unet.eval()
-        show_pictures(self.accelerator, self.settings.output_dir / "validation", validate(self.unet), step)
+        shown = None if picture is None else picture(self.unet)
+        figures = None if measure is None else measure(self.unet)
         self.unet.train()
         if self.ema is not None:
             self.ema.restore(own)
+        if main and shown is not None:
+            show_pictures(self.accelerator, self.settings.output_dir / "validation", shown, step)
+        if main and figures is not None:
+            self.accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
+            write_figures(self.settings.output_dir, step, figures)
 
-    def _losses(self, batch: Batch, step: int, micro: int) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: Batch, step: int, micro: int) -> StageLoss:
         device, settings = self.accelerator.device, self.settings
         self.skipped.add(batch["skipped"])
         pictures = batch["pixel_values"].to(device)
@@ -203,8 +227,9 @@ class _Fit:
             self.loss,
             seed=settings.seed,
             device=device,
+            log_snr_table=self.table,
         )
-        losses, log_snr = stage_loss(
+        losses, log_snr, errors = stage_loss(
             self.model,
             pictures,
             draws=draws,
@@ -213,8 +238,10 @@ class _Fit:
             text=self._text(batch),
             null_text=self.null_text,
             low_res=batch["low_res"].to(device) if "low_res" in batch else None,
+            pixel_weight=batch["pixel_weight"].to(device) if "pixel_weight" in batch else None,
+            running=self.running,
         )
-        return losses * batch["weight"].to(device), log_snr
+        return StageLoss(losses * batch["weight"].to(device), log_snr, errors)
 
     def _text(self, batch: Batch) -> TextEmbedding | None:
         if self.unet.text_dim is None:
@@ -248,27 +275,6 @@ class _Fit:
         else:
             sampler = BucketSampler(buckets, self.share, **order)
         return DataLoader(Visits(dataset), batch_sampler=sampler, **given)
-
-
-def make_optimizer(unet: ConditionedUNet, settings: TrainSettings, share: Share) -> torch.optim.Optimizer:
-    """AdamW over the weights that require a gradient."""
-    kind: Any = partial(torch.optim.AdamW, fused=True)  # one pass over the weights: four times quicker on a processor
-    if settings.use_8bit_adam:
-        try:
-            import bitsandbytes  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise ImportError("use_8bit_adam needs bitsandbytes: pip install bitsandbytes, or leave it out") from None
-        kind = bitsandbytes.optim.AdamW8bit
-    own = [p for _, p in trainable(unet)]
-    if not own:
-        raise ValueError("no weight of the network requires a gradient; there is nothing to train")
-    return kind(
-        own,
-        lr=settings.learning_rate * (share.examples_per_step if settings.scale_lr else 1),
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        weight_decay=settings.adam_weight_decay,
-        eps=settings.adam_epsilon,
-    )
 
 
 def _leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tensor]], folder: str | Path) -> None:

@@ -6,7 +6,7 @@ a plain function, and the same examples give the same losses on any number of pr
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -18,7 +18,7 @@ from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .times import check_time_sampling, draw_times
-from .weighting import check_weighting, output_weight
+from .weighting import RunningError, check_weighting, output_weight
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class LossSettings:
     prediction_type: str | None = field(
         default=None, metadata={"help": "What the network predicts: epsilon, v_prediction or sample; what its scheduler says by default."}
     )
-    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid"] = field(
+    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running"] = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
     snr_gamma: float = field(default=5.0, metadata={"help": "Cap of the weighting, where it has one."})
-    time_sampling: Literal["uniform", "stratified", "logit_normal"] = field(
+    time_sampling: Literal["uniform", "stratified", "logit_normal", "log_snr_normal"] = field(
         default="stratified", metadata={"help": "Which noise levels are trained on."}
     )
     logit_mean: float = field(default=0.0, metadata={"help": "For logit_normal times; above 0 favours noise."})
     logit_std: float = field(default=1.0, metadata={"help": "For logit_normal times."})
+    log_snr_mean: float = field(default=-1.0, metadata={"help": "For log_snr_normal times; above 0 favours detail."})
+    log_snr_std: float = field(default=2.6, metadata={"help": "For log_snr_normal times."})
     text_dropout: float = field(
         default=0.1, metadata={"help": "How often text is replaced by the checkpoint's null text, for guidance (section 2.2: 0.1)."}
     )
@@ -54,6 +56,9 @@ class LossSettings:
             raise ValueError(f"text_dropout is {self.text_dropout}; it is a share in [0, 1)")
         if not 0 < self.max_noise_level <= 999:
             raise ValueError(f"max_noise_level is {self.max_noise_level}; it lies in (0, 999]")
+        for name in ("logit_std", "log_snr_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a standard deviation, above 0")
         if self.noise_offset < 0:
             raise ValueError(f"noise_offset is {self.noise_offset}; it is a standard deviation, 0 for none")
 
@@ -77,7 +82,16 @@ class Draws:
     low_res_noise: Tensor
 
 
-def draw(shape: Sequence[int], positions: range, whole: range, settings: LossSettings, *, seed: int, device: torch.device) -> Draws:
+def draw(
+    shape: Sequence[int],
+    positions: range,
+    whole: range,
+    settings: LossSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    log_snr_table: Tensor | None = None,
+) -> Draws:
     """What is random for the examples at `positions` of a run: a function of the seed and the position alone.
 
     Args:
@@ -87,10 +101,13 @@ def draw(shape: Sequence[int], positions: range, whole: range, settings: LossSet
         settings: how times are drawn and whether noise has an offset.
         seed: the run's.
         device: where the tensors live and are drawn.
+        log_snr_table: the noise curve, for times by log-SNR.
     """
     # Times are drawn together, since stratified ones depend on each other; they are B numbers, drawn alike everywhere.
     step = torch.Generator().manual_seed(_mixed(seed, whole.start, 1))
-    times = draw_times(len(whole), settings.time_sampling, step, mean=settings.logit_mean, std=settings.logit_std)
+    by_log_snr = settings.time_sampling == "log_snr_normal"
+    mean, std = (settings.log_snr_mean, settings.log_snr_std) if by_log_snr else (settings.logit_mean, settings.logit_std)
+    times = draw_times(len(whole), settings.time_sampling, step, mean=mean, std=std, log_snr_table=log_snr_table)
     own = [torch.Generator(device).manual_seed(_mixed(seed, p, 2)) for p in positions]
     batch_shape = (len(own), *shape)
     noise = randn_tensor(batch_shape, generator=own, device=device)
@@ -99,6 +116,14 @@ def draw(shape: Sequence[int], positions: range, whole: range, settings: LossSet
     text, level = torch.stack([torch.rand(2, generator=g, device=device) for g in own], dim=1)
     low_res_noise = randn_tensor(batch_shape, generator=own, device=device)
     return Draws(times[positions.start - whole.start : positions.stop - whole.start].to(device), noise, text, level, low_res_noise)
+
+
+class StageLoss(NamedTuple):
+    """Of each example of a batch, (B,): its loss, its log-SNR, and its squared error before the noise level is weighed."""
+
+    losses: Tensor
+    log_snr: Tensor
+    errors: Tensor
 
 
 def stage_loss(
@@ -111,8 +136,10 @@ def stage_loss(
     text: TextEmbedding | None = None,
     null_text: TextEmbedding | None = None,
     low_res: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Weighted squared error for each example, and its log-SNR, both (B,).
+    pixel_weight: Tensor | None = None,
+    running: RunningError | None = None,
+) -> StageLoss:
+    """Weighted squared error for each example.
 
     Args:
         unet: the stage's network.
@@ -123,6 +150,8 @@ def stage_loss(
         text: embeddings and mask, before dropout.
         null_text: one row that stands for no text; None for zeros, as in the paper.
         low_res: for super-resolution, the small pictures, not yet resized or augmented.
+        pixel_weight: how much each pixel's error counts (B, H, W); None for 1.
+        running: the errors of late, for the weighting "running".
     """
     assert settings.prediction_type is not None, "whoever knows the scheduler sets it"
     table = log_snr_table.to(pictures.device)
@@ -143,9 +172,15 @@ def stage_loss(
     output = unet(noisy, times, return_dict=False, **condition)[0].float()
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     error = output - target(pictures, draws.noise, alpha, sigma, settings.prediction_type)
-    slope = _slope(table, times) if settings.weighting == "sigmoid" else None
-    weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
-    return weight * error.square().mean((1, 2, 3)), log_snr
+    error = error.square() if pixel_weight is None else error.square() * pixel_weight[:, None]
+    errors = error.mean((1, 2, 3))
+    if settings.weighting == "running":
+        assert running is not None
+        weight = running.weight(log_snr)
+    else:
+        slope = _slope(table, times) if settings.weighting == "sigmoid" else None
+        weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
+    return StageLoss(weight * errors, log_snr, errors)
 
 
 def drop_text(text: TextEmbedding, null_text: TextEmbedding | None, dropped: Tensor) -> TextEmbedding:

@@ -61,11 +61,12 @@ class Skipped:
 
 
 def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
-    """Say which weights Adam has had no gradient for yet: a network that lost part of itself still trains, only worse.
+    """Say which weights the optimizer has had no gradient for yet: a network that lost part of itself still trains, only worse.
 
     Nothing is said of optimizers with other moments, and of weights that are divided among processes.
     """
-    moments = {id(p): state["exp_avg_sq"] for p, state in optimizer.state.items() if type(state.get("exp_avg_sq")) is Tensor}
+    kept = {id(p): state.get("exp_avg_sq", state.get("momentum_buffer")) for p, state in optimizer.state.items()}
+    moments = {key: moment for key, moment in kept.items() if type(moment) is Tensor}
     idle = [name for name, p in named if id(p) not in moments or not moments[id(p)].any()]
     if moments and idle:
         shown = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")

@@ -24,6 +24,9 @@ class TrainSettings:
     lr_warmup_steps: int = _flag(0, "Steps over which the learning rate rises.")
     lr_num_cycles: int = _flag(1, "Restarts, for cosine_with_restarts.")
     lr_power: float = _flag(1.0, "For polynomial.")
+    optimizer: Literal["adamw", "muon"] = _flag("adamw", "adamw, or muon for the matrices of the body and adamw for the rest.")
+    muon_learning_rate: float = _flag(1e-3, "Highest learning rate of the matrices, for muon.")
+    muon_momentum: float = _flag(0.95, "For muon.")
     use_8bit_adam: bool = _flag(False, "AdamW with 8-bit state; needs bitsandbytes.")
     adam_beta1: float = _flag(0.9, "AdamW.")
     adam_beta2: float = _flag(0.999, "AdamW.")
@@ -41,7 +44,7 @@ class TrainSettings:
     checkpointing_steps: int = _flag(500, "Write a checkpoint every so many steps, and after the last.")
     checkpoints_total_limit: int | None = _flag(None, "Keep the latest so many checkpoints.")
     resume_from_checkpoint: str | None = _flag(None, '"latest" of output_dir, if there is one, or the folder of a checkpoint.')
-    validation_steps: int = _flag(0, "Draw validation pictures every so many steps, and after the last; 0 for never.")
+    validation_steps: int = _flag(0, "Validate every so many steps, and after the last; 0 for never.")
     logging_steps: int = _flag(50, "Report means over so many steps.")
     report_to: str = _flag("tensorboard", 'Tracker: tensorboard, wandb, ... or "none".')
     logging_dir: str = _flag("logs", "For the tracker, inside output_dir.")
@@ -55,5 +58,10 @@ class TrainSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
             raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
+        for name in ("learning_rate", "muon_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f'optimizer="{self.optimizer}" is unknown; use adamw or muon')
+        if self.optimizer == "muon" and self.use_8bit_adam:
+            raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")

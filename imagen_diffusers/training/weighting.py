@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid")
+WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running")
 
 
 def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type: str, log_snr_slope: Tensor | None = None) -> Tensor:
@@ -23,6 +23,8 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
     - ``"soft_min_snr"``: (x0 error)^2 / (1 / SNR + 1 / gamma) (Crowson et al., 2024);
     - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler
       diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters.
+
+    "running" depends on the run and is no function of the log-SNR alone: see `RunningError`.
 
     Args:
         log_snr: (B,).
@@ -37,6 +39,48 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
         assert log_snr_slope is not None
         weight = weight * log_snr_slope
     return weight / _UNITS[prediction_type](log_snr)
+
+
+class RunningError:
+    """Each noise level counts one over its own error of late, so that all levels count alike: the weighting "running".
+
+    It is what EDM2 learns by a network of its own (Karras et al., 2024, section 2.2), here as a mean in each of `BINS` bins of log-SNR.
+    The unit of the error is of no account, and so is what the network predicts. The mean over all levels scales the weights, so that
+    losses stay as large as they are.
+    """
+
+    LOW, HIGH, BINS = -10.0, 10.0, 40
+    DECAY = 0.97  # an example
+
+    def __init__(self) -> None:
+        self.errors = torch.zeros(self.BINS)  # zero where there was none so far
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        """The factor (B,) of the squared error of the network's own output at log-SNR (B,); 1 before the first update."""
+        known = self.errors > 0
+        if not known.any():
+            return torch.ones_like(log_snr)
+        mean = self.errors[known].mean()
+        errors = torch.where(known, self.errors, mean)
+        return (mean / errors)[self._bins(log_snr)].to(log_snr)
+
+    def update(self, log_snr: Tensor, errors: Tensor) -> None:
+        """Take in the errors (B,) of a step, unweighted, of all processes."""
+        bins, errors = self._bins(log_snr), errors.float().cpu()
+        count = torch.bincount(bins, minlength=self.BINS)
+        mean = torch.bincount(bins, errors, minlength=self.BINS) / count.clamp(min=1)
+        keep = torch.where(self.errors > 0, self.DECAY**count, 0.0)
+        self.errors = torch.where(count > 0, torch.lerp(mean, self.errors, keep), self.errors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"errors": self.errors}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.errors = state["errors"]
+
+    def _bins(self, log_snr: Tensor) -> Tensor:
+        place = (log_snr.float().cpu() - self.LOW) / (self.HIGH - self.LOW) * self.BINS
+        return place.long().clamp(0, self.BINS - 1)
 
 
 def check_weighting(weighting: str, gamma: float) -> None:

@@ -1,0 +1,119 @@
+"""Muon for the matrices of a network, AdamW for the rest, as one optimizer with one state and one schedule.
+
+Muon (Jordan et al., 2024) replaces the update of a matrix by the nearest matrix whose singular values are all one, up to a
+factor: directions that gradients seldom take move as far as those they take always. A convolution is the matrix (out, in k k).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim.adamw import adamw
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five iterations are enough
+ITERATIONS = 5
+EPSILON = 1e-7  # a gradient of norm zero stays zero
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon and AdamW, each over its own weights.
+
+    The update of a matrix has the size AdamW's would have: 0.2 sqrt(max(rows, columns)) times one with singular values near one
+    (Liu et al., 2025, equation 4), which is `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`.
+
+    Args:
+        matrices: weights of two dimensions or more; the first is the rows, all others are the columns.
+        others: weights of any shape.
+        lr: of the matrices.
+        adamw_lr: of the others.
+        momentum: of the matrices, Nesterov's.
+        betas, eps: of AdamW.
+        weight_decay: decoupled, of both.
+
+    Raises:
+        ValueError: for a matrix without columns, and for weights that are divided among processes (FSDP).
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        others: Iterable[Tensor],
+        *,
+        lr: float = 1e-3,
+        adamw_lr: float = 4e-4,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        groups: list[dict[str, Any]] = [
+            {"params": list(matrices), "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
+            {"params": list(others), "lr": adamw_lr, "betas": betas, "eps": eps, "weight_decay": weight_decay},
+        ]
+        for p in groups[0]["params"]:
+            if isinstance(p, DTensor):
+                raise ValueError("Muon needs whole matrices, and these are divided among processes (FSDP): use optimizer=adamw")
+            if p.ndim < 2:
+                raise ValueError(f"Muon got a weight of shape {tuple(p.shape)}; it takes two dimensions or more, AdamW takes the rest")
+        super().__init__([g for g in groups if g["params"]], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every weight that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            (self._step_muon if "momentum" in group else self._step_adamw)(group, weights)
+        return loss
+
+    def _step_muon(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        for p in weights:
+            state, grad = self.state[p], p.grad
+            assert grad is not None
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+            state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
+            update = orthogonalize(grad.lerp(state["momentum_buffer"], group["momentum"]).flatten(1))
+            size = 0.2 * math.sqrt(max(update.shape))
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(update.view(p.shape), alpha=-group["lr"] * size)
+
+    def _step_adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        for p in weights:
+            if not self.state[p]:
+                zeros = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[p].update(step=torch.tensor(0.0, device=p.device), **zeros)
+        states = [self.state[p] for p in weights]
+        adamw(
+            weights,
+            [p.grad for p in weights],
+            *([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq")),
+            [],
+            [s["step"] for s in states],
+            fused=True,  # one pass over the weights
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """A matrix (rows, columns) with the singular vectors of `matrix` and singular values near one: Newton-Schulz, in bfloat16."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
+    x = x / x.norm().clamp(min=EPSILON)  # singular values at most one, as the iteration needs
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)

@@ -1,0 +1,123 @@
+"""The error on examples that are not trained on, by noise level, with the same noise every time: what recipes are compared by."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.schedulers.noise import alpha_sigma, augment, q_sample, resize, timestep_at
+from imagen_diffusers.schedulers.prediction import to_x0
+from imagen_diffusers.text.t5 import encode
+
+from .data import Example, collate
+from .losses import LossSettings
+
+LOG_SNRS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # from where the layout is settled to where detail is
+FILE = "validation.jsonl"
+
+
+class HeldOut:
+    """Examples a stage is not trained on; called with its network, the mean squared error of the clean image by log-SNR.
+
+    The figures are named "log_snr_-6" and so on, whatever the network predicts. Noise depends on the seed and the example alone.
+
+    Args:
+        examples: images and captions (not embeddings), for super-resolution with `low_res`.
+        log_snr_table: the noise curve of the stage.
+        loss: what the network predicts, and how far conditions are noised in training: here evenly over the same range.
+        tokenizer, text_encoder: for networks with text.
+        max_sequence_length: tokens of a caption that are read.
+        log_snrs: the levels.
+        batch_size: examples at a time; errors do not depend on it.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        log_snr_table: Tensor,
+        loss: LossSettings,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: T5EncoderModel | None = None,
+        max_sequence_length: int = 128,
+        log_snrs: Sequence[float] = LOG_SNRS,
+        batch_size: int = 32,
+        seed: int = 0,
+    ):
+        if not examples:
+            raise ValueError("the validation set is empty")
+        self.examples, self.table, self.loss, self.log_snrs = examples, log_snr_table, loss, tuple(log_snrs)
+        self.tokenizer, self.text_encoder, self.max_sequence_length = tokenizer, text_encoder, max_sequence_length
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, unet: ConditionedUNet) -> dict[str, float]:
+        means = self.errors(unet).mean((1, 2, 3))
+        return {level_name(level): mean.item() for level, mean in zip(self.log_snrs, means, strict=True)}
+
+    @torch.no_grad()
+    def errors(self, unet: ConditionedUNet, prompts: Sequence[str] | None = None) -> Tensor:
+        """Squared errors of the clean image, averaged over channels: (levels, N, H, W), on the CPU.
+
+        Args:
+            unet: the stage's network, in evaluation mode.
+            prompts: in place of the examples' own.
+        """
+        parts = []
+        for start in range(0, len(self.examples), self.batch_size):
+            rows = range(start, min(start + self.batch_size, len(self.examples)))
+            parts.append(self._errors_of(unet, rows, prompts))
+        return torch.cat(parts, dim=1)
+
+    def _errors_of(self, unet: ConditionedUNet, rows: range, prompts: Sequence[str] | None) -> Tensor:
+        batch = collate([self.examples[i] for i in rows])
+        device = unet.device
+        images = batch["pixel_values"].to(device)
+        noise, low_res_noise = torch.stack([self._noise(i, images.shape[1:]) for i in rows], dim=1).to(device)
+        condition: dict[str, Any] = {}
+        if unet.text_dim is not None:
+            own = batch["prompt"] if prompts is None else [prompts[i] for i in rows]
+            assert self.tokenizer is not None and self.text_encoder is not None
+            text = encode(own, self.tokenizer, self.text_encoder, self.max_sequence_length)
+            condition = {"encoder_hidden_states": text.embeds.to(device), "encoder_attention_mask": text.mask.to(device)}
+        if "low_res" in batch:
+            places = torch.tensor([(i + 0.5) / len(self.examples) for i in rows], device=device)
+            enlarged = resize(batch["low_res"].to(device), (images.shape[-2], images.shape[-1]))
+            condition["noise_level"] = places * self.loss.max_noise_level
+            condition["low_res"] = augment(enlarged, condition["noise_level"], low_res_noise)
+        return torch.stack([self._errors_at(unet, images, noise, level, condition) for level in self.log_snrs])
+
+    def _errors_at(self, unet: ConditionedUNet, images: Tensor, noise: Tensor, level: float, condition: dict[str, Any]) -> Tensor:
+        assert self.loss.prediction_type is not None
+        log_snr = torch.full((len(images),), level, device=images.device)
+        noisy = q_sample(images, noise, log_snr)
+        output = unet(noisy, timestep_at(self.table.to(images.device), log_snr), return_dict=False, **condition)[0].float()
+        alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
+        return (to_x0(output, noisy, alpha, sigma, self.loss.prediction_type) - images).square().mean(1).cpu()
+
+    def _noise(self, index: int, shape: Sequence[int]) -> Tensor:
+        """For the image and for its low-resolution condition: (2, C, H, W)."""
+        return torch.randn(2, *shape, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + index))
+
+
+def level_name(log_snr: float) -> str:
+    return f"log_snr_{log_snr:g}"
+
+
+def write_figures(folder: Path, step: int, figures: dict[str, float]) -> None:
+    """Append a line to `validation.jsonl`; lines of later steps, of a run that went on from an earlier checkpoint, go."""
+    path = folder / FILE
+    kept = [line for line in read_figures(folder) if line["step"] < step]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **figures}]))
+
+
+def read_figures(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's `validation.jsonl`, first to last; none where there is no such file."""
+    path = folder / FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

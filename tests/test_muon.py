@@ -1,0 +1,103 @@
+"""Muon beside torch's own, and the split of a network between Muon and AdamW."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from imagen_diffusers.training.muon import MuonWithAdamW, orthogonalize
+from imagen_diffusers.training.optimizers import make_optimizer, split_for_muon
+from imagen_diffusers.training.settings import TrainSettings
+
+from .conftest import make_base, make_sr, seeded
+
+
+def gradients(parameters: list[nn.Parameter], step: int) -> None:
+    for i, p in enumerate(parameters):
+        p.grad = torch.randn(p.shape, generator=seeded(100 * step + i))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_matrices_move_as_torchs_own_muon_moves_them(decay) -> None:
+    ours = [nn.Parameter(torch.randn(shape, generator=seeded())) for shape in ((8, 24), (24, 8), (16, 16))]
+    theirs = copy.deepcopy(ours)
+    optimizer = MuonWithAdamW(ours, [], lr=1e-2, weight_decay=decay)
+    reference = torch.optim.Muon(theirs, lr=1e-2, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        gradients(ours, step)
+        gradients(theirs, step)
+        optimizer.step()
+        reference.step()
+    for one, two in zip(ours, theirs, strict=True):
+        # The same operations; torch adds the bfloat16 update to float32 weights without a step between.
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_the_rest_moves_as_torchs_own_adamw_moves_it() -> None:
+    ours = [nn.Parameter(torch.randn(shape, generator=seeded())) for shape in ((8,), (3, 4))]
+    theirs = copy.deepcopy(ours)
+    optimizer = MuonWithAdamW([], ours, adamw_lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1)
+    reference = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    for step in range(4):
+        gradients(ours, step)
+        gradients(theirs, step)
+        optimizer.step()
+        reference.step()
+    assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
+
+
+def test_a_convolution_is_a_matrix_in_any_memory_layout() -> None:
+    plain = nn.Parameter(torch.randn(8, 4, 3, 3, generator=seeded()))
+    last = nn.Parameter(plain.detach().clone(memory_format=torch.channels_last))
+    flat = nn.Parameter(plain.detach().flatten(1).clone())
+    gradients([plain], 0)
+    last.grad, flat.grad = plain.grad.clone(memory_format=torch.channels_last), plain.grad.flatten(1).clone()
+    for p in (plain, last, flat):
+        MuonWithAdamW([p], [], lr=1e-2).step()
+    assert torch.equal(plain, last)
+    assert torch.equal(plain.flatten(1), flat)
+
+
+def test_singular_values_come_near_one() -> None:
+    matrix = torch.randn(20, 50, generator=seeded())
+    values = torch.linalg.svdvals(orthogonalize(matrix))
+    assert values.min() > 0.6 and values.max() < 1.3  # Jordan's coefficients swing between 0.68 and 1.13; bfloat16 adds to that
+    assert not orthogonalize(torch.zeros(4, 6)).any()
+
+
+@pytest.mark.parametrize("make", [make_base, make_sr])
+def test_the_ends_of_a_network_take_adamw(make) -> None:
+    unet = make(**({"noisy_skip": True, "detail_channels": 4} if make is make_base else {}))
+    matrices, others = split_for_muon(unet)
+    names = {id(p): name for name, p in unet.named_parameters()}
+    assert len(matrices) + len(others) == len(names)
+    assert all(p.ndim >= 2 for p in matrices)
+    assert {names[id(p)].split(".")[0] for p in matrices} <= {"down_blocks", "mid_block", "up_blocks"}
+    assert any("attention.to_q" in names[id(p)] for p in matrices)
+    left = {names[id(p)].split(".")[0] for p in others if p.ndim >= 2}
+    assert left == {"embedding", "stem", "head"} | ({"noisy_path", "detail"} if make is make_base else set())
+
+
+def test_settings_reach_both_groups(tmp_path) -> None:
+    settings = TrainSettings(tmp_path, 1, optimizer="muon", learning_rate=4e-4, muon_learning_rate=2e-3, adam_weight_decay=0.0)
+    optimizer = make_optimizer(make_base(), settings, scale=2.0)
+    assert [g["lr"] for g in optimizer.param_groups] == [4e-3, 8e-4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": "sgd"}, "use adamw or muon"),
+        ({"optimizer": "muon", "use_8bit_adam": True}, "goes with optimizer=adamw"),
+        ({"muon_learning_rate": 0.0}, "muon_learning_rate is 0.0"),
+    ],
+)
+def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainSettings(tmp_path, 1, **changes)
+
+
+def test_a_vector_is_no_matrix() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        MuonWithAdamW([nn.Parameter(torch.zeros(3))], [])
