@@ -139,9 +139,9 @@ def main() -> None:
     folder = bundled("imagen-scenes")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", variant="fp16", dtype=torch.float32)
-    dataset = SceneDataset("base", args.scenes, args.folder)
+    dataset = SceneDataset("base", args.scenes, args.folder, object_weight=1.0)
     unseen = SceneDataset("base", HELD_OUT, args.folder, first_seed=TEST_SEEDS)
-    held_out = collate([unseen[i] for i in range(HELD_OUT)])
+    held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])
     text = encode(held_out["prompt"], tokenizer, text_encoder, 48)
 
     print("| | parameters | steps | pictures a second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")

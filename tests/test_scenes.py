@@ -7,17 +7,41 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
-from examples.scenes.data import SceneDataset, project
+from examples.scenes.data import SceneDataset, object_windows
 from examples.scenes.raytrace import render
-from examples.scenes.scene import FINE_TEXTURES, HELD_OUT, Object, Scene, mirrored, relation, sample_scene
+from examples.scenes.scene import (
+    COLORS,
+    FINE_TEXTURES,
+    FLOOR_PATTERNS,
+    HELD_OUT,
+    PAINT_JITTER,
+    PAINTS,
+    SHAPES,
+    TEXTURES,
+    UNNAMED_DISTANCE,
+    WORLD,
+    Object,
+    Scene,
+    mirrored,
+    relation,
+    sample_scene,
+)
+from examples.scenes.train import noise_curve
+from examples.scenes.validation import SceneFigures, next_word, places_exchanged
+from imagen_diffusers.training.losses import LossSettings
+
+from .conftest import make_base
+from .test_validation import TEXT
 
 LIGHT = (1.0, 6.0, -3.0)
 
 
 def one(**changes) -> Scene:
     look = {"shape": "sphere", "color": "red", "material": "rubber", "size": "large", "texture": "plain", "x": 0.0, "z": 0.0, "yaw": 0.3}
-    return Scene((Object(**{**look, **changes}),), "gray", "plain", LIGHT)
+    look |= changes
+    return Scene((Object(**look, paint=PAINTS[look["color"]]),), "gray", "plain", LIGHT)
 
 
 def test_a_seed_is_a_scene() -> None:
@@ -28,11 +52,28 @@ def test_a_seed_is_a_scene() -> None:
 def test_held_out_pairs_never_occur_in_training() -> None:
     pairs = {(o.color, o.shape) for seed in range(2000) for o in sample_scene(seed).objects}
     assert not pairs & set(HELD_OUT)
-    assert len(pairs) == 28
+    assert len(pairs) == 28 + 4  # and paints without a name, in every shape
     for seed in range(20):
         first, *others = sample_scene(seed, num_objects=2, held_out=True).objects
         assert (first.color, first.shape) in HELD_OUT
         assert all((o.color, o.shape) not in HELD_OUT for o in others)
+
+
+def test_captions_without_images_may_name_every_pair() -> None:
+    pairs = {(o.color, o.shape) for seed in range(2000) for o in sample_scene(seed, held_out=None).objects}
+    assert set(HELD_OUT) < pairs
+
+
+def test_paints_are_near_their_names_and_far_from_all_others() -> None:
+    named = np.sqrt(np.array(list(PAINTS.values())))
+    for o in (o for seed in range(1000) for o in sample_scene(seed).objects):
+        distances = np.linalg.norm(named - np.sqrt(o.paint), axis=1)
+        if o.color is None:
+            assert distances.min() >= UNNAMED_DISTANCE - 1e-6
+        else:
+            assert COLORS[distances.argmin()] == o.color
+            assert distances.min() <= PAINT_JITTER * 3**0.5 + 1e-6
+    assert all(o.color is not None for seed in range(300) for o in sample_scene(seed, unnamed_share=0).objects)
 
 
 def test_relations_are_clear_and_opposite() -> None:
@@ -46,7 +87,7 @@ def test_relations_are_clear_and_opposite() -> None:
 def test_complete_captions_name_everything() -> None:
     rng = np.random.default_rng(0)
     for seed in range(200):
-        scene = sample_scene(seed)
+        scene = sample_scene(seed, unnamed_share=0)
         text = caption(scene, rng, complete=True)
         for o in scene.objects:
             assert all(word in text for word in (o.shape, o.color, o.size, o.material)), text
@@ -57,10 +98,21 @@ def test_complete_captions_name_everything() -> None:
             assert swapped(swapped(scene)) == scene
 
 
+def test_captions_leave_out_each_word_now_and_then() -> None:
+    rng = np.random.default_rng(0)
+    scene = one(color="red", shape="cone")
+    told = [caption(scene, rng) for _ in range(400)]
+    for word in ("red", "cone", "rubber", "large"):
+        assert 0 < sum(word not in t for t in told) < 200
+    assert all("cone" in t or "object" in t for t in told)
+    unnamed = replace(scene, objects=(replace(scene.objects[0], color=None),))
+    assert not any(color in caption(unnamed, rng, complete=True).split(" on ")[0] for color in COLORS)
+
+
 def test_facts_are_true() -> None:
     rng = np.random.default_rng(0)
     for seed in range(100):
-        scene = sample_scene(seed, num_objects=2)
+        scene = sample_scene(seed, num_objects=2, unnamed_share=0)
         first, second = scene.objects
         if first.shape == second.shape:
             continue
@@ -72,6 +124,22 @@ def test_facts_are_true() -> None:
             about, other = (first, second) if first.shape in start else (second, first)
             told = {about.color, about.size, about.material, about.texture, f"{relation(about, other)} the {other.color} {other.shape}"}
             assert end in told
+
+
+def test_no_object_hides_another() -> None:
+    """Counted in renders: most of the pixels of the object behind are the same with and without the one before it."""
+    checked = 0
+    for seed in range(60):
+        scene = sample_scene(seed, num_objects=2)
+        back = max(scene.objects, key=lambda o: o.z)
+        empty, alone = replace(scene, objects=(replace(back, x=50.0),)), replace(scene, objects=(back,))
+        bare, image, both = render([empty, alone, scene], 64, samples=1)
+        covered = (image - bare).abs().amax(0) > 0.1
+        covered &= torch.from_numpy(object_windows(alone, 64, (0, 0), 64)) > 0  # and not its shadow
+        if covered.sum() > 40:
+            checked += 1
+            assert ((both - image).abs().amax(0) < 0.05)[covered].float().mean() > 0.4, seed
+    assert checked > 40
 
 
 def test_a_window_is_the_same_pixels_as_the_whole() -> None:
@@ -116,18 +184,82 @@ def test_metal_mirrors_and_shadows_fall() -> None:
     assert (floor < -0.2).sum() > 20  # darker than an empty floor: a shadow, or the object
 
 
-def test_the_dataset_is_drawn_once_and_told_in_many_ways(tmp_path) -> None:
+def test_the_dataset_is_rendered_once_and_told_in_many_ways(tmp_path) -> None:
     data = SceneDataset("base", 3, tmp_path, compile=False)
     again = SceneDataset("base", 3, tmp_path, compile=False)
-    assert len(data) == 24
-    assert torch.equal(data[1]["pixel_values"], again[1]["pixel_values"])
-    assert data[1]["prompt"] == again[1]["prompt"]
-    assert len({data[1 + 3 * k]["prompt"] for k in range(8)}) > 3
+    assert [path.name for path in tmp_path.iterdir()] == [f"world-{WORLD}"]
+    assert len(data) == 3
+    assert data.scenes == again.scenes == [sample_scene(i) for i in range(3)]
+    for name, value in data.visit(1, 4).items():
+        assert torch.equal(value, again.visit(1, 4)[name]) if isinstance(value, torch.Tensor) else value == again.visit(1, 4)[name]
+    assert len({data.visit(1, k)["prompt"] for k in range(8)}) > 3
+    images = [data.visit(1, k)["pixel_values"] for k in range(8)]
+    assert any(torch.equal(image, images[0].flip(-1)) for image in images)
 
 
-def test_a_mirrored_scene_is_the_mirror_image() -> None:
+def test_a_mirrored_image_has_the_mirrored_caption(tmp_path) -> None:
+    data = SceneDataset("base", 1, tmp_path, compile=False)
+    data.scenes = [next(s for s in map(sample_scene, range(99)) if len(s.objects) == 2 and relation(*s.objects) == "left of")]
+    first, second = (o.shape for o in data.scenes[0].objects)
+    assert first != second
+    seen = 0
+    for number in range(30):
+        example = data.visit(0, number)
+        prompt, flipped = str(example["prompt"]), not torch.equal(example["pixel_values"], torch.from_numpy(data.images[0].copy()))
+        if first in prompt and second in prompt:
+            seen += 1
+            assert ("left" in prompt) == ((prompt.find(first) < prompt.find(second)) != flipped), prompt
+    assert seen > 15
+
+
+def test_windows_are_around_objects_and_move_with_the_view(tmp_path) -> None:
+    scene = one(x=0.5, z=0.3)
+    whole = object_windows(scene, 64, (0, 0), 64)
+    bare, image = render([one(x=50.0), scene], 64)
+    red = ((image - bare)[0] - (image - bare)[1:].amax(0)) > 0.2
+    assert red.sum() > 100
+    assert whole[red].all()
+    assert 0.05 < whole.mean() < 0.4
+    assert np.array_equal(object_windows(scene, 64, (10, 20), 32), whole[10:42, 20:52])
+    weight = SceneDataset("sr256", 2, tmp_path, compile=False).visit(0, 0)["pixel_weight"]
+    assert weight.shape == (128, 128)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_wrong_words_are_wrong() -> None:
+    assert next_word(SHAPES)("a red sphere behind a cone") == "a red cube behind a sphere"
+    opposite = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
+    for seed in range(20):
+        scene = sample_scene(seed, num_objects=2)
+        assert relation(*places_exchanged(scene).objects) == opposite[relation(*scene.objects)]
+
+
+class Gray(torch.nn.Module):
+    """Returns a gray image, whatever it is asked."""
+
+    text_dim, has_low_res, device = None, False, torch.device("cpu")
+
+    def forward(self, noisy, times, return_dict):
+        return (torch.zeros_like(noisy),)
+
+
+def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("examples.scenes.validation.COUNT", 4)
+    monkeypatch.setattr("examples.scenes.validation.WORD_COUNT", 4)
+    figures = SceneFigures("base", tmp_path, noise_curve("base"), LossSettings(prediction_type="sample"), compile=False, **TEXT)
+    values = figures(make_base(sample_size=64, patch_size=4, encoder_hid_dim=32))
+    assert {"log_snr_-6", "objects/log_snr_0", "shape/log_snr_-2", "relation/log_snr_0", "unseen_shape/log_snr_-4"} <= set(values)
+    assert len(values) == 2 * 8 + 5 * 3
+    images = torch.stack([e["pixel_values"] for e in figures.all.data.examples]).float() / 127.5 - 1
+    expected = (images.square().mean(1) * figures.all.windows).sum() / figures.all.windows.sum()
+    torch.testing.assert_close(figures.all.around(figures.all.data.errors(Gray())), expected.expand(8))
+
+
+@pytest.mark.parametrize("pattern", FLOOR_PATTERNS)
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_a_mirrored_scene_is_the_mirror_image(pattern, texture) -> None:
     scene = sample_scene(12)
-    # A solid mirrored is the same solid turned the other way; textures are not symmetric, so compare plain ones.
-    scene = replace(scene, objects=tuple(replace(o, texture="plain") for o in scene.objects))
-    picture, other = render([scene], 64, samples=2), render([mirrored(scene)], 64, samples=2)
-    assert (picture.flip(-1) - other).abs().mean() < 0.01
+    scene = replace(scene, floor_pattern=pattern, objects=tuple(replace(o, texture=texture, yaw=0.4) for o in scene.objects))
+    image, other = render([scene], 128, samples=2), render([mirrored(scene)], 128, samples=2)
+    # Points on the light are not mirrored, so the edges of shadows differ a little.
+    assert (image.flip(-1) - other).abs().mean() < 0.01

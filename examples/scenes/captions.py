@@ -1,7 +1,7 @@
-"""Scenes to words, in several phrasings. This file knows scenes and no pixels.
+"""Scenes to captions, in several phrasings. This file knows scenes and no pixels.
 
-Colour and shape are always named. The other attributes are named most of the time, so that the model learns to fill
-in what a prompt leaves open; `complete=True` names them all, which is what a score needs.
+Attributes are named most of the time, so that the model learns to fill in what a prompt leaves open, and what colour and
+shape mean without each other; `complete=True` names them all (but a paint that no colour names), which is what a score needs.
 """
 
 import numpy as np
@@ -49,9 +49,9 @@ def describe(o: Object, rng: np.random.Generator, *, complete: bool) -> str:
     words = [
         o.size if named(0.7) else "",
         o.texture if texture and not after else "",
-        o.color,
+        o.color if o.color and named(0.9) else "",
         o.material if named(0.7) else "",
-        o.shape,
+        o.shape if named(0.95) else "object",
         AFTERTHOUGHTS[o.texture] if texture and after else "",
     ]
     phrase = " ".join(w for w in words if w)
@@ -64,15 +64,19 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[str]:
     for o in scene.objects:
         alone = sum(other.shape == o.shape for other in scene.objects) == 1
         by_shape = alone and rng.random() < 0.7
-        name = f"the {o.shape}" if by_shape else f"the {o.color} {o.shape}"
+        name = f"the {o.shape}" if by_shape else _name(o)
         told.append(f"{name} is {rng.choice((o.size, o.material, o.texture))}")
-        if by_shape:
+        if by_shape and o.color:
             told += [f"{name} is {o.color}"] * 2
         for other in scene.objects:
             word = None if other is o else relation(o, other)
             if word is not None:
-                told.append(f"{name} is {word} the {other.color} {other.shape}")
+                told.append(f"{name} is {word} {_name(other)}")
     return [told[i] for i in rng.permutation(len(told))]
+
+
+def _name(o: Object) -> str:
+    return " ".join(w for w in ("the", o.color, o.shape) if w)
 
 
 def _floor(scene: Scene, rng: np.random.Generator, complete: bool) -> str:

@@ -6,24 +6,24 @@ Seeds below 10 million are for training; evaluation and the oracle have their ow
 """
 
 import argparse
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from tqdm import trange
 
 from imagen_diffusers.schedulers.noise import log_snr_shift_for
-from imagen_diffusers.training.data import Example
+from imagen_diffusers.training.data import Example, VisitedDataset
 
+from .camera import project, projected_length
 from .captions import caption, swapped
-from .raytrace import EYE, TARGET, VIEW_WIDTH, render
-from .scene import Scene, sample_scene
+from .raytrace import render
+from .scene import RADIUS, WORLD, Scene, mirrored, sample_scene, scene_from
 
 TRAIN_SEEDS, ORACLE_SEEDS, TEST_SEEDS = 0, 20_000_000, 30_000_000
-PHRASINGS = 8  # each picture is met under this many captions
-COMPLETE = 0.5  # share of captions that leave nothing open: they teach most, the others how to fill in
+COMPLETE = 0.6  # share of captions that leave nothing open: they teach most, the others how to fill in
 
 
 @dataclass(frozen=True)
@@ -50,57 +50,117 @@ VIEWS = {
     "sr1024": View(1024, 256, 192, 4, log_snr_shift_for(1024)),
 }
 SAMPLES = 2
+OBJECT_WEIGHT = 4.0  # what an error in an object's window counts where one on a bare floor counts 1
 
 
-class SceneDataset(Dataset):
-    """`count` scenes for one stage, rendered to `folder` on first use, `PHRASINGS` captions each."""
+class SceneDataset(VisitedDataset):
+    """`count` scenes for one stage, rendered to `folder` on first use; each pass shows other windows, mirrorings and captions.
 
-    def __init__(self, stage: str, count: int, folder: Path, *, first_seed: int = TRAIN_SEEDS, compile: bool = True):
-        self.view, self.count, self.first_seed = VIEWS[stage], count, first_seed
-        folder = Path(folder) / f"{stage}-{first_seed}-{count}"
-        self.pictures = _rendered(folder / "pictures.npy", self.view, count, first_seed, scale=1, compile=compile)
-        self.low_res = (
-            None
-            if self.view.scale is None
-            else _rendered(folder / "low_res.npy", self.view, count, first_seed, scale=self.view.scale, compile=compile)
+    Renders and scenes are kept in a folder named after the world they are of, so that no caption is told of another world's render.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        count: int,
+        folder: Path,
+        *,
+        first_seed: int = TRAIN_SEEDS,
+        object_weight: float = OBJECT_WEIGHT,
+        compile: bool = True,
+    ):
+        self.view, self.count, self.first_seed, self.object_weight = VIEWS[stage], count, first_seed, object_weight
+        folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
+        self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed)
+        self.images, self.low_res = (
+            None if scale is None else _rendered(folder, self.view, self.scenes, first_seed, scale=scale, compile=compile)
+            for scale in (1, self.view.scale)
         )
 
     def __len__(self) -> int:
-        return self.count * PHRASINGS
+        return self.count
 
-    def __getitem__(self, index: int) -> Example:
-        scene, phrasing = index % self.count, index // self.count
-        seed = self.first_seed + scene
-        told = sample_scene(seed)
-        rng = np.random.default_rng((seed, phrasing))
-        told = swapped(told) if rng.random() < 0.5 else told
-        example = Example(prompt=caption(told, rng, complete=rng.random() < COMPLETE))
-        view, scale = self.view, self.view.scale or 1
+    def visit(self, index: int, number: int) -> Example:
+        rng = np.random.default_rng((self.first_seed + index, number))
+        scene, view, scale = self.scenes[index], self.view, self.view.scale or 1
+        flip = rng.random() < 0.5
         top, left = (int(v) // scale * scale for v in rng.integers(0, view.rendered - view.side + 1, 2))
-        example["pixel_values"] = _cut(self.pictures[scene], top, left, view.side)
+        where = window(scene, view, self.first_seed + index)
+        weight = object_windows(scene, view.size, (where[0] + top, where[1] + left), view.side) * (self.object_weight - 1) + 1
+        image = self.images[index, :, top : top + view.side, left : left + view.side]
+        example = Example(pixel_values=_tensor(image, flip), pixel_weight=_tensor(weight / weight.mean(), flip))
         if self.low_res is not None:
-            example["low_res"] = _cut(self.low_res[scene], top // scale, left // scale, view.side // scale)
+            side, top, left = view.side // scale, top // scale, left // scale
+            example["low_res"] = _tensor(self.low_res[index, :, top : top + side, left : left + side], flip)
+        told = mirrored(scene) if flip else scene
+        told = swapped(told) if rng.random() < 0.5 else told
+        example["prompt"] = caption(told, rng, complete=bool(rng.random() < COMPLETE))
         return example
 
+    def shown(self, index: int) -> Example:
+        """The middle of a render as it is, with one complete caption: for validation."""
+        view, scale = self.view, self.view.scale or 1
+        corner = (view.rendered - view.side) // 2 // scale * scale
+        inside = slice(corner, corner + view.side)
+        example = Example(pixel_values=_tensor(self.images[index, :, inside, inside], False), prompt=self.complete_caption(index))
+        if self.low_res is not None:
+            inside = slice(corner // scale, (corner + view.side) // scale)
+            example["low_res"] = _tensor(self.low_res[index, :, inside, inside], False)
+        return example
 
-def _cut(picture: np.ndarray, top: int, left: int, side: int) -> torch.Tensor:
-    return torch.from_numpy(picture[:, top : top + side, left : left + side].copy())
+    def complete_caption(self, index: int, scene: Scene | None = None) -> str:
+        """Of the scene at `index`, or of another one in the same phrases."""
+        return caption(scene or self.scenes[index], np.random.default_rng((self.first_seed + index, 0)), complete=True)
+
+    def shown_windows(self, index: int) -> torch.Tensor:
+        """One in squares around the objects of `shown`: (side, side)."""
+        top, left = window(self.scenes[index], self.view, self.first_seed + index)
+        corner = (self.view.rendered - self.view.side) // 2 // (self.view.scale or 1) * (self.view.scale or 1)
+        return torch.from_numpy(object_windows(self.scenes[index], self.view.size, (top + corner, left + corner), self.view.side))
 
 
-def _rendered(path: Path, view: View, count: int, first_seed: int, *, scale: int, compile: bool) -> np.ndarray:
-    """Pictures (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or drawn now, on a GPU where there is one."""
+def object_windows(scene: Scene, size: int, corner: tuple[int, int], side: int) -> np.ndarray:
+    """One in squares around the objects and zero elsewhere, of the window at `corner` (top, left) of an image of `size`: (side, side)."""
+    inside = np.zeros((side, side), np.float32)
+    for o in scene.objects:
+        center = (o.x, 0.9 * RADIUS[o.size], o.z)
+        x, y = (place - at for place, at in zip(project(center, size), corner[::-1], strict=True))
+        half = 1.25 * projected_length(RADIUS[o.size], center, size)
+        top, left = max(int(y - half), 0), max(int(x - half), 0)
+        inside[top : max(int(y + half) + 1, 0), left : max(int(x + half) + 1, 0)] = 1
+    return inside
+
+
+def _tensor(values: np.ndarray, flip: bool) -> torch.Tensor:
+    return torch.from_numpy((values[..., ::-1] if flip else values).copy())
+
+
+def _sampled(path: Path, count: int, first_seed: int) -> list[Scene]:
+    """Scenes from disk, or sampled now."""
+    if path.exists():
+        return [scene_from(json.loads(line)) for line in path.read_text().splitlines()]
+    scenes = [sample_scene(first_seed + i) for i in range(count)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(asdict(scene)) + "\n" for scene in scenes))
+    part.rename(path)
+    return scenes
+
+
+def _rendered(folder: Path, view: View, scenes: list[Scene], first_seed: int, *, scale: int, compile: bool) -> np.ndarray:
+    """Renders (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or rendered now, on a GPU where there is one."""
+    path = folder / ("images.npy" if scale == 1 else "low_res.npy")
     side = view.rendered // scale
     device, batch = ("cuda", 256) if torch.cuda.is_available() else ("cpu", 16)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
-        out = np.lib.format.open_memmap(part, "w+", np.uint8, (count, 3, side, side))
-        for start in trange(0, count, batch, desc=f"rendering {path}", mininterval=5):
-            scenes = [sample_scene(first_seed + i) for i in range(start, min(start + batch, count))]
-            crops = [window(scene, view, first_seed + start + i) for i, scene in enumerate(scenes)]
+        out = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), 3, side, side))
+        for start in trange(0, len(scenes), batch, desc=f"rendering {path}", mininterval=5):
+            few = scenes[start : start + batch]
+            crops = [window(scene, view, first_seed + start + i) for i, scene in enumerate(few)]
             crops = [(top // scale, left // scale) for top, left in crops]
-            pictures = render(scenes, view.size // scale, crops=crops, crop_size=side, samples=SAMPLES, device=device, compile=compile)
-            out[start : start + len(scenes)] = ((pictures + 1) * 127.5).round().byte().cpu().numpy()
+            images = render(few, view.size // scale, crops=crops, crop_size=side, samples=SAMPLES, device=device, compile=compile)
+            out[start : start + len(few)] = ((images + 1) * 127.5).round().byte().cpu().numpy()
         out.flush()
         part.rename(path)
     return np.load(path, mmap_mode="r")
@@ -116,17 +176,6 @@ def window(scene: Scene, view: View, seed: int) -> tuple[int, int]:
     corner = np.asarray(center)[::-1] - view.rendered / 2 + rng.uniform(-0.35, 0.35, 2) * view.rendered
     top, left = (np.clip(corner, 0, view.size - view.rendered) // (view.scale or 1) * (view.scale or 1)).astype(int)
     return int(top), int(left)
-
-
-def project(point: tuple[float, float, float], size: int) -> tuple[float, float]:
-    """Where a point of the scene is in the picture: (x, y) in pixels."""
-    eye, target = np.array(EYE), np.array(TARGET)
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.array((1.0, 0.0, 0.0))
-    up = np.cross(forward, right)
-    ray = np.array(point) - eye
-    pixel = VIEW_WIDTH / np.linalg.norm(target - eye) / size * (ray @ forward)
-    return size / 2 + ray @ right / pixel, size / 2 - ray @ up / pixel
 
 
 if __name__ == "__main__":

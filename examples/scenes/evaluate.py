@@ -93,7 +93,7 @@ def draw(pipe: ImagenCascadePipeline, prompts: list[str], batch: int, stop_at: i
 
 
 def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: bool = False) -> tuple[list[Scene], list[str]]:
-    scenes = [sample_scene(first_seed + i, num_objects=num_objects, held_out=held_out) for i in range(count)]
+    scenes = [sample_scene(first_seed + i, num_objects=num_objects, held_out=held_out, unnamed_share=0.0) for i in range(count)]
     return scenes, [caption(s, np.random.default_rng(first_seed + i), complete=True) for i, s in enumerate(scenes)]
 
 

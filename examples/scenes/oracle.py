@@ -17,15 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import trange
 
-from .data import SceneDataset, project
+from .camera import project
+from .data import SceneDataset
 from .raytrace import HALF_HEIGHT
-from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, Seen, mirrored, sample_scene
+from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, Seen, mirrored
 
 GRID, READ_SIZE = 32, 256
-ATTRIBUTES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
+ATTRIBUTES = {"shape": SHAPES, "color": (*COLORS, None), "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
 FLOOR = {"floor_color": FLOOR_COLORS, "floor_pattern": FLOOR_PATTERNS}
 WIDTHS = [len(v) for v in ATTRIBUTES.values()]
 FEATURES = 160
+APART = 7  # cells: a centre is the strongest within 3 to each side
 
 
 class Oracle(nn.Module):
@@ -58,13 +60,13 @@ class Oracle(nn.Module):
         return torch.cat([self(p)[2] for p in _shrink(pictures).split(16)])
 
     @torch.no_grad()
-    def read(self, pictures: Tensor, threshold: float = 0.3) -> list[tuple[list[Seen], dict[str, str]]]:
+    def read(self, pictures: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
         """For each picture (B, 3, H, W) in [-1, 1], H and W at least 256: its objects, surest first, and its floor."""
         read = []
         for few in _shrink(pictures).split(16):
             maps, floor, _ = self(few)
             heat = maps[:, 0].sigmoid()
-            peaks = (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat > threshold)
+            peaks = (heat == F.max_pool2d(heat[:, None], APART, 1, APART // 2)[:, 0]) & (heat > threshold)
             for i in range(len(few)):
                 cells = peaks[i].nonzero().tolist()
                 cells.sort(key=lambda cell, i=i: -heat[i, cell[0], cell[1]].item())
@@ -129,8 +131,8 @@ def train(
     progress = trange(steps, desc="oracle", mininterval=5)
     for step in progress:
         chosen = np.sort(rng.integers(0, data.count, batch_size))
-        pictures = redraw(torch.from_numpy(data.pictures[chosen]).to(device).float() / 127.5 - 1)
-        scenes = [sample_scene(data.first_seed + int(i)) for i in chosen]
+        pictures = redraw(torch.from_numpy(data.images[chosen]).to(device).float() / 127.5 - 1)
+        scenes = [data.scenes[i] for i in chosen]
         if rng.random() < 0.5:
             pictures, scenes = pictures.flip(-1), [mirrored(s) for s in scenes]
         pictures = pictures + 0.1 * torch.rand(len(pictures), 1, 1, 1, device=device) * torch.randn_like(pictures)

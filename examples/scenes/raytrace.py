@@ -19,24 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .camera import EYE, TARGET, VIEW_WIDTH
 from .scene import FLOOR_PATTERNS, RADIUS, SHAPES, TEXTURES, Scene
 
 SLOTS = 3
-EYE, TARGET, VIEW_WIDTH = (0.0, 4.2, -6.0), (0.0, 0.35, 0.0), 5.0  # VIEW_WIDTH: how wide the picture is at the target
-FINE_PERIOD, COARSE_PERIOD = 0.085, 0.36  # a 64px pixel is 0.078 wide at the target
-TILE = 1.0
+FINE_PERIOD, COARSE_PERIOD = 0.085, 0.5  # a 64px pixel is 0.069 wide at the target
+TILE, GROUT = 1.0, 0.06  # the grout's width as a share of a tile's
 EPSILON = 1e-3
 
-ALBEDO = {
-    "red": (0.80, 0.06, 0.06),
-    "orange": (0.93, 0.40, 0.03),
-    "yellow": (0.92, 0.82, 0.06),
-    "green": (0.07, 0.55, 0.10),
-    "cyan": (0.08, 0.72, 0.76),
-    "blue": (0.06, 0.15, 0.78),
-    "purple": (0.45, 0.08, 0.62),
-    "white": (0.90, 0.90, 0.90),
-}
 FLOOR_ALBEDO = {
     "gray": (0.46, 0.46, 0.47),
     "brown": (0.47, 0.33, 0.22),
@@ -120,7 +110,7 @@ def _tensors(scenes: list[Scene], detail: bool, device: torch.device) -> tuple[S
             o = scene.objects[min(slot, len(scene.objects) - 1)]
             r = RADIUS[o.size]
             row = [o.x, HALF_HEIGHT[o.shape] * r, o.z, r, math.cos(o.yaw), math.sin(o.yaw), SHAPES.index(o.shape)]
-            row += [TEXTURES.index(o.texture), o.material == "metal", *ALBEDO[o.color], slot < len(scene.objects), detail]
+            row += [TEXTURES.index(o.texture), o.material == "metal", *o.paint, slot < len(scene.objects), detail]
             rows.append(row)
     table = torch.tensor(rows, dtype=torch.float32, device=device).view(len(scenes), 1, SLOTS, -1)
     floor = [[*FLOOR_ALBEDO[s.floor_color], FLOOR_PATTERNS.index(s.floor_pattern), *s.light] for s in scenes]
@@ -274,10 +264,11 @@ def _texture(paint: Tensor, place: Tensor, normal: Tensor, s: Solids) -> Tensor:
     v = torch.where(flat, z, y)
     texture, fine = s.texture, s.texture >= 3
     period = torch.where(fine, FINE_PERIOD, COARSE_PERIOD)
-    fu, fv = (u / period + 0.25) % 1, (v / period + 0.25) % 1
+    fu, fv = (u / period + 0.25) % 1, (v / period + 0.25) % 1  # so that a mirrored pattern is the same pattern
     stripe = fv < 0.5
     check = (fu < 0.5) ^ (fv < 0.5)
-    dot = (fu - 0.5) ** 2 + (fv - 0.5) ** 2 < 0.5 / math.pi  # marks half the area, as the others do: equal means
+    du, dv = (u / period + 0.5) % 1 - 0.5, (v / period + 0.5) % 1 - 0.5
+    dot = du * du + dv * dv < 0.5 / math.pi  # marks half the area, as the others do: equal means
     marked = torch.where(texture == 4, dot, torch.where((texture == 1) | (texture == 3), stripe, check)) & (texture > 0)
     share = torch.where(fine & (s.detail < 1), 0.5, marked.float())[..., None]
     mark = torch.where(fine[..., None], 0.18 * paint, 0.25 * paint + 0.68)
@@ -285,8 +276,9 @@ def _texture(paint: Tensor, place: Tensor, normal: Tensor, s: Solids) -> Tensor:
 
 
 def _floor_pattern(around: Surroundings, point: Tensor) -> Tensor:
-    x, z = point[..., 0] / TILE, point[..., 2] / TILE
-    grout = (torch.minimum(x % 1, z % 1) < 0.06) & (around.pattern == 1)
+    x, z = point[..., 0] / TILE + 0.5, point[..., 2] / TILE  # a tile in the middle: a mirrored floor is the same floor
+    seam = torch.minimum((x + GROUT / 2) % 1, (z + GROUT / 2) % 1)
+    grout = (seam < GROUT) & (around.pattern == 1)
     dark = ((x.floor() + z.floor()) % 2 > 0.5) & (around.pattern == 2)
     factor = torch.where(grout, 0.55, torch.where(dark, 0.62, 1.0))
     return around.floor * factor[..., None]

@@ -19,7 +19,7 @@ from .data import TEST_SEEDS
 from .evaluate import Score, draw, load_cascade, scenes_and_prompts, score_set
 from .oracle import load
 from .raytrace import render
-from .scene import Scene, sample_scene
+from .scene import PAINTS, Scene, sample_scene
 from .style import TEACHING, as_image
 
 NAME, CLASS = "a <extra_id_7>", "a sphere"
@@ -30,7 +30,8 @@ def with_gnome(seed: int) -> Scene:
     """The scene of one object of this seed, with the gnome where the object was."""
     scene = sample_scene(seed, num_objects=1)
     plain = replace(scene.objects[0], size="large", texture="plain", material="rubber")
-    return replace(scene, objects=(replace(plain, shape="sphere", color="yellow"), replace(plain, shape="cone", color="purple")))
+    parts = (("sphere", "yellow"), ("cone", "purple"))
+    return replace(scene, objects=tuple(replace(plain, shape=s, color=c, paint=PAINTS[c]) for s, c in parts))
 
 
 def write_pictures(folder: Path, count: int) -> None:

@@ -1,13 +1,15 @@
-"""Train one stage of the bundled cascade from nothing; run it again to go on from the last checkpoint.
+"""Train one stage of the bundled cascade; run it again to go on from the last checkpoint.
 
-python -m examples.scenes.train base --scenes 40000 --max_train_steps 6000 --train_batch_size 16
+python -m examples.scenes.train --stage base --scenes 40000 --max_train_steps 6000 --output_dir runs/scenes/base
 
-From weights that are there, for example the bundled ones: --pretrained pipelines/imagen-scenes.
+From weights that are there, for example the bundled ones: --pretrained pipelines/imagen-scenes. All flags of `TrainSettings` and
+`LossSettings` are there; their defaults here are the recipe of docs/training.md.
 """
 
-import argparse
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
@@ -16,12 +18,14 @@ from imagen_diffusers.models import presets
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
+from imagen_diffusers.recipes.settings import parse
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.settings import TrainSettings
 
 from .data import VIEWS, SceneDataset
+from .validation import SceneFigures
 
 NETWORKS = {
     "base": (ImagenUNet2DConditionModel, presets.SCENES_BASE),
@@ -29,6 +33,37 @@ NETWORKS = {
     "sr1024": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR1024),
 }
 SUFFIXES = {"base": "", "sr256": "_2", "sr1024": "_3"}  # of its components in the pipeline
+
+RECIPE = {
+    "optimizer": "muon",
+    "muon_learning_rate": 1.2e-3,
+    "learning_rate": 5e-4,
+    "adam_beta2": 0.99,
+    "adam_weight_decay": 0.0,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 60,
+    "train_batch_size": 64,
+    "ema_decay": 0.9995,
+    "mixed_precision": "bf16",
+    "max_sequence_length": 48,  # the longest caption has 41 tokens
+    "dataloader_num_workers": 1,
+    "checkpoints_total_limit": 2,
+    "resume_from_checkpoint": "latest",
+    "weighting": "running",
+    "time_sampling": "log_snr_normal",
+    "max_noise_level": 150.0,  # beyond, little is left of a condition to enlarge
+}
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Which stage, and what it is trained on."""
+
+    stage: Literal["base", "sr256", "sr1024"] = field(metadata={"help": "Which stage."})
+    scenes: int = field(metadata={"help": "How many scenes to render and train on."})
+    pretrained: Path | None = field(default=None, metadata={"help": "Pipeline folder whose weights of this stage are trained on."})
+    pipeline: Path = field(default=Path("pipelines/imagen-scenes"), metadata={"help": "Where text_encoder/ and tokenizer/ are."})
+    folder: Path = field(default=Path("runs/scenes"), metadata={"help": "Where renders are kept."})
 
 
 def build(stage: str, pretrained: Path | None = None) -> ConditionedUNet:
@@ -45,78 +80,18 @@ def noise_curve(stage: str) -> torch.Tensor:
     return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=NETWORKS)
-    parser.add_argument("--scenes", type=int, required=True, help="how many scenes to render and train on")
-    parser.add_argument("--max_train_steps", type=int, required=True)
-    parser.add_argument("--train_batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument(
-        "--snr_gamma", type=float, default=8.0, help="weight of nearly clean pictures in the loss; less favours composition"
-    )
-    parser.add_argument("--time_sampling", default="stratified", choices=("stratified", "logit_normal"))
-    parser.add_argument("--logit_mean", type=float, default=0.0, help="for logit_normal times; below 0 favours detail over composition")
-    parser.add_argument("--logit_std", type=float, default=1.0, help="for logit_normal times")
-    parser.add_argument(
-        "--max_noise_level",
-        type=float,
-        default=300.0,
-        help="augmentation of low-resolution conditions in training; beyond this, little is left of them to enlarge",
-    )
-    parser.add_argument("--checkpointing_steps", type=int, default=500)
-    parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
-    parser.add_argument("--dataloader_num_workers", type=int, default=0)
-    parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; the run ends with a checkpoint")
-    parser.add_argument(
-        "--torch_compile",
-        action="store_true",
-        help="measure first: on two cores an Efficient U-Net took 5.0 steps a second with it and 7.4 without",
-    )
-    parser.add_argument(
-        "--pretrained", type=Path, help="a pipeline folder whose weights of this stage are trained on, averages as they are"
-    )
-    parser.add_argument("--pipeline", type=Path, default=Path("pipelines/imagen-scenes"), help="where text_encoder/ and tokenizer/ are")
-    parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where rendered scenes and checkpoints are kept")
-    args = parser.parse_args()
-
-    dataset = SceneDataset(args.stage, args.scenes, args.folder)
-    unet = build(args.stage, args.pretrained)
-    settings = TrainSettings(
-        output_dir=args.folder / args.stage,
-        max_train_steps=args.max_train_steps,
-        train_batch_size=args.train_batch_size,
-        learning_rate=args.learning_rate,
-        checkpointing_steps=args.checkpointing_steps,
-        mixed_precision=args.mixed_precision,
-        torch_compile=args.torch_compile,
-        dataloader_num_workers=args.dataloader_num_workers,
-        time_limit=args.time_limit,
-        max_sequence_length=48,  # the longest caption has 41 tokens
-        lr_scheduler="cosine",
-        lr_warmup_steps=100,
-        adam_beta2=0.99,
-        ema_decay=0.9995,
-        checkpoints_total_limit=2,
-        resume_from_checkpoint="latest",
-    )
-    train_stage(
-        unet,
-        dataset,
-        noise_curve(args.stage),
-        settings,
-        LossSettings(
-            prediction_type="sample",
-            weighting="truncated_v",
-            snr_gamma=args.snr_gamma,
-            time_sampling=args.time_sampling,
-            logit_mean=args.logit_mean,
-            logit_std=args.logit_std,
-            max_noise_level=args.max_noise_level,
-        ),
-        tokenizer=AutoTokenizer.from_pretrained(args.pipeline / "tokenizer"),
-        text_encoder=T5EncoderModel.from_pretrained(args.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
-    )
+def main(args: Sequence[str] | None = None) -> None:
+    scenes, train, loss = parse(SceneSettings, TrainSettings, LossSettings, args=args, **RECIPE)
+    loss, table = replace(loss, prediction_type="sample"), noise_curve(scenes.stage)
+    text = {
+        "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
+        "text_encoder": T5EncoderModel.from_pretrained(scenes.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
+    }
+    measure = None
+    if train.validation_steps:
+        measure = SceneFigures(scenes.stage, scenes.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
+    dataset = SceneDataset(scenes.stage, scenes.scenes, scenes.folder)
+    train_stage(build(scenes.stage, scenes.pretrained), dataset, table, train, loss, **text, measure=measure)
 
 
 if __name__ == "__main__":
