@@ -203,7 +203,7 @@ class PerceiverResampler(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         pooled = self.to_latents_from_mean_pooled_seq(tokens.mean(1)).unflatten(-1, (self.MEAN_POOLED, -1))
         latents = torch.cat((pooled, self.latents.expand(len(tokens), -1, -1)), 1)
-        placed = tokens + self.pos_emb.weight[: tokens.shape[1]]
+        placed = tokens + self.pos_emb(torch.arange(tokens.shape[1], device=tokens.device))  # by a call: offloaded weights come then
         for layer in self.layers:
             attention, feed = layer  # pyright: ignore[reportGeneralTypeIssues]
             latents = attention(placed, latents) + latents

@@ -189,7 +189,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
         rules = TextRules(**{name: self.config[name] for name in TextRules._fields})
-        text, null = given.embed(self.tokenizer, self.text_encoder, rules)
+        text, null = given.embed(self.tokenizer, self.text_encoder, rules, self._execution_device)
         text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
         prompt_embeds, prompt_attention_mask = text
         negative_prompt_embeds, negative_prompt_attention_mask = null
@@ -263,9 +263,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
         if any(s.network.text_dim is not None for s in stages):
             given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
-            embeds, null_embeds, mask, null_mask = (
-                x.to(device) for x in self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
-            )
+            embeds, null_embeds, mask, null_mask = self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
             text, null_text = TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)
             texts, count = (self.as_compiled(text), self.as_compiled(null_text)), len(embeds)
             check_text_fits(stages, text)

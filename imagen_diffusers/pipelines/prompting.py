@@ -36,8 +36,9 @@ class TextInputs(NamedTuple):
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: T5EncoderModel | None,
         rules: TextRules,
+        device: torch.device,
     ) -> tuple[TextEmbedding, TextEmbedding]:
-        """The text to follow and the text to steer away from, one row a prompt each.
+        """The text to follow and the text to steer away from, one row a prompt each, on `device`, where the encoder computes.
 
         Raises:
             ValueError: for both or neither of prompt and prompt_embeds, a missing encoder, or counts that differ.
@@ -52,7 +53,7 @@ class TextInputs(NamedTuple):
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
             listed = [prompts] if isinstance(prompts, str) else list(prompts)
             listed = clean_captions(listed) if rules.clean_caption else listed
-            return encode(listed, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding)
+            return encode(listed, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
 
         if self.prompt_embeds is not None:
             text = _given("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
@@ -65,6 +66,7 @@ class TextInputs(NamedTuple):
             null = encoded(self.negative_prompt)
         else:
             null = encoded("") if rules.null_text == "empty" else NULLS[rules.null_text](text)
+        text, null = (TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
         return text, _one_for_each(null, text)
 
 

@@ -32,6 +32,7 @@ def encode(
     max_length: int,
     *,
     padding: str = "longest",
+    device: torch.device | None = None,
 ) -> TextEmbedding:
     """The last layer's contextual embeddings.
 
@@ -40,6 +41,8 @@ def encode(
     Args:
         padding: "longest" pads to the longest prompt with masked zeros; "max_length" to `max_length` tokens, and gives out what the
             encoder says at padding as if it were text, as DeepFloyd IF was trained.
+        device: where the encoder computes, and where the embeddings are; by default where its weights are, which is not the same
+            while it is offloaded.
     """
     if padding not in PADDINGS:
         raise ValueError(f'text_padding="{padding}" is unknown; use one of {", ".join(PADDINGS)}')
@@ -49,7 +52,9 @@ def encode(
             dropped = tokenizer.decode(prompt_ids[max_length - 1 :], skip_special_tokens=True)
             logger.warning(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
     cut = [i if len(i) <= max_length else [*i[: max_length - 1], i[-1]] for i in ids]  # the end-of-text token stays
-    padded = tokenizer.pad({"input_ids": cut}, padding=padding, max_length=max_length, return_tensors="pt").to(text_encoder.device)
+    padded = tokenizer.pad({"input_ids": cut}, padding=padding, max_length=max_length, return_tensors="pt").to(
+        device or text_encoder.device
+    )
     mask = padded["attention_mask"].bool()
     hidden = text_encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
     if padding == "max_length":
