@@ -163,6 +163,38 @@ def test_compiled_networks_draw_the_same_and_are_compiled_once_for_all_prompts(p
     assert len(graphs) == len(pipe.stage_numbers) + 2  # half the rows, in the two stages that were guided
 
 
+def test_each_stage_has_graphs_of_its_own_for_any_number_of_images(pipe) -> None:
+    """All stages run the same code, of which torch keeps 8 graphs by default: three stages would be through after two numbers of images."""
+    torch.compiler.reset()
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    pipe.compile(backend=keep)
+    for count in (1, 2, 3, 4):
+        for guidance in ([3.0, 2.0, 1.0], 1.0):
+            draw(pipe, num_images_per_prompt=count, guidance_scale=guidance)
+    shapes = {1, 2, 3, 4} | {2, 4, 6, 8}  # rows without guidance and with it; the last stage is guided in neither
+    assert len(graphs) == 2 * len(shapes) + 4
+    full = " ".join(["a", *["red"] * 10])  # 11 words and the end of text: nothing is padded
+    draw(pipe, full)
+    assert len(graphs) == 2 * len(shapes) + 4
+
+
+def test_a_network_compiled_by_hand_is_a_stage(pipe, tmp_path) -> None:
+    torch.compiler.reset()
+    expected = draw(pipe).images
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    pipe.unet_2.compile(backend="eager")
+    torch.testing.assert_close(draw(pipe).images, expected, atol=1e-5, rtol=0)
+    pipe.save_pretrained(tmp_path)
+    loaded = ImagenCascadePipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(loaded).images, expected)
+
+
 def test_negative_prompt_and_null_text(shared_pipe) -> None:
     plain = draw(shared_pipe).images
     assert not torch.equal(plain, draw(shared_pipe, negative_prompt="blue").images)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import is_compiled_module, randn_tensor
 from torch import Tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
@@ -33,6 +33,11 @@ class StageNetwork(ABC):
 
     def __init__(self, module: Any):
         self.module = module
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs compiled graphs, which fit one shape each: by `module.compile()` or `torch.compile(module)`."""
+        return is_compiled_module(self.module) or getattr(self.module, "_compiled_call_impl", None) is not None
 
     @property
     def sample_size(self) -> int:
@@ -114,8 +119,8 @@ class ImagenNetwork(StageNetwork):
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
         condition: dict[str, Any] = {}
         if text is not None:
-            # Attention kernels that take no mask can run when nothing is padded.
-            mask = None if text.mask.all() else text.mask
+            # Attention kernels that take no mask can run when nothing is padded; a graph is for one kind of input.
+            mask = None if not self.compiled and text.mask.all() else text.mask
             condition |= {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": mask}
         if low_res is not None:
             condition |= {"low_res": low_res.to(self.dtype), "noise_level": _filled(low_res, noise_level)}
@@ -218,11 +223,12 @@ def adapt(module: Any) -> StageNetwork:
     Raises:
         ValueError: for a kind no stage can be.
     """
+    plain = module._orig_mod if is_compiled_module(module) else module
     for kind, adapter in ADAPTERS.items():
-        if isinstance(module, kind):
+        if isinstance(plain, kind):
             return adapter(module)
     names = ", ".join(kind.__name__ for kind in ADAPTERS)
-    raise ValueError(f"{type(module).__name__} cannot be a stage; a stage is one of {names}")
+    raise ValueError(f"{type(plain).__name__} cannot be a stage; a stage is one of {names}")
 
 
 ADAPTERS: dict[type, type[StageNetwork]] = {
