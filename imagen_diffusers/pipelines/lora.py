@@ -1,11 +1,14 @@
 """LoRA adapters over all stages of a cascade: one file, keys by stage, alpha and rank kept."""
 
+import logging
 import os
 from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
 
@@ -37,19 +40,29 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         self,
         pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor],
         adapter_name: str | None = None,
+        *,
+        hotswap: bool = False,
+        low_cpu_mem_usage: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Load an adapter into the stages it was made for.
+        """Load an adapter into the stages it was made for; it acts from then on, in place of others in these stages.
+
+        Alpha is read from the metadata, or else from `.alpha` values beside the weights. A file with neither, as older ones of
+        DeepFloyd IF, is loaded with the rank as alpha, as diffusers does, and a warning.
 
         Args:
             pretrained_model_name_or_path_or_dict: a folder, a file, a Hub id; or weights with their `metadata=`.
             adapter_name: to choose it by in `set_adapters`; counted up by default.
+            hotswap: put the weights in the place of the loaded adapter of this name, as in diffusers, without compiling anew.
+            low_cpu_mem_usage: do not initialise the adapter's weights before they are loaded.
+            kwargs: of `lora_state_dict`.
 
         Raises:
-            ValueError: for weights without metadata, whose alpha would be lost; for weights of no stage, or of a stage this
-                pipeline lacks.
+            ValueError: for weights of no stage, or of a stage this pipeline lacks.
         """
         state, metadata = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
+        alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
+        state = {key: value for key, value in state.items() if key not in alphas}
         stages = {key.split(".")[0] for key in state}
         if not stages <= set(STAGES):
             raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(STAGES)}")
@@ -58,11 +71,17 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             raise ValueError(
                 f"these LoRA weights are for {', '.join(missing)}, which this pipeline does not hold; load it with those stages"
             )
-        if not metadata:
-            raise ValueError("these LoRA weights come without metadata, so their alpha is unknown; give it with metadata=")
+        if not metadata and not alphas:
+            logger.warning(
+                "these LoRA weights come without metadata, so their alpha is taken to be their rank; give another with metadata="
+            )
+        told = {"metadata": metadata} if metadata else {"network_alphas": alphas}
+        how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
         adapter_name = adapter_name or f"default_{len({a for names in self.get_list_adapters().values() for a in names})}"
         for stage in sorted(stages):
-            getattr(self, stage).load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, metadata=metadata, _pipeline=self)
+            unet = getattr(self, stage)
+            unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
+            unet.enable_lora()  # `set_adapters` may have switched off the stage, and the new adapter with it
 
     @classmethod
     def save_lora_weights(
