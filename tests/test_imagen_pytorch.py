@@ -179,7 +179,7 @@ def test_conditioning_pictures_are_asked_for(package) -> None:
     given = {"prompt_embeds": torch.zeros(1, 5, 24)}
     with pytest.raises(ValueError, match="unet was trained with conditioning pictures; give cond_images"):
         pipe(**given)
-    with pytest.raises(ValueError, match=r"cond_images are \(1, 3, 8, 8\); unet takes \(N, 2, height, width\)"):
+    with pytest.raises(ValueError, match="cond_images has 3 channels; give 2"):
         pipe(**given, cond_images=torch.zeros(1, 3, 8, 8))
 
 
