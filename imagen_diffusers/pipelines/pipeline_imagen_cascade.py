@@ -21,8 +21,8 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import RunningCallMixin, StepCallback
 from .compiling import CompilingMixin
+from .deepfloyd import HUB, is_deepfloyd, load_components
 from .deepfloyd import SETTINGS as DEEPFLOYD
-from .deepfloyd import is_deepfloyd, load_components
 from .guidance import EVERYWHERE
 from .images import images_to_tensor
 from .inputs import (
@@ -324,7 +324,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         The repository of a DeepFloyd IF base loads, too, as a cascade of one stage.
         """
         place = str(pretrained_model_name_or_path)
-        hub = {k: kwargs[k] for k in ("cache_dir", "force_download", "local_files_only", "token", "revision") if k in kwargs}
+        hub = {k: kwargs[k] for k in HUB if k in kwargs}
         if is_deepfloyd(cls.load_config(place, **hub)):  # pyright: ignore[reportArgumentType]
             kwargs = {**DEEPFLOYD, **kwargs}
         return super().from_pretrained(place, **kwargs)
