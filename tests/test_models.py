@@ -125,6 +125,42 @@ def test_fractions_of_a_timestep_are_heard(unet) -> None:
     assert not torch.equal(unet(**{**given, "timestep": 500.0}).sample, unet(**{**given, "timestep": 500.4}).sample)
 
 
+class Quantized(torch.nn.Linear):
+    """A linear layer that keeps its weight as bytes, as quantizers do."""
+
+    def __init__(self, plain: torch.nn.Linear):
+        super().__init__(plain.in_features, plain.out_features)
+        self.scale = plain.weight.abs().max() / 127
+        codes = (plain.weight / self.scale).round().add(128).to(torch.uint8)
+        self.weight, self.bias = torch.nn.Parameter(codes, requires_grad=False), plain.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, (self.weight.to(x) - 128) * self.scale, self.bias)
+
+
+def test_quantized_layers_are_given_the_samples_dtype(unet) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    embeddings = [unet.embedding.time] + ([unet.embedding.noise_level] if unet.has_low_res else [])
+    for embedding in embeddings:
+        embedding.linear_1 = Quantized(embedding.linear_1)
+    quantized = unet(**given).sample
+    assert not torch.equal(quantized, plain)
+    assert (quantized - plain).std() < 0.1 * plain.std()  # codes of 8 bits
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16])
+def test_weights_may_be_stored_in_fewer_bits(unet, dtype) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    unet.enable_layerwise_casting(storage_dtype=dtype, compute_dtype=torch.float32)
+    assert any(p.dtype == dtype for p in unet.parameters())
+    stored = unet(**given).sample
+    assert stored.dtype == torch.float32
+    assert not torch.equal(stored, plain)
+    assert (stored - plain).std() < 0.5 * plain.std()  # 3 bits of mantissa
+
+
 @pytest.mark.parametrize("name", ["base", "sr_self_text", "sr_cross_text"])
 def test_padding_is_masked_everywhere(name) -> None:
     unet = MAKERS[name]()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor, nn
+
 
 class OwnMemoryMixin:
     """First base of a network: `from_pretrained` as in diffusers, with the weights in memory of their own.
@@ -14,6 +16,7 @@ class OwnMemoryMixin:
     def from_pretrained(cls, *args: Any, **kwargs: Any):
         loaded = super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
         for parameter in (loaded[0] if isinstance(loaded, tuple) else loaded).parameters():
-            if parameter.device.type == "cpu":
+            plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
+            if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
         return loaded

@@ -79,7 +79,7 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         timestep = _per_example(timestep, sample)
         level = None if noise_level is None else _per_example(noise_level, sample)
         mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
-        embedding = self.embedding(timestep, level, encoder_hidden_states, mask)  # B E
+        embedding = self.embedding(timestep, level, encoder_hidden_states, mask, sample.dtype)  # B E
         given = sample if low_res is None else torch.cat((sample, low_res), dim=1)
         features = self.body(self.stem(given), embedding, encoder_hidden_states, mask)
         x = self.head(features)
