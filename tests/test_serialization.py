@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from diffusers import ModelMixin
+from diffusers import DiffusionPipeline, ModelMixin
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
@@ -46,6 +46,12 @@ def load(path, **arguments) -> ImagenCascadePipeline:
 
 def picture(pipe) -> torch.Tensor:
     return pipe("a red cube", generator=seeded(), output_type="pt").images
+
+
+def test_diffusers_own_loader_finds_the_pipeline(folder) -> None:
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    assert type(pipe) is ImagenCascadePipeline
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "ImagenCascadePipeline"
 
 
 class Packed(torch.nn.Parameter):

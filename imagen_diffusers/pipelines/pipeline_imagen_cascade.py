@@ -51,8 +51,6 @@ from .stage import Stage
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
-register_with_diffusers()
-
 
 class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
@@ -347,3 +345,6 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         if scheduler is None:
             raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
         return scheduler
+
+
+register_with_diffusers(ImagenCascadePipeline)
