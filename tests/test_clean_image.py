@@ -15,6 +15,8 @@ from imagen_diffusers.schedulers.thresholding import dynamic_threshold
 
 from .conftest import make_base, make_pipeline, seeded
 
+pytestmark = pytest.mark.numeric
+
 LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
 STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
 IMAGEN = [

@@ -27,6 +27,8 @@ from imagen_diffusers.schedulers.thresholding import dynamic_threshold
 
 from .conftest import seeded
 
+pytestmark = pytest.mark.numeric
+
 TWINS = {
     ImagenDDIMScheduler: DDIMScheduler,
     ImagenDPMSolverMultistepScheduler: DPMSolverMultistepScheduler,
