@@ -3,13 +3,24 @@ PYTHON ?= python3
 PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
 BIN = .venv/bin
 
-.PHONY: demo test lint quality style bench bench-train
+# ATEN_CPU_CAPABILITY : ONEDNN_MAX_CPU_ISA : the processor's flag. Kernels add in another order with each.
+INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_AMX:amx_tile
+
+.PHONY: demo test test-numeric lint quality style bench bench-train
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
 
 test: .venv/installed-reference
 	$(BIN)/python -m pytest
+
+test-numeric: .venv/installed-reference
+	@set -e; for set in $(INSTRUCTION_SETS); do \
+		flag=$${set##*:}; aten=$${set%%:*}; onednn=$${set#*:}; onednn=$${onednn%:*}; \
+		if ! grep -qw $$flag /proc/cpuinfo; then echo "left out $$onednn: the processor has no $$flag"; continue; fi; \
+		echo "ATEN_CPU_CAPABILITY=$$aten ONEDNN_MAX_CPU_ISA=$$onednn"; \
+		ATEN_CPU_CAPABILITY=$$aten ONEDNN_MAX_CPU_ISA=$$onednn $(BIN)/python -m pytest -m numeric; \
+	done
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

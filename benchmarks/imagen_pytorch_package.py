@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,30 @@ def noises(generator: torch.Generator, size: int, steps: int, *, low_res: bool) 
     start = more()
     condition = [more()] if low_res else []
     return [*condition, start, *(more() for _ in range(steps - 1)), torch.zeros(1, 3, size, size)]
+
+
+@contextmanager
+def float64_throughout(imagen: Any) -> Iterator[Any]:
+    """Inside, an `Imagen` of that package samples in float64, where it would go back to float32 in its attention and change its norms.
+
+    Its noise curves stay the float32 numbers its networks were trained on.
+    """
+    module = importlib.import_module("imagen_pytorch.imagen_pytorch")
+    own = module.LayerNorm.forward, Tensor.softmax
+
+    def norm(self: Any, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=self.dim, unbiased=False, keepdim=True)
+        return (x - mean) * (variance + 1e-5).rsqrt() * self.g  # the epsilon of float32; other precisions have another there
+
+    imagen.double()
+    for curve in (*imagen.noise_schedulers, imagen.lowres_noise_schedule):
+        curve.log_snr = lambda t, log_snr=curve.log_snr: log_snr(t.float()).double()
+    module.LayerNorm.forward = norm
+    Tensor.softmax = lambda values, dim, dtype=None: torch.softmax(values, dim)  # type: ignore[method-assign,assignment]
+    try:
+        yield imagen
+    finally:
+        module.LayerNorm.forward, Tensor.softmax = own  # type: ignore[method-assign]
 
 
 @contextmanager

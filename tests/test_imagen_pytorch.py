@@ -1,12 +1,13 @@
 """Networks of imagen-pytorch's architecture say what that package's own say, with its own weights."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
 
-from benchmarks.imagen_pytorch_package import load, noises, told_noise
+from benchmarks.imagen_pytorch_package import float64_throughout, load, noises, told_noise
 from imagen_diffusers import ImagenCascadePipeline, ImagenPytorchScheduler
 from imagen_diffusers.interop.imagen_pytorch import convert
 from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
@@ -129,29 +130,23 @@ VARIANTS = {
 }
 
 
-# Random networks that say x0, or hear their last guess, make much of a rounding error in 20 guided steps, ours and theirs alike
-# (5e-4, and 0.1); they are compared without guidance.
-@pytest.mark.parametrize(
-    ("variant", "objective", "cond_scale"),
-    [
-        *(("plain", objective, scale) for objective, scale in (("noise", 1.0), ("noise", 3.0), ("v", 1.0), ("v", 3.0), ("x_start", 1.0))),
-        *(("conditioning pictures", "v", 2.0), ("no parallel guidance", "v", 2.0), ("self-conditioning", "noise", 1.0)),
-    ],
-)
-def test_a_two_stage_cascade_draws_the_same_pictures(package, variant, objective, cond_scale) -> None:
+def sampled(package, variant: str, objective: str, cond_scale: float, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Both stages' images, in [0, 1], by that package and by the pipeline, from the same weights and the same noise."""
     changes = VARIANTS[variant]
     theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0, **changes) for n in (0, 1)), strict=True)
     plain = {"image_sizes": SIZES, "timesteps": STEPS, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
     imagen = package.Imagen(theirs, pred_objectives=objective, **plain)
     imagen.load_state_dict({f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()})
-    text = torch.randn(1, 5, 24, generator=seeded(5))
-    shown = {"cond_images": torch.rand(1, 2, 32, 32, generator=seeded(6))} if "cond_images_channels" in changes else {}
+    text = torch.randn(1, 5, 24, generator=seeded(5)).to(dtype)
+    conditioned = "cond_images_channels" in changes
+    shown = {"cond_images": torch.rand(1, 2, 32, 32, generator=seeded(6)).to(dtype)} if conditioned else {}
 
     first, second, _ = stage_generators(seeded(3), 1, 3)
     queue = [*noises(first[0], SIZES[0], STEPS, low_res=False), *noises(second[0], SIZES[1], STEPS, low_res=True)]
     parallel = variant == "no parallel guidance"
     kept = {"cfg_remove_parallel_component": parallel, "use_tqdm": False, "return_all_unet_outputs": True}
-    with told_noise(queue):
+    precision = float64_throughout(imagen) if dtype == torch.float64 else nullcontext()
+    with told_noise([noise.to(dtype) for noise in queue]), precision:
         expected = imagen.sample(text_embeds=text, cond_scale=cond_scale, **shown, **kept)
 
     kind = OBJECTIVES[objective]
@@ -166,12 +161,37 @@ def test_a_two_stage_cascade_draws_the_same_pictures(package, variant, objective
         null_text="learned",
         num_inference_steps=(STEPS, STEPS, 1),
         noise_level=(0.0, 200.0, 0.0),
-    )
+    ).to(dtype)
     pipe.set_progress_bar_config(disable=True)
     guided = {"guidance_scale": cond_scale, "guidance_parallel": 0.0 if parallel else 1.0}
     made = pipe(prompt_embeds=text, generator=seeded(3), output_type="pt", **guided, **shown).stage_images
-    for mine, them in zip(made, expected, strict=True):
-        torch.testing.assert_close(mine, them, rtol=0, atol=1e-4)
+    assert all(images.dtype == dtype for images in made)
+    return expected, made
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("variant", "objective", "cond_scale"),
+    [
+        *(("plain", objective, scale) for objective in OBJECTIVES for scale in (1.0, 3.0)),
+        *(("conditioning pictures", "v", 2.0), ("no parallel guidance", "v", 2.0), ("self-conditioning", "noise", 1.0)),
+    ],
+)
+def test_a_two_stage_cascade_generates_the_same_images(package, variant, objective, cond_scale) -> None:
+    """In float64 the two agree, which is the proof; in float32 they differ by no more than rounding makes of that package alone.
+
+    How much 20 steps of a random network make of a rounding of 6e-8 depends on the case, from 4e-6 to 7e-4, and on the order in which a
+    processor adds. It is measured here, as that package's own difference between the two precisions.
+    """
+    exact, made = sampled(package, variant, objective, cond_scale, torch.float64)
+    rounded, made_rounded = sampled(package, variant, objective, cond_scale, torch.float32)
+    for mine, them, mine_rounded, them_rounded in zip(made, exact, made_rounded, rounded, strict=True):
+        rounding = (them_rounded - them).abs().max().item()
+        assert 1e-7 < rounding < 2e-3
+        # 1e-8 (measured: 8e-10) but for guided networks that say x0, which make of a rounding a hundred times as much (1e-8).
+        assert (mine - them).abs().max() < max(1e-8, 1e-4 * rounding)
+        # Two float32 results lie on two sides of the exact one; measured: up to 1.5 times.
+        assert (mine_rounded - them_rounded).abs().max() < 5 * rounding
 
 
 def test_conditioning_pictures_are_asked_for(package) -> None:

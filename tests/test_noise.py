@@ -23,6 +23,8 @@ from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0, ta
 
 from .conftest import seeded
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("schedule", BETA_SCHEDULES)
 def test_curves_equal_stock_diffusers(schedule) -> None:

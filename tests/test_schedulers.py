@@ -12,6 +12,7 @@ from imagen_diffusers import (
     ImagenDPMSolverMultistepScheduler,
     ImagenEDMDPMSolverMultistepScheduler,
     ImagenEulerDiscreteScheduler,
+    ImagenPytorchScheduler,
     ImagenUniPCMultistepScheduler,
 )
 from imagen_diffusers.schedulers.driving import check_drivable, signal_and_noise
@@ -20,6 +21,8 @@ from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.schedulers.swapping import KEPT
 
 from .conftest import seeded
+
+pytestmark = pytest.mark.numeric
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 TIMES = [950, 700, 420, 130, 20]
@@ -66,6 +69,60 @@ def test_ancestral_equals_stock_ddpm(kind, stock_variance, gamma, thresholding) 
     assert_paths_close(run(stock)[:-1], run(ours)[:-1], 1e-4)
 
 
+WHOLE = [950, 700, 420, 130, 20, 0]
+
+
+def in_float64(stock: DDPMScheduler, monkeypatch) -> DDPMScheduler:
+    """Stock DDPM on its own float32 curve in float64 arithmetic, with noise as ours generates it: in float32, then cast."""
+    stock.alphas_cumprod, stock.one = stock.alphas_cumprod.double(), stock.one.double()
+    monkeypatch.setattr(
+        diffusers.schedulers.scheduling_ddpm,
+        "randn_tensor",
+        lambda shape, *, generator, device, dtype: torch.randn(shape, generator=generator, device=device).to(dtype),
+    )
+    return stock
+
+
+@pytest.mark.parametrize("thresholding", [True, False])
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"])
+def test_every_variance_type_is_stock_ddpms(variance_type, kind, thresholding, monkeypatch) -> None:
+    """At the same whole timesteps, in float64, to the end: 0, after which stock adds no noise either."""
+    settings = {"prediction_type": kind, "thresholding": thresholding, "clip_sample": not thresholding, "clip_sample_range": 0.8}
+    settings |= {"variance_type": variance_type, "dynamic_thresholding_ratio": 0.9}
+    stock = in_float64(DDPMScheduler(**COSINE, **settings, sample_max_value=1e9), monkeypatch)
+    ours = ImagenDDPMScheduler(**COSINE, **settings)
+    paths = []
+    for scheduler in (stock, ours):
+        scheduler.set_timesteps(timesteps=WHOLE)
+        z, generator, path = torch.randn(2, 3, 8, 8, generator=seeded(1)).double(), seeded(2), []
+        for t in scheduler.timesteps:
+            said = network(z, t)
+            if "learned" in variance_type:  # "learned" is a variance, "learned_range" a place in [-1, 1]
+                said = torch.cat((said, torch.tanh(z) if variance_type == "learned_range" else 0.1 + torch.tanh(z) ** 2), 1)
+            z, x0 = scheduler.step(said, t, z, generator=generator, return_dict=False)
+            path += [z, x0]
+        paths.append(path)
+    assert_paths_close(*paths, 1e-9)
+    assert paths[1][0].dtype == torch.float64
+
+
+def test_a_variance_is_asked_for_and_not_asked_for_twice() -> None:
+    with pytest.raises(ValueError, match='variance_type="fixed_large_log" is unknown; use one of fixed_small'):
+        ImagenDDPMScheduler(variance_type="fixed_large_log")
+    with pytest.raises(ValueError, match='variance_interpolation is 0.5 and variance_type is "learned_range", which is another variance'):
+        ImagenDDPMScheduler(variance_type="learned_range", variance_interpolation=0.5)
+    with pytest.raises(TypeError, match="rescale_betas_zero_snr"):
+        ImagenDDPMScheduler(rescale_betas_zero_snr=True)
+    scheduler = ImagenDDPMScheduler(variance_type="learned_range")
+    scheduler.set_timesteps(4)
+    with pytest.raises(ValueError, match="needs an output of 6 channels, prediction and variance; it has 3"):
+        scheduler.step(torch.zeros(1, 3, 2, 2), scheduler.timesteps[0], torch.zeros(1, 3, 2, 2))
+    deterministic = ImagenDDPMScheduler.from_config(scheduler.config, variance_interpolation=None)
+    deterministic.set_timesteps(4)
+    assert deterministic.step(torch.zeros(1, 6, 2, 2), deterministic.timesteps[0], torch.zeros(1, 3, 2, 2)).prev_sample.shape[1] == 3
+
+
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_deterministic_equals_stock_ddim(kind) -> None:
     stock = DDIMScheduler(**COSINE, prediction_type=kind, clip_sample=True, timestep_spacing="trailing", set_alpha_to_one=True)
@@ -94,7 +151,7 @@ def test_euler_thresholded_equals_ddim(kind) -> None:
     ours = ImagenDDPMScheduler(**settings, variance_interpolation=None)
     ours.set_timesteps(timesteps=euler.timesteps.tolist())
     z = torch.randn(2, 3, 8, 8, generator=seeded(1))
-    alpha = signal_and_noise(euler, euler.timesteps[0], z)[0]
+    alpha = signal_and_noise(euler, euler.timesteps[0])[0]
     y = z / alpha
     for t in euler.timesteps:
         said = network(euler.scale_model_input(y, t), t)
@@ -151,7 +208,10 @@ def test_swaps_from_stock_defaults_keep_the_stock_curve(stock) -> None:
 def test_save_and_load(name, tmp_path) -> None:
     cls = getattr(imagen_diffusers, name)
     edm = "EDM" in name
-    scheduler = cls(sigma_min=0.01) if edm else cls.from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
+    if cls is ImagenPytorchScheduler:  # has curves of its own
+        scheduler = cls("linear", prediction_type="sample")
+    else:
+        scheduler = cls(sigma_min=0.01) if edm else cls.from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
     scheduler.save_pretrained(tmp_path)
     loaded = cls.from_pretrained(tmp_path)
     assert torch.equal(loaded.sigmas, scheduler.sigmas) if edm else torch.equal(loaded.betas, scheduler.betas)
@@ -171,7 +231,7 @@ def test_signal_and_noise_at_any_scheduler(stock) -> None:
     z = torch.randn(1, 3, 8, 8, generator=seeded())
     expected = ImagenDDPMScheduler()
     for t in scheduler.timesteps[:3]:
-        alpha, sigma = signal_and_noise(scheduler, t, z)
+        alpha, sigma = signal_and_noise(scheduler, t)
         table = expected.log_snr
         want = alpha_sigma(torch.lerp(table[int(t)], table[min(int(t) + 1, 999)], float(t) % 1))
         assert alpha.item() == pytest.approx(want[0].item(), abs=2e-3)

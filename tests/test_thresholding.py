@@ -8,6 +8,8 @@ from imagen_diffusers.schedulers.thresholding import dynamic_threshold, quantile
 
 from .conftest import seeded
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("count", [2, 3, 1000, 12_288])
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.995])

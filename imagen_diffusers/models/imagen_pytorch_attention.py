@@ -46,7 +46,7 @@ class GainNorm(nn.Module):
         self.of_map = of_map
 
     def forward(self, x: Tensor) -> Tensor:
-        epsilon = 1e-5 if x.dtype == torch.float32 else 1e-3  # as it was trained
+        epsilon = 1e-3 if x.dtype.itemsize < 4 else 1e-5  # as it was trained
         if not self.of_map:
             return F.layer_norm(x, x.shape[-1:], self.g, eps=epsilon)
         return F.layer_norm(x.movedim(1, -1), x.shape[1:2], self.g.flatten(), eps=epsilon).movedim(-1, 1)

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.utils.torch_utils import is_compiled_module, randn_tensor
+from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen_pytorch import EDM, ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, augment, q_sample, resize
+from imagen_diffusers.schedulers.precision import at_least_float32, standard_normal
 from imagen_diffusers.schedulers.scheduling_imagen_pytorch import curve_log_snr, time_of
 from imagen_diffusers.text.t5 import TextEmbedding
 
@@ -98,8 +99,8 @@ class StageNetwork(ABC):
         """
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """Its output, float32, for noisy pictures (B, C, H, W) under as many rows of `arguments`."""
-        return self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0].float()
+        """Its output, in float32 at least, for noisy pictures (B, C, H, W) under as many rows of `arguments`."""
+        return at_least_float32(self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
 
 
 class ImagenNetwork(StageNetwork):
@@ -113,7 +114,7 @@ class ImagenNetwork(StageNetwork):
 
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         enlarged = resize(low_res, size)
-        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
         return augment(enlarged, _filled(enlarged, noise_level), noise)
 
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class DeepFloydNetwork(StageNetwork):
 
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         enlarged = F.interpolate(low_res, size, mode="bilinear", align_corners=True)
-        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
         return _noising_scheduler().add_noise(enlarged, noise, _filled(enlarged, noise_level).long())  # pyright: ignore
 
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
@@ -196,7 +197,7 @@ class ImagenPytorchNetwork(StageNetwork):
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         mode = self.module.config["low_res_resize_mode"]
         enlarged = F.interpolate(low_res, size, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
-        noise = randn_tensor(enlarged.shape, generator=generators, device=enlarged.device, dtype=enlarged.dtype)
+        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
         return q_sample(enlarged, noise, self._level(enlarged, noise_level))
 
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
@@ -210,7 +211,7 @@ class ImagenPytorchNetwork(StageNetwork):
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         if not self.preconditioned:
-            timestep = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep))
+            timestep = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep)).to(sample.device)
         return super().predict(sample, timestep.expand(len(sample)), arguments)
 
     def _level(self, like: Tensor, noise_level: float) -> Tensor:

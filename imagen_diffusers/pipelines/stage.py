@@ -1,7 +1,8 @@
 """One stage of the cascade, and the one denoising loop of the package.
 
 A stage is data: a network, its scheduler, its sampling settings. The loop inside a step is: scale the noisy picture, then
-attach the low-resolution condition, network, guidance, threshold, `scheduler.step`. It knows no prompts and no files.
+attach the low-resolution condition, network, guidance, the clean image (thresholded), `scheduler.step` from it. It knows no prompts
+and no files.
 """
 
 import copy
@@ -11,37 +12,24 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from imagen_diffusers.schedulers.driving import (
     accepts,
+    as_output,
     check_drivable,
-    clean_picture,
-    learns_variance,
+    clean_image,
     preconditions,
-    signal_and_noise,
-    threshold_output,
-    thresholds_itself,
+    prepare_for_x0,
+    reads_variance,
 )
-from imagen_diffusers.schedulers.prediction import from_x0
+from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
 from .networks import StageNetwork
 from .piecewise import Pieces
-
-# Stock schedulers that cannot be told x0; they are told the noise it implies instead.
-TAKES_NO_X0 = frozenset(
-    {
-        "EulerAncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "PNDMScheduler",
-        "DPMSolverSDEScheduler",
-    }
-)
 
 
 @dataclass
@@ -86,7 +74,7 @@ class Stage:
         return self.network.sample_size
 
     def prepared_scheduler(self, device: torch.device) -> Scheduler:
-        """A copy of the scheduler with its timesteps set, that understands what the network predicts.
+        """A copy of the scheduler with its timesteps set, whose `step` is given the clean image.
 
         Raises:
             ValueError: for a scheduler that cannot drive this network, or any.
@@ -96,14 +84,9 @@ class Stage:
             needed = "needs an EDM scheduler" if self.network.preconditioned else "cannot be driven by an EDM scheduler"
             raise ValueError(f"{self.name} {needed}, as it was trained; its scheduler is {type(self.scheduler).__name__}")
         scheduler = copy.deepcopy(self.scheduler)
-        if self._says_noise:
-            scheduler.register_to_config(prediction_type="epsilon")
         scheduler.set_timesteps(self.num_inference_steps, device=device)
+        prepare_for_x0(scheduler)
         return scheduler
-
-    @property
-    def _says_noise(self) -> bool:
-        return self.scheduler.config.get("prediction_type") == "sample" and type(self.scheduler).__name__ in TAKES_NO_X0
 
     def denoise(
         self,
@@ -128,13 +111,13 @@ class Stage:
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         shape = (len(generators), self.network.channels, *size)
-        latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
+        dtype = torch.promote_types(self.network.dtype, torch.float32)
+        latents = standard_normal(shape, generators, device, dtype) * scheduler.init_noise_sigma
         guidable = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
         if low_res is not None:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
-        by_hand = scheduler.config.get("thresholding") and not thresholds_itself(scheduler)
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
         for index, timestep in enumerate(scheduler.timesteps):
@@ -147,13 +130,10 @@ class Stage:
             if guided:
                 output = guide(*output.chunk(2), self.guidance_scale, self.guidance_parallel)
                 variance = variance.chunk(2)[0]  # is not guided
-            if self._says_noise:
-                output = from_x0(output, scaled, *signal_and_noise(scheduler, timestep, latents), "epsilon")
-            if by_hand:
-                output = threshold_output(scheduler, output, timestep, latents)
-            if guess is not None:
-                guess = clean_picture(scheduler, output, timestep, latents)
-            if learns_variance(scheduler) and self.network.learns_variance:
+            x0 = clean_image(scheduler, output, timestep, latents, self.scheduler.config)
+            guess = None if guess is None else x0
+            output = as_output(scheduler, x0, timestep, latents)
+            if reads_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
             state = StepState(index, timestep, latents, low_res)

@@ -1,30 +1,48 @@
-"""What any scheduler must tell the denoising loop, asked in one way: signal and noise, and thresholding.
+"""What the denoising loop asks of any scheduler: signal and noise at a time, and steps that are given the clean image.
+
+Networks predict noise, v or the clean image, and schedulers threshold what they predict in different ways or not at all. The loop
+therefore makes x0 of every output itself, thresholds it as the scheduler's configuration asks (`clean_image`), and gives `step`
+that x0 (`as_output`) in the one parametrization that the loop's copy of the scheduler was prepared for (`prepare_for_x0`).
 
 A diffusers scheduler works either on variance-preserving samples (DDPM, DPM-Solver++, ...) or on samples divided by alpha
-(Euler, Heun, ...: sigma space). `scale_model_input` turns the second into the first, so its factor tells alpha, and one
-set of formulas serves both.
+(Euler, Heun, ...: sigma space). `scale_model_input` turns the second into the first, and one set of formulas serves both.
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm_parallel import DDPMParallelScheduler
 from torch import Tensor
 
 from .noise import alpha_sigma, log_snr_at, log_snr_table
-from .prediction import PREDICTION_TYPES, to_x0
+from .precision import at_least_float32
+from .prediction import PREDICTION_TYPES, from_x0, to_x0
 from .protocol import Scheduler
 from .scheduling_imagen_ddpm import ImagenDDPMScheduler
-from .thresholding import PAPER_RATIO, dynamic_threshold, static_threshold
+from .swapping import ImagenSchedulerMixin
+from .thresholding import threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
+# Stock schedulers whose `step` takes no x0; they are given the noise that it implies instead.
+TAKES_NO_X0 = frozenset(
+    {
+        "EulerAncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "PNDMScheduler",
+        "DPMSolverSDEScheduler",
+    }
+)
 
 
 def check_drivable(scheduler: Any) -> None:
     """Refuse, by name, what is neither a variance-preserving diffusers scheduler nor one of its EDM schedulers.
 
     Raises:
-        ValueError: for a flow-matching or otherwise incompatible scheduler.
+        ValueError: for a flow-matching or otherwise incompatible scheduler, and for one that cannot do what its configuration says.
     """
     if preconditions(scheduler):
         return
@@ -38,6 +56,11 @@ def check_drivable(scheduler: Any) -> None:
         )
     if scheduler.config.get("use_flow_sigmas"):
         raise ValueError(f"{name} is set to flow matching (use_flow_sigmas=True); build it with use_flow_sigmas=False")
+    if scheduler.config.get("rescale_betas_zero_snr") and not accepts(type(scheduler).__init__, "rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{name} knows no rescale_betas_zero_snr, which its configuration sets to True, and so has another noise curve; "
+            "use DDPM, DDIM, DPM-Solver++, UniPC or Euler"
+        )
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
@@ -48,67 +71,85 @@ def preconditions(scheduler: Any) -> bool:
     return callable(getattr(scheduler, "precondition_outputs", None))
 
 
-def signal_and_noise(scheduler: Scheduler, timestep: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma (0-dim, float32) at a timestep of any drivable scheduler, VP convention.
+def prepare_for_x0(scheduler: Scheduler) -> None:
+    """From now on `step` takes what `as_output` returns, and thresholds nothing. For the loop's own copy of a scheduler.
 
-    `scale_model_input` may set the scheduler's step index, as it does in any loop.
+    Call it after `set_timesteps`, which may read the prediction type.
     """
-    if isinstance(scheduler, ImagenDDPMScheduler):
-        return scheduler.signal_and_noise(timestep)
-    one = torch.ones(1, device=like.device)
-    factor = scheduler.scale_model_input(one, timestep)
-    if not torch.equal(factor, one):  # sigma space: z / alpha was scaled by alpha = 1 / sqrt(sigma_e^2 + 1)
-        return factor[0], (1 - factor[0] ** 2).sqrt()
-    sigmas, index = getattr(scheduler, "sigmas", None), getattr(scheduler, "step_index", None)
-    if sigmas is not None and index is not None:  # multistep solvers keep sigma / alpha for each step
-        ratio = sigmas[index].to(like.device, torch.float32)
-        return (1 + ratio**2).rsqrt(), ratio * (1 + ratio**2).rsqrt()
-    table = log_snr_table(scheduler.betas.to(like.device))
-    alpha, sigma = alpha_sigma(log_snr_at(table, torch.as_tensor(timestep, dtype=torch.float32, device=like.device)))
-    return alpha, sigma
+    scheduler.register_to_config(thresholding=False, clip_sample=False)
+    if not preconditions(scheduler):
+        scheduler.register_to_config(prediction_type="epsilon" if type(scheduler).__name__ in TAKES_NO_X0 else "sample")
+    predictor: Any = getattr(scheduler, "solver_p", None)  # UniPC's, which is given the same output
+    if predictor is not None:
+        prepare_for_x0(predictor)
 
 
-def thresholds_itself(scheduler: Scheduler) -> bool:
-    """Whether `step` applies the thresholding its config asks for."""
-    return callable(getattr(scheduler, "_threshold_sample", None))
-
-
-def clean_picture(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
-    """The x0 that an output implies, thresholded as the scheduler's config asks (B, C, H, W), float32.
+def clean_image(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor, trained: Mapping[str, Any]) -> Tensor:
+    """The x0 that an output implies, thresholded (B, C, H, W), in float32 at least.
 
     Args:
-        scheduler: its config gives prediction type, ratio and cap.
+        scheduler: at this step.
         output: the network's guided output (B, C, H, W).
         timestep: of this step.
-        sample: the noisy picture as the scheduler keeps it (not scaled).
+        sample: the noisy image as the scheduler keeps it (not scaled).
+        trained: the scheduler's configuration before `prepare_for_x0`: what the network predicts, and how to threshold that.
     """
-    kept, factor = _x0_terms(scheduler, timestep, sample)
-    x0, c = kept + factor * output.float(), scheduler.config
-    if c.get("thresholding"):
-        return dynamic_threshold(x0, c.get("dynamic_thresholding_ratio", PAPER_RATIO), c.get("sample_max_value"))
-    return static_threshold(x0) if c.get("clip_sample") else x0
-
-
-def threshold_output(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
-    """For a scheduler whose `step` thresholds nothing: the output that implies the thresholded `clean_picture`."""
-    kept, factor = _x0_terms(scheduler, timestep, sample)
-    return ((clean_picture(scheduler, output, timestep, sample) - kept) / factor).to(output.dtype)
-
-
-def _x0_terms(scheduler: Any, timestep: float | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-    """What x0 is made of, in any parametrization: the first plus the second times the network's output."""
+    output, sample = at_least_float32(output), at_least_float32(sample)
     if preconditions(scheduler):
-        sigma = scheduler.sigmas[scheduler.step_index]
-        return scheduler.precondition_outputs(sample.float(), 0.0, sigma), scheduler.precondition_outputs(0.0, 1.0, sigma)
-    alpha, sigma = signal_and_noise(scheduler, timestep, sample)
-    z, kind = scheduler.scale_model_input(sample, timestep).float(), scheduler.config.prediction_type
-    kept = to_x0(torch.zeros_like(z), z, alpha, sigma, kind)
-    return kept, to_x0(torch.ones_like(alpha), torch.zeros_like(alpha), alpha, sigma, kind)
+        x0 = scheduler.precondition_outputs(sample, output, _sigma_ratio(scheduler, timestep))
+    else:
+        z = scheduler.scale_model_input(sample, timestep)
+        x0 = to_x0(output, z, *signal_and_noise(scheduler, timestep), trained.get("prediction_type", "epsilon"))
+    own = None if isinstance(scheduler, ImagenSchedulerMixin) else getattr(scheduler, "_threshold_sample", None)
+    # A stock scheduler finds the quantile in its own way, which differs in the last bits: with it, it equals stock pipelines.
+    return own(x0) if own is not None and trained.get("thresholding") else threshold(x0, trained)
 
 
-def learns_variance(scheduler: Scheduler) -> bool:
-    """Whether `step` reads a variance after the prediction. A swapped scheduler may keep the word in its config and not know it."""
-    return accepts(type(scheduler).__init__, "variance_type") and scheduler.config["variance_type"] in ("learned", "learned_range")
+def as_output(scheduler: Scheduler, x0: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
+    """What to give `step` of a scheduler from `prepare_for_x0`, so that it goes on from this x0 (B, C, H, W)."""
+    sample = at_least_float32(sample)
+    if preconditions(scheduler):
+        sigma = _sigma_ratio(scheduler, timestep)
+        skipped = scheduler.precondition_outputs(sample, 0.0, sigma)
+        return (x0 - skipped) / scheduler.precondition_outputs(0.0, 1.0, sigma)
+    if scheduler.config.prediction_type == "sample":
+        return x0
+    z = scheduler.scale_model_input(sample, timestep)
+    return from_x0(x0, z, *signal_and_noise(scheduler, timestep), scheduler.config.prediction_type)
+
+
+def signal_and_noise(scheduler: Scheduler, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma (0-dim, on the CPU) at a timestep of any drivable scheduler, by the numbers its own `step` uses."""
+    if isinstance(scheduler, ImagenDDPMScheduler):
+        return scheduler.signal_and_noise(timestep)
+    if getattr(scheduler, "sigmas", None) is not None:
+        ratio = _sigma_ratio(scheduler, timestep)
+        alpha = 1 / (ratio**2 + 1) ** 0.5
+        return alpha, ratio * alpha
+    time = float(timestep)
+    if time.is_integer():
+        kept = scheduler.alphas_cumprod[int(time)].cpu()
+        return kept**0.5, (1 - kept) ** 0.5
+    return alpha_sigma(log_snr_at(log_snr_table(scheduler.betas.cpu()), torch.tensor(time)))
+
+
+def _sigma_ratio(scheduler: Any, timestep: float | Tensor) -> Tensor:
+    """sigma / alpha at the scheduler's step, 0-dim: what diffusers' solvers call a sigma."""
+    index = scheduler.step_index
+    if index is None:
+        first = scheduler.begin_index
+        index = scheduler.index_for_timestep(timestep) if first is None else first
+    if getattr(scheduler, "sigmas_interpol", None) is not None and not scheduler.state_in_first_order:
+        # KDPM2's every other step lies between two sigmas, which its two kinds count differently; their scale tells the sigma.
+        alpha = scheduler.scale_model_input(torch.ones((), dtype=torch.float64), timestep)
+        return (alpha**-2 - 1) ** 0.5
+    return scheduler.sigmas[index].cpu()
+
+
+def reads_variance(scheduler: Scheduler) -> bool:
+    """Whether `step` reads a variance after the prediction; other schedulers may have the word in their configuration."""
+    known = isinstance(scheduler, DDPMScheduler | DDPMParallelScheduler | ImagenDDPMScheduler)
+    return known and scheduler.config.get("variance_type") in ("learned", "learned_range")
 
 
 def accepts(method: Any, argument: str) -> bool:

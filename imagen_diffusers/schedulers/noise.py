@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from diffusers.schedulers.scheduling_ddpm import betas_for_alpha_bar
 from torch import Tensor
 
+from .precision import at_least_float32
+
 NUM_TRAIN_TIMESTEPS = 1000
 BETA_SCHEDULES = ("squaredcos_cap_v2", "linear", "scaled_linear")
 
@@ -52,7 +54,11 @@ def log_snr_shift_for(size: int, reference_size: int = 64) -> float:
 
 
 def log_snr_table(betas: Tensor) -> Tensor:
-    alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    return log_snr_of(torch.cumprod(1 - betas, dim=0))
+
+
+def log_snr_of(alphas_cumprod: Tensor) -> Tensor:
+    """log(alpha^2 / sigma^2), in the precision of what it is given."""
     return torch.log(alphas_cumprod) - torch.log1p(-alphas_cumprod)
 
 
@@ -78,7 +84,8 @@ def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 def q_sample(x: Tensor, noise: Tensor, log_snr: Tensor) -> Tensor:
     """z_t = alpha x + sigma eps (equation 1): pictures (B, C, H, W), log-SNR (B,)."""
-    alpha, sigma = alpha_sigma(log_snr.to(x.device)[:, None, None, None])
+    log_snr = log_snr.to(x.device, torch.promote_types(log_snr.dtype, x.dtype))
+    alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     return (alpha * x + sigma * noise).to(x.dtype)
 
 
@@ -86,7 +93,7 @@ def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """Antialiased bicubic resize of (B, C, H, W) in [-1, 1] to (height, width), clipped back to [-1, 1]."""
     if pictures.shape[-2:] == size:
         return pictures
-    resized = F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+    resized = F.interpolate(at_least_float32(pictures), size=size, mode="bicubic", antialias=True, align_corners=False)
     return resized.clamp(-1, 1).to(pictures.dtype)
 
 

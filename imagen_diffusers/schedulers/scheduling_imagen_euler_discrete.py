@@ -1,51 +1,44 @@
 """Euler with the paper's thresholding, which stock Euler accepts in its config and ignores."""
 
-from typing import Any
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler, EulerDiscreteSchedulerOutput
+from torch import Generator, Tensor
 
-from diffusers.configuration_utils import register_to_config
-from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from torch import Tensor
-
-from .driving import threshold_output
 from .swapping import ImagenSchedulerMixin
-from .thresholding import PAPER_RATIO
+from .thresholded import thresholded_init
+from .thresholding import threshold
 
 
 class ImagenEulerDiscreteScheduler(ImagenSchedulerMixin, EulerDiscreteScheduler):
-    """Stock `EulerDiscreteScheduler` with `thresholding`, `dynamic_thresholding_ratio` and `sample_max_value`.
+    """Stock `EulerDiscreteScheduler` with thresholding.
 
-    The other arguments are the stock ones.
+    The arguments are the stock ones, and after them `thresholding`, `dynamic_thresholding_ratio`, `sample_max_value`,
+    `clip_sample` and `clip_sample_range`, as stock `DDIMScheduler` has them.
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: list[float] | None = None,
-        prediction_type: str = "epsilon",
-        timestep_spacing: str = "linspace",
-        use_karras_sigmas: bool = False,
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = PAPER_RATIO,
-        sample_max_value: float | None = None,
-    ):
-        super().__init__(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            prediction_type=prediction_type,
-            timestep_spacing=timestep_spacing,  # pyright: ignore[reportArgumentType]
-            use_karras_sigmas=use_karras_sigmas,
-        )
-        self._keep_on_swap()
+    __init__ = thresholded_init(EulerDiscreteScheduler)
 
-    def step(self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, **kwargs: Any):
-        """As stock, on a thresholded prediction."""
-        if self.config.thresholding:
-            model_output = threshold_output(self, model_output, timestep, sample)
-        return super().step(model_output, timestep, sample, **kwargs)
+    def step(  # the arguments are diffusers'
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = float("inf"),
+        s_noise: float = 1.0,
+        generator: Generator | None = None,
+        return_dict: bool = True,
+    ) -> EulerDiscreteSchedulerOutput | tuple:
+        """As stock, from the thresholded x0.
+
+        Stock Euler goes from z at sigma_hat (sigma, raised by `s_churn`) to z + (z - x0) (sigma_next - sigma_hat) / sigma_hat, where
+        x0 stands with the factor 1 - sigma_next / sigma_hat; so much of what thresholding changes in x0 is added to its result.
+        """
+        previous, predicted = super().step(model_output, timestep, sample, s_churn, s_tmin, s_tmax, s_noise, generator, return_dict=False)
+        if self.config.thresholding or self.config.clip_sample:
+            x0 = threshold(predicted, self.config)
+            sigma, sigma_next = self.sigmas[self.step_index - 1], self.sigmas[self.step_index]
+            churn = min(s_churn / (len(self.sigmas) - 1), 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
+            change = (1 - sigma_next / (sigma * (1 + churn))) * (x0 - predicted)
+            previous, predicted = (previous + change).to(previous.dtype), x0
+        return EulerDiscreteSchedulerOutput(previous, predicted) if return_dict else (previous, predicted)

@@ -5,12 +5,13 @@ step goes to t = 0, where a trace of noise is left, as there.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from .noise import NUM_TRAIN_TIMESTEPS
+from .noise import NUM_TRAIN_TIMESTEPS, log_snr_table
 from .scheduling_imagen_ddpm import ImagenDDPMScheduler
 
 
@@ -39,8 +40,8 @@ def curve_log_snr(noise_schedule: str, time: Tensor) -> Tensor:
 
 
 def time_of(timestep: Tensor) -> Tensor:
-    """diffusers' scale to imagen-pytorch's: 999 is 1."""
-    return (timestep + 1) / NUM_TRAIN_TIMESTEPS
+    """diffusers' scale to imagen-pytorch's: 999 is 1. Float64 on the CPU: in float32 the division is not that package's time again."""
+    return (timestep.cpu().double() + 1) / NUM_TRAIN_TIMESTEPS
 
 
 class ImagenPytorchScheduler(ImagenDDPMScheduler):
@@ -49,10 +50,14 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
     Args:
         noise_schedule: "cosine" or "linear". Written into `trained_betas`, so that stock schedulers swapped in keep the curve.
         prediction_type: "epsilon" for its objective "noise", "sample" for "x_start", "v_prediction" for "v".
-        trained_betas: follows from `noise_schedule`.
-        thresholding: dynamic thresholding; where it is off, pictures are clipped to [-1, 1].
+        trained_betas: follows from `noise_schedule`; another curve is refused.
+        thresholding: dynamic thresholding; where it is off, images are clipped to [-1, 1].
         dynamic_thresholding_ratio: its `dynamic_thresholding_percentile`.
         sample_max_value: None, as there.
+        clip_sample: static thresholding, where `thresholding` is off.
+
+    Raises:
+        ValueError: for a noise curve that imagen-pytorch does not have.
     """
 
     @register_to_config
@@ -71,10 +76,31 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
         kept = curve_log_snr(noise_schedule, times).double().sigmoid()
         before = torch.cat((torch.ones(1, dtype=torch.float64), kept[:-1]))
         betas = (1 - kept / before).clamp(max=0.999).float().tolist()
+        if trained_betas is not None and not _same_curve(trained_betas, betas):
+            raise ValueError(
+                f'trained_betas are not those of imagen-pytorch\'s "{noise_schedule}" curve; '
+                "sample by ImagenDDPMScheduler, which takes any curve"
+            )
         ImagenDDPMScheduler.__init__.__wrapped__(  # its configuration is this class's own  # pyright: ignore[reportFunctionMemberAccess]
             self, num_train_timesteps, prediction_type=prediction_type, trained_betas=betas, thresholding=thresholding
         )
         self.register_to_config(trained_betas=betas)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """diffusers' hook behind `from_config`.
+
+        Raises:
+            ValueError: for a configuration on another curve, besides what every Imagen scheduler refuses.
+        """
+        if "noise_schedule" in kwargs:
+            config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas"}  # they were of the curve before
+        elif "beta_schedule" in config_dict and not (config_dict.get("noise_schedule") and config_dict.get("trained_betas")):
+            raise ValueError(
+                f'the configuration is on another noise curve, beta_schedule="{config_dict["beta_schedule"]}"; ImagenPytorchScheduler has '
+                f"those of imagen-pytorch ({', '.join(CURVES)}). Use ImagenDDPMScheduler, which takes any, or give noise_schedule."
+            )
+        return super().extract_init_dict(config_dict, **kwargs)
 
     def set_timesteps(
         self,
@@ -94,3 +120,9 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
         self.num_inference_steps = num_inference_steps
         self._path = curve_log_snr(self.config.noise_schedule, times).double()
         self._step_index = None
+
+
+def _same_curve(betas: list[float], others: list[float]) -> bool:
+    """Whether they mean the same log-SNR, up to the rounding of another processor's arithmetic."""
+    one, two = (log_snr_table(torch.tensor(b, dtype=torch.float32)) for b in (betas, others))
+    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=1e-2)

@@ -5,8 +5,12 @@ defaults: another curve, without a word. The mixin keeps these values in both di
 thresholding (capped at 1.0 by default, which is plain clipping) by the paper's.
 """
 
+import inspect
+from functools import cache
 from typing import Any
 
+import diffusers
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from .thresholding import dynamic_threshold
@@ -18,6 +22,8 @@ KEPT = frozenset(
         "beta_end",
         "beta_schedule",
         "trained_betas",
+        "rescale_betas_zero_snr",
+        "noise_schedule",
         "prediction_type",
         "thresholding",
         "dynamic_thresholding_ratio",
@@ -34,28 +40,42 @@ class ImagenSchedulerMixin:
     config: Any
 
     def _keep_on_swap(self) -> None:
-        """Call at the end of an `__init__` whose defaults differ from the stock ones."""
-        dropped = self.config.get("_use_default_values") or []
-        self.register_to_config(_use_default_values=[k for k in dropped if k not in KEPT])  # type: ignore[attr-defined]
+        """Call at the end of every `__init__`: a stock class that is swapped in must take these values, its own defaults or not."""
+        defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
+        listed = set(self.config.get("_use_default_values") or []) - KEPT
+        # diffusers lists every argument that was given by its position, too.
+        self.register_to_config(_use_default_values=sorted(k for k in listed if self.config[k] == defaults[k]))  # type: ignore[attr-defined]
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """diffusers' hook behind `from_config`: take the kept values even where the other scheduler had its defaults.
 
         Raises:
-            ValueError: between EDM's preconditioning, which has no betas, and a curve of betas: neither can be told by the other.
+            ValueError: between EDM's preconditioning, which has no betas, and a curve of betas: neither can be told by the other. For
+                options of other schedulers, which plain diffusers ignores when they are given as keywords.
         """
         taken = cls._get_init_keys(cls)  # type: ignore[attr-defined]
-        told_by, other = ("sigma_data", "beta_schedule") if "sigma_data" in taken else ("beta_schedule", "sigma_data")
-        if other in config_dict and told_by not in config_dict:
+        has = {"betas": bool({"beta_schedule", "trained_betas"} & config_dict.keys()), "sigma_data": "sigma_data" in config_dict}
+        needed, other = ("sigma_data", "betas") if "sigma_data" in taken else ("betas", "sigma_data")
+        if has[other] and not has[needed]:
             raise ValueError(
-                f"{cls.__name__} is for networks trained under a scheduler with `{told_by}`; the config it was given has `{other}` "
+                f"{cls.__name__} is for networks trained under a scheduler with `{needed}`; the config it was given has `{other}` "
                 "instead. A curve of betas and EDM's preconditioning cannot be swapped: take a scheduler of the same kind."
             )
+        foreign = sorted(kwargs.keys() & _stock_options() - taken)
+        if foreign:
+            raise ValueError(f"{cls.__name__} has no {', '.join(foreign)}; its options are {', '.join(sorted(taken - {'self'}))}")
         dropped = [k for k in config_dict.get("_use_default_values", []) if k not in KEPT]
         return super().extract_init_dict({**config_dict, "_use_default_values": dropped}, **kwargs)  # type: ignore[misc]
 
     def _threshold_sample(self, sample: Tensor) -> Tensor:
-        """Stock solvers call this on x0; here it is the paper's (section 2.3), exact and at any size."""
+        """Stock solvers call this on x0 under `thresholding`; here it is the paper's (section 2.3), exact and at any size."""
         c = self.config
         return dynamic_threshold(sample, c.dynamic_thresholding_ratio, c.sample_max_value)
+
+
+@cache
+def _stock_options() -> frozenset[str]:
+    """The options of all schedulers between which diffusers swaps."""
+    classes = (getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers)
+    return frozenset(name for c in classes for name in inspect.signature(c.__init__).parameters)

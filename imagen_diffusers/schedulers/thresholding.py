@@ -1,19 +1,33 @@
 """Keeping the predicted clean picture in range under strong guidance (Imagen, section 2.3).
 
-Pure functions of x0. Both act on each example by itself, over all its values.
+Pure functions of x0. They act on each example by itself, over all its values.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .precision import at_least_float32
+
 PAPER_RATIO = 0.995  # figure A.10
 
 
-def static_threshold(x0: Tensor) -> Tensor:
-    """Clip to [-1, 1]."""
-    return x0.clamp(-1, 1)
+def threshold(x0: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """x0 (B, ...) as a scheduler's configuration asks for it, in diffusers' words and order.
+
+    `thresholding` is dynamic, and goes before `clip_sample`, which is static; where neither is set, x0 stays as it is.
+    """
+    if config.get("thresholding"):
+        return dynamic_threshold(x0, config.get("dynamic_thresholding_ratio", PAPER_RATIO), config.get("sample_max_value"))
+    return static_threshold(x0, config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else x0
+
+
+def static_threshold(x0: Tensor, limit: float = 1.0) -> Tensor:
+    """Clip to [-limit, limit]."""
+    return x0.clamp(-limit, limit)
 
 
 def dynamic_threshold(x0: Tensor, ratio: float = PAPER_RATIO, max_value: float | None = None) -> Tensor:
@@ -33,7 +47,7 @@ def quantile(values: Tensor, q: float) -> Tensor:
     """`torch.quantile` along the last dimension of (B, N), by selection instead of sorting, and for any N."""
     place = q * (values.shape[-1] - 1)
     rank = math.floor(place)
-    values = values.float()
+    values = at_least_float32(values)
     below = values.kthvalue(rank + 1, dim=-1).values
     above = values.kthvalue(min(rank + 2, values.shape[-1]), dim=-1).values
     return torch.lerp(below, above, place - rank)

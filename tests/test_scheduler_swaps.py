@@ -1,0 +1,146 @@
+"""`X.from_config(y.config)`: the noise curve, the prediction type and the thresholding survive, there and back."""
+
+import diffusers
+import pytest
+import torch
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import is_torchsde_available
+
+import imagen_diffusers
+from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, ImagenPytorchScheduler
+from imagen_diffusers.schedulers.driving import check_drivable
+from imagen_diffusers.schedulers.swapping import KEPT
+
+IMAGEN = [
+    getattr(imagen_diffusers, n) for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n
+]
+ON_BETAS = [c for c in IMAGEN if c is not ImagenPytorchScheduler]
+STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if is_torchsde_available() or e.name != "DPMSolverSDEScheduler"]
+WITH_BETAS = [c for c in STOCK if c.__name__ != "EDMEulerScheduler"]  # that one has no curve of betas, and no loop of ours takes it
+SETTINGS = [
+    {"beta_schedule": "linear", "prediction_type": "v_prediction"},
+    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    {"prediction_type": "v_prediction", "thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5},
+    {"prediction_type": "sample", "thresholding": False, "clip_sample": True, "clip_sample_range": 0.7},
+    {},
+]
+# Options of the solvers, which no other class may take or write over. (Stock ones rename `algorithm_type` and `solver_type` to words
+# of their own where these are not theirs, and so lose what was set.)
+OWN = {
+    "ImagenDDIMScheduler": {"set_alpha_to_one": False, "timestep_spacing": "trailing"},
+    "ImagenDDPMScheduler": {"variance_interpolation": None, "log_snr_shift": -1.0},
+    "ImagenDPMSolverMultistepScheduler": {"solver_order": 3, "euler_at_final": True, "use_karras_sigmas": True},
+    "ImagenEulerDiscreteScheduler": {"final_sigmas_type": "sigma_min", "use_exponential_sigmas": True, "steps_offset": 1},
+    "ImagenUniPCMultistepScheduler": {"disable_corrector": [0], "use_beta_sigmas": True},
+}
+
+
+def explicit(config) -> dict:
+    """What a configuration says, and which of it was said by default, whatever the order."""
+    return {**config, "_use_default_values": sorted(config.get("_use_default_values", []))}
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[-1]])
+@pytest.mark.parametrize("stock", WITH_BETAS)
+@pytest.mark.parametrize("ours", ON_BETAS)
+def test_every_swap_out_keeps_the_curve_and_what_the_network_predicts(ours, stock, settings) -> None:
+    made = ours(**settings)
+    theirs = stock.from_config(made.config)
+    assert torch.equal(theirs.betas, made.betas)
+    assert len(theirs.betas) == theirs.config.num_train_timesteps == 1000
+    for key in KEPT & set(made.config):
+        assert theirs.config[key] == made.config[key], key
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS[1:], OWN])
+@pytest.mark.parametrize("there", [*STOCK, *ON_BETAS])
+@pytest.mark.parametrize("ours", ON_BETAS)
+def test_there_and_back_is_the_same_configuration(ours, there, settings, tmp_path) -> None:
+    """diffusers' `test_compatibles`, over every compatible scheduler, and with a save on the way."""
+    made = ours(**(OWN[ours.__name__] if settings is OWN else settings))
+    across = there.from_config(made.config)
+    back = ours.from_config(across.config)
+    kept = {k: v for k, v in explicit(back.config).items() if k in made.config}
+    assert kept == explicit(made.config)
+    assert torch.equal(back.betas, made.betas)
+    across.save_pretrained(tmp_path)
+    loaded = ours.from_pretrained(tmp_path)
+    assert {k: loaded.config[k] for k in KEPT & set(made.config)} == {k: made.config[k] for k in KEPT & set(made.config)}
+
+
+@pytest.mark.parametrize("noise_schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("there", [*STOCK, *ON_BETAS])
+def test_imagen_pytorchs_curves_go_there_and_back(there, noise_schedule) -> None:
+    made = ImagenPytorchScheduler(noise_schedule, thresholding=False)
+    across = there.from_config(made.config)
+    if there in WITH_BETAS:
+        assert torch.equal(across.betas, made.betas)
+    assert across.config.get("clip_sample") is True
+    assert across.config.get("thresholding") is False
+    back = ImagenPytorchScheduler.from_config(across.config)
+    assert {k: v for k, v in explicit(back.config).items() if k in made.config} == explicit(made.config)
+
+
+@pytest.mark.parametrize("cls", [*ON_BETAS, diffusers.DDPMScheduler, diffusers.EulerDiscreteScheduler])
+def test_imagen_pytorchs_scheduler_refuses_other_curves(cls) -> None:
+    with pytest.raises(
+        ValueError, match=r"another noise curve, beta_schedule=\"linear\"; .* has those of imagen-pytorch \(cosine, linear\)"
+    ):
+        ImagenPytorchScheduler.from_config(cls(beta_schedule="linear").config)
+    moved = cls.from_config(ImagenPytorchScheduler("linear").config, trained_betas=None, beta_schedule="linear")
+    with pytest.raises(ValueError, match="another noise curve"):
+        ImagenPytorchScheduler.from_config(moved.config)
+    with pytest.raises(ValueError, match='trained_betas are not those of imagen-pytorch\'s "linear" curve'):
+        ImagenPytorchScheduler("linear", trained_betas=ImagenPytorchScheduler("cosine").betas.tolist())
+
+
+def test_imagen_pytorchs_scheduler_changes_its_curve_when_it_is_asked_to() -> None:
+    made = ImagenPytorchScheduler.from_config(ImagenPytorchScheduler("cosine", prediction_type="sample").config, noise_schedule="linear")
+    assert torch.equal(made.betas, ImagenPytorchScheduler("linear").betas)
+    assert made.config.prediction_type == "sample"
+
+
+@pytest.mark.parametrize("thresholding", [True, False])
+def test_edm_there_and_back_is_the_same_configuration(thresholding) -> None:
+    for settings in ({}, {"sigma_min": 0.01, "rho": 5.0}, {"prediction_type": "v_prediction"}):
+        made = ImagenEDMDPMSolverMultistepScheduler(**settings, thresholding=thresholding)
+        for there in (diffusers.EDMEulerScheduler, diffusers.EDMDPMSolverMultistepScheduler):
+            across = there.from_config(made.config)
+            assert across.config.prediction_type == made.config.prediction_type
+            assert (across.config.sigma_min, across.config.sigma_max) == (made.config.sigma_min, made.config.sigma_max)
+            back = ImagenEDMDPMSolverMultistepScheduler.from_config(across.config)
+            assert {k: v for k, v in explicit(back.config).items() if k in made.config} == explicit(made.config)
+
+
+def test_zero_terminal_snr_is_kept_or_refused_and_never_lost() -> None:
+    made = ImagenEulerDiscreteScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert made.betas[-1] == 1
+    for there in WITH_BETAS:
+        across = there.from_config(made.config)
+        if torch.equal(across.betas, made.betas):
+            check_drivable(across)
+        else:
+            with pytest.raises(ValueError, match=f"{there.__name__} knows no rescale_betas_zero_snr"):
+                check_drivable(across)
+    with pytest.raises(ValueError, match="ImagenDDPMScheduler has no rescale_betas_zero_snr"):
+        ImagenDDPMScheduler.from_config(made.config)
+
+
+@pytest.mark.parametrize(
+    ("cls", "option"),
+    [(ImagenDDPMScheduler, "timestep_spacing"), (ImagenPytorchScheduler, "use_karras_sigmas"), (IMAGEN[0], "solver_order")],
+)
+def test_options_of_other_schedulers_are_refused_by_name(cls, option) -> None:
+    """Plain diffusers takes them for `from_config` and ignores them."""
+    with pytest.raises(ValueError, match=f"{cls.__name__} has no {option}; its options are"):
+        cls.from_config(cls().config, **{option: 1})
+
+
+def test_euler_takes_its_options_through_from_config() -> None:
+    for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
+        made = ImagenEulerDiscreteScheduler.from_config(ImagenDDPMScheduler().config, **{name: True, "final_sigmas_type": "sigma_min"})
+        stock = diffusers.EulerDiscreteScheduler(beta_schedule="squaredcos_cap_v2", **{name: True}, final_sigmas_type="sigma_min")
+        for scheduler in (made, stock):
+            scheduler.set_timesteps(9)
+        assert torch.equal(made.sigmas, stock.sigmas)
+        assert made.config.thresholding is True
