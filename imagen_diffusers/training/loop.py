@@ -6,7 +6,6 @@ is. So a resumed run continues as if it had never stopped, and several processes
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,21 +14,24 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.text.t5 import TextEmbedding, encode, pad_to
 
-from .checkpoints import Checkpoints, find_checkpoint, trainable
-from .data import Batch, VisitedDataset, Visits, collate
+from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
+from .data import Batch
 from .datasets import PictureStream
 from .export import export_weights
+from .folders import one_run_in
+from .loaders import make_loader
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .optimizers import make_optimizer
+from .processes import StopFlag, process_group
 from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
-from .sampling import BucketSampler, Share, StepSampler
+from .sampling import Share
 from .settings import TrainSettings
 from .validation import write_figures
 from .weighting import RunningError
@@ -55,6 +57,14 @@ def train_stage(
 
     Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
 
+    After SIGINT or SIGTERM to any process all of them end the step, write a checkpoint and the weights, and leave the program; at
+    the time limit the same is written and the call returns. Several calls in a program of several processes stand in one
+    `processes.process_group()`.
+
+    Returns:
+        `unet` itself. Where it was trained in shards (FSDP, ZeRO stage 3), the main process gets a whole network of its own in its
+        place, and on the others `unet` stays in shards.
+
     Args:
         unet: any network of this package, in float32.
         dataset: yields `Example`s, by index or as a `PictureStream`.
@@ -68,39 +78,44 @@ def train_stage(
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
-        ValueError: for checkpoints that do not fit, and data without a usable picture.
+        ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable picture.
         FloatingPointError: when the loss is no number any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
+        SystemExit: on all processes, after SIGINT or SIGTERM.
     """
-    checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
-    report_to = None if settings.report_to == "none" else settings.report_to
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        log_with=report_to,
-        project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
-    )
-    if text_encoder is not None:
-        text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
-    fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, null_text)
-    start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
-    start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
+    with process_group(), one_run_in(settings.output_dir):
+        remove_unfinished(settings.output_dir)
+        checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
+        accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            log_with=None if settings.report_to == "none" else settings.report_to,
+            project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
+        )
+        if text_encoder is not None:
+            text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+        fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, null_text)
+        start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
+        start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
-    last = settings.max_train_steps
-    progress = tqdm(
-        fit.steps(dataset, start), total=last, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process
-    )
-    for step in progress:
-        finished = step == last or progress.format_dict["elapsed"] > settings.time_limit
-        if step % settings.checkpointing_steps == 0 or finished:
-            fit.checkpoints.save(step)
-        if settings.validation_steps and (step % settings.validation_steps == 0 or finished):
-            fit.validate(validate, measure, step)
-        if finished:
-            break
-    export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
-    accelerator.end_training()
-    return unet
+        with StopFlag(accelerator, settings.time_limit) as stop:
+            for step in _shown(fit.steps(dataset, start), start, settings.max_train_steps, accelerator.is_main_process):
+                finished = stop.raised() or step == settings.max_train_steps
+                if step % settings.checkpointing_steps == 0 or finished:
+                    fit.checkpoints.save(step)
+                if settings.validation_steps and (step % settings.validation_steps == 0 or finished) and not stop.signal:
+                    fit.validate(validate, measure, step)
+                if finished:
+                    break
+            trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
+            for tracker in accelerator.trackers:
+                tracker.finish()
+        stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
+    return trained
+
+
+def _shown(steps: Iterator[int], start: int, total: int, show: bool) -> Iterator[int]:
+    return iter(tqdm(steps, total=total, initial=start, desc="training", mininterval=5, disable=not show))
 
 
 class _Fit:
@@ -143,7 +158,7 @@ class _Fit:
         if settings.torch_compile:
             self.model.compile()
         accelerator.register_for_checkpointing(self.schedule)
-        accelerator.register_save_state_pre_hook(_leave_out_frozen)
+        accelerator.register_save_state_pre_hook(leave_out_frozen)
         self.ema = None
         if settings.use_ema:
             if (
@@ -161,7 +176,7 @@ class _Fit:
 
     def steps(self, dataset: Dataset | PictureStream, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
-        batches = iter(self._loader(dataset, start))
+        batches = iter(make_loader(dataset, self.share, self.settings, start))
         meter, norm = Meter(), None
         for step in range(start, self.settings.max_train_steps):
             told: list[StageLoss] = []
@@ -261,25 +276,3 @@ class _Fit:
                 f"the loss at step {step + 1} is {losses.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
                 "lower the learning rate, or use bf16 in place of fp16, and resume from one"
             )
-
-    def _loader(self, dataset: Dataset | PictureStream, start: int) -> DataLoader:
-        given = {"collate_fn": collate, "num_workers": self.settings.dataloader_num_workers}
-        if isinstance(dataset, PictureStream):
-            if self.settings.dataloader_num_workers > 1:
-                raise ValueError("a stream is read by one worker: set dataloader_num_workers to 0 or 1")
-            return DataLoader(dataset.at(self.share, start), batch_size=self.settings.train_batch_size, **given)
-        buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
-        order = {"seed": self.settings.seed, "start": start, "stop": self.settings.max_train_steps}
-        if buckets is None:
-            sampler = StepSampler(len(dataset), self.share, **order)  # pyright: ignore[reportArgumentType]
-        else:
-            sampler = BucketSampler(buckets, self.share, **order)
-        return DataLoader(Visits(dataset), batch_sampler=sampler, **given)
-
-
-def _leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tensor]], folder: str | Path) -> None:
-    """Of a network trained by an adapter a checkpoint holds the adapter alone."""
-    for model, state in zip(models, weights, strict=False):
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                state.pop(name, None)
