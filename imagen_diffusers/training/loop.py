@@ -19,7 +19,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.text.t5 import TextEmbedding, encode, pad_to
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
+from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
 from .data import Batch
@@ -48,6 +49,7 @@ def train_stage(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     text_encoder: T5EncoderModel | None = None,
+    text_rules: TextRules = PLAIN_TEXT,
     null_text: TextEmbedding | None = None,
     validate: Callable[[ConditionedUNet], Image.Image] | None = None,
     measure: Callable[[ConditionedUNet], dict[str, float]] | None = None,
@@ -72,6 +74,7 @@ def train_stage(
         settings: the run.
         loss: what the network predicts and how its errors count.
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
+        text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
         validate: draws a picture, with the averaged weights, for people to look at.
         measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
@@ -94,7 +97,8 @@ def train_stage(
         )
         if text_encoder is not None:
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
-        fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, null_text)
+        rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
+        fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
         start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
@@ -130,11 +134,12 @@ class _Fit:
         loss: LossSettings,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: T5EncoderModel | None,
+        text_rules: TextRules,
         null_text: TextEmbedding | None,
     ):
         self.accelerator, self.unet, self.settings, self.loss = accelerator, unet, settings, loss
         self.table = log_snr_table.to(accelerator.device)
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.tokenizer, self.text_encoder, self.text_rules = tokenizer, text_encoder, text_rules
         self.null_text = None if null_text is None else TextEmbedding(*(x.to(accelerator.device) for x in null_text))
         self.share = Share(
             settings.train_batch_size, accelerator.num_processes, accelerator.process_index, settings.gradient_accumulation_steps
@@ -264,7 +269,7 @@ class _Fit:
         if "text" in batch:
             text = batch["text"]
         elif "prompt" in batch and self.text_encoder is not None and self.tokenizer is not None:
-            text = encode(batch["prompt"], self.tokenizer, self.text_encoder, self.settings.max_sequence_length)
+            text = read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.text_rules)
         else:
             raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
         text = pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
