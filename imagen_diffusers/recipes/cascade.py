@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -16,7 +15,7 @@ from imagen_diffusers.sharing import HubSettings, push_folder, write_card
 from imagen_diffusers.training.datasets import DataSettings, PictureStream
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.processes import process_group
+from imagen_diffusers.training.processes import process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
@@ -131,7 +130,7 @@ def fit_stages(
         dataset = pictures(stage, WindowSettings(**asdict(crop), crop_size=window))
         own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
         fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings(), cache=cache)
-    if not PartialState().is_main_process:
+    if not this_process().is_main_process:
         return
     if model.rank is None:
         if cache is not None and pipe.text_encoder is None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
@@ -25,6 +24,7 @@ from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import this_process
 from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
@@ -53,7 +53,7 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
     with initialized_from(seed):
         for slot in slots:
             setattr(pipe, slot, _fresh_network(name, slot, model.revision))
-    return pipe.to(PartialState().device)
+    return pipe.to(this_process().device)
 
 
 def noise_curve(scheduler: SchedulerMixin) -> Tensor:
@@ -140,7 +140,7 @@ def fit_stage(
         stage=slot,
     )
     setattr(pipe, slot, trained.eval())
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         scheduler.save_pretrained(train.output_dir / scheduler_slot)
 
 

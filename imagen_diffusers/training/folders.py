@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
+
+from .processes import this_process
 
 LOCK = ".lock"
 PART, OLD = ".part", ".deleted"  # endings of what is not yet, or no longer, at its place
@@ -24,7 +25,7 @@ def one_run_in(folder: Path) -> Iterator[None]:
         ValueError: on all processes, when another run is in the folder.
     """
     lock, refusal = FileLock(folder / LOCK), None
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=1)

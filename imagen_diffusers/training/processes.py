@@ -12,10 +12,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 
 logger = logging.getLogger(__name__)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def this_process() -> PartialState:
+    """This process among those that the launcher started; the first call joins them.
+
+    Accelerate's own `PartialState()` overlooks a launch on processors (ACCELERATE_USE_CPU), which only `Accelerator()` reads.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 @contextmanager
@@ -30,7 +39,7 @@ def process_group() -> Iterator[PartialState]:
         ValueError: when an earlier block of this program has ended the group, which cannot be begun again.
     """
     began = not torch.distributed.is_initialized()
-    state = PartialState()
+    state = this_process()
     if state.use_distributed and not torch.distributed.is_initialized():
         raise ValueError(
             "the process group of this program has ended and cannot begin again; put everything that the processes do together "
