@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from .data import Example, VisitedDataset
-from .pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
+from .pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape, size_of
 from .sampling import Share
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
@@ -109,22 +109,24 @@ class PictureDataset(VisitedDataset):
             raise ValueError("the training set is empty")
         self.rows, self.seed, self._free = rows, seed, cache_bytes
         self.reader = RowReader(columns, settings, embed, prompt)
-        self._kept: dict[int, Pyramid] = {}
-        self._unusable: dict[int, str] = {}
+        self._kept: dict[tuple[int, int | None], Pyramid] = {}
+        self._unusable: dict[tuple[int, int | None], str] = {}
+        self._buckets: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def visit(self, index: int, number: int) -> Example:
-        """The example, or the next one that can be used.
+        """The example, or the next one that can be used, cut to the shape of the one it stands for.
 
         Raises:
             ValueError: when none of the whole set can.
         """
-        skipped = []
+        buckets, skipped = self.buckets(), []
+        shape = None if buckets is None else buckets[index]
         for place in (*range(index, len(self)), *range(index)):
             try:
-                pyramid = self._pyramid(place)
+                pyramid = self._pyramid(place, shape)
             except UnusableError as error:
                 skipped.append(str(error))
                 continue
@@ -132,24 +134,31 @@ class PictureDataset(VisitedDataset):
         raise ValueError(f"none of the {len(self)} pictures can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
 
     def buckets(self) -> list[int] | None:
-        """Which of `PictureSettings.shapes` each picture has; None where they are all square, or cut to squares."""
-        if not self.reader.settings.aspect_buckets or self.reader.settings.crop_size:
-            return None
-        return [self.reader.bucket(self.rows[i]) for i in tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 1000)]
+        """Which of `PictureSettings.shapes` each picture has; None where they are all square, or cut to squares.
 
-    def _pyramid(self, index: int) -> "Pyramid":
-        if index in self._unusable:
-            raise UnusableError(self._unusable[index])
-        if index in self._kept:
-            return self._kept[index]
+        Read from the files' headers, once. What cannot be used has the shape of the next that can, which will stand in its place.
+        """
+        if not self.reader.settings.has_buckets:
+            return None
+        if self._buckets is None:
+            places = tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 1000)
+            self._buckets = as_next([self.reader.bucket(self.rows[i]) for i in places])
+        return self._buckets
+
+    def _pyramid(self, index: int, shape: int | None) -> "Pyramid":
+        key = index, shape
+        if key in self._unusable:
+            raise UnusableError(self._unusable[key])
+        if key in self._kept:
+            return self._kept[key]
         try:
-            pyramid = self.reader.pyramid(self.rows[index], index)
+            pyramid = self.reader.pyramid(self.rows[index], index, shape)
         except UnusableError as error:
-            self._unusable[index] = str(error)
+            self._unusable[key] = str(error)
             raise
         if pyramid.size <= self._free:
             self._free -= pyramid.size
-            self._kept[index] = pyramid
+            self._kept[key] = pyramid
         return pyramid
 
 
@@ -241,23 +250,27 @@ class RowReader:
     embed: Callable[[str], Tensor] | None
     prompt: str | None = None
 
-    def pyramid(self, row: dict[str, Any], number: int) -> Pyramid:
-        """Raises `UnusableError`, naming the row."""
-        name = row[self.columns.image].get("path") or f"row {number}"
+    def pyramid(self, row: dict[str, Any], number: int, shape: int | None = None) -> Pyramid:
+        """Cut to the `shape`-th of `settings.shapes`, by default the nearest. Raises `UnusableError`, naming the row."""
+        name = (row[self.columns.image] or {}).get("path") or f"row {number}"
         try:
             caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
             if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
                 raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
-            return Pyramid(build_pyramid(decode(_bytes(row[self.columns.image])), self.settings), caption)
+            picture = decode(_bytes(row[self.columns.image]))
+            return Pyramid(build_pyramid(picture, self.settings, None if shape is None else self.settings.shapes[shape]), caption)
         except UnusableError as error:
             raise UnusableError(f"{name}: {error}") from None
 
-    def bucket(self, row: dict[str, Any]) -> int:
+    def bucket(self, row: dict[str, Any]) -> int | None:
+        """Which of `settings.shapes` is the nearest to the row's picture; None where its file's header says that it cannot be used."""
         try:
-            picture = decode(_bytes(row[self.columns.image]))
+            height, width = size_of(_bytes(row[self.columns.image]))
         except UnusableError:
-            return 0  # never drawn
-        return nearest_shape((picture.height, picture.width), self.settings.shapes)
+            return None
+        number = nearest_shape((height, width), self.settings.shapes)
+        least = self.settings.shapes[number]
+        return number if height >= least[0] and width >= least[1] else None
 
     def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
         levels = cut(pyramid.levels, self.settings, rng)
@@ -271,8 +284,25 @@ class RowReader:
         return example
 
 
-def _bytes(image: dict[str, Any]) -> bytes:
-    return image["bytes"] if image.get("bytes") is not None else Path(image["path"]).read_bytes()
+def as_next(buckets: list[int | None]) -> list[int]:
+    """Every None replaced by the next number, the first one following the last."""
+    known, filled = next((bucket for bucket in buckets if bucket is not None), 0), []
+    for bucket in reversed(buckets):
+        known = known if bucket is None else bucket
+        filled.append(known)
+    return filled[::-1]
+
+
+def _bytes(image: dict[str, Any] | None) -> bytes:
+    """Of the image's file. Raises `UnusableError` where there is none."""
+    if image is None or (image.get("bytes") is None and not image.get("path")):
+        raise UnusableError("it has no image")
+    if image.get("bytes") is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise UnusableError(f"its file cannot be read ({error.strerror or error})") from None
 
 
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:

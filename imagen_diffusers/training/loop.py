@@ -14,6 +14,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
@@ -228,6 +229,9 @@ class _Fit:
         shown = None if picture is None else picture(self.unet)
         figures = None if measure is None else measure(self.unet)
         self.unet.train()
+        for module in self.unet.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # without a backward pass gathered weights would stay, and be averages in the next step
         if self.ema is not None:
             self.ema.restore(own)
         if main and shown is not None:
