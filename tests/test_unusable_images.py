@@ -9,8 +9,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imagen_diffusers.training.data import Mixed, Visits, collate
-from imagen_diffusers.training.datasets import Columns, PictureDataset, as_next
+from imagen_diffusers.training.datasets import PictureDataset
 from imagen_diffusers.training.pyramid import PictureSettings, UnusableError, decode, size_of
+from imagen_diffusers.training.reading import Columns, as_next
 from imagen_diffusers.training.sampling import BucketSampler, Share
 
 from .conftest import make_base

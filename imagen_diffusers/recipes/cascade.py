@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import Dataset
 
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.sharing import HubSettings, push_folder, write_card
-from imagen_diffusers.training.datasets import DataSettings, PictureStream
+from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.folders import one_run_in
+from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
@@ -24,7 +24,7 @@ from .settings import ModelSettings, StagesSettings, StageValidationSettings, Va
 from .stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
 from .text import load_text_encoder, needs_text_encoder, open_text_cache
 
-Pictures = Callable[[int, WindowSettings], Dataset | PictureStream]
+Pictures = Callable[[int, WindowSettings], TrainingSet]
 
 
 def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
@@ -41,7 +41,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
 
-        def pictures(stage: int, crop: WindowSettings) -> Dataset | PictureStream:
+        def pictures(stage: int, crop: WindowSettings) -> TrainingSet:
             return picture_set(pipe, stage, data, crop, seed=train.seed, cache=cache)
 
         fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings), cache)

@@ -11,7 +11,6 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import AutoTokenizer
 
 from imagen_diffusers.models.initialization import initialized_from
@@ -22,11 +21,13 @@ from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
+from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import this_process
 from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.streams import ShardedStream
 from imagen_diffusers.training.text_cache import TextCache
 from imagen_diffusers.training.validation import HeldOut
 
@@ -82,21 +83,22 @@ def picture_set(
     seed: int = 0,
     prompt: str | None = None,
     cache: TextCache | None = None,
-) -> PictureDataset | PictureStream:
+) -> PictureDataset | PictureStream | ShardedStream:
     """Captioned images for this stage, or, with `prompt`, images that all have this caption; embedded where there is a `cache`."""
     captioned = prompt is None and network_of(pipe, stage).text_dim is not None
     rows, columns = load_rows(data, captions=captioned)
     embed = cache if captioned else None
     settings = picture_settings(pipe, stage, crop)
     if data.streaming:
-        return PictureStream(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
+        kind = PictureStream if data.exact_stream else ShardedStream
+        return kind(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
     return PictureDataset(rows, columns, settings, embed=embed, prompt=prompt, seed=seed)
 
 
 def fit_stage(
     pipe: ImagenCascadePipeline,
     stage: int,
-    dataset: Dataset | PictureStream,
+    dataset: TrainingSet,
     model: ModelSettings,
     train: TrainSettings,
     loss: LossSettings,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,9 +24,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from imagen_diffusers.models.unet import ConditionedUNet
 
 from .folders import OLD, PART, discard, put_in_place
+from .loaders import Batches
 
 NAME = re.compile(r"checkpoint-(\d+)")
-AVERAGES, WEIGHTS, PROGRESS = "unet_ema", "diffusion_pytorch_model.safetensors", "progress.json"
+AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
+PROGRESS, STREAM = "progress.json", "stream.json"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -80,6 +83,7 @@ class Checkpoints:
         accelerator: holds the prepared network and optimizer, and whatever was registered with it.
         unet: the network itself, prepared.
         ema: averages of its trainable weights; None without.
+        batches: of the run, whose place in a stream is kept, too.
         total_limit: how many are kept.
     """
 
@@ -87,6 +91,7 @@ class Checkpoints:
     accelerator: Accelerator
     unet: ConditionedUNet
     ema: EMAModel | None
+    batches: Batches
     total_limit: int | None = None
 
     def save(self, step: int) -> Path:
@@ -121,10 +126,11 @@ class Checkpoints:
         """Put everything back as it was; returns the number of steps done.
 
         Raises:
-            ValueError: for the checkpoint of another architecture.
+            ValueError: for the checkpoint of another architecture, or of a run that read its data otherwise.
         """
         progress = json.loads((path / PROGRESS).read_text())
         check_same_architecture(self.unet, path)
+        self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
         self.accelerator.load_state(str(path), strict=not frozen)
         if self.ema is not None:
@@ -138,8 +144,12 @@ class Checkpoints:
     def _write(self, part: Path, step: int) -> None:
         self.accelerator.save_state(str(part))
         averages = {} if self.ema is None else named_averages(self.unet, self.ema)
+        place = self.batches.state_dict()
+        places = None if place is None else gather_object([place])  # one of each process
         if not self.accelerator.is_main_process:
             return
+        if places is not None:
+            (part / STREAM).write_text(json.dumps(places))
         self.unet.save_config(part / AVERAGES)
         if self.ema is not None:
             save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})

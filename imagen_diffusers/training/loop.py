@@ -15,7 +15,6 @@ from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
@@ -25,10 +24,9 @@ from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
 from .data import Batch
-from .datasets import PictureStream
 from .export import export_weights
 from .folders import one_run_in
-from .loaders import make_loader
+from .loaders import Batches, TrainingSet
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .optimizers import make_optimizer
 from .processes import StopFlag, process_group
@@ -43,7 +41,7 @@ SETTLED = 20  # steps after which every weight has had a gradient: those behind 
 
 def train_stage(
     unet: ConditionedUNet,
-    dataset: Dataset | PictureStream,
+    dataset: TrainingSet,
     log_snr_table: Tensor,
     settings: TrainSettings,
     loss: LossSettings,
@@ -70,7 +68,7 @@ def train_stage(
 
     Args:
         unet: any network of this package, in float32.
-        dataset: yields `Example`s, by index or as a `PictureStream`.
+        dataset: yields `Example`s, by index or as a `PictureStream`, or batches of them, as a `ShardedStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
         loss: what the network predicts and how its errors count.
@@ -99,12 +97,12 @@ def train_stage(
         if text_encoder is not None:
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
-        fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
+        fit = _Fit(accelerator, unet, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
         start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
         with StopFlag(accelerator, settings.time_limit) as stop:
-            for step in _shown(fit.steps(dataset, start), start, settings.max_train_steps, accelerator.is_main_process):
+            for step in _shown(fit.steps(start), start, settings.max_train_steps, accelerator.is_main_process):
                 finished = stop.raised() or step == settings.max_train_steps
                 if step % settings.checkpointing_steps == 0 or finished:
                     fit.checkpoints.save(step)
@@ -130,6 +128,7 @@ class _Fit:
         self,
         accelerator: Accelerator,
         unet: ConditionedUNet,
+        dataset: TrainingSet,
         log_snr_table: Tensor,
         settings: TrainSettings,
         loss: LossSettings,
@@ -177,12 +176,13 @@ class _Fit:
         self.running = RunningError() if loss.weighting == "running" else None
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, settings.checkpoints_total_limit)
+        self.batches = Batches(dataset, self.share, settings)
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, self.batches, settings.checkpoints_total_limit)
         self.skipped = Skipped(settings.output_dir)
 
-    def steps(self, dataset: Dataset | PictureStream, start: int) -> Iterator[int]:
+    def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
-        batches = iter(make_loader(dataset, self.share, self.settings, start))
+        batches = self.batches.from_step(start)
         meter, norm = Meter(), None
         for step in range(start, self.settings.max_train_steps):
             told: list[StageLoss] = []
