@@ -38,6 +38,7 @@ setup(
         "diffusers>=0.42",
         "transformers>=5.0",
         "accelerate>=1.0",
+        "filelock>=3.13",
         "safetensors>=0.5",
         "huggingface-hub>=1.0",
         "numpy>=1.26",

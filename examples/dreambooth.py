@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
-from tqdm import trange
+from tqdm import tqdm
 
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.recipes.cascade import fit_and_share
@@ -23,6 +24,7 @@ from imagen_diffusers.sharing import HubSettings
 from imagen_diffusers.training.data import Mixed
 from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 
@@ -46,34 +48,41 @@ class DreamBoothSettings:
             raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
 
 
-def draw_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings) -> None:
-    """Fill `class_data_dir` up to `num_class_images` with the cascade's own pictures."""
+def draw_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState) -> None:
+    """Fill `class_data_dir` up to `num_class_images` with the cascade's own images, each process its share."""
     folder = subject.class_data_dir
     assert folder is not None
     folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.glob("*.png")}
+    names = {i: f"{i:04d}.png" for i in range(subject.num_class_images + len(there))}
+    missing = [i for i, name in names.items() if name not in there][: max(subject.num_class_images - len(there), 0)]
+    processes.wait_for_everyone()  # all have seen the same folder
     pipe.set_progress_bar_config(disable=True)
-    for i in trange(len(list(folder.glob("*.png"))), subject.num_class_images, desc="drawing the class"):
-        pipe(subject.class_prompt, generator=torch.Generator().manual_seed(i)).images[0].save(folder / f"{i:04d}.png")
+    own = missing[processes.process_index :: processes.num_processes]
+    for i in tqdm(own, desc="generating the class", disable=not processes.is_main_process):
+        pipe(subject.class_prompt, generator=torch.Generator().manual_seed(i)).images[0].save(folder / names[i])
+    processes.wait_for_everyone()
 
 
 def main(args: Sequence[str] | None = None) -> None:
     kinds = (StagesSettings, ModelSettings, DreamBoothSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **DEFAULTS)
     which, model, subject, crop, train, loss, validation, hub = settings
-    pipe = load_cascade(model)
-    if subject.with_prior_preservation:
-        draw_class(pipe, subject)
+    with process_group() as processes:
+        pipe = load_cascade(model, seed=train.seed)
+        if subject.with_prior_preservation:
+            draw_class(pipe, subject, processes)
 
-    def pictures(stage: int, crop: WindowSettings) -> Dataset:
-        def of(folder: Path | None, prompt: str | None) -> Dataset:
-            return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
+        def pictures(stage: int, crop: WindowSettings) -> Dataset:
+            def of(folder: Path | None, prompt: str | None) -> Dataset:
+                return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
 
-        instance = of(subject.instance_data_dir, subject.instance_prompt)
-        if not subject.with_prior_preservation:
-            return instance
-        return Mixed(instance, of(subject.class_data_dir, subject.class_prompt), subject.prior_loss_weight)
+            instance = of(subject.instance_data_dir, subject.instance_prompt)
+            if not subject.with_prior_preservation:
+                return instance
+            return Mixed(instance, of(subject.class_data_dir, subject.class_prompt), subject.prior_loss_weight)
 
-    fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
+        fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,16 @@ With --from_scratch the folder's configuration is enough, so the paper's base is
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.recipes.settings import ModelSettings, StageValidationSettings, parse
 from imagen_diffusers.recipes.stage import fit_stage, load_cascade, picture_set
+from imagen_diffusers.recipes.text import needs_text_encoder, open_text_cache
 from imagen_diffusers.sharing import HubSettings, push_folder, write_card
 from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
 
@@ -30,9 +34,20 @@ def main(args: Sequence[str] | None = None) -> None:
     kinds = (StageSettings, ModelSettings, DataSettings, WindowSettings, TrainSettings, LossSettings, StageValidationSettings, HubSettings)
     settings = parse(*kinds, args=args)
     which, model, data, crop, train, loss, validation, hub = settings
-    pipe = load_cascade(model)
-    dataset = picture_set(pipe, which.stage, data, crop, seed=train.seed)
-    fit_stage(pipe, which.stage, dataset, model, train, loss, validation)
+    with process_group() as processes:
+        pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
+        cache = open_text_cache(pipe, model, data)
+        dataset = picture_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
+        fit_stage(pipe, which.stage, dataset, model, train, loss, validation, cache=cache)
+        if processes.is_main_process:
+            share(pipe, which, model, train, hub, list(settings))
+        processes.wait_for_everyone()
+
+
+def share(
+    pipe: ImagenCascadePipeline, which: StageSettings, model: ModelSettings, train: TrainSettings, hub: HubSettings, told: list[Any]
+) -> None:
+    """Write the card, and upload the result if asked."""
     slot, _ = pipe.slots(which.stage)
     write_card(
         train.output_dir,
@@ -40,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
         base=model.pretrained_model_name_or_path,
         slots=[slot],
         network=type(getattr(pipe, slot)).__name__,
-        settings=list(settings),
+        settings=told,
         repo=hub.hub_model_id or str(train.output_dir),
     )
     if hub.push_to_hub:

@@ -1,5 +1,6 @@
 """The command `imagen-diffusers`: draw pictures, enlarge a picture, encode captions, convert checkpoints. Nothing imports this file."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +113,7 @@ def encode_text(
     """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
     from tqdm import tqdm
 
+    from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.datasets import DataSettings, load_captions
     from imagen_diffusers.training.text_cache import write_text_cache
 
@@ -120,7 +122,11 @@ def encode_text(
         place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
         captions, count = load_captions(place)
         pipe = _load(model, "float32", device, unet=None, unet_2=None, unet_3=None)
-        given = {"max_length": pipe.config["max_sequence_length"], "batch_size": batch_size}
+        rules = TextRules.of(pipe.config)
+        if rules.null_text == "empty":
+            captions = chain(captions, [""])
+        given = {"max_length": rules.max_sequence_length, "text_padding": rules.text_padding, "clean_caption": rules.clean_caption}
+        given["batch_size"] = batch_size
         with tqdm(total=count, desc="encoding") as progress:
             for done in write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, **given):
                 progress.update(done - progress.n)

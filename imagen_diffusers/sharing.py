@@ -37,7 +37,7 @@ pipe.load_lora_weights("{repo}")""",
 pipe = ImagenCascadePipeline.from_pretrained("{repo}")""",
 }
 WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
-LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", "logs/**", "stage-*/**", "*.part/**", "skipped.txt"]
+LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", "logs/**", "stage-*/**", "*.part/**", "*.deleted/**", ".lock", "skipped.txt"]
 
 
 @dataclass(frozen=True)

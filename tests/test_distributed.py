@@ -17,27 +17,26 @@ from .test_training import fit, stop_at
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
+SHARDED = """
+# accelerate offers sharding on accelerators alone; told that it may, its code runs on the CPU too.
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+Accelerator(cpu=True)
+AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+    fsdp_version=2,
+    auto_wrap_policy="transformer_based_wrap",
+    transformer_cls_names_to_wrap=["ResnetBlock", "ImagenAttention"],
+    state_dict_type="FULL_STATE_DICT",
+    cpu_ram_efficient_loading=False,
+)
+for state in (AcceleratorState, PartialState):
+    state._shared_state["distributed_type"] = DistributedType.FSDP
+"""
 RUN = """
 import sys
 from pathlib import Path
-
-if sys.argv[2] == "fsdp2":
-    # accelerate offers sharding on accelerators alone; told that it may, its code runs on the CPU too.
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
-    Accelerator(cpu=True)
-    AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["ResnetBlock", "ImagenAttention"],
-        state_dict_type="FULL_STATE_DICT",
-        cpu_ram_efficient_loading=False,
-    )
-    for state in (AcceleratorState, PartialState):
-        state._shared_state["distributed_type"] = DistributedType.FSDP
-
 from tests.test_training import fit
 
 fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, report_to="tensorboard", logging_steps=1, checkpointing_steps=2)
@@ -48,7 +47,7 @@ def run_two(folder: Path, kind: str, steps: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = folder.with_suffix(".py")
-    script.write_text(RUN)
+    script.write_text((SHARDED if kind == "fsdp2" else "") + RUN)
     done = subprocess.run([*launch, str(script), str(folder), kind, str(steps)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -64,6 +64,14 @@ def test_train_stage(cascade, pictures, tmp_path, stage) -> None:
         assert Image.open(tmp_path / "validation" / "step-000003.png").width == 32
 
 
+@pytest.mark.parametrize("more", [["--aspect_buckets", "--dataloader_num_workers", 1], ["--exact_stream"]], ids=["parts", "exact"])
+def test_train_stage_on_a_stream(cascade, pictures, tmp_path, more) -> None:
+    for steps in (2, 3):
+        train_stage.main(flags(cascade, steps, tmp_path, "--train_data_dir", pictures, "--streaming", *more))
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    assert (tmp_path / "checkpoint-3" / "stream.json").exists() == ("--aspect_buckets" in more)
+
+
 def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) -> None:
     pipe = load_cascade(ModelSettings(pretrained_model_name_or_path=cascade))
     cache, captions = tmp_path / "cache", ["a red cube", "a blue sphere"]

@@ -6,6 +6,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from .initialization import initialized_from
 from .unet import ConditionedUNet
 
 
@@ -15,18 +16,28 @@ def lora_targets(unet: nn.Module) -> list[str]:
     return [name for name, m in unet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and name.split(".")[0] not in ends]
 
 
-def add_lora(unet: ConditionedUNet, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default") -> None:
+def add_lora(
+    unet: ConditionedUNet, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default", seed: int = 0
+) -> None:
     """Freeze `unet` and give it a fresh adapter, which changes nothing yet.
 
     Args:
         rank: of each update.
         alpha: the update counts alpha / rank; by default 1.
+        dropout: of the adapter's inputs.
+        name: of the adapter.
+        seed: of its first weights.
+
+    Raises:
+        ValueError: for a rank below 1.
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}; it must be at least 1")
     targets = lora_targets(unet)
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=targets), name)  # pyright: ignore
+    with initialized_from(seed):
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=targets)  # pyright: ignore
+        unet.add_adapter(config, name)
 
 
 def has_lora(unet: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from imagen_diffusers.schedulers.protocol import Scheduler
+from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import RunningCallMixin, StepCallback
@@ -42,7 +43,7 @@ from .networks import StageNetwork, adapt
 from .output import ImagenCascadePipelineOutput
 from .piecewise import PiecewiseMixin
 from .planning import numbers_to_run, plan_sizes, reference_size
-from .prompting import TextInputs, TextRules
+from .prompting import TextInputs
 from .randomness import stage_generators
 from .registration import register_with_diffusers
 from .sampling_preset import PresetMixin
@@ -186,8 +187,7 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
-        rules = TextRules(**{name: self.config[name] for name in TextRules._fields})
-        text, null = given.embed(self.tokenizer, self.text_encoder, rules, self._execution_device)
+        text, null = given.embed(self.tokenizer, self.text_encoder, TextRules.of(self.config), self._execution_device)
         text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
         prompt_embeds, prompt_attention_mask = text
         negative_prompt_embeds, negative_prompt_attention_mask = null

@@ -6,19 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.text.cleaning import clean_captions
-from imagen_diffusers.text.t5 import NULL_TEXTS, TextEmbedding, encode, no_tokens, null_embedding
-
-NULLS = {"zeros": null_embedding, "learned": no_tokens}
-
-
-class TextRules(NamedTuple):
-    """How a checkpoint reads text; the pipeline's config values of these names."""
-
-    null_text: str
-    max_sequence_length: int
-    text_padding: str
-    clean_caption: bool
+from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
+from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class TextInputs(NamedTuple):
@@ -45,15 +34,11 @@ class TextInputs(NamedTuple):
         """
         if (self.prompt is None) == (self.prompt_embeds is None):
             raise ValueError("give exactly one of prompt and prompt_embeds")
-        if rules.null_text not in NULL_TEXTS:
-            raise ValueError(f'null_text="{rules.null_text}" is unknown; use one of {", ".join(NULL_TEXTS)}')
 
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
-            listed = _listed(prompts)
-            listed = clean_captions(listed) if rules.clean_caption else listed
-            return encode(listed, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
+            return read_prompts(_listed(prompts), tokenizer, text_encoder, rules, device)
 
         if self.prompt_embeds is not None:
             text = _given("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
@@ -65,7 +50,7 @@ class TextInputs(NamedTuple):
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
-            null = encoded("") if rules.null_text == "empty" else NULLS[rules.null_text](text)
+            null = no_text(text, rules, encoded)
         text, null = (TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
         return text, _one_for_each(null, text)
 

@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import Dataset
 
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.sharing import HubSettings, push_folder, write_card
-from imagen_diffusers.training.datasets import DataSettings, PictureStream
+from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.folders import one_run_in
+from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.text_cache import TextCache
 
 from .settings import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
 from .stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
+from .text import load_text_encoder, needs_text_encoder, open_text_cache
 
-Pictures = Callable[[int, WindowSettings], Dataset | PictureStream]
+Pictures = Callable[[int, WindowSettings], TrainingSet]
 
 
 def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
@@ -33,12 +37,14 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
     kinds = (StagesSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **defaults)
     which, model, data, crop, train, loss, validation, hub = settings
-    pipe = load_cascade(model)
+    with process_group():
+        pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
+        cache = open_text_cache(pipe, model, data)
 
-    def pictures(stage: int, crop: WindowSettings) -> Dataset | PictureStream:
-        return picture_set(pipe, stage, data, crop, seed=train.seed)
+        def pictures(stage: int, crop: WindowSettings) -> TrainingSet:
+            return picture_set(pipe, stage, data, crop, seed=train.seed, cache=cache)
 
-    fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
+        fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings), cache)
 
 
 def fit_and_share(
@@ -52,17 +58,39 @@ def fit_and_share(
     prompts: Sequence[str],
     hub: HubSettings,
     told: list[Any],
+    cache: TextCache | None = None,
 ) -> None:
-    """Train the stages, draw `prompts` before and after, save the result with its card in `train.output_dir`, and upload it if asked.
+    """Train the stages, generate `prompts` before and after, save the result with its card in `train.output_dir`, and upload it if asked.
+
+    All processes call this together; the main one alone generates, writes and uploads.
 
     Args:
         pictures: the training set of a stage, cut as `WindowSettings` say.
         told: all settings, for the card.
+        cache: that the training sets read their text from, where `pipe` has no text encoder.
     """
-    before, picture = draw_examples(pipe, prompts, seed=train.seed), None
-    fit_stages(pipe, pictures, which, crop, model, train, loss)
-    if prompts:
-        picture = "before_and_after.png"
+    with process_group() as processes, one_run_in(train.output_dir):
+        main = processes.is_main_process
+        before = draw_examples(pipe, prompts, seed=train.seed) if main else []
+        fit_stages(pipe, pictures, which, crop, model, train, loss, cache)
+        if main:
+            _share(pipe, before, which, model, train, prompts, hub, told)
+        processes.wait_for_everyone()
+
+
+def _share(
+    pipe: ImagenCascadePipeline,
+    before: list[Image.Image],
+    which: StagesSettings,
+    model: ModelSettings,
+    train: TrainSettings,
+    prompts: Sequence[str],
+    hub: HubSettings,
+    told: list[Any],
+) -> None:
+    """The images before and after, the card and the upload."""
+    picture = "before_and_after.png" if prompts else None
+    if picture is not None:
         before_and_after(before, draw_examples(pipe, prompts, seed=train.seed), prompts, train.output_dir / picture)
     slots = [pipe.slots(n)[0] for n in which.stages]
     write_card(
@@ -87,6 +115,7 @@ def fit_stages(
     model: ModelSettings,
     train: TrainSettings,
     loss: LossSettings,
+    cache: TextCache | None = None,
 ) -> None:
     """Train stages of `pipe` one after the other, each in `train.output_dir/stage-N`, then save the result in `train.output_dir`.
 
@@ -100,8 +129,12 @@ def fit_stages(
         window = min(which.sr_crop_size, crop.resolution or unet.config["sample_size"]) if unet.has_low_res else None
         dataset = pictures(stage, WindowSettings(**asdict(crop), crop_size=window))
         own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
-        fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings())
+        fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings(), cache=cache)
+    if not this_process().is_main_process:
+        return
     if model.rank is None:
+        if cache is not None and pipe.text_encoder is None:
+            pipe.text_encoder = load_text_encoder(model)  # the cascade is saved in whole
         pipe.save_pretrained(train.output_dir)
         return
     slots = [pipe.slots(stage)[0] for stage in which.stages]

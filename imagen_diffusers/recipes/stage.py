@@ -5,62 +5,61 @@ It sits above pipelines and training alike; neither knows the other.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer
 
-from imagen_diffusers.hub import bundled
+from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.schedulers.noise import log_snr_table
-from imagen_diffusers.text.t5 import TextEmbedding, encode
+from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
+from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import this_process
 from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
 from imagen_diffusers.training.settings import TrainSettings
-from imagen_diffusers.training.text_cache import TextCache, fingerprint
+from imagen_diffusers.training.streams import ShardedStream
+from imagen_diffusers.training.text_cache import TextCache
 from imagen_diffusers.training.validation import HeldOut
 
 from .settings import ModelSettings, StageValidationSettings
+from .text import load_text_encoder, null_text, place_of
 
 
-def load_cascade(model: ModelSettings) -> ImagenCascadePipeline:
-    """The pipeline with its networks in float32, as training needs them."""
-    name, variant = model.pretrained_model_name_or_path, model.variant
-    if not Path(name).exists() and "/" not in name:
-        name, variant = str(bundled(name)), "fp16"
+def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True) -> ImagenCascadePipeline:
+    """The pipeline on the process's device, its networks in float32, as training needs them.
+
+    Args:
+        model: which.
+        seed: of fresh weights.
+        text_encoder: whether to load it; a run on cached text may do without.
+    """
+    name, variant = place_of(model)
     given: dict[str, Any] = {"revision": model.revision, "variant": variant, "dtype": torch.float32}
     if model.text_encoder is not None:
         given["tokenizer"] = AutoTokenizer.from_pretrained(model.text_encoder)
-        given["text_encoder"] = T5EncoderModel.from_pretrained(model.text_encoder)
-    if not model.from_scratch:
-        return ImagenCascadePipeline.from_pretrained(name, **given)
-    slots = [ImagenCascadePipeline.slots(n)[0] for n in (1, 2, 3)]
+    if model.text_encoder is not None or not text_encoder:
+        given["text_encoder"] = load_text_encoder(model) if text_encoder else None
+    slots = [ImagenCascadePipeline.slots(n)[0] for n in (1, 2, 3)] if model.from_scratch else []
     pipe = ImagenCascadePipeline.from_pretrained(name, **given, **dict.fromkeys(slots))
-    for slot in slots:
-        setattr(pipe, slot, _fresh_network(name, slot, model.revision))
-    return pipe
+    with initialized_from(seed):
+        for slot in slots:
+            setattr(pipe, slot, _fresh_network(name, slot, model.revision))
+    return pipe.to(this_process().device)
 
 
 def noise_curve(scheduler: SchedulerMixin) -> Tensor:
     """The log-SNR table a stage is sampled with, from its scheduler, so that it is trained on no other."""
     return log_snr_table(scheduler.betas)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def null_text(pipe: ImagenCascadePipeline) -> TextEmbedding | None:
-    """What stands for no text in this checkpoint; None for zeros."""
-    if pipe.config["null_text"] == "zeros" or pipe.text_encoder is None:
-        return None
-    return encode([""], pipe.tokenizer, pipe.text_encoder, pipe.config["max_sequence_length"])
 
 
 def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> PictureSettings:
@@ -76,32 +75,44 @@ def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettin
 
 
 def picture_set(
-    pipe: ImagenCascadePipeline, stage: int, data: DataSettings, crop: WindowSettings, *, seed: int = 0, prompt: str | None = None
-) -> PictureDataset | PictureStream:
-    """Captioned pictures for this stage, or, with `prompt`, pictures that all have this caption."""
+    pipe: ImagenCascadePipeline,
+    stage: int,
+    data: DataSettings,
+    crop: WindowSettings,
+    *,
+    seed: int = 0,
+    prompt: str | None = None,
+    cache: TextCache | None = None,
+) -> PictureDataset | PictureStream | ShardedStream:
+    """Captioned images for this stage, or, with `prompt`, images that all have this caption; embedded where there is a `cache`."""
     captioned = prompt is None and network_of(pipe, stage).text_dim is not None
     rows, columns = load_rows(data, captions=captioned)
-    embed = None
-    if data.text_cache is not None and captioned:
-        embed = TextCache(data.text_cache, fingerprint(pipe.tokenizer, pipe.text_encoder, pipe.config["max_sequence_length"]))
+    embed = cache if captioned else None
     settings = picture_settings(pipe, stage, crop)
     if data.streaming:
-        return PictureStream(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
+        kind = PictureStream if data.exact_stream else ShardedStream
+        return kind(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
     return PictureDataset(rows, columns, settings, embed=embed, prompt=prompt, seed=seed)
 
 
 def fit_stage(
     pipe: ImagenCascadePipeline,
     stage: int,
-    dataset: Dataset | PictureStream,
+    dataset: TrainingSet,
     model: ModelSettings,
     train: TrainSettings,
     loss: LossSettings,
     validation: StageValidationSettings,
+    *,
+    cache: TextCache | None = None,
 ) -> None:
-    """Train one stage of `pipe` in place, on the noise and the prediction its scheduler is set to.
+    """Train one stage of `pipe` in place, on the noise, the prediction and the text it is sampled with.
 
-    `train.output_dir` then holds the stage as a Hub-layout folder: its network, or its LoRA adapter, and its scheduler.
+    `train.output_dir` then holds the stage as a Hub-layout folder: its network, or its LoRA adapter, and its scheduler. All processes
+    call this together; of a network trained in shards the main process's `pipe` then has the whole.
+
+    Args:
+        cache: that `dataset` reads its text from, where `pipe` has no text encoder.
 
     Raises:
         ValueError: for a stage the cascade does not hold in whole, or a prediction type its weights were not trained for.
@@ -115,8 +126,8 @@ def fit_stage(
         raise ValueError(f"prediction_type={loss.prediction_type}, but {scheduler_slot} of this checkpoint says {says}; leave it out")
     scheduler.register_to_config(prediction_type=loss.prediction_type or says)
     if model.rank is not None:
-        add_lora(unet, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout)
-    train_stage(
+        add_lora(unet, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout, seed=train.seed)
+    trained = train_stage(
         unet,
         dataset,
         noise_curve(scheduler),
@@ -124,13 +135,15 @@ def fit_stage(
         replace(loss, prediction_type=loss.prediction_type or says),
         tokenizer=pipe.tokenizer,
         text_encoder=pipe.text_encoder,
-        null_text=null_text(pipe),
+        text_rules=TextRules.of(pipe.config),
+        null_text=None if unet.text_dim is None else null_text(pipe, cache),
         validate=_validator(pipe, stage, validation, train.seed),
         measure=_held_out(pipe, stage, validation, replace(loss, prediction_type=loss.prediction_type or says)),
         stage=slot,
     )
-    unet.eval()
-    scheduler.save_pretrained(train.output_dir / scheduler_slot)
+    setattr(pipe, slot, trained.eval())
+    if this_process().is_main_process:
+        scheduler.save_pretrained(train.output_dir / scheduler_slot)
 
 
 def draw_examples(pipe: ImagenCascadePipeline, prompts: Sequence[str], *, seed: int = 0, **call: Any) -> list[Image.Image]:
@@ -173,6 +186,7 @@ def _held_out(pipe: ImagenCascadePipeline, stage: int, settings: StageValidation
         loss,
         tokenizer=pipe.tokenizer,
         text_encoder=pipe.text_encoder,
+        text_rules=TextRules.of(pipe.config),
         max_sequence_length=pipe.config["max_sequence_length"],
     )
 

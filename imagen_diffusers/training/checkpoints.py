@@ -6,7 +6,6 @@ and how far the run was.
 """
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -15,15 +14,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from imagen_diffusers.models.unet import ConditionedUNet
 
+from .folders import OLD, PART, discard, put_in_place
+from .loaders import Batches
+
 NAME = re.compile(r"checkpoint-(\d+)")
-AVERAGES, WEIGHTS, PROGRESS = "unet_ema", "diffusion_pytorch_model.safetensors", "progress.json"
+AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
+PROGRESS, STREAM = "progress.json", "stream.json"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -36,7 +41,8 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
     """What `resume_from_checkpoint` names.
 
     Raises:
-        ValueError: for a name that is not there, and for a run that would write over another's checkpoints.
+        ValueError: for a name that is not there, and for a run that would write among another's checkpoints: a run goes on from the
+            last one of its folder, or begins in a folder without any.
     """
     there = list_checkpoints(folder)
     if wanted is None:
@@ -52,7 +58,20 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
     if not (path / PROGRESS).exists():
         names = ", ".join(p.name for p in there) or "none"
         raise ValueError(f"resume_from_checkpoint={wanted} is no complete checkpoint; {folder} holds: {names}")
+    if there and path.resolve() != there[-1].resolve():
+        raise ValueError(
+            f"resume_from_checkpoint={wanted} is not the last checkpoint of {folder}, which holds {there[-1].name}: new ones would mix "
+            f"with those of the other run. Go on from {path} in another output_dir, or from the last one with "
+            "resume_from_checkpoint=latest"
+        )
     return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs left of checkpoints half written or half removed."""
+    for path in folder.glob("checkpoint-*"):
+        if path.suffix in (PART, OLD):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,7 @@ class Checkpoints:
         accelerator: holds the prepared network and optimizer, and whatever was registered with it.
         unet: the network itself, prepared.
         ema: averages of its trainable weights; None without.
+        batches: of the run, whose place in a stream is kept, too.
         total_limit: how many are kept.
     """
 
@@ -71,6 +91,7 @@ class Checkpoints:
     accelerator: Accelerator
     unet: ConditionedUNet
     ema: EMAModel | None
+    batches: Batches
     total_limit: int | None = None
 
     def save(self, step: int) -> Path:
@@ -80,7 +101,7 @@ class Checkpoints:
             OSError: when it could not be written; earlier ones are untouched.
         """
         path = self.folder / f"checkpoint-{step}"
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + PART)
         try:
             if self.accelerator.is_main_process:
                 shutil.rmtree(part, ignore_errors=True)
@@ -89,12 +110,8 @@ class Checkpoints:
             self._write(part, step)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
-                _to_disk(part)
-                shutil.rmtree(path, ignore_errors=True)
-                os.replace(part, path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            if not isinstance(error, OSError) and "write" not in str(error):
-                raise
+                put_in_place(part, path)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names: torch's is "iostream error"
             shutil.rmtree(part, ignore_errors=True)
             kept = list_checkpoints(self.folder)
             last = f"{kept[-1].name} is complete and untouched" if kept else "there is none before it"
@@ -102,19 +119,18 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and self.total_limit is not None:
             for old in list_checkpoints(self.folder)[: -self.total_limit]:
-                gone = old.with_name(old.name + ".deleted")
-                os.replace(old, gone)  # so that a run killed here leaves no half of a checkpoint
-                shutil.rmtree(gone)
+                discard(old)
         return path
 
     def load(self, path: Path) -> int:
         """Put everything back as it was; returns the number of steps done.
 
         Raises:
-            ValueError: for the checkpoint of another architecture.
+            ValueError: for the checkpoint of another architecture, or of a run that read its data otherwise.
         """
         progress = json.loads((path / PROGRESS).read_text())
         check_same_architecture(self.unet, path)
+        self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
         self.accelerator.load_state(str(path), strict=not frozen)
         if self.ema is not None:
@@ -128,8 +144,12 @@ class Checkpoints:
     def _write(self, part: Path, step: int) -> None:
         self.accelerator.save_state(str(part))
         averages = {} if self.ema is None else named_averages(self.unet, self.ema)
+        place = self.batches.state_dict()
+        places = None if place is None else gather_object([place])  # one of each process
         if not self.accelerator.is_main_process:
             return
+        if places is not None:
+            (part / STREAM).write_text(json.dumps(places))
         self.unet.save_config(part / AVERAGES)
         if self.ema is not None:
             save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})
@@ -167,9 +187,9 @@ def _sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
     return value.to(parameter.device)
 
 
-def _to_disk(folder: Path) -> None:
-    """Wait until the files' contents are on the disk: a rename may overtake them when the power fails."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+def leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tensor]], folder: str | Path) -> None:
+    """A hook before accelerate's `save_state`: of a network trained by an adapter a checkpoint holds the adapter alone."""
+    for model, state in zip(models, weights, strict=False):
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                state.pop(name, None)

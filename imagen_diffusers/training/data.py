@@ -60,7 +60,7 @@ class Mixed(VisitedDataset):
     """Two sets in equal parts, the smaller one met more often; losses of the second count `weight` (DreamBooth's prior preservation).
 
     Args:
-        first, second: sets of pictures of one size.
+        first, second: sets of pictures of one size, or of the same buckets.
         weight: of the second.
     """
 
@@ -69,6 +69,13 @@ class Mixed(VisitedDataset):
 
     def __len__(self) -> int:
         return 2 * max(map(len, self.parts))
+
+    def buckets(self) -> list[int] | None:
+        of_parts = [part.buckets() for part in self.parts]
+        if any(buckets is None for buckets in of_parts):
+            return None
+        places = [divmod(index, 2) for index in range(len(self))]
+        return [of_parts[part][place % len(self.parts[part])] for place, part in places]  # pyright: ignore[reportOptionalSubscript]
 
     def visit(self, index: int, number: int) -> Example:
         place, part = divmod(index, 2)

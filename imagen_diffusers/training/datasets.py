@@ -19,7 +19,8 @@ from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from .data import Example, VisitedDataset
-from .pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
+from .pyramid import PictureSettings, UnusableError
+from .reading import Columns, Pyramid, RowReader, as_next
 from .sampling import Share
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
@@ -39,21 +40,19 @@ class DataSettings:
     caption_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(CAPTION_COLUMNS)}."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many."})
     streaming: bool = field(default=False, metadata={"help": "Read as a stream, in its own order, without unpacking it first."})
-    shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows held to draw the next one from; 0 keeps their order."})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows shuffled among each other; 0 keeps their order."})
+    exact_stream: bool = field(
+        default=False,
+        metadata={
+            "help": "Of a stream: steps are the same on any number of processes, each of which then reads everything, by one worker."
+        },
+    )
     text_cache: Path | None = field(default=None, metadata={"help": "Folder written by `imagen-diffusers encode-text`."})
     cache_dir: Path | None = field(default=None, metadata={"help": "Where `datasets` keeps what it unpacks."})
 
     def __post_init__(self) -> None:
         if (self.train_data_dir is None) == (self.dataset_name is None):
             raise ValueError("give exactly one of train_data_dir and dataset_name")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Where the picture and its caption are in a row; `caption` is None where captions are not wanted."""
-
-    image: str
-    caption: str | None
 
 
 def load_rows(settings: DataSettings, *, captions: bool = True) -> tuple[Any, Columns]:
@@ -92,6 +91,7 @@ class PictureDataset(VisitedDataset):
         prompt: the same caption for all pictures, where `columns` names none.
         seed: of the windows and mirrorings.
         cache_bytes: pyramids are kept in memory up to this many bytes, so that small sets are decoded and resized once.
+        first: number of the first row, for telling of rows without a name.
     """
 
     def __init__(
@@ -104,27 +104,30 @@ class PictureDataset(VisitedDataset):
         prompt: str | None = None,
         seed: int = 0,
         cache_bytes: int = 2**30,
+        first: int = 0,
     ):
         if not len(rows):
             raise ValueError("the training set is empty")
-        self.rows, self.seed, self._free = rows, seed, cache_bytes
+        self.rows, self.seed, self.first, self._free = rows, seed, first, cache_bytes
         self.reader = RowReader(columns, settings, embed, prompt)
-        self._kept: dict[int, Pyramid] = {}
-        self._unusable: dict[int, str] = {}
+        self._kept: dict[tuple[int, int | None], Pyramid] = {}
+        self._unusable: dict[tuple[int, int | None], str] = {}
+        self._buckets: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def visit(self, index: int, number: int) -> Example:
-        """The example, or the next one that can be used.
+        """The example, or the next one that can be used, cut to the shape of the one it stands for.
 
         Raises:
             ValueError: when none of the whole set can.
         """
-        skipped = []
+        buckets, skipped = self.buckets(), []
+        shape = None if buckets is None else buckets[index]
         for place in (*range(index, len(self)), *range(index)):
             try:
-                pyramid = self._pyramid(place)
+                pyramid = self._pyramid(place, shape)
             except UnusableError as error:
                 skipped.append(str(error))
                 continue
@@ -132,29 +135,36 @@ class PictureDataset(VisitedDataset):
         raise ValueError(f"none of the {len(self)} pictures can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
 
     def buckets(self) -> list[int] | None:
-        """Which of `PictureSettings.shapes` each picture has; None where they are all square, or cut to squares."""
-        if not self.reader.settings.aspect_buckets or self.reader.settings.crop_size:
-            return None
-        return [self.reader.bucket(self.rows[i]) for i in tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 1000)]
+        """Which of `PictureSettings.shapes` each picture has; None where they are all square, or cut to squares.
 
-    def _pyramid(self, index: int) -> "Pyramid":
-        if index in self._unusable:
-            raise UnusableError(self._unusable[index])
-        if index in self._kept:
-            return self._kept[index]
+        Read from the files' headers, once. What cannot be used has the shape of the next that can, which will stand in its place.
+        """
+        if not self.reader.settings.has_buckets:
+            return None
+        if self._buckets is None:
+            places = tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 10_000)
+            self._buckets = as_next([self.reader.bucket(self.rows[i]) for i in places])
+        return self._buckets
+
+    def _pyramid(self, index: int, shape: int | None) -> Pyramid:
+        key = index, shape
+        if key in self._unusable:
+            raise UnusableError(self._unusable[key])
+        if key in self._kept:
+            return self._kept[key]
         try:
-            pyramid = self.reader.pyramid(self.rows[index], index)
+            pyramid = self.reader.pyramid(self.rows[index], self.first + index, shape)
         except UnusableError as error:
-            self._unusable[index] = str(error)
+            self._unusable[key] = str(error)
             raise
         if pyramid.size <= self._free:
             self._free -= pyramid.size
-            self._kept[index] = pyramid
+            self._kept[key] = pyramid
         return pyramid
 
 
 class PictureStream(IterableDataset):
-    """Captioned pictures in the order of a stream, over and over; one process's share of them.
+    """Captioned pictures in the order of a stream, over and over; one process's share of them, each process reading all.
 
     The example at a position of the run is the row at that position, or the next that can be used; so a stream too resumes where
     it was, and is the same on any number of processes.
@@ -163,6 +173,9 @@ class PictureStream(IterableDataset):
         rows, columns: from `load_rows` with `streaming`.
         settings, embed, seed: as for `PictureDataset`.
         shuffle_buffer: rows that are held to draw the next one from; 0 keeps their order.
+
+    Raises:
+        ValueError: for images of several shapes, which `streams.ShardedStream` can sort.
     """
 
     def __init__(
@@ -175,6 +188,8 @@ class PictureStream(IterableDataset):
         seed: int = 0,
         shuffle_buffer: int = 0,
     ):
+        if settings.has_buckets:
+            raise ValueError("exact_stream takes images in their order and cannot sort them by shape; leave it or aspect_buckets out")
         self.rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer) if shuffle_buffer else rows
         self.reader = RowReader(columns, settings, embed)
         self.seed, self.share, self.start = seed, Share(1), 0
@@ -218,61 +233,6 @@ class PictureStream(IterableDataset):
                 yield row
             if empty:
                 raise ValueError("the training stream is empty")
-
-
-@dataclass(frozen=True)
-class Pyramid:
-    """A picture at the stage's sizes, and its caption."""
-
-    levels: list[Tensor]
-    caption: str | None
-
-    @property
-    def size(self) -> int:
-        return sum(level.numel() for level in self.levels)
-
-
-@dataclass(frozen=True)
-class RowReader:
-    """Rows of a data set to examples."""
-
-    columns: Columns
-    settings: PictureSettings
-    embed: Callable[[str], Tensor] | None
-    prompt: str | None = None
-
-    def pyramid(self, row: dict[str, Any], number: int) -> Pyramid:
-        """Raises `UnusableError`, naming the row."""
-        name = row[self.columns.image].get("path") or f"row {number}"
-        try:
-            caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
-            if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
-                raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
-            return Pyramid(build_pyramid(decode(_bytes(row[self.columns.image])), self.settings), caption)
-        except UnusableError as error:
-            raise UnusableError(f"{name}: {error}") from None
-
-    def bucket(self, row: dict[str, Any]) -> int:
-        try:
-            picture = decode(_bytes(row[self.columns.image]))
-        except UnusableError:
-            return 0  # never drawn
-        return nearest_shape((picture.height, picture.width), self.settings.shapes)
-
-    def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
-        levels = cut(pyramid.levels, self.settings, rng)
-        example = Example(pixel_values=levels[0], skipped=skipped)
-        if len(levels) > 1:
-            example["low_res"] = levels[1]
-        if pyramid.caption is not None and self.embed is not None:
-            example["prompt_embeds"] = self.embed(pyramid.caption)
-        elif pyramid.caption is not None:
-            example["prompt"] = pyramid.caption
-        return example
-
-
-def _bytes(image: dict[str, Any]) -> bytes:
-    return image["bytes"] if image.get("bytes") is not None else Path(image["path"]).read_bytes()
 
 
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:

@@ -1,11 +1,11 @@
 """The end of a run: its averaged weights as a Hub-layout folder, whole even where they were trained in shards."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -14,33 +14,64 @@ from torch.nn import Module
 from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
 from imagen_diffusers.models.unet import ConditionedUNet
 
+from .folders import PART, put_in_place
+
 
 def export_weights(
     model: Module, unet: ConditionedUNet, ema: EMAModel | None, output_dir: Path, stage: str, accelerator: Accelerator
-) -> None:
-    """Give `unet` its averages and write them to `output_dir`, as a folder named after the stage, replaced in one rename.
+) -> ConditionedUNet:
+    """Give `unet` its averages and write them to `output_dir`, as a folder named after the stage; see `put_in_place`.
 
     Of a network with a LoRA adapter the folder holds the adapter alone, as `load_lora_weights` reads it. `model` is `unet` as
     accelerate prepared it, which knows how to gather its shards; all processes must call this together.
+
+    Returns:
+        `unet` as it came, but for its weights. Where it was trained in shards it stays in shards; the main process then gets a whole
+        network in its place.
     """
     if ema is not None:
         ema.copy_to([p for p in unet.parameters() if p.requires_grad])
     state: Any = accelerator.get_state_dict(model)
+    restore_forward(unet)
+    trained = unet
     if accelerator.is_main_process:
+        if in_shards(accelerator):
+            trained = _whole(unet, state).to(accelerator.device)  # pyright: ignore[reportArgumentType]
         folder = output_dir / stage
-        part = folder.with_name(folder.name + ".part")
+        part = folder.with_name(folder.name + PART)
         shutil.rmtree(part, ignore_errors=True)
         if has_lora(unet):
             LoraBaseMixin._save_lora_weights(part, {stage: lora_layers(unet, state=state)}, {stage: lora_metadata(unet)})  # pyright: ignore
         else:
-            _unsharded(unet, state).save_pretrained(part)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+            _whole(unet, state).save_pretrained(part)  # a copy, since files hold plain memory layouts only
+        put_in_place(part, folder)
     accelerator.wait_for_everyone()
+    return trained
 
 
-def _unsharded(unet: ConditionedUNet, state: dict[str, Tensor]) -> ConditionedUNet:
-    """A network of its own on the CPU: the trained one may be in shards, which `save_pretrained` does not gather."""
+def in_shards(accelerator: Accelerator) -> bool:
+    """Whether each process holds parts of the weights only."""
+    zero_stage = getattr(getattr(accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
+    return accelerator.distributed_type == DistributedType.FSDP or zero_stage == 3
+
+
+def restore_forward(unet: Module) -> None:
+    """Undo accelerate's autocast, which it puts on the network itself: what was trained computes as what is loaded from its folder does.
+
+    `Accelerator.unwrap_model(keep_fp32_wrapper=False)` goes too far: it takes off the network's own decorators as well.
+    """
+    original = unet.__dict__.pop("_original_forward", None)
+    if original is None:
+        return
+    unet.__dict__.pop("forward", None)
+    if unet.forward != original:  # it had been set on the instance before
+        unet.forward = original
+
+
+def _whole(unet: ConditionedUNet, state: dict[str, Tensor]) -> ConditionedUNet:
+    """A network of its own on the CPU, with the adapters of `unet`, if any."""
     copy: Any = type(unet).from_config(unet.config)
+    for name, config in getattr(unet, "peft_config", {}).items():
+        copy.add_adapter(config, name)
     copy.load_state_dict(state)
     return copy

@@ -6,7 +6,6 @@ is. So a resumed run continues as if it had never stopped, and several processes
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,21 +14,24 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.text.t5 import TextEmbedding, encode, pad_to
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
+from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
-from .checkpoints import Checkpoints, find_checkpoint, trainable
-from .data import Batch, VisitedDataset, Visits, collate
-from .datasets import PictureStream
+from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
+from .data import Batch
 from .export import export_weights
+from .folders import one_run_in
+from .loaders import Batches, TrainingSet
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .optimizers import make_optimizer
+from .processes import StopFlag, process_group
 from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
-from .sampling import BucketSampler, Share, StepSampler
+from .sampling import Share
 from .settings import TrainSettings
 from .validation import write_figures
 from .weighting import RunningError
@@ -39,13 +41,14 @@ SETTLED = 20  # steps after which every weight has had a gradient: those behind 
 
 def train_stage(
     unet: ConditionedUNet,
-    dataset: Dataset | PictureStream,
+    dataset: TrainingSet,
     log_snr_table: Tensor,
     settings: TrainSettings,
     loss: LossSettings,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     text_encoder: T5EncoderModel | None = None,
+    text_rules: TextRules = PLAIN_TEXT,
     null_text: TextEmbedding | None = None,
     validate: Callable[[ConditionedUNet], Image.Image] | None = None,
     measure: Callable[[ConditionedUNet], dict[str, float]] | None = None,
@@ -55,52 +58,67 @@ def train_stage(
 
     Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
 
+    After SIGINT or SIGTERM to any process all of them end the step, write a checkpoint and the weights, and leave the program; at
+    the time limit the same is written and the call returns. Several calls in a program of several processes stand in one
+    `processes.process_group()`.
+
+    Returns:
+        `unet` itself. Where it was trained in shards (FSDP, ZeRO stage 3), the main process gets a whole network of its own in its
+        place, and on the others `unet` stays in shards.
+
     Args:
         unet: any network of this package, in float32.
-        dataset: yields `Example`s, by index or as a `PictureStream`.
+        dataset: yields `Example`s, by index or as a `PictureStream`, or batches of them, as a `ShardedStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
         loss: what the network predicts and how its errors count.
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
+        text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
         validate: draws a picture, with the averaged weights, for people to look at.
         measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
-        ValueError: for checkpoints that do not fit, and data without a usable picture.
+        ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable picture.
         FloatingPointError: when the loss is no number any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
+        SystemExit: on all processes, after SIGINT or SIGTERM.
     """
-    checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
-    report_to = None if settings.report_to == "none" else settings.report_to
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        log_with=report_to,
-        project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
-    )
-    if text_encoder is not None:
-        text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
-    fit = _Fit(accelerator, unet, log_snr_table, settings, loss, tokenizer, text_encoder, null_text)
-    start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
-    start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
+    with process_group(), one_run_in(settings.output_dir):
+        remove_unfinished(settings.output_dir)
+        checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
+        accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            log_with=None if settings.report_to == "none" else settings.report_to,
+            project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
+        )
+        if text_encoder is not None:
+            text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+        rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
+        fit = _Fit(accelerator, unet, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
+        start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
+        start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
-    last = settings.max_train_steps
-    progress = tqdm(
-        fit.steps(dataset, start), total=last, initial=start, desc="training", mininterval=5, disable=not accelerator.is_main_process
-    )
-    for step in progress:
-        finished = step == last or progress.format_dict["elapsed"] > settings.time_limit
-        if step % settings.checkpointing_steps == 0 or finished:
-            fit.checkpoints.save(step)
-        if settings.validation_steps and (step % settings.validation_steps == 0 or finished):
-            fit.validate(validate, measure, step)
-        if finished:
-            break
-    export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
-    accelerator.end_training()
-    return unet
+        with StopFlag(accelerator, settings.time_limit) as stop:
+            for step in _shown(fit.steps(start), start, settings.max_train_steps, accelerator.is_main_process):
+                finished = stop.raised() or step == settings.max_train_steps
+                if step % settings.checkpointing_steps == 0 or finished:
+                    fit.checkpoints.save(step)
+                if settings.validation_steps and (step % settings.validation_steps == 0 or finished) and not stop.signal:
+                    fit.validate(validate, measure, step)
+                if finished:
+                    break
+            trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
+            for tracker in accelerator.trackers:
+                tracker.finish()
+        stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
+    return trained
+
+
+def _shown(steps: Iterator[int], start: int, total: int, show: bool) -> Iterator[int]:
+    return iter(tqdm(steps, total=total, initial=start, desc="training", mininterval=5, disable=not show))
 
 
 class _Fit:
@@ -110,16 +128,18 @@ class _Fit:
         self,
         accelerator: Accelerator,
         unet: ConditionedUNet,
+        dataset: TrainingSet,
         log_snr_table: Tensor,
         settings: TrainSettings,
         loss: LossSettings,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: T5EncoderModel | None,
+        text_rules: TextRules,
         null_text: TextEmbedding | None,
     ):
         self.accelerator, self.unet, self.settings, self.loss = accelerator, unet, settings, loss
         self.table = log_snr_table.to(accelerator.device)
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.tokenizer, self.text_encoder, self.text_rules = tokenizer, text_encoder, text_rules
         self.null_text = None if null_text is None else TextEmbedding(*(x.to(accelerator.device) for x in null_text))
         self.share = Share(
             settings.train_batch_size, accelerator.num_processes, accelerator.process_index, settings.gradient_accumulation_steps
@@ -143,7 +163,7 @@ class _Fit:
         if settings.torch_compile:
             self.model.compile()
         accelerator.register_for_checkpointing(self.schedule)
-        accelerator.register_save_state_pre_hook(_leave_out_frozen)
+        accelerator.register_save_state_pre_hook(leave_out_frozen)
         self.ema = None
         if settings.use_ema:
             if (
@@ -156,12 +176,13 @@ class _Fit:
         self.running = RunningError() if loss.weighting == "running" else None
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, settings.checkpoints_total_limit)
+        self.batches = Batches(dataset, self.share, settings)
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, self.batches, settings.checkpoints_total_limit)
         self.skipped = Skipped(settings.output_dir)
 
-    def steps(self, dataset: Dataset | PictureStream, start: int) -> Iterator[int]:
+    def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
-        batches = iter(self._loader(dataset, start))
+        batches = self.batches.from_step(start)
         meter, norm = Meter(), None
         for step in range(start, self.settings.max_train_steps):
             told: list[StageLoss] = []
@@ -208,6 +229,9 @@ class _Fit:
         shown = None if picture is None else picture(self.unet)
         figures = None if measure is None else measure(self.unet)
         self.unet.train()
+        for module in self.unet.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # without a backward pass gathered weights would stay, and be averages in the next step
         if self.ema is not None:
             self.ema.restore(own)
         if main and shown is not None:
@@ -249,7 +273,7 @@ class _Fit:
         if "text" in batch:
             text = batch["text"]
         elif "prompt" in batch and self.text_encoder is not None and self.tokenizer is not None:
-            text = encode(batch["prompt"], self.tokenizer, self.text_encoder, self.settings.max_sequence_length)
+            text = read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.text_rules)
         else:
             raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
         text = pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
@@ -261,25 +285,3 @@ class _Fit:
                 f"the loss at step {step + 1} is {losses.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
                 "lower the learning rate, or use bf16 in place of fp16, and resume from one"
             )
-
-    def _loader(self, dataset: Dataset | PictureStream, start: int) -> DataLoader:
-        given = {"collate_fn": collate, "num_workers": self.settings.dataloader_num_workers}
-        if isinstance(dataset, PictureStream):
-            if self.settings.dataloader_num_workers > 1:
-                raise ValueError("a stream is read by one worker: set dataloader_num_workers to 0 or 1")
-            return DataLoader(dataset.at(self.share, start), batch_size=self.settings.train_batch_size, **given)
-        buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
-        order = {"seed": self.settings.seed, "start": start, "stop": self.settings.max_train_steps}
-        if buckets is None:
-            sampler = StepSampler(len(dataset), self.share, **order)  # pyright: ignore[reportArgumentType]
-        else:
-            sampler = BucketSampler(buckets, self.share, **order)
-        return DataLoader(Visits(dataset), batch_sampler=sampler, **given)
-
-
-def _leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tensor]], folder: str | Path) -> None:
-    """Of a network trained by an adapter a checkpoint holds the adapter alone."""
-    for model, state in zip(models, weights, strict=False):
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                state.pop(name, None)

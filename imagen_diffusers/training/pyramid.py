@@ -6,11 +6,13 @@ Knows pictures; no captions, no files, no networks. Sizes are (height, width) in
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 
@@ -71,6 +73,11 @@ class PictureSettings:
         return self.low_res_scale or 1
 
     @property
+    def has_buckets(self) -> bool:
+        """Whether examples differ in shape."""
+        return self.aspect_buckets and not self.crop_size
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """The shapes pictures may have, square alone or from 1:2 to 2:1 with about as many pixels."""
         if not self.aspect_buckets:
@@ -79,7 +86,7 @@ class PictureSettings:
         for height in range(unit, 2 * self.resolution, unit):
             width = max(round(area / height / unit), 1) * unit
             if 0.5 <= height / width <= 2:
-                shapes.append((height, width))
+                shapes += [(height, width), (width, height)]
         return sorted({*shapes, (self.resolution, self.resolution)})
 
 
@@ -89,34 +96,69 @@ def nearest_shape(size: tuple[int, int], shapes: list[tuple[int, int]]) -> int:
     return int(np.argmin([abs(np.log(h / w) - ratio) for h, w in shapes]))
 
 
-def decode(data: bytes) -> Image.Image:
-    """A file's bytes as an RGB picture, turned as its EXIF says, transparency on white.
+def size_of(data: bytes) -> tuple[int, int]:
+    """(height, width) of a file's image, turned as its EXIF says, from its header alone.
 
     Raises:
-        UnusableError: for what is no picture, or is cut short.
+        UnusableError: for what is no image.
     """
+    with _as_unusable():
+        image = Image.open(io.BytesIO(data))
+        exif = Image.Image.getexif(image)  # PNG's own method decodes the image, since EXIF may come last
+        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return image.size if turned else image.size[::-1]
+
+
+def decode(data: bytes) -> Image.Image:
+    """A file's bytes as an RGB picture, turned as its EXIF says, transparency on white, 16 bits a channel brought to 8.
+
+    Raises:
+        UnusableError: for what is no picture, is cut short, or has values of no known range.
+    """
+    with _as_unusable(), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = _eight_bits(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB")
+
+
+@contextmanager
+def _as_unusable() -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert("RGB")
+        yield
+    except UnusableError:
+        raise
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
         raise UnusableError(f"it cannot be read ({type(error).__name__}: {error})") from None
 
 
-def build_pyramid(picture: Image.Image, settings: PictureSettings) -> list[Tensor]:
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey images of 16 bits to 8, since Pillow's own conversion cuts off everything above 255; others as they are."""
+    if not image.mode.startswith("I") and image.mode != "F":
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise UnusableError(f"its values are {values.dtype}, whose range is not known; save it with 8 or 16 bits a channel")
+    return Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def build_pyramid(picture: Image.Image, settings: PictureSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
     """The picture at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
 
     Antialiased, and each level is resized from the picture itself.
+
+    Args:
+        picture: of any size.
+        settings: of the stage.
+        shape: (height, width), one of `settings.shapes`; the nearest one by default.
 
     Raises:
         UnusableError: for a picture smaller than the stage's, or of a single colour.
     """
     shapes = settings.shapes
-    height, width = shapes[nearest_shape((picture.height, picture.width), shapes)]
+    height, width = shape or shapes[nearest_shape((picture.height, picture.width), shapes)]
     if picture.height < height or picture.width < width:
         raise UnusableError(f"it is {picture.width}x{picture.height}, smaller than the stage's {width}x{height}")
     if all(low == high for low, high in picture.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]

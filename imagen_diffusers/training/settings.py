@@ -35,7 +35,9 @@ class TrainSettings:
     max_grad_norm: float = _flag(1.0, "Gradients are scaled down to this norm.")
     use_ema: bool = _flag(True, "Average the weights over steps, and give out the average.")
     ema_decay: float = _flag(0.9999, "Of the average; reached gradually.")
-    mixed_precision: Literal["no", "fp16", "bf16"] = _flag("no", "Precision of the network's arithmetic; weights stay in float32.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = _flag(
+        None, "Precision of the network's arithmetic; weights stay in float32. By default what accelerate's configuration says."
+    )
     gradient_checkpointing: bool = _flag(False, "Less memory for about a third more time.")
     channels_last: bool = _flag(True, "Memory layout in which convolutions are fastest.")
     torch_compile: bool = _flag(False, "Compile the network; text is then padded to max_sequence_length.")
@@ -49,7 +51,7 @@ class TrainSettings:
     report_to: str = _flag("tensorboard", 'Tracker: tensorboard, wandb, ... or "none".')
     logging_dir: str = _flag("logs", "For the tracker, inside output_dir.")
     seed: int = _flag(0, "Of everything random in the run.")
-    time_limit: float = _flag(math.inf, "End the run after so many seconds, with a checkpoint and the weights.")
+    time_limit: float = _flag(math.inf, "End the run after so many seconds, as SIGINT and SIGTERM do: with a checkpoint and the weights.")
 
     def __post_init__(self) -> None:
         counts = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps")

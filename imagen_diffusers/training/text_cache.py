@@ -18,25 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
+
+from .fingerprints import fingerprint
 
 INDEX = "index.json"
-SAMPLED = 512  # values of each weight that go into a fingerprint
-
-
-def fingerprint(tokenizer: PreTrainedTokenizerBase, text_encoder: T5EncoderModel, max_length: int) -> str:
-    """A digest that changes with the vocabulary, the limit of tokens, the encoder's shape or any of its weight tensors.
-
-    Of each weight tensor `SAMPLED` values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an
-    encoder loaded in half precision is the same one.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, text_encoder.config.d_model]).encode())
-    for name, weight in sorted(text_encoder.state_dict().items()):
-        flat = weight.flatten()
-        sample = flat[:: max(flat.numel() // SAMPLED, 1)].to("cpu", torch.float32).bfloat16().view(torch.int16)
-        digest.update(name.encode() + str(tuple(weight.shape)).encode() + sample.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def write_text_cache(
@@ -46,6 +32,8 @@ def write_text_cache(
     text_encoder: T5EncoderModel,
     *,
     max_length: int,
+    text_padding: str = PLAIN_TEXT.text_padding,
+    clean_caption: bool = PLAIN_TEXT.clean_caption,
     batch_size: int = 64,
     captions_per_shard: int = 50_000,
 ) -> Iterator[int]:
@@ -53,11 +41,20 @@ def write_text_cache(
 
     Each shard is written in one rename, so a killed run loses at most the shard it was making.
 
+    Args:
+        folder: of the cache.
+        captions: in any number.
+        tokenizer, text_encoder: what encodes them.
+        max_length, text_padding, clean_caption: how the checkpoint reads text; see `TextRules`.
+        batch_size: captions encoded at once.
+        captions_per_shard: captions of a file.
+
     Raises:
-        ValueError: when `folder` holds the cache of another encoder.
+        ValueError: when `folder` holds the cache of another encoder, or of other rules.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    print_of = fingerprint(tokenizer, text_encoder, max_length)
+    rules = TextRules(max_sequence_length=max_length, text_padding=text_padding, clean_caption=clean_caption)
+    print_of = fingerprint(tokenizer, text_encoder, max_length, text_padding, clean_caption)
     index = _read_index(folder) if (folder / INDEX).exists() else {"fingerprint": print_of, "shards": []}
     _check_fingerprint(folder, index["fingerprint"], print_of)
     known = {key for shard in index["shards"] for key in _keys(folder / shard)}
@@ -70,11 +67,11 @@ def write_text_cache(
         known.add(key)
         new.append(caption)
         if len(new) == captions_per_shard:
-            for count in _write_shard(folder, index, new, tokenizer, text_encoder, max_length, batch_size):
+            for count in _write_shard(folder, index, new, tokenizer, text_encoder, rules, batch_size):
                 yield done + count
             done, new = done + len(new), []
     if new or not index["shards"]:
-        for count in _write_shard(folder, index, new, tokenizer, text_encoder, max_length, batch_size):
+        for count in _write_shard(folder, index, new, tokenizer, text_encoder, rules, batch_size):
             yield done + count
         done += len(new)
     yield done
@@ -121,11 +118,11 @@ class TextCache:
         return tokens[(ends[row - 1] if row else 0) : ends[row]]
 
 
-def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text_encoder, max_length: int, size: int) -> Iterator[int]:
+def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text_encoder, rules: TextRules, size: int) -> Iterator[int]:
     tokens, ends = [torch.empty(0, text_encoder.config.d_model, dtype=torch.bfloat16)], []
     rest = iter(captions)
     while batch := list(islice(rest, size)):
-        text = encode(batch, tokenizer, text_encoder, max_length)
+        text = read_prompts(batch, tokenizer, text_encoder, rules)
         tokens += [row[mask].bfloat16().cpu() for row, mask in zip(text.embeds, text.mask, strict=True)]
         ends += text.mask.sum(1).tolist()
         yield len(ends)
@@ -150,7 +147,7 @@ def _read_index(folder: Path) -> dict:
 def _check_fingerprint(folder: Path, have: str, want: str) -> None:
     if have != want:
         raise ValueError(
-            f"the text cache {folder} was written by another text encoder, tokenizer or token limit ({have}, not {want}); "
+            f"the text cache {folder} was written by another text encoder, tokenizer or token limit, or other rules ({have}, not {want}); "
             "write a new one in another folder with `imagen-diffusers encode-text`"
         )
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.schedulers.noise import alpha_sigma, augment, q_sample, resize, timestep_at
 from imagen_diffusers.schedulers.prediction import to_x0
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .data import Example, collate
 from .losses import LossSettings
@@ -31,6 +31,7 @@ class HeldOut:
         log_snr_table: the noise curve of the stage.
         loss: what the network predicts, and how far conditions are noised in training: here evenly over the same range.
         tokenizer, text_encoder: for networks with text.
+        text_rules: how the checkpoint reads captions, but for their length.
         max_sequence_length: tokens of a caption that are read.
         log_snrs: the levels.
         batch_size: examples at a time; errors do not depend on it.
@@ -45,6 +46,7 @@ class HeldOut:
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         text_encoder: T5EncoderModel | None = None,
+        text_rules: TextRules = PLAIN_TEXT,
         max_sequence_length: int = 128,
         log_snrs: Sequence[float] = LOG_SNRS,
         batch_size: int = 32,
@@ -53,7 +55,8 @@ class HeldOut:
         if not examples:
             raise ValueError("the validation set is empty")
         self.examples, self.table, self.loss, self.log_snrs = examples, log_snr_table, loss, tuple(log_snrs)
-        self.tokenizer, self.text_encoder, self.max_sequence_length = tokenizer, text_encoder, max_sequence_length
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.text_rules = text_rules._replace(max_sequence_length=max_sequence_length)
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, unet: ConditionedUNet) -> dict[str, float]:
@@ -83,7 +86,7 @@ class HeldOut:
         if unet.text_dim is not None:
             own = batch["prompt"] if prompts is None else [prompts[i] for i in rows]
             assert self.tokenizer is not None and self.text_encoder is not None
-            text = encode(own, self.tokenizer, self.text_encoder, self.max_sequence_length)
+            text = read_prompts(own, self.tokenizer, self.text_encoder, self.text_rules)
             condition = {"encoder_hidden_states": text.embeds.to(device), "encoder_attention_mask": text.mask.to(device)}
         if "low_res" in batch:
             places = torch.tensor([(i + 0.5) / len(self.examples) for i in rows], device=device)

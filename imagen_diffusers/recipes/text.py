@@ -1,0 +1,92 @@
+"""What a cascade reads captions with in training: its text encoder, or a cache of what that said, and then without loading it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import T5EncoderModel
+
+from imagen_diffusers.hub import bundled
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
+from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.fingerprints import fingerprint
+from imagen_diffusers.training.text_cache import TextCache
+
+from .settings import ModelSettings, StageValidationSettings, ValidationSettings
+
+
+def place_of(model: ModelSettings) -> tuple[str, str | None]:
+    """Folder or Hub id of a cascade, and the variant of its weight files."""
+    name = model.pretrained_model_name_or_path
+    if not Path(name).exists() and "/" not in name:
+        return str(bundled(name)), "fp16"
+    return name, model.variant
+
+
+def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bool:
+    """Whether a run encodes text itself: captions without a cache, or prompts and captions of its validation."""
+    held_out = validation.validation_data if isinstance(validation, StageValidationSettings) else None
+    return data.text_cache is None or bool(validation.validation_prompts) or held_out is not None
+
+
+def load_text_encoder(model: ModelSettings) -> T5EncoderModel:
+    """In float32, on the CPU."""
+    if model.text_encoder is not None:
+        return T5EncoderModel.from_pretrained(model.text_encoder, dtype=torch.float32)
+    return T5EncoderModel.from_pretrained(_encoder_folder(model), variant=place_of(model)[1], dtype=torch.float32)
+
+
+def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: DataSettings) -> TextCache | None:
+    """The cache that `data` names; None where it names none.
+
+    That it is one of this cascade's encoder is seen from the files of its weights where the encoder is not loaded.
+
+    Raises:
+        ValueError: for no cache, or that of another encoder or other rules.
+    """
+    if data.text_cache is None:
+        return None
+    encoder: T5EncoderModel | Sequence[Path] = pipe.text_encoder or _encoder_files(model) or load_text_encoder(model)
+    rules = TextRules.of(pipe.config)
+    read_by = fingerprint(pipe.tokenizer, encoder, rules.max_sequence_length, rules.text_padding, rules.clean_caption)
+    return TextCache(data.text_cache, read_by)
+
+
+def null_text(pipe: ImagenCascadePipeline, cache: TextCache | None = None) -> TextEmbedding | None:
+    """What stands for no text in this checkpoint, one row; None for zeros.
+
+    Raises:
+        ValueError: where that is the encoding of no words, and there is neither an encoder nor a cache that holds it.
+    """
+    rules, widths = TextRules.of(pipe.config), [network.text_dim for network in pipe.networks.values() if network.text_dim is not None]
+
+    def read(prompts: list[str]) -> TextEmbedding:
+        if pipe.text_encoder is not None:
+            return read_prompts(prompts, pipe.tokenizer, pipe.text_encoder, rules)
+        if cache is None:
+            raise ValueError(f'null_text="{rules.null_text}" is the encoding of ""; load the pipeline with its text_encoder and tokenizer')
+        tokens = cache(prompts[0]).float()[None]
+        return TextEmbedding(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+
+    return no_text_row(widths[0], rules, read) if widths else None
+
+
+def _encoder_files(model: ModelSettings) -> list[Path]:
+    """Where the encoder's weights are as safetensors; empty where they are not."""
+    variant = None if model.text_encoder is not None else place_of(model)[1]
+    files = sorted(_encoder_folder(model).glob("*.safetensors"))
+    of_variant = [path for path in files if variant is not None and f".{variant}" in path.name]
+    return of_variant or [path for path in files if path.name.count(".") == 1]
+
+
+def _encoder_folder(model: ModelSettings) -> Path:
+    if model.text_encoder is not None:
+        own = Path(model.text_encoder)
+        return own if own.is_dir() else Path(snapshot_download(model.text_encoder, allow_patterns=["*.json", "*.safetensors"]))
+    name, variant = place_of(model)
+    if not Path(name).is_dir():
+        name = str(ImagenCascadePipeline.download(name, revision=model.revision, variant=variant))
+    return Path(name) / "text_encoder"

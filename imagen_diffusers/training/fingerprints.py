@@ -1,0 +1,70 @@
+"""A digest of everything that decides what a caption's embeddings are, so that cached ones are never taken for another encoder's."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
+
+SAMPLED = 512  # values of each weight that go into a fingerprint
+SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one weight; files hold it under the first name
+
+
+def fingerprint(
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: T5EncoderModel | Sequence[Path],
+    max_length: int,
+    text_padding: str = PLAIN_TEXT.text_padding,
+    clean_caption: bool = PLAIN_TEXT.clean_caption,
+) -> str:
+    """A digest that changes with the vocabulary, the rules of reading, the encoder's shape or any of its weight tensors.
+
+    Of each weight tensor `SAMPLED` values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an
+    encoder loaded in half precision is the same one.
+
+    Args:
+        tokenizer: of the encoder.
+        text_encoder: or the safetensors files that it is saved in, which are read one tensor at a time.
+        max_length: tokens of a caption that are read.
+        text_padding, clean_caption: as in `TextRules`.
+    """
+    weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else text_encoder.state_dict().items()
+    digest, sampled = hashlib.blake2b(digest_size=16), dict(_samples(weights))
+    width = sampled[SHARED][0][1]
+    rules = [] if (text_padding, clean_caption) == (TextRules().text_padding, TextRules().clean_caption) else [text_padding, clean_caption]
+    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, width, *rules]).encode())
+    for name, (shape, values) in sorted(sampled.items()):
+        digest.update(name.encode() + str(shape).encode() + values)
+    return digest.hexdigest()
+
+
+def stored_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """The encoder's weights by name, one after the other; of a whole T5 its encoder's alone.
+
+    Raises:
+        ValueError: for files without a T5 encoder.
+    """
+    names = set()
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (no dictionary)
+                if name == SHARED or name.startswith("encoder."):
+                    names.add(name)
+                    yield name, file.get_tensor(name)
+                if name == SHARED and TIED not in names:
+                    yield TIED, file.get_tensor(name)
+    if SHARED not in names:
+        raise ValueError(f"no T5 encoder in {', '.join(map(str, files)) or 'no files'}; give the files of its weights")
+
+
+def _samples(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[tuple[int, ...], bytes]]]:
+    for name, weight in weights:
+        flat = weight.flatten()
+        sample = flat[:: max(flat.numel() // SAMPLED, 1)].to("cpu", torch.float32).bfloat16().view(torch.int16)
+        yield name, (tuple(weight.shape), sample.numpy().tobytes())

@@ -1,0 +1,79 @@
+"""Folders of a run: one run in each, and contents that are there in whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+
+from .processes import this_process
+
+LOCK = ".lock"
+PART, OLD = ".part", ".deleted"  # endings of what is not yet, or no longer, at its place
+
+
+@contextmanager
+def one_run_in(folder: Path) -> Iterator[None]:
+    """Keep every other run out of `folder` until the block ends.
+
+    The main process holds a lock of the operating system, which is free again when the process is gone, however it ended.
+
+    Raises:
+        ValueError: on all processes, when another run is in the folder.
+    """
+    lock, refusal = FileLock(folder / LOCK), None
+    if this_process().is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            refusal = f"another run is writing into {folder}; wait until it has ended, or choose another output_dir"
+    (refusal,) = broadcast_object_list([refusal])
+    if refusal is not None:
+        raise ValueError(refusal)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def put_in_place(part: Path, place: Path) -> None:
+    """Move the finished folder `part` to `place`, in one rename where nothing is there yet.
+
+    A folder that is there is renamed first and removed last. No system renames one folder over another that holds files, so between
+    two renames nothing is at `place`; a program that is killed just there leaves the new folder as `part` and the old one beside it.
+    """
+    _to_disk(part)
+    old = place.with_name(place.name + OLD)
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(place, old)
+    os.replace(part, place)
+    _sync(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that a program that is killed here leaves no half of it under its name."""
+    old = folder.with_name(folder.name + OLD)
+    os.replace(folder, old)
+    shutil.rmtree(old)
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until the contents are on the disk: a rename may overtake them when the power fails."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

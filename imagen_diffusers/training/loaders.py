@@ -1,0 +1,101 @@
+"""Batches of a training set for one process, from a step on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from .data import Batch, VisitedDataset, Visits, collate
+from .datasets import PictureStream
+from .sampling import BucketSampler, Share, StepSampler
+from .settings import TrainSettings
+from .streams import ShardedStream, beginning
+
+TrainingSet = Dataset | PictureStream | ShardedStream
+
+
+class Batches:
+    """This process's batches, `share.accumulation` a step.
+
+    What a step holds is a function of the step alone, but for a `ShardedStream`, whose place is part of a checkpoint.
+
+    Raises:
+        ValueError: for an empty set, and for more workers than a `PictureStream` can have.
+    """
+
+    def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
+        self.dataset, self.share, self.settings = dataset, share, settings
+        self._given, self._places = 0, []
+        if isinstance(dataset, ShardedStream):
+            self.dataset = dataset.part_of(share)
+            self._workers = min(settings.dataloader_num_workers, self.dataset.files)
+            self._places = [beginning() for _ in range(max(self._workers, 1))]
+
+    def from_step(self, start: int) -> Iterator[Batch]:
+        """Batches from step `start` on; of a `ShardedStream` from its place."""
+        return self._from_place() if isinstance(self.dataset, ShardedStream) else iter(self._loader(start))
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The place in a `ShardedStream`; None for any other set."""
+        return {"given": self._given, "places": list(self._places)} if self._places else None
+
+    def load_state_dict(self, states: list[dict[str, Any] | None] | None) -> None:
+        """Go to the place of a checkpoint.
+
+        Args:
+            states: what `state_dict` said in each process; None where a checkpoint says nothing.
+
+        Raises:
+            ValueError: where the run was read otherwise, or by another number of processes or workers.
+        """
+        known = states is not None and all(state is not None for state in states)
+        if known != bool(self._places):
+            raise ValueError(
+                "the run that wrote this checkpoint read its data otherwise: "
+                + ("leave exact_stream out, and set streaming" if known else "set exact_stream, for a stream, or choose another output_dir")
+            )
+        if not known:
+            return
+        assert states is not None
+        if len(states) != self.share.processes:
+            raise ValueError(
+                f"the stream was read by {len(states)} processes, and now there are {self.share.processes}; use as many, or begin with "
+                "exact_stream, which goes on with any number"
+            )
+        state: Any = states[self.share.rank]
+        if len(state["places"]) != len(self._places):
+            raise ValueError(
+                f"the stream was read by {len(state['places'])} workers, and now there are {len(self._places)}; set "
+                f"dataloader_num_workers to {len(state['places'])}"
+            )
+        self._given, self._places = state["given"], state["places"]
+
+    def _from_place(self) -> Iterator[Batch]:
+        assert isinstance(self.dataset, ShardedStream)
+        stream = self.dataset.at(list(self._places), self._given % len(self._places))
+        for given in DataLoader(stream, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is):
+            if given is None:
+                continue
+            worker, place, batch = given
+            self._places[worker] = place
+            self._given += 1
+            yield batch
+
+    def _loader(self, start: int) -> DataLoader:
+        dataset, settings, share = self.dataset, self.settings, self.share
+        given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers}
+        if isinstance(dataset, PictureStream):
+            if settings.dataloader_num_workers > 1:
+                raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")
+            return DataLoader(dataset.at(share, start), batch_size=settings.train_batch_size, **given)
+        buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
+        order = {"seed": settings.seed, "start": start, "stop": settings.max_train_steps}
+        if buckets is None:
+            sampler = StepSampler(len(dataset), share, **order)  # pyright: ignore[reportArgumentType]
+        else:
+            sampler = BucketSampler(buckets, share, **order)
+        return DataLoader(Visits(dataset), batch_sampler=sampler, **given)  # pyright: ignore[reportArgumentType]
+
+
+def _as_it_is(given: Any) -> Any:
+    return given

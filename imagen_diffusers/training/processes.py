@@ -1,0 +1,99 @@
+"""The processes of a run: begun once, ended once by whoever began them, and agreed on when to stop."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
+
+logger = logging.getLogger(__name__)
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def this_process() -> PartialState:
+    """This process among those that the launcher started; the first call joins them.
+
+    Accelerate's own `PartialState()` overlooks a launch on processors (ACCELERATE_USE_CPU), which only `Accelerator()` reads.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+@contextmanager
+def process_group() -> Iterator[PartialState]:
+    """All processes that the launcher started, joined from here to the end of the block.
+
+    Blocks may be nested: the outermost one begins the group and ends it. `train_stage` opens one of its own, so a program that
+    trains several stages opens one around all of them. After an error nothing is ended: other processes may still wait for this one,
+    and the launcher ends them.
+
+    Raises:
+        ValueError: when an earlier block of this program has ended the group, which cannot be begun again.
+    """
+    began = not torch.distributed.is_initialized()
+    state = this_process()
+    if state.use_distributed and not torch.distributed.is_initialized():
+        raise ValueError(
+            "the process group of this program has ended and cannot begin again; put everything that the processes do together "
+            "into one `with process_group():`"
+        )
+    try:
+        yield state
+    except SystemExit:  # all processes leave together
+        if began:
+            state.destroy_process_group()
+        raise
+    if began:
+        state.destroy_process_group()
+
+
+class StopFlag:
+    """Whether a run ends before its last step: after SIGINT or SIGTERM, or at its time limit, on any of its processes.
+
+    While the block is open, both signals are only noted, so that a step and its checkpoint are finished; SIGINT sent twice interrupts
+    at once. Signals reach the main thread of a program alone, so in any other thread the time limit alone counts.
+
+    Args:
+        accelerator: of the run.
+        time_limit: in seconds from the beginning of the block; infinite for none.
+    """
+
+    def __init__(self, accelerator: Accelerator, time_limit: float = math.inf):
+        self.accelerator, self.time_limit = accelerator, time_limit
+        self.signal = 0  # that all processes know of
+        self._received, self._before = 0, {}
+
+    def __enter__(self) -> "StopFlag":
+        self._end = time.monotonic() + self.time_limit
+        if threading.current_thread() is threading.main_thread():
+            self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in STOPPING}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def raised(self) -> bool:
+        """Whether any process was told to stop; all must ask together, and all get the same answer."""
+        mine = torch.tensor([[self._received, time.monotonic() > self._end]], device=self.accelerator.device)
+        self.signal, late = self.accelerator.gather(mine).amax(0).tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        return bool(self.signal or late)
+
+    def leave_if_signalled(self, written: str) -> None:
+        """End the program, on all processes, where a signal asked for it; `written` says what there is to go on from."""
+        if self.signal:
+            logger.warning(f"stopped by {signal.Signals(self.signal).name}; {written}")
+            raise SystemExit(128 + self.signal)  # as shells count
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number

@@ -1,0 +1,96 @@
+"""A row of a data set to an example: its image at the stage's sizes, and its caption."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .data import Example
+from .pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape, size_of
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the picture and its caption are in a row; `caption` is None where captions are not wanted."""
+
+    image: str
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A picture at the stage's sizes, and its caption."""
+
+    levels: list[Tensor]
+    caption: str | None
+
+    @property
+    def size(self) -> int:
+        return sum(level.numel() for level in self.levels)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Rows of a data set to examples."""
+
+    columns: Columns
+    settings: PictureSettings
+    embed: Callable[[str], Tensor] | None
+    prompt: str | None = None
+
+    def pyramid(self, row: dict[str, Any], number: int, shape: int | None = None) -> Pyramid:
+        """Cut to the `shape`-th of `settings.shapes`, by default the nearest. Raises `UnusableError`, naming the row."""
+        name = (row[self.columns.image] or {}).get("path") or f"row {number}"
+        try:
+            caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
+            if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
+                raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
+            picture = decode(file_of(row[self.columns.image]))
+            return Pyramid(build_pyramid(picture, self.settings, None if shape is None else self.settings.shapes[shape]), caption)
+        except UnusableError as error:
+            raise UnusableError(f"{name}: {error}") from None
+
+    def bucket(self, row: dict[str, Any]) -> int | None:
+        """Which of `settings.shapes` is the nearest to the row's picture; None where its file's header says that it cannot be used."""
+        try:
+            height, width = size_of(file_of(row[self.columns.image]))
+        except UnusableError:
+            return None
+        number = nearest_shape((height, width), self.settings.shapes)
+        least = self.settings.shapes[number]
+        return number if height >= least[0] and width >= least[1] else None
+
+    def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
+        levels = cut(pyramid.levels, self.settings, rng)
+        example = Example(pixel_values=levels[0], skipped=skipped)
+        if len(levels) > 1:
+            example["low_res"] = levels[1]
+        if pyramid.caption is not None and self.embed is not None:
+            example["prompt_embeds"] = self.embed(pyramid.caption)
+        elif pyramid.caption is not None:
+            example["prompt"] = pyramid.caption
+        return example
+
+
+def as_next(buckets: list[int | None]) -> list[int]:
+    """Every None replaced by the next number, the first one following the last."""
+    known, filled = next((bucket for bucket in buckets if bucket is not None), 0), []
+    for bucket in reversed(buckets):
+        known = known if bucket is None else bucket
+        filled.append(known)
+    return filled[::-1]
+
+
+def file_of(image: dict[str, Any] | None) -> bytes:
+    """Of the image's file. Raises `UnusableError` where there is none."""
+    if image is None or (image.get("bytes") is None and not image.get("path")):
+        raise UnusableError("it has no image")
+    if image.get("bytes") is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise UnusableError(f"its file cannot be read ({error.strerror or error})") from None

@@ -1,0 +1,138 @@
+"""Captioned images from streams of any size: each process and each of its workers reads rows of its own, and a resumed run goes on there.
+
+A worker reads its rows block by block, and a block is a small training set: shuffled, sorted by shape and cut into batches as a set is. How
+far a worker came is therefore the state of its stream before the block, which `datasets` knows, and the number of batches taken since.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, TypedDict
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from .data import Batch, collate
+from .datasets import PictureDataset
+from .pyramid import PictureSettings
+from .reading import Columns
+from .sampling import BucketSampler, Share, StepSampler, Visit
+
+ORDERED = 256  # rows of a block, about, where they are not shuffled
+
+
+class Place(TypedDict):
+    """How far a worker came: the pass over the stream, its state and number of blocks before the present one, batches taken from that."""
+
+    number: int
+    rows: dict[str, Any] | None
+    block: int
+    taken: int
+
+
+class ShardedStream(IterableDataset):
+    """Batches of a stream that is divided among processes and workers, over and over.
+
+    No process reads the rows of another where the stream has at least as many files as processes, in a multiple of them; otherwise
+    `datasets` has each process pass over those of the others. Which examples make up a step depends on the number of processes and
+    workers: `PictureStream` is the same on any number of them, and reads everything everywhere for that.
+
+    Args:
+        rows, columns: from `load_rows` with `streaming`.
+        settings, embed, seed: as for `PictureDataset`.
+        shuffle_buffer: rows of a block, which are shuffled among each other, and so are files; 0 keeps the order of both.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        columns: Columns,
+        settings: PictureSettings,
+        *,
+        embed: Callable[[str], Tensor] | None = None,
+        seed: int = 0,
+        shuffle_buffer: int = 0,
+    ):
+        self.rows, self.columns, self.settings, self.embed = rows, columns, settings, embed
+        self.seed, self.shuffle_buffer = seed, shuffle_buffer
+        self.share, self.places, self.turn = Share(1), [beginning()], 0
+
+    def part_of(self, share: Share) -> "ShardedStream":
+        """The same stream as one process reads its part of it."""
+        from datasets.distributed import split_dataset_by_node
+
+        stream = copy.copy(self)
+        stream.rows, stream.share = split_dataset_by_node(self.rows, share.rank, share.processes), share
+        return stream
+
+    def at(self, places: list[Place], turn: int) -> "ShardedStream":
+        """The same stream from where its workers were, the `turn`-th of them being the next to give a batch."""
+        stream = copy.copy(self)
+        stream.places, stream.turn = places, turn
+        return stream
+
+    @property
+    def files(self) -> int:
+        """What workers divide among themselves."""
+        return self.rows.num_shards
+
+    def __iter__(self) -> Iterator[tuple[int, Place, Batch] | None]:
+        """A worker's number, its place after a batch, and the batch; None where it lets others go first."""
+        info = get_worker_info()
+        worker = 0 if info is None else info.id
+        if worker < self.turn:
+            yield None
+        for place, batch in self._batches(self.places[worker], worker):
+            yield worker, place, batch
+
+    def _batches(self, place: Place, worker: int) -> Iterator[tuple[Place, Batch]]:
+        size = self.share.batch_size
+        block_size = -(-(self.shuffle_buffer or ORDERED) // size) * size
+        while True:
+            rows = self._rows_of_pass(place)
+            read = iter(rows)
+            while block := list(islice(read, block_size)):
+                after = rows.state_dict()
+                for taken, batch in enumerate(self._batches_of_block(block, block_size, place, worker), place["taken"] + 1):
+                    yield Place(**{**place, "taken": taken}), batch
+                place = Place(number=place["number"], rows=after, block=place["block"] + 1, taken=0)
+            if place["block"] == 0:
+                raise ValueError("the training stream is empty, or has fewer images than there are processes and workers to read it")
+            place = beginning(place["number"] + 1)
+
+    def _rows_of_pass(self, place: Place) -> Any:
+        rows = copy.deepcopy(self.rows)  # since workers share the number of the pass of one object
+        if self.shuffle_buffer:
+            rows.set_epoch(_mixed(self.seed, place["number"]) >> 1)  # shuffles the files, alike for all processes
+        if place["rows"] is not None:
+            rows.load_state_dict(place["rows"])
+        return rows
+
+    def _batches_of_block(self, block: list[Any], block_size: int, place: Place, worker: int) -> Iterator[Batch]:
+        """Those that were not taken yet."""
+        seed = _mixed(self.seed, place["number"], self.share.rank, worker, place["block"])
+        first = place["block"] * block_size
+        images = PictureDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
+        for visits in self._order(images, seed, place["taken"]):
+            yield collate([images.visit(*visit) for visit in visits])
+
+    def _order(self, images: PictureDataset, seed: int, start: int) -> Iterator[list[Visit]]:
+        size, buckets = self.share.batch_size, images.buckets()
+        if buckets is not None:
+            sampler = BucketSampler(buckets, Share(size), seed=seed, start=start, stop=start)
+            sampler.stop = sampler.steps_per_pass
+            return iter(sampler)
+        steps = -(-len(images) // size)
+        if self.shuffle_buffer:
+            return iter(StepSampler(len(images), Share(size), seed=seed, start=start, stop=steps))
+        return ([(i % len(images), 0) for i in range(step * size, (step + 1) * size)] for step in range(start, steps))
+
+
+def beginning(number: int = 0) -> Place:
+    """Of the `number`-th pass."""
+    return Place(number=number, rows=None, block=0, taken=0)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])

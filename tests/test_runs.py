@@ -1,0 +1,206 @@
+"""A run beside other runs, and a run that ends before its last step."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
+from imagen_diffusers.training.data import Example
+from imagen_diffusers.training.folders import one_run_in, put_in_place
+
+from .conftest import TEXT_DIM, make_base
+from .test_training import Squares, assert_same_state, fit
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps what it was first asked for; for tests that ask for something else."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+class Calls(Squares):
+    """Squares that do something when the example at a position of the run is asked for."""
+
+    def __init__(self, position: int, act):
+        super().__init__()
+        self.position, self.act, self.asked = position, act, 0
+
+    def __getitem__(self, index: int) -> Example:
+        if self.asked == self.position:
+            self.act()
+        self.asked += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_with_a_checkpoint(tmp_path, number) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as leaving:
+        fit(tmp_path, 6, checkpointing_steps=100, dataset=Calls(4, lambda: os.kill(os.getpid(), number)))  # in the second step
+    assert leaving.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    fit(tmp_path, 6)
+    fit(tmp_path / "whole", 6)
+    assert_same_state(tmp_path / "whole" / "checkpoint-6", tmp_path / "checkpoint-6")
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, 6, dataset=Calls(4, twice))
+    assert not list_checkpoints(tmp_path)
+
+
+def test_the_time_limit_ends_with_a_checkpoint_and_returns(tmp_path) -> None:
+    fit(tmp_path, 6, checkpointing_steps=100, time_limit=0.0)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1"]
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from imagen_diffusers.training.folders import one_run_in
+with one_run_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_two_runs_into_one_folder_are_refused_until_the_first_is_killed(tmp_path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], env=ENVIRONMENT, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(ValueError, match=r"another run is writing into .*; wait until it has ended, or choose another output_dir"):
+        fit(tmp_path, 1)
+    process.kill()
+    process.wait()
+    fit(tmp_path, 1)
+    with one_run_in(tmp_path), one_run_in(tmp_path / "stage-1"):  # folders inside are other folders
+        pass
+
+
+def test_a_run_goes_on_from_the_last_checkpoint_of_its_folder_alone(tmp_path) -> None:
+    fit(tmp_path / "one", 9)
+    with pytest.raises(ValueError, match=r"checkpoint-3 is not the last checkpoint of .*, which holds checkpoint-9.*another output_dir"):
+        fit(tmp_path / "one", 12, resume_from_checkpoint="checkpoint-3")
+    with pytest.raises(ValueError, match="is not the last"):
+        find_checkpoint(tmp_path / "one", str(tmp_path / "one" / "checkpoint-6"))
+    early = str(tmp_path / "one" / "checkpoint-3")
+    fit(tmp_path / "two", 9, resume_from_checkpoint=early, checkpoints_total_limit=1)
+    assert_same_state(tmp_path / "one" / "checkpoint-9", tmp_path / "two" / "checkpoint-9")
+    assert [p.name for p in list_checkpoints(tmp_path / "two")] == ["checkpoint-9"]
+    with pytest.raises(ValueError, match="is not the last"):  # run again, the same command would begin anew among its own
+        fit(tmp_path / "two", 12, resume_from_checkpoint=early)
+    assert find_checkpoint(tmp_path / "one", "checkpoint-9") == tmp_path / "one" / "checkpoint-9"
+
+
+def test_what_killed_runs_left_is_removed(tmp_path) -> None:
+    for name in ("checkpoint-8.part", "checkpoint-9.deleted"):
+        (tmp_path / name).mkdir()
+    fit(tmp_path, 1)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-1"]
+
+
+def test_a_result_is_replaced_whole(tmp_path, monkeypatch) -> None:
+    """At each moment of the exchange the old or the new folder is there in whole, and all but one have it at its place."""
+    place, part = tmp_path / "unet", tmp_path / "unet.part"
+    seen = []
+    rename = os.replace
+
+    def look() -> None:
+        found = {p.name: (p / "weights").read_text() for p in tmp_path.iterdir() if (p / "weights").exists()}
+        seen.append(found.get("unet", "missing"))
+        assert found.get("unet.part") == "new" or found.get("unet") == "new"
+
+    def watched(*args) -> None:
+        look()
+        rename(*args)
+        look()
+
+    for folder, text in ((place, "old"), (part, "new")):
+        folder.mkdir()
+        (folder / "weights").write_text(text)
+    monkeypatch.setattr("imagen_diffusers.training.folders.os.replace", watched)
+    put_in_place(part, place)
+    assert seen == ["old", "missing", "missing", "new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["unet"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from tests.test_training import fit
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+fit(Path(sys.argv[1]), 6)
+"""
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.3, marks=pytest.mark.slow), 0.999], ids=["weights", "optimizer"])
+def test_a_disk_that_fills_up_in_a_checkpoint_keeps_the_last_one(tmp_path, share) -> None:
+    """Files may not grow beyond a limit, which for the writer is a full disk, wherever it writes from."""
+    fit(tmp_path, 6)
+    (tmp_path / "checkpoint-6").rename(tmp_path / "whole")
+    sizes = sorted(p.stat().st_size for p in (tmp_path / "checkpoint-3").rglob("*") if p.stat().st_size > 50_000)
+    limit = int(share * sizes[0]) if share < 0.5 else int(share * sizes[-1])
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path), str(limit)], env=ENVIRONMENT, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("OSError: checkpoint-6 could not be written"), done.stderr[-2000:]
+    assert "checkpoint-3 is complete and untouched; make room and resume" in last
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    fit(tmp_path, 6)
+    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")
+
+
+def outputs(unet, low_res: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    side = 32 if low_res else 16
+    noisy, text = torch.randn(2, 3, side, side, generator=generator), torch.randn(2, 5, TEXT_DIM, generator=generator)
+    given = {"low_res": noisy, "noise_level": 10.0} if low_res else {}
+    with torch.no_grad():
+        return unet.eval()(noisy, 500.0, text, return_dict=False, **given)[0]
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize("low_res", [False, True])
+def test_what_is_returned_computes_as_what_is_saved_does(tmp_path, low_res) -> None:
+    unet = fit(tmp_path, 2, low_res, mixed_precision="bf16")
+    assert "forward" not in vars(unet)
+    saved = type(unet).from_pretrained(tmp_path, subfolder="unet")
+    # Float32, not the 8 bits of bfloat16; what was trained lies in another memory layout, so that sums are taken in another order.
+    torch.testing.assert_close(outputs(unet, low_res), outputs(saved, low_res), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_the_precision_is_that_of_accelerates_configuration(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as `accelerate launch --config_file` sets it
+    seen = []
+    unet = make_base()
+    unet.head.register_forward_pre_hook(lambda _, given: seen.append(torch.is_autocast_enabled("cpu")))
+    fit(tmp_path, 1, unet=unet)
+    assert seen == [True]
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_the_flag_comes_before_accelerates_configuration(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    plain = fit(tmp_path / "one", 1, mixed_precision="no")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    AcceleratorState._reset_state(True)
+    again = fit(tmp_path / "two", 1)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), again.parameters(), strict=True))

@@ -1,0 +1,177 @@
+"""Streams in parts: nobody reads another's rows, a resumed run goes on where it was, and several workers read side by side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_diffusers.training.datasets import DataSettings, PictureStream, load_rows
+from imagen_diffusers.training.loaders import Batches
+from imagen_diffusers.training.pyramid import PictureSettings
+from imagen_diffusers.training.reading import RowReader
+from imagen_diffusers.training.sampling import Share
+from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.streams import ShardedStream
+
+from .conftest import make_base
+from .test_data import encoded, folder_of, noise_picture, tar
+from .test_training import assert_same_state, fit
+
+FILES, ROWS = 4, 10
+SLOW_TAR = pytest.param("tar", 2, marks=pytest.mark.slow)
+
+
+def write_files(folder: Path, kind: str, size=lambda i: (20, 20)) -> Path:
+    """Forty images whose first pixel is their number, in four files or one folder."""
+    import datasets
+
+    folder.mkdir()
+    images = []
+    for i in range(FILES * ROWS):
+        pixels = np.array(noise_picture(*size(i), seed=i))
+        images.append(Image.fromarray(pixels))
+    if kind == "folder":
+        names = {f"{i:02d}.png": encoded(image) for i, image in enumerate(images)}
+        return folder_of(folder, names, {name: f"picture {int(name[:2])}" for name in names})
+    for part in range(FILES):
+        own = images[part * ROWS : (part + 1) * ROWS]
+        if kind == "tar":
+            tar(folder / f"part-{part}.tar", own)
+        else:
+            features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+            rows = {"image": own, "caption": [f"picture {part * ROWS + i}" for i in range(ROWS)]}
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"part-{part}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return write_files(tmp_path_factory.mktemp("streams") / "parquet", "parquet")
+
+
+def stream_of(folder: Path, shuffle_buffer: int = 0, **changes) -> ShardedStream:
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
+    return ShardedStream(rows, columns, PictureSettings(16, stride=4, **changes), seed=3, shuffle_buffer=shuffle_buffer)
+
+
+def batches(stream, share: Share, workers: int = 0) -> Batches:
+    train = TrainSettings(output_dir=Path("nowhere"), max_train_steps=1, dataloader_num_workers=workers)
+    return Batches(stream, share, train)
+
+
+def take(given: Batches, count: int) -> list:
+    found = given.from_step(0)
+    return [next(found) for _ in range(count)]
+
+
+def numbers(found: list) -> list[int]:
+    return [int(prompt.split()[1]) for batch in found for prompt in batch["prompt"]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("buffer", [0, 7])
+def test_processes_and_workers_together_read_each_row_once(files, workers, buffer) -> None:
+    parts = [numbers(take(batches(stream_of(files, buffer), Share(2, 2, rank), workers), 10)) for rank in (0, 1)]
+    # Two files of ten a process; with a buffer a block of eight, then one of two.
+    assert sorted(parts[0] + parts[1]) == list(range(FILES * ROWS))
+    if not buffer and not workers:
+        assert parts[0] == [*range(10), *range(20, 30)]
+
+
+def test_no_process_reads_the_files_of_another(tmp_path) -> None:
+    folder = write_files(tmp_path / "parquet", "parquet")
+    stream = stream_of(folder)
+    for part in (0, 2):
+        (folder / f"part-{part}.parquet").unlink()
+    assert numbers(take(batches(stream, Share(2, 2, 1)), 10)) == [*range(10, 20), *range(30, 40)]
+    with pytest.raises(FileNotFoundError):
+        take(batches(stream, Share(2, 2, 0)), 1)
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("parquet", 0), ("tar", 0), ("folder", 0), ("parquet", 2), SLOW_TAR])
+@pytest.mark.parametrize("changes", [{"shuffle_buffer": 6, "random_flip": True}, {"shuffle_buffer": 12, "aspect_buckets": True}, {}])
+def test_a_stream_goes_on_where_it_was(tmp_path, kind, workers, changes) -> None:
+    folder = write_files(tmp_path / kind, kind, lambda i: [(20, 20), (40, 20), (20, 40)][i % 3])
+    share = Share(2, 2, 1)
+    whole = batches(stream_of(folder, **changes), share, workers)
+    found = take(whole, 31)  # into the fourth pass
+    for stop in (1, 6, 17, 20):
+        first = batches(stream_of(folder, **changes), share, workers)
+        take(first, stop)
+        again = batches(stream_of(folder, **changes), share, workers)
+        again.load_state_dict([first.state_dict()] * 2)
+        for one, two in zip(found[stop : stop + 5], take(again, 5), strict=True):
+            assert one["prompt"] == two["prompt"]
+            assert torch.equal(one["pixel_values"], two["pixel_values"])
+
+
+def test_a_resume_reads_one_block_again_and_no_more(files, monkeypatch) -> None:
+    decoded = []
+    pyramid = RowReader.pyramid
+    monkeypatch.setattr(RowReader, "pyramid", lambda self, row, *args: decoded.append(row["caption"]) or pyramid(self, row, *args))
+    first = batches(stream_of(files), Share(2))
+    take(first, 15)
+    seen = len(decoded)
+    again = batches(stream_of(files), Share(2))
+    again.load_state_dict([first.state_dict()])
+    take(again, 1)
+    assert decoded[seen:] == ["picture 30", "picture 31"]
+
+
+def test_passes_and_seeds_differ(files) -> None:
+    found = numbers(take(batches(stream_of(files, 40), Share(4)), 20))
+    assert sorted(found[:40]) == sorted(found[40:]) == list(range(40))
+    assert found[:40] != found[40:]
+
+
+def test_batches_hold_one_shape(tmp_path) -> None:
+    folder = write_files(tmp_path / "shapes", "parquet", lambda i: [(20, 20), (40, 20), (20, 40)][i % 3])
+    found = take(batches(stream_of(folder, 40, aspect_buckets=True), Share(4)), 12)
+    assert {tuple(b["pixel_values"].shape[2:]) for b in found} == {(16, 16), (12, 24), (24, 12)}
+    assert set(numbers(found)) == set(range(40))
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
+    with pytest.raises(ValueError, match="leave it or aspect_buckets out"):
+        PictureStream(rows, columns, PictureSettings(16, stride=4, aspect_buckets=True))
+
+
+def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
+    given = {"dataloader_num_workers": 2, "checkpointing_steps": 3, "train_batch_size": 3}
+    fit(tmp_path / "one", 6, unet=make_base(), dataset=stream_of(files, 8), **given)
+    (tmp_path / "one" / "checkpoint-6").rename(tmp_path / "whole")
+    fit(tmp_path / "one", 6, unet=make_base(), dataset=stream_of(files, 8), **given)
+    assert_same_state(tmp_path / "whole", tmp_path / "one" / "checkpoint-6")
+    assert (tmp_path / "whole" / "stream.json").read_text() == (tmp_path / "one" / "checkpoint-6" / "stream.json").read_text()
+
+
+def test_a_run_that_was_read_otherwise_is_refused(files, tmp_path) -> None:
+    rows, columns = load_rows(DataSettings(train_data_dir=files, streaming=True))
+    exact = PictureStream(rows, columns, PictureSettings(16, stride=4))
+    fit(tmp_path / "exact", 1, dataset=exact)
+    with pytest.raises(ValueError, match="set exact_stream, for a stream"):
+        fit(tmp_path / "exact", 2, dataset=stream_of(files))
+    fit(tmp_path / "exact", 2, dataset=exact)
+    fit(tmp_path / "parts", 1, dataset=stream_of(files))
+    with pytest.raises(ValueError, match="leave exact_stream out"):
+        fit(tmp_path / "parts", 2, dataset=exact)
+    with pytest.raises(ValueError, match="read by 1 workers, and now there are 2; set dataloader_num_workers to 1"):
+        fit(tmp_path / "parts", 2, dataset=stream_of(files), dataloader_num_workers=2)
+    states = [batches(stream_of(files), Share(2)).state_dict()]
+    with pytest.raises(ValueError, match="read by 1 processes, and now there are 2"):
+        batches(stream_of(files), Share(2, 2, 0)).load_state_dict(states)
+
+
+def test_more_workers_than_files_are_as_many_as_files(files) -> None:
+    assert len(batches(stream_of(files), Share(2, 2, 0), workers=5).state_dict()["places"]) == 2
+
+
+def test_images_that_cannot_be_used_are_passed_over_and_an_empty_stream_is_refused(tmp_path) -> None:
+    names = {f"{i}.png": encoded(noise_picture(20, 20, i)) for i in range(6)}
+    names["2.png"] = names["2.png"][:100]
+    folder = folder_of(tmp_path / "folder", names, {name: f"picture {name[0]}" for name in names})
+    found = take(batches(stream_of(folder), Share(2)), 3)
+    assert numbers(found) == [0, 1, 3, 3, 4, 5]
+    assert "2.png: it cannot be read" in "".join(found[1]["skipped"])
+    with pytest.raises(ValueError, match="stream is empty, or has fewer images than there are processes"):
+        take(batches(stream_of(folder), Share(2, 8, 7)), 1)
