@@ -37,6 +37,7 @@ def load_components(
     dtype: torch.dtype | None = None,
     variant: str | None = None,
     text_encoder: Any = "load",
+    use_safetensors: bool = True,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """The cascade's components by name, from IF's folders or Hub ids; safety checkers and watermarks are not downloaded.
@@ -46,12 +47,13 @@ def load_components(
         stage_2: a super-resolution stage, for example "DeepFloyd/IF-II-L-v1.0"; None for none.
         dtype, variant: as in `from_pretrained`.
         text_encoder: one of your own, or None to load neither it nor the tokenizer.
+        use_safetensors: False opens pickles, too, which can run any code.
         kwargs: `revision`, `cache_dir`, `token`, ... for every load.
 
     Raises:
         ValueError: for stages in the wrong order, before anything large is loaded.
     """
-    weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32}
+    weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32, "use_safetensors": use_safetensors}
     places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
     for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
         found = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)["in_channels"]  # pyright: ignore

@@ -1,10 +1,10 @@
 """The README.md that is written beside a saved pipeline, and what all cards say of where weights come from."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 if TYPE_CHECKING:
     from .pipeline_imagen_cascade import ImagenCascadePipeline
@@ -30,7 +30,6 @@ pipe("a prompt").images[0].save("image.png")
 
 Each stage also loads alone: `{{ network }}.from_pretrained("{{ repo }}", subfolder="{{ slot }}")`.
 """
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DEEPFLOYD_NETWORK, DEEPFLOYD_LICENSE = "UNet2DConditionModel", "deepfloyd-if-license"
 UNKNOWN = "unknown"  # one of the Hub's own words for licences
 
@@ -74,7 +73,7 @@ def card_data(license: str, bases: list[str], tags: list[str]) -> ModelCardData:
 
 def base_models(names: list[str | None]) -> list[str]:
     """Those names that are Hub ids, each once: what a card may call a base model."""
-    return list(dict.fromkeys(name for name in names if name and HUB_ID.fullmatch(name) and not Path(name).exists()))
+    return list(dict.fromkeys(name for name in names if name and is_hub_id(name) and not Path(name).exists()))
 
 
 def inherited_license(base: str | None, networks: list[str], *, ask: bool = False, token: str | None = None) -> str:
@@ -91,16 +90,25 @@ def inherited_license(base: str | None, networks: list[str], *, ask: bool = Fals
     if base is None:
         return UNKNOWN
     path = Path(base) / "README.md"
-    if not path.exists() and HUB_ID.fullmatch(base):
+    if not path.exists() and is_hub_id(base):
         cached = try_to_load_from_cache(base, "README.md")
         path = Path(cached) if isinstance(cached, str) else path
     try:
-        if not path.exists() and not (ask and HUB_ID.fullmatch(base)):
+        if not path.exists() and not (ask and is_hub_id(base)):
             return UNKNOWN
         read = ModelCard.load(path if path.exists() else base, token=token)
     except (OSError, ValueError):  # no card, none of ours to see, or no valid header
         return UNKNOWN
     return read.data.license or UNKNOWN
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form "user/name"."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
 
 
 def network_name(module: Any) -> str:
