@@ -13,16 +13,20 @@ def bundled(name: str) -> Path:
     Raises:
         ValueError: for a name that is not bundled; the message lists those that are.
     """
-    there = _bundled_folders()
+    there = _bundled_folders(FOLDERS)
     if name not in there:
         raise ValueError(f'"{name}" is not bundled; these are: {", ".join(sorted(there))}')
     return there[name]
 
 
-def find(name: str) -> str:
+def find(name: str, kinds: tuple[str, ...] = FOLDERS) -> str:
     """What a user calls a model, an adapter or a preset, as the folder, file or Hub id that it stands for. Asks no network.
 
     A path that is there goes before the name of a bundled folder.
+
+    Args:
+        name: as given.
+        kinds: of bundled folders that will do, "pipelines" and "schedulers"; none for what is never bundled.
 
     Raises:
         ValueError: for a name that can be none of them.
@@ -31,13 +35,13 @@ def find(name: str) -> str:
 
     if name and Path(name).exists():
         return name
-    there = _bundled_folders()
+    there = _bundled_folders(kinds)
     if name in there:
         return str(there[name])
     if is_hub_id(name):
         return name
-    known = ", ".join(sorted(there))
-    raise ValueError(f'"{name}" is not there: it is no path, no bundled folder ({known}), and no Hub id, which has the form "user/name"')
+    known = f"not bundled ({', '.join(sorted(there))}), " if there else ""
+    raise ValueError(f'"{name}" is not there: it is no path, {known}and no Hub id, which has the form "user/name"')
 
 
 def fetch(hub_id: str, files: list[str], *, revision: str | None = None, token: str | None = None) -> Path:
@@ -71,7 +75,7 @@ def fetch(hub_id: str, files: list[str], *, revision: str | None = None, token: 
     return folder
 
 
-def _bundled_folders() -> dict[str, Path]:
+def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
     here = Path(__file__).resolve().parent
-    roots = [root / kind for root in (here / "hub_data", here.parent) for kind in FOLDERS]
+    roots = [root / kind for root in (here / "hub_data", here.parent) for kind in kinds]
     return {folder.name: folder for root in reversed(roots) if root.is_dir() for folder in root.iterdir() if folder.is_dir()}

@@ -41,7 +41,7 @@ def convert(
 
 
 def _from_deepfloyd(source: str, stage_2: str | None, variant: str | None) -> tuple[Any, list[str]]:
-    stages = [find(stage) for stage in (source, stage_2) if stage is not None]
+    stages = [find(stage, ()) for stage in (source, stage_2) if stage is not None]
     for stage in stages:
         if not Path(stage).exists():
             fetch(stage, ["model_index.json"])

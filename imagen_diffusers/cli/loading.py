@@ -19,7 +19,7 @@ def load(model: str, dtype: str, device: str, variant: str | None = None, revisi
     """
     if dtype not in DTYPES:
         raise ValueError(f'--dtype "{dtype}" is unknown; use one of {", ".join(DTYPES)}')
-    place = find(model)
+    place = find(model, ("pipelines",))
     if not Path(place).exists():
         fetch(place, ["model_index.json"], revision=revision)
     elif Path(place).is_file():
@@ -58,7 +58,7 @@ def prepare(
     """
     if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f'--scheduler "{scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
-    how = None if preset is None else _local(preset, ["sampling_preset.json"])
+    how = None if preset is None else _local(preset, ["sampling_preset.json"], ("schedulers",))
     adapters = [_adapter(given) for given in lora or []]
     pipe = load(model, dtype, device, variant, revision)
     if how is not None:
@@ -122,7 +122,7 @@ def _adapter(given: str) -> tuple[str, float]:
     return str(place), strength
 
 
-def _local(name: str, files: list[str]) -> str:
+def _local(name: str, files: list[str], bundled_kinds: tuple[str, ...] = ()) -> str:
     """A path, as it is or, of a Hub id, in the cache."""
-    place = find(name)
+    place = find(name, bundled_kinds)
     return place if Path(place).exists() else str(fetch(place, files))

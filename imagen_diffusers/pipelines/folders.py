@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
 from transformers.utils import logging as transformers_logging
 
-from imagen_diffusers.models.weight_files import check_json, check_network_folder, sole_variant
+from imagen_diffusers.models.weight_files import check_json, check_network_folder, sole_variant, weight_files
 
 from .deepfloyd import SETTINGS as DEEPFLOYD
 from .deepfloyd import is_deepfloyd
@@ -76,12 +76,14 @@ class FolderPipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> str | None:
         """See that all that will be loaded is there and whole; the variant to load."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
+        networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
+        files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
+        if networks and not any(map(weight_files, files.values())):
+            raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")
+        variant = kwargs.get("variant") or sole_variant(files)
         for name in there:
             if not (folder / name).is_dir():
                 raise OSError(f"{folder / name} is missing, which model_index.json names; fetch or save it again, or pass {name}=None")
-        networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
-        variant = kwargs.get("variant") or sole_variant({name: os.listdir(folder / name) for name in networks})
-        for name in there:
             if name in networks:
                 check_network_folder(folder / name, variant)
             else:

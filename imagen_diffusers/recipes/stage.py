@@ -5,7 +5,6 @@ It sits above pipelines and training alike; neither knows the other.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, T5EncoderModel
 
-from imagen_diffusers.hub import bundled
+from imagen_diffusers.hub import find
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.pictures import labelled_grid
@@ -35,10 +34,8 @@ from .settings import ModelSettings, StageValidationSettings
 
 def load_cascade(model: ModelSettings) -> ImagenCascadePipeline:
     """The pipeline with its networks in float32, as training needs them."""
-    name, variant = model.pretrained_model_name_or_path, model.variant
-    if not Path(name).exists() and "/" not in name:
-        name, variant = str(bundled(name)), "fp16"
-    given: dict[str, Any] = {"revision": model.revision, "variant": variant, "dtype": torch.float32}
+    name = find(model.pretrained_model_name_or_path, ("pipelines",))
+    given: dict[str, Any] = {"revision": model.revision, "variant": model.variant, "dtype": torch.float32}
     if model.text_encoder is not None:
         given["tokenizer"] = AutoTokenizer.from_pretrained(model.text_encoder)
         given["text_encoder"] = T5EncoderModel.from_pretrained(model.text_encoder)
