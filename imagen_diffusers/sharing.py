@@ -23,7 +23,7 @@ CARD = """---
 {{ usage }}
 ```
 {% if image %}
-![Images]({{ image }})
+![Pictures]({{ image }})
 {% endif %}
 ## How it was trained
 
