@@ -51,12 +51,15 @@ def load_components(
         kwargs: `revision`, `cache_dir`, `token`, ... for every load.
 
     Raises:
-        ValueError: for stages in the wrong order, before anything large is loaded.
+        ValueError: for stages that are not IF's or in the wrong order, before anything large is loaded.
     """
     weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32, "use_safetensors": use_safetensors}
     places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
     for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
-        found = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)["in_channels"]  # pyright: ignore
+        config: Any = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)
+        if config.get("_class_name") != UNet2DConditionModel.__name__:
+            raise ValueError(f"{name} is {place}, whose unet is a {config.get('_class_name')}; DeepFloyd IF's are UNet2DConditionModel")
+        found = config["in_channels"]
         if found != channels:
             kinds = {3: "a base (such as IF-I-XL-v1.0)", 6: "a super-resolution stage (such as IF-II-L-v1.0)"}
             raise ValueError(f"{name} is {kinds[channels]}; {place} is {kinds.get(found, f'a network of {found} channels')}")
