@@ -99,7 +99,7 @@ def inherited_license(base: str | None, networks: list[str], *, ask: bool = Fals
         read = ModelCard.load(path if path.exists() else base, token=token)
     except (OSError, ValueError):  # no card, none of ours to see, or no valid header
         return UNKNOWN
-    return read.data.license or UNKNOWN
+    return read.data.to_dict().get("license") or UNKNOWN
 
 
 def is_hub_id(name: str) -> bool:
