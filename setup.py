@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
-# Each minimum was run against the tests, with torch 2.13; releases of torch before that, back to the first with torch.accelerator, were not.
+# Each minimum was run against the tests, with torch 2.13; older releases of torch, back to the first with torch.accelerator, were not.
 TRAIN = ["datasets>=4.0", "peft>=0.20", "tensorboard"]
 
 setup(

@@ -12,6 +12,7 @@ from transformers import T5EncoderModel
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.pipelines.guidance import guide
+from imagen_diffusers.pipelines.images import images_to_tensor
 from imagen_diffusers.schedulers.noise import resize
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
@@ -227,6 +228,65 @@ def test_a_later_stage_enlarges_a_given_picture(shared_pipe) -> None:
     assert [tuple(s.shape[-2:]) for s in only_last.stage_images] == [(64, 64)]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: Image.fromarray(x),
+        lambda x: [Image.fromarray(x)],
+        lambda x: Image.fromarray(x).convert("RGBA"),
+        lambda x: x,
+        lambda x: x[None],
+        lambda x: x.astype(np.float32) / 255,
+        lambda x: torch.from_numpy(x).permute(2, 0, 1),
+        lambda x: torch.from_numpy(x).permute(2, 0, 1)[None] / 255,
+        lambda x: torch.from_numpy(x).permute(2, 0, 1)[None] / 127.5 - 1,
+    ],
+    ids=["pil", "list", "rgba", "array", "batch", "floats", "tensor", "float tensor", "signed"],
+)
+def test_an_image_is_the_same_in_every_form(form) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    expected = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    torch.testing.assert_close(images_to_tensor("image", form(pixels)), expected, atol=1e-6, rtol=0)
+
+
+def test_gray_wide_and_transparent_images_keep_their_brightness() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    expected = (torch.from_numpy(gray) / 255).expand(1, 3, 16, 16)
+    wide = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert wide.mode == "I;16"
+    for form in (gray, gray[..., None], Image.fromarray(gray), wide, torch.from_numpy(gray)[None]):
+        torch.testing.assert_close(images_to_tensor("image", form), expected, atol=1e-6, rtol=0)
+    clear = images_to_tensor("image", Image.new("RGBA", (4, 4), (255, 0, 0, 0)))
+    half = images_to_tensor("image", Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
+    assert torch.equal(clear, torch.ones(1, 3, 4, 4))
+    torch.testing.assert_close(half, torch.full((1, 3, 4, 4), 127 / 255), atol=1 / 255, rtol=0)
+
+
+def test_one_image_a_prompt_is_enlarged_for_each_of_its_images(shared_pipe) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=seeded())
+    out = draw(shared_pipe, [PROMPT, "a sphere"], image=images, num_images_per_prompt=2, noise_level=0.0).images
+    alone = [draw(shared_pipe, p, image=i[None], noise_level=0.0, seed=9).images for p, i in zip((PROMPT, "a sphere"), images, strict=True)]
+    near = [[(o - a).abs().mean().item() for a in alone] for o in out]
+    assert [row.index(min(row)) for row in near] == [0, 0, 1, 1]
+
+
+def test_settings_for_fewer_stages_than_there_are_are_said() -> None:
+    pipe = make_pipeline(guidance_scale=(3.0, 2.0))
+    with pytest.raises(ValueError, match="config has 2 values of guidance_scale and holds stage 3; give guidance_scale"):
+        draw(pipe)
+    assert draw(pipe, guidance_scale=1.0).images.shape == (1, 3, 64, 64)
+    assert draw(pipe, stop_at=2).images.shape == (1, 3, 32, 32)
+
+
+def test_a_missing_stage_is_not_jumped_over() -> None:
+    pipe = make_pipeline(unet_2=None, scheduler_2=None)
+    with pytest.raises(ValueError, match="stage 2 is missing .* load stage 2, or end before it with stop_at=1"):
+        draw(pipe)
+    assert draw(pipe, stop_at=1).images.shape == (1, 3, 16, 16)
+    alone = draw(pipe, image=torch.rand(1, 3, 16, 16, generator=seeded()))
+    assert alone.images.shape == (1, 3, 64, 64)  # four times, as the paper's
+
+
 def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:
     steps = []
 
@@ -296,14 +356,32 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"image": torch.zeros(1, 3, 16, 16), "start_at": 1}, "takes no image"),
         ({"image": torch.zeros(1, 3, 64, 64)}, "no stage enlarges"),
         ({"image": torch.full((1, 3, 16, 16), torch.nan)}, "NaN"),
-        ({"image": torch.zeros(3, 3, 16, 16)}, "3 images do not divide"),
+        ({"image": torch.zeros(3, 3, 16, 16)}, "image holds 3 images for 1 prompts"),
+        ({"image": torch.zeros(2, 3, 16, 16), "prompt": ["a"] * 4}, "image holds 2 images for 4 prompts"),
+        ({"image": []}, "image is an empty list"),
+        ({"image": "cube.png"}, "image is a str; give PIL images, arrays"),
+        ({"image": torch.zeros(16, 16)}, r"tensor of shape \(16, 16\)"),
+        ({"image": torch.full((1, 3, 16, 16), 255.0)}, r"floats from 255 to 255; give them in \[0, 1\]"),
+        ({"image": torch.zeros(1, 3, 16, 16, dtype=torch.int64)}, "torch.int64; give uint8"),
+        ({"image": torch.zeros(1, 4, 16, 16)}, "image has 4 channels; give 3, or one for gray"),
+        ({"image": [torch.zeros(3, 16, 16), torch.zeros(3, 8, 8)], "prompt": ["a", "a"]}, "images of 8x8, 16x16"),
+        ({"image": Image.new("F", (16, 16))}, 'mode "F", whose range is not known'),
+        ({"num_inference_steps": 2.9}, "num_inference_steps is 2.9; it must be a whole number"),
+        ({"num_inference_steps": "many"}, "num_inference_steps has 4 values"),
+        ({"guidance_scale": ["a", "b", "c"]}, "guidance_scale is a; it must be a number"),
+        ({"prompt": []}, "prompt is an empty list"),
+        ({"prompt": 5}, "a prompt is a int"),
+        ({"prompt": ["a", 5]}, "a prompt is a int"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5"),
+        ({"guidance_interval": []}, "guidance_interval has 0 values for 3 stages"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
         ({"output_type": "latent"}, "latent"),
         ({"prompt": None, "prompt_embeds": torch.full((1, 2, TEXT_DIM), torch.nan)}, "NaN"),
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 2, 7)}, "7 wide but stage unet takes 32"),
         ({"prompt": None, "prompt_embeds": torch.zeros(2, TEXT_DIM)}, "prompts, tokens, width"),
         ({"guidance_interval": (0.5, 0.2)}, r"guidance_interval is \(0.5, 0.2\)"),
-        ({"guidance_interval": [(0, 1), (0, 1)]}, "guidance_interval has 2 pairs for 3 stages"),
+        ({"guidance_interval": [(0, 1), (0, 1)]}, "guidance_interval has 2 values for 3 stages"),
         ({"cond_images": torch.zeros(1, 3, 8, 8)}, "unet, unet_2, unet_3 takes no cond_images; leave them out"),
         (
             {"prompt": None, "prompt_embeds": torch.zeros(1, 2, TEXT_DIM), "prompt_attention_mask": torch.zeros(1, 2)},

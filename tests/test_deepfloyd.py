@@ -125,6 +125,13 @@ def test_stages_in_the_wrong_order_are_said(home) -> None:
         ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])
 
 
+def test_ifs_own_spelling_of_the_dtype_is_heard_and_other_words_are_refused(home) -> None:
+    pipe = ours(home, torch_dtype=torch.bfloat16)
+    assert {pipe.unet.dtype, pipe.unet_2.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
+    with pytest.raises(TypeError, match="from_deepfloyd takes no watermarker; besides its own arguments it takes cache_dir"):
+        ours(home, watermarker=None)
+
+
 def test_a_saved_cascade_of_if_draws_the_same(home, tmp_path) -> None:
     pipe = ours(home)
     pipe.save_pretrained(tmp_path)

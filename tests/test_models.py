@@ -125,6 +125,42 @@ def test_fractions_of_a_timestep_are_heard(unet) -> None:
     assert not torch.equal(unet(**{**given, "timestep": 500.0}).sample, unet(**{**given, "timestep": 500.4}).sample)
 
 
+class Quantized(torch.nn.Linear):
+    """A linear layer that keeps its weight as bytes, as quantizers do."""
+
+    def __init__(self, plain: torch.nn.Linear):
+        super().__init__(plain.in_features, plain.out_features)
+        self.scale = plain.weight.abs().max() / 127
+        codes = (plain.weight / self.scale).round().add(128).to(torch.uint8)
+        self.weight, self.bias = torch.nn.Parameter(codes, requires_grad=False), plain.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, (self.weight.to(x) - 128) * self.scale, self.bias)
+
+
+def test_quantized_layers_are_given_the_samples_dtype(unet) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    embeddings = [unet.embedding.time] + ([unet.embedding.noise_level] if unet.has_low_res else [])
+    for embedding in embeddings:
+        embedding.linear_1 = Quantized(embedding.linear_1)
+    quantized = unet(**given).sample
+    assert not torch.equal(quantized, plain)
+    assert (quantized - plain).std() < 0.1 * plain.std()  # codes of 8 bits
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16])
+def test_weights_may_be_stored_in_fewer_bits(unet, dtype) -> None:
+    given = inputs(unet)
+    plain = unet(**given).sample
+    unet.enable_layerwise_casting(storage_dtype=dtype, compute_dtype=torch.float32)
+    assert any(p.dtype == dtype for p in unet.parameters())
+    stored = unet(**given).sample
+    assert stored.dtype == torch.float32
+    assert not torch.equal(stored, plain)
+    assert (stored - plain).std() < 0.5 * plain.std()  # 3 bits of mantissa
+
+
 @pytest.mark.parametrize("name", ["base", "sr_self_text", "sr_cross_text"])
 def test_padding_is_masked_everywhere(name) -> None:
     unet = MAKERS[name]()
@@ -241,6 +277,12 @@ def test_bad_inputs_are_refused_in_words(name, change, message) -> None:
 def test_bad_configurations_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="one a level"):
         make_base(attention_levels=(True,))
+    with pytest.raises(ValueError, match='attention_kind="cross" is unknown; use one of self, self_text, cross_text'):
+        make_sr(attention_kind="cross")
+    with pytest.raises(ValueError, match="num_attention_heads=7 does not divide 64"):
+        make_sr(num_attention_heads=7)
+    with pytest.raises(ValueError, match="attention_head_dim=24 makes heads of 24 channels, which do not divide 32"):
+        make_base(attention_head_dim=24)
     with pytest.raises(ValueError, match="one number, or one a level"):
         make_base(layers_per_block=(1,))
     with pytest.raises(ValueError, match="one a level"):

@@ -67,6 +67,12 @@ def test_a_preset_is_saved_with_the_pipeline_and_alone(pipe, tmp_path) -> None:
     assert [(s.num_inference_steps, s.guidance_interval) for s in stages(pipe)] == [(5, (0.2, 0.8))] * 3
 
 
+def test_a_preset_without_intervals_guides_all_steps(pipe) -> None:
+    pipe.register_to_config(guidance_interval=[[0.0, 0.5]] * 3)
+    pipe.use_preset(SamplingPreset(stages=[{"scheduler": {"_class_name": "ImagenDDIMScheduler"}, "num_inference_steps": 3}] * 3))
+    assert [(s.num_inference_steps, s.guidance_interval) for s in stages(pipe)] == [(3, (0.0, 1.0))] * 3
+
+
 def test_presets_that_do_not_fit_change_nothing(pipe) -> None:
     scheduler = pipe.scheduler
     short = SamplingPreset(stages=[{"scheduler": {"_class_name": "DDIMScheduler"}, "num_inference_steps": 3, "guidance_interval": [0, 1]}])
@@ -75,6 +81,8 @@ def test_presets_that_do_not_fit_change_nothing(pipe) -> None:
     for preset, message in (
         (short, "is for 1 stages"),
         (SamplingPreset(stages=[fine, fine, unknown]), '"Magic" is in neither'),
+        (SamplingPreset(stages=[fine, fine, {"scheduler": fine["scheduler"]}]), "says no num_inference_steps for stage 3"),
+        (SamplingPreset(stages=[fine, {"num_inference_steps": 3}, fine]), "says no scheduler for stage 2"),
     ):
         with pytest.raises(ValueError, match=message):
             pipe.use_preset(preset)

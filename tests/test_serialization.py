@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, ModelMixin
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
-from .conftest import make_pipeline, make_sr, seeded
+from .conftest import make_base, make_pipeline, make_sr, seeded
 
 GOLDEN = {
     "clean_caption": False,
@@ -45,6 +46,31 @@ def load(path, **arguments) -> ImagenCascadePipeline:
 
 def picture(pipe) -> torch.Tensor:
     return pipe("a red cube", generator=seeded(), output_type="pt").images
+
+
+def test_diffusers_own_loader_finds_the_pipeline(folder) -> None:
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    assert type(pipe) is ImagenCascadePipeline
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "ImagenCascadePipeline"
+
+
+class Packed(torch.nn.Parameter):
+    """A quantizer's parameter: its data is not what it stands for."""
+
+
+def test_loading_leaves_quantized_weights_as_their_quantizer_made_them(tmp_path, monkeypatch) -> None:
+    make_base().save_pretrained(tmp_path)
+    load = ModelMixin.from_pretrained.__func__
+
+    def quantizing(cls, *args, **kwargs):
+        unet = load(cls, *args, **kwargs)
+        unet.head.conv.weight = Packed(unet.head.conv.weight.data)
+        unet.quantized = unet.head.conv.weight.data.data_ptr()
+        return unet
+
+    monkeypatch.setattr(ModelMixin, "from_pretrained", classmethod(quantizing))
+    unet = ImagenUNet2DConditionModel.from_pretrained(tmp_path)
+    assert unet.head.conv.weight.data.data_ptr() == unet.quantized
 
 
 def test_model_index_is_golden(folder) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from .blocks import zeroed
 
+KINDS = ("self", "self_text", "cross_text")
+
 
 class ImagenAttnProcessor:
     """Projects, joins text to the keys and values, and attends by diffusers' dispatcher."""
@@ -37,6 +39,16 @@ class ImagenAttnProcessor:
         mask = None if mask is None or (text is None) else mask[:, None, None]
         out = dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config)
         return attn.to_out(out.flatten(2))
+
+
+def check_heads(name: str, channels: int, width: int) -> None:
+    """Channels divide into heads of `width` each, or are too few for more than one head.
+
+    Raises:
+        ValueError: with the configuration value's name.
+    """
+    if width < 1 or (channels > width and channels % width):
+        raise ValueError(f"{name} makes heads of {width} channels, which do not divide {channels}; choose a divisor")
 
 
 class ImagenAttention(nn.Module, AttentionModuleMixin):

@@ -51,8 +51,8 @@ class ConditioningEmbedding(nn.Module):
         self.noise_level = TimestepEmbedding(channels, out_dim) if has_noise_level else None
         self.text = TextPooling(text_dim, out_dim) if text_dim is not None else None
 
-    def forward(self, timestep: Tensor, noise_level: Tensor | None, text: Tensor | None, mask: Tensor | None) -> Tensor:
-        dtype = self.time.linear_1.weight.dtype
+    def forward(self, timestep: Tensor, noise_level: Tensor | None, text: Tensor | None, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Times and levels (B,), text (B, L, D) and its mask to (B, E), in `dtype`; that of a weight may be one it is only stored in."""
         embedding = self.time(self.features(timestep).to(dtype))
         if self.noise_level is not None:
             embedding = embedding + self.noise_level(self.features(noise_level).to(dtype))

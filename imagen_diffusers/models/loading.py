@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from .weight_files import check_network_folder, sole_variant
 
 
@@ -37,6 +39,7 @@ class OwnMemoryMixin:
         if missing and kwargs.get("device_map") is None:
             raise OSError(f"the weights of {folder} lack {len(missing)} of its network's parameters, {missing[0]} the first; save it again")
         for parameter in network.parameters():
-            if parameter.device.type == "cpu":
+            plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
+            if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
         return loaded

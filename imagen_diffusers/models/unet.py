@@ -16,18 +16,17 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from .blocks import DetailHead, LinearSkip, PatchHead, PatchStem
+from .checkpointing import CheckpointingMixin
 from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
 
 
-class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
 
-    _supports_gradient_checkpointing = True
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
-    gradient_checkpointing = False
 
     # Submodules between the body and the world: images, times and text come in there, the image goes out.
     ENDS = ("embedding", "stem", "head", "skip", "noisy_path", "detail")
@@ -79,7 +78,7 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
         timestep = _per_example(timestep, sample)
         level = None if noise_level is None else _per_example(noise_level, sample)
         mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
-        embedding = self.embedding(timestep, level, encoder_hidden_states, mask)  # B E
+        embedding = self.embedding(timestep, level, encoder_hidden_states, mask, sample.dtype)  # B E
         given = sample if low_res is None else torch.cat((sample, low_res), dim=1)
         features = self.body(self.stem(given), embedding, encoder_hidden_states, mask)
         x = self.head(features)
@@ -106,11 +105,6 @@ class ConditionedUNet(OwnMemoryMixin, ModelMixin, AttentionMixin, ConfigMixin, P
             channels = c.in_channels + c.low_res_channels, c.out_channels, c.detail_channels
             sizes = {"patch_size": c.patch_size, "embedding_dim": embedding_dim, "norm_groups": c.norm_num_groups}
             self.detail = DetailHead(width, *channels, **sizes)
-
-    def _run(self, block: torch.nn.Module, *args: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(block, *args)  # pyright: ignore[reportOptionalCall]
-        return block(*args)
 
     def _check_inputs(self, sample: Tensor, text: Tensor | None, low_res: Tensor | None, noise_level) -> None:
         name = type(self).__name__

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from .attention import ImagenAttention
+from .attention import ImagenAttention, check_heads
 from .blocks import ResnetBlock
 from .unet import ConditionedUNet
 
@@ -115,6 +115,8 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
             dropout=c.dropout,
             resample=resample,
         )
+        if attends:
+            check_heads(f"attention_head_dim={c.attention_head_dim}", out_channels, c.attention_head_dim)
         kind = "self" if self.text_dim is None else "self_text"
         dims = {"head_dim": c.attention_head_dim, "hidden_dim": out_channels, "norm_groups": c.norm_num_groups}
         return AttendingLayer(resnet, ImagenAttention(out_channels, kind, text_dim=self.text_dim, **dims) if attends else None)

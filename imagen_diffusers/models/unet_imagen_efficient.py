@@ -5,7 +5,7 @@ from typing import Any
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from .attention import ImagenAttention
+from .attention import KINDS, ImagenAttention
 from .blocks import ResnetBlock, Upsample
 from .unet import ConditionedUNet
 
@@ -60,6 +60,11 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
             raise ValueError(
                 f"linear_skip leads from low_res_channels={low_res_channels} to out_channels={out_channels}; they must be equal"
             )
+        if attention_kind not in (*KINDS, None):
+            raise ValueError(f'attention_kind="{attention_kind}" is unknown; use one of {", ".join(KINDS)}, or None')
+        widest = 2 * block_out_channels[-1]
+        if attention_kind is not None and (num_attention_heads < 1 or widest % num_attention_heads):
+            raise ValueError(f"num_attention_heads={num_attention_heads} does not divide {widest}, twice the coarsest level's channels")
         if attention_kind in ("self_text", "cross_text") and encoder_hid_dim is None:
             raise ValueError(f'attention_kind="{attention_kind}" needs text: give encoder_hid_dim, or "self" or None as the kind')
         self._build_ends(block_out_channels[0])

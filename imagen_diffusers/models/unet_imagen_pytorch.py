@@ -11,21 +11,14 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
-from .imagen_pytorch_blocks import (
-    ConvBlock,
-    CrossEmbed,
-    LearnedFourier,
-    Parallel,
-    PerceiverResampler,
-    ResnetBlock,
-    Transformer,
-    downsample,
-    upsample,
-)
+from .checkpointing import CheckpointingMixin
+from .imagen_pytorch_attention import PerceiverResampler, Transformer
+from .imagen_pytorch_blocks import ConvBlock, CrossEmbed, LearnedFourier, Parallel, ResnetBlock, downsample, upsample
 from .loading import OwnMemoryMixin
 
 EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioning
@@ -33,7 +26,7 @@ EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioni
 T = TypeVar("T")
 
 
-class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """The network of imagen-pytorch's `Unet`, `BaseUnet64`, `SRUnet256` and `SRUnet1024`.
 
     Time is told as log-SNR. What stands for no text is learned, a vector a position; rows are dropped with `drop_text`.
@@ -55,8 +48,8 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
     The others are as in imagen-pytorch.
     """
 
-    _supports_gradient_checkpointing = False
     _no_split_modules = ["ResnetBlock", "Transformer"]
+    _repeated_blocks = ["ResnetBlock", "Transformer"]
 
     @register_to_config
     def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
@@ -184,7 +177,7 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
         time, tokens = self._condition(log_snr, low_res_log_snr, encoder_hidden_states, encoder_attention_mask, drop_text)
         x = first = self.init_conv(x)
         if self.init_resnet_block is not None:
-            x = self.init_resnet_block(x, time)
+            x = self._run(self.init_resnet_block, x, time)
         x, maps = self._through_levels(x, time, tokens)
         if self.upsample_combiner is not None:
             size, convs = x.shape[-2:], self.upsample_combiner["fmap_convs"]
@@ -193,7 +186,7 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
         if self.config["init_conv_to_final_conv_residual"]:
             x = torch.cat((x, first), 1)
         if self.final_res_block is not None:
-            x = self.final_res_block(x, time)
+            x = self._run(self.final_res_block, x, time)
         if low_resolution is not None:
             x = torch.cat((x, low_resolution), 1)
         x = self.final_conv(x)
@@ -292,22 +285,22 @@ class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, ModelMixin, ConfigMixin,
         kept, maps = [], []
         for level in self.downs:
             before, first, blocks, attention, after = level  # pyright: ignore[reportGeneralTypeIssues]
-            x = first(before(x), time, tokens)
+            x = self._run(first, before(x), time, tokens)
             for block in blocks:
-                x = block(x, time)
+                x = self._run(block, x, time)
                 kept.append(x)
-            x = x if isinstance(attention, nn.Identity) else attention(x, tokens)
+            x = x if isinstance(attention, nn.Identity) else self._run(attention, x, tokens)
             kept.append(x)
             x = after(x)
-        x = self.mid_block1(x, time, tokens)
-        x = x if self.mid_attn is None else self.mid_attn(x)
-        x = self.mid_block2(x, time, tokens)
+        x = self._run(self.mid_block1, x, time, tokens)
+        x = x if self.mid_attn is None else self._run(self.mid_attn, x)
+        x = self._run(self.mid_block2, x, time, tokens)
         for level in self.ups:
             first, blocks, attention, after = level  # pyright: ignore[reportGeneralTypeIssues]
-            x = first(torch.cat((x, kept.pop() * self.skip_scale), 1), time, tokens)
+            x = self._run(first, torch.cat((x, kept.pop() * self.skip_scale), 1), time, tokens)
             for block in blocks:
-                x = block(torch.cat((x, kept.pop() * self.skip_scale), 1), time)
-            x = x if isinstance(attention, nn.Identity) else attention(x, tokens)
+                x = self._run(block, torch.cat((x, kept.pop() * self.skip_scale), 1), time)
+            x = x if isinstance(attention, nn.Identity) else self._run(attention, x, tokens)
             maps.append(x)
             x = after(x)
         return x, maps

@@ -12,6 +12,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from transformers import AutoTokenizer, T5EncoderModel
 
+HUB = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
+
 # What IFPipeline and IFSuperResolutionPipeline do and default to.
 SETTINGS = {
     "null_text": "empty",
@@ -35,6 +37,7 @@ def load_components(
     stage_2: str | Path | None,
     *,
     dtype: torch.dtype | None = None,
+    torch_dtype: torch.dtype | None = None,
     variant: str | None = None,
     text_encoder: Any = "load",
     use_safetensors: bool = True,
@@ -45,15 +48,19 @@ def load_components(
     Args:
         stage_1: a base, for example "DeepFloyd/IF-I-XL-v1.0"; brings the text encoder.
         stage_2: a super-resolution stage, for example "DeepFloyd/IF-II-L-v1.0"; None for none.
-        dtype, variant: as in `from_pretrained`.
+        dtype, variant: as in `from_pretrained`; `torch_dtype` is `dtype`, as IF's own pages spell it.
         text_encoder: one of your own, or None to load neither it nor the tokenizer.
         use_safetensors: False opens pickles, too, which can run any code.
-        kwargs: `revision`, `cache_dir`, `token`, ... for every load.
+        kwargs: `revision`, `cache_dir`, `token`, `local_files_only` or `force_download`, for every load.
 
     Raises:
         ValueError: for stages that are not IF's or in the wrong order, before anything large is loaded.
+        TypeError: for other arguments.
     """
-    weights = {**kwargs, "variant": variant, "dtype": dtype or torch.float32, "use_safetensors": use_safetensors}
+    unknown = sorted(kwargs.keys() - HUB)
+    if unknown:
+        raise TypeError(f"from_deepfloyd takes no {', '.join(unknown)}; besides its own arguments it takes {', '.join(sorted(HUB))}")
+    weights = {**kwargs, "variant": variant, "dtype": dtype or torch_dtype or torch.float32, "use_safetensors": use_safetensors}
     places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
     for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
         config: Any = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)

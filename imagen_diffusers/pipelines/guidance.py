@@ -1,5 +1,6 @@
 """Classifier-free guidance (Imagen, section 2.2): how far to go from no text towards the text, and in which steps."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,8 +18,9 @@ def guide(with_text: Tensor, without: Tensor, scale: float, parallel: float = 1.
     """
     if parallel == 1:
         return without + scale * (with_text - without)
-    difference = (with_text - without).double().flatten(1)
-    direction = F.normalize(with_text.double().flatten(1), dim=1)
+    wide = torch.float32 if with_text.device.type == "mps" else torch.float64  # which that device lacks
+    difference = (with_text - without).to(wide).flatten(1)
+    direction = F.normalize(with_text.to(wide).flatten(1), dim=1)
     along = (difference * direction).sum(1, keepdim=True) * direction
     return with_text + (scale - 1) * (difference - (1 - parallel) * along).view_as(with_text).to(with_text.dtype)
 

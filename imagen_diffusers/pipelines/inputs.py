@@ -4,57 +4,88 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
 from imagen_diffusers.text.t5 import TextEmbedding
 
+from .images import images_to_tensor
 from .stage import Stage
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 def per_stage(
-    name: str, given: Sequence[float] | float | None, recommended: dict[str, list], *, least: float, below: float = float("inf")
+    name: str, given: Sequence[float] | float | None, config: Any, numbers: Sequence[int], *, least: float, below: float = float("inf")
 ) -> list[Any]:
-    """A scalar, a list or None to one value a stage, in range."""
-    values = recommended[name] if given is None else list(given) if isinstance(given, Sequence) else [given] * len(recommended[name])
-    if len(values) != len(recommended[name]):
-        raise ValueError(f"{name} has {len(values)} values for {len(recommended[name])} stages; give one, or one for each stage that runs")
+    """A scalar, a list or None to one value a stage, in range; None stands for the config's.
+
+    Args:
+        name: of the setting, in a call and in the config.
+        given: by the caller.
+        config: the pipeline's, with one value a stage of the whole cascade.
+        numbers: the stages that run, counted from 1.
+        least, below: the range.
+    """
+    values = _one_each(name, given, config, numbers, alone=not isinstance(given, Sequence))
     for value in values:
-        if not least <= value < below:
+        if not isinstance(value, int | float) or not least <= value < below:
             top = "" if below == float("inf") else f" and less than {below:g}"
-            raise ValueError(f"{name} is {value}; it must be at least {least:g}{top}")
+            raise ValueError(f"{name} is {value}; it must be a number of at least {least:g}{top}")
     return values
 
 
-def interval_per_stage(given: Sequence[Any] | None, recommended: list[Sequence[float]]) -> list[tuple[float, float]]:
+def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, numbers: Sequence[int]) -> list[int]:
+    """The same for whole numbers of at least 1."""
+    values = per_stage(name, given, config, numbers, least=1)
+    for value in values:
+        if value != int(value):
+            raise ValueError(f"{name} is {value}; it must be a whole number")
+    return [int(value) for value in values]
+
+
+def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
     """A pair, pairs or None to one pair a stage."""
-    if given is None:
-        pairs = recommended
-    else:
-        pairs = list(given) if isinstance(given[0], Sequence) else [given] * len(recommended)
-    if len(pairs) != len(recommended):
-        raise ValueError(
-            f"guidance_interval has {len(pairs)} pairs for {len(recommended)} stages; give one pair, or one for each stage that runs"
-        )
+    alone = given is not None and len(given) > 0 and not isinstance(given[0], Sequence)
+    pairs = _one_each("guidance_interval", given, config, numbers, alone=alone)
     for pair in pairs:
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(f"guidance_interval is {tuple(pair)}; give (start, end) with 0 <= start <= end <= 1, fractions of the steps")
     return [(float(start), float(end)) for start, end in pairs]
 
 
-def repeat_to(pictures: Tensor | None, count: int) -> Tensor | None:
-    """Pictures given once, or once a prompt, to `count` rows."""
-    if pictures is None:
+def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool) -> list[Any]:
+    """One value a stage that runs: the config's for None, the same for all where `given` is one `alone`."""
+    if given is None:
+        recommended = config[name]
+        if max(numbers) > len(recommended):
+            raise ValueError(
+                f"this pipeline's config has {len(recommended)} values of {name} and holds stage {max(numbers)}; "
+                f"give {name}, one value for each stage that runs, or set it once by pipe.register_to_config({name}=[...])"
+            )
+        return [recommended[n - 1] for n in numbers]
+    values = [given] * len(numbers) if alone else list(given)
+    if len(values) != len(numbers):
+        raise ValueError(f"{name} has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
+    return values
+
+
+def check_count(name: str, value: Any) -> None:
+    """A whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+
+
+def one_a_prompt(name: str, images: Tensor | None, prompts: int, images_per_prompt: int) -> Tensor | None:
+    """Images given once, or once a prompt, as one row for each image that is generated."""
+    if images is None:
         return None
-    if count % len(pictures):
-        raise ValueError(f"{len(pictures)} images do not divide {count} pictures; give one image, or one a prompt")
-    return pictures.repeat_interleave(count // len(pictures), 0)
+    if len(images) not in (1, prompts):
+        raise ValueError(f"{name} holds {len(images)} images for {prompts} prompts; give one, or one a prompt")
+    return images.repeat_interleave(prompts * images_per_prompt // len(images), 0)
 
 
-def prepare_cond_images(given: Any, stages: list[Stage], count: int, device: torch.device) -> Tensor | None:
-    """Conditioning pictures (count, c, h, w) in [0, 1], where the stages take them.
+def prepare_cond_images(given: Any, stages: list[Stage], device: torch.device) -> Tensor | None:
+    """Conditioning images (N, c, h, w) in [0, 1], where the stages take them.
 
     Raises:
         ValueError: where they are missing, or not taken, or have another number of channels than a stage takes.
@@ -65,11 +96,10 @@ def prepare_cond_images(given: Any, stages: list[Stage], count: int, device: tor
     if given is None or not needed:
         said = "was trained with conditioning pictures; give cond_images" if needed else "takes no cond_images; leave them out"
         raise ValueError(f"{', '.join(needed) or ', '.join(stage.name for stage in stages)} {said}")
-    pictures = given if isinstance(given, Tensor) else VaeImageProcessor(vae_scale_factor=1, do_normalize=False).preprocess(given)
-    for name, channels in needed.items():
-        if pictures.ndim != 4 or pictures.shape[1] != channels:
-            raise ValueError(f"cond_images are {tuple(pictures.shape)}; {name} takes (N, {channels}, height, width)")
-    return repeat_to(check_image(pictures).to(device), count)
+    if len(set(needed.values())) > 1:
+        channels = ", ".join(f"{name} takes {n}" for name, n in needed.items())
+        raise ValueError(f"these stages take conditioning images of different channels ({channels}); run one at a time")
+    return images_to_tensor("cond_images", given, next(iter(needed.values()))).to(device)
 
 
 def check_text_fits(stages: list[Stage], text: TextEmbedding) -> None:
@@ -81,12 +111,6 @@ def check_text_fits(stages: list[Stage], text: TextEmbedding) -> None:
                 f"the prompt's embeddings are {width} wide but stage {stage.name} takes {stage.network.text_dim}; "
                 "all stages of a cascade must have been trained with the pipeline's text encoder"
             )
-
-
-def check_image(pictures: Tensor) -> Tensor:
-    if not torch.isfinite(pictures).all():
-        raise ValueError("image holds NaN or infinite values")
-    return pictures
 
 
 def check_output_type(output_type: str) -> None:

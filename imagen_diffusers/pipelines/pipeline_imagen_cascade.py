@@ -24,15 +24,17 @@ from .deepfloyd import SETTINGS as DEEPFLOYD
 from .deepfloyd import load_components
 from .folders import FolderPipeline
 from .guidance import EVERYWHERE
+from .images import images_to_tensor
 from .inputs import (
     check_callback_inputs,
-    check_image,
+    check_count,
     check_output_type,
     check_text_fits,
     interval_per_stage,
+    one_a_prompt,
     per_stage,
     prepare_cond_images,
-    repeat_to,
+    whole_per_stage,
 )
 from .lora import ImagenLoraLoaderMixin
 from .networks import StageNetwork, adapt
@@ -46,10 +48,7 @@ from .sampling_preset import PresetMixin
 from .stage import Stage
 
 UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
-SETTINGS = ("num_inference_steps", "guidance_scale", "noise_level", "guidance_interval")
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
-
-register_with_diffusers()
 
 
 class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
@@ -155,16 +154,15 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
             numbers: stages counted from 1.
             num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel: as in `__call__`.
         """
-        recommended = {key: [self.config[key][n - 1] for n in numbers] for key in SETTINGS}
-        steps = per_stage("num_inference_steps", num_inference_steps, recommended, least=1)
-        scales = per_stage("guidance_scale", guidance_scale, recommended, least=0)
-        levels = per_stage("noise_level", noise_level, recommended, least=0, below=1000)
-        intervals = interval_per_stage(guidance_interval, recommended["guidance_interval"])
+        steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
+        scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
+        levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
+        intervals = interval_per_stage(guidance_interval, self.config, numbers)
         slots = [SLOTS[n - 1] for n in numbers]
         stages = []
         for (unet, scheduler), n, w, level, pair in zip(slots, steps, scales, levels, intervals, strict=True):
             network = adapt(getattr(self, unet))
-            settings = (int(n), float(w), float(level), pair, guidance_parallel, self.pieces(network))
+            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network))
             stages.append(Stage(unet, network, self._scheduler(scheduler), *settings))
         return stages
 
@@ -253,8 +251,9 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         """
         check_output_type(output_type)
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        check_count("num_images_per_prompt", num_images_per_prompt)
         device = self._execution_device
-        pictures = None if image is None else check_image(self.image_processor.preprocess(image)).to(device)
+        pictures = None if image is None else images_to_tensor("image", image).to(device) * 2 - 1
         networks = self.networks
         numbers = numbers_to_run(networks, pictures, start_at, stop_at)
         stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel)
@@ -267,8 +266,9 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
             texts, count = (self.as_compiled(text), self.as_compiled(null_text)), len(embeds)
             check_text_fits(stages, text)
         generators = stage_generators(generator, count, len(SLOTS))
-        pictures = repeat_to(pictures, count)
-        cond_images = prepare_cond_images(cond_images, stages, count, device)
+        each = (count // num_images_per_prompt, num_images_per_prompt)
+        pictures = one_a_prompt("image", pictures, *each)
+        cond_images = one_a_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
 
         outputs = []
         callback = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -328,3 +328,6 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         if scheduler is None:
             raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
         return scheduler
+
+
+register_with_diffusers(ImagenCascadePipeline)

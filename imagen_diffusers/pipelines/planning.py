@@ -28,6 +28,12 @@ def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, s
     numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
     if not numbers:
         raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
+    gaps = [n for n in range(numbers[0], numbers[-1]) if n not in there]
+    if gaps:
+        raise ValueError(
+            f"stage {gaps[0]} is missing between the stages {numbers}, and the next one would enlarge what it was not trained on; "
+            f"load stage {gaps[0]}, or end before it with stop_at={gaps[0] - 1}"
+        )
     if networks[numbers[0]].has_low_res != (pictures is not None):
         need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
         raise ValueError(f"stage {numbers[0]} {need}")
@@ -35,9 +41,13 @@ def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, s
 
 
 def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
-    """The size of the pictures that stage `first` starts from, as trained: the stage before, or its own for the base."""
-    before = [networks[n].sample_size for n in sorted(networks) if n < first]
-    return before[-1] if before else networks[first].sample_size // (4 if networks[first].has_low_res else 1)
+    """The size of the images that stage `first` starts from, as trained: the stage before's, or its own for a base.
+
+    Where the stage before is not there it is taken to be four times smaller, as the paper's are.
+    """
+    if first - 1 in networks:
+        return networks[first - 1].sample_size
+    return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
 def plan_sizes(

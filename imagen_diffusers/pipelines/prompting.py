@@ -51,7 +51,7 @@ class TextInputs(NamedTuple):
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
-            listed = [prompts] if isinstance(prompts, str) else list(prompts)
+            listed = _listed(prompts)
             listed = clean_captions(listed) if rules.clean_caption else listed
             return encode(listed, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
 
@@ -68,6 +68,16 @@ class TextInputs(NamedTuple):
             null = encoded("") if rules.null_text == "empty" else NULLS[rules.null_text](text)
         text, null = (TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
         return text, _one_for_each(null, text)
+
+
+def _listed(prompts: str | list[str]) -> list[str]:
+    listed = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+    if not listed:
+        raise ValueError("prompt is an empty list; give at least one prompt")
+    for prompt in listed:
+        if not isinstance(prompt, str):
+            raise ValueError(f"a prompt is a {type(prompt).__name__}; give a string, or a list of strings")
+    return listed
 
 
 def _given(name: str, embeds: Tensor, mask: Tensor | None) -> TextEmbedding:

@@ -3,6 +3,7 @@
 A preset says nothing of noise curve, prediction type and thresholding, which a checkpoint was trained with; those stay.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 import imagen_diffusers
 
+from .guidance import EVERYWHERE
+
 
 class SamplingPreset(ConfigMixin):
     """What `pipe.use_preset` takes; saved and loaded like a scheduler.
 
     Args:
         stages: one entry a stage, first to last: `scheduler` (its class as `_class_name`, and options), `num_inference_steps`,
-            and `guidance_interval`, (start, end) as fractions of the steps.
+            and `guidance_interval`, (start, end) as fractions of the steps; all of them are guided where it is left out.
     """
 
     config_name = "sampling_preset.json"
@@ -62,18 +65,20 @@ class PresetMixin:
                 `SamplingPreset`. Guidance scales and noise levels stay the checkpoint's.
 
         Raises:
-            ValueError: for a preset with fewer stages than the pipeline.
+            ValueError: for a preset with fewer stages than the pipeline, or without steps or a scheduler for one; nothing is changed then.
         """
         preset = preset if isinstance(preset, SamplingPreset) else SamplingPreset.from_pretrained(preset)
         stages = preset.config["stages"]
         if max(self.stage_numbers, default=0) > len(stages):
             raise ValueError(f"the preset is for {len(stages)} stages; this pipeline has stages {self.stage_numbers}")
+        for (n, stage), key in product(enumerate(stages, start=1), ("scheduler", "num_inference_steps")):
+            if key not in stage:
+                raise ValueError(f"the preset says no {key} for stage {n}; add it, or take another preset")
         slots = {n: self.slots(n)[1] for n in self.stage_numbers}
         schedulers = {slot: preset.scheduler(n, self._scheduler(slot)) for n, slot in slots.items()}
         for slot, scheduler in schedulers.items():  # all or none
             setattr(self, slot, scheduler)
-        settings = {key: list(self.config[key]) for key in ("num_inference_steps", "guidance_interval")}
-        for n in self.stage_numbers:
-            for key, values in settings.items():
-                values[n - 1] = stages[n - 1][key]
-        self.register_to_config(**settings)
+        self.register_to_config(
+            num_inference_steps=[stage["num_inference_steps"] for stage in stages],
+            guidance_interval=[list(stage.get("guidance_interval", EVERYWHERE)) for stage in stages],
+        )

@@ -1,0 +1,86 @@
+"""Images a caller gives, in any of the forms diffusers takes, as one tensor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+FORMS = "PIL images, arrays (N, H, W, C) or tensors (N, C, H, W), one or a list"
+WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
+
+
+def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
+    """Images as (N, channels, H, W), float32 in [0, 1].
+
+    PIL images become RGB, transparent ones over white, and 16 bits a channel keep their brightness. Integers of arrays and tensors are
+    0 to 255; floats are in [0, 1], or in [-1, 1] where any is negative, as diffusers has it. Gray images get three channels.
+
+    Args:
+        name: of the argument, for errors.
+        given: PIL images, arrays (H, W), (H, W, C) or (N, H, W, C), or tensors (C, H, W) or (N, C, H, W); one or a list.
+        channels: that the network takes.
+
+    Raises:
+        ValueError: for anything else, other channels, values out of range, and images of several sizes.
+    """
+    listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not listed:
+        raise ValueError(f"{name} is an empty list; give at least one image")
+    parts = [_batch(name, one) for one in listed]
+    sizes = sorted({(part.shape[-1], part.shape[-2]) for part in parts})
+    if len(sizes) > 1:
+        raise ValueError(f"{name} holds images of {', '.join(f'{w}x{h}' for w, h in sizes)}; give images of one size")
+    return torch.cat([_with_channels(name, part, channels) for part in parts])
+
+
+def _batch(name: str, one: Any) -> Tensor:
+    """(N, C, H, W), float32 in [0, 1]."""
+    if isinstance(one, Image.Image):
+        return _normalized(name, torch.from_numpy(_from_pil(name, one)).permute(2, 0, 1)[None])
+    if isinstance(one, np.ndarray):
+        if one.ndim not in (2, 3, 4):
+            raise ValueError(f"{name} is an array of shape {one.shape}; give (H, W), (H, W, C) or (N, H, W, C)")
+        array = one[..., None] if one.ndim == 2 else one
+        return _normalized(name, torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 3 else array)).permute(0, 3, 1, 2))
+    if isinstance(one, Tensor):
+        if one.ndim not in (3, 4):
+            raise ValueError(f"{name} is a tensor of shape {tuple(one.shape)}; give (C, H, W) or (N, C, H, W)")
+        return _normalized(name, one[None] if one.ndim == 3 else one)
+    raise ValueError(f"{name} is a {type(one).__name__}; give {FORMS}")
+
+
+def _from_pil(name: str, image: Image.Image) -> np.ndarray:
+    """(H, W, 3), uint8 or, of 16 bits a channel, float in [0, 1]."""
+    if image.mode in WIDE:
+        return (np.asarray(image, dtype=np.float32) / 65535)[..., None]
+    if image.mode in ("I", "F"):
+        raise ValueError(f'{name} is a PIL image of mode "{image.mode}", whose range is not known; convert it to "RGB" or "L"')
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _normalized(name: str, values: Tensor) -> Tensor:
+    if values.dtype == torch.uint8:
+        return values.float() / 255
+    if not values.is_floating_point():
+        raise ValueError(f"{name} is of {values.dtype}; give uint8 from 0 to 255, or floats in [0, 1]")
+    values = values.float()
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+    low, high = values.min().item(), values.max().item()
+    if low < -1 - 1e-3 or high > 1 + 1e-3:
+        raise ValueError(f"{name} has floats from {low:g} to {high:g}; give them in [0, 1] (or in [-1, 1]), or uint8 from 0 to 255")
+    return ((values + 1) / 2 if low < 0 else values).clamp(0, 1)
+
+
+def _with_channels(name: str, images: Tensor, channels: int) -> Tensor:
+    if images.shape[1] == 1 and channels == 3:
+        return images.expand(-1, channels, -1, -1)
+    if images.shape[1] != channels:
+        raise ValueError(f"{name} has {images.shape[1]} channels; give {channels}{', or one for gray' if channels == 3 else ''}")
+    return images
