@@ -1,13 +1,10 @@
 """The README.md that is written beside a saved pipeline, and what all cards say of where weights come from."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-if TYPE_CHECKING:
-    from .pipeline_imagen_cascade import ImagenCascadePipeline
 
 CARD = """---
 {{ card_data }}
@@ -34,11 +31,11 @@ DEEPFLOYD_NETWORK, DEEPFLOYD_LICENSE = "UNet2DConditionModel", "deepfloyd-if-lic
 UNKNOWN = "unknown"  # one of the Hub's own words for licences
 
 
-def write_model_card(pipe: "ImagenCascadePipeline", folder: Path, repo: str | None = None, *, token: str | None = None) -> None:
+def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token: str | None = None) -> None:
     """Write README.md into `folder` unless there is one.
 
     Args:
-        pipe: what was saved there.
+        pipe: the cascade that was saved there.
         folder: of the saved pipeline.
         repo: what the usage example loads; the folder by default. Of a repository the licence is looked up on the Hub, if need be.
         token: for that.
@@ -116,7 +113,7 @@ def network_name(module: Any) -> str:
     return type(getattr(module, "_orig_mod", module)).__name__
 
 
-def _row(pipe: "ImagenCascadePipeline", number: int) -> str:
+def _row(pipe: Any, number: int) -> str:
     slot, scheduler_slot = pipe.slots(number)
     network, scheduler = pipe.networks[number], getattr(pipe, scheduler_slot)
     steps, guidance, level = (pipe.config[key][number - 1] for key in ("num_inference_steps", "guidance_scale", "noise_level"))
