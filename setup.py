@@ -42,9 +42,9 @@ setup(
         "safetensors>=0.8",
         "huggingface-hub>=1.32",
         "numpy>=2.0",
-        "pillow>=10.1",
+        "pillow>=10.4",
         "tqdm>=4.66.3",
-        "typer>=0.15",
+        "typer>=0.24",
         "jinja2>=3.1",
     ],
     extras_require={
