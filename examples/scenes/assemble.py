@@ -58,8 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
+    parser.add_argument("--max_shard_size", default="10GB", help="of a file of weights")
     args = parser.parse_args()
-    assemble(args.folder, args.output_dir).to(torch.float16).save_pretrained(args.output_dir, variant="fp16")
+    pipe = assemble(args.folder, args.output_dir).to(torch.float16)
+    pipe.save_pretrained(args.output_dir, variant="fp16", max_shard_size=args.max_shard_size)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/oracle"))
     parser.add_argument("--scenes", type=int, default=6000, help="shared with the 256px stage's training set")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
-    parser.add_argument("--max_train_steps", type=int, default=2000)
+    parser.add_argument("--max_train_steps", type=int, default=3000)
     parser.add_argument("--train_batch_size", type=int, default=24)
     args = parser.parse_args()
     oracle = train(SceneDataset("sr256", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)

@@ -1,0 +1,130 @@
+"""The whole bundled cascade from nothing, step by step; run it again and it goes on where it stopped.
+
+    python -m examples.scenes.make --folder runs/scenes
+    python -m examples.scenes.make --folder runs/scenes --time_limit 540    # in slices, where a machine is lent by the minute
+
+Every step is one of the commands in this folder, printed before it runs: text encoder, base, super-resolution, oracle, assembly, scores.
+What a step has made already is kept. On a GPU the networks are compiled and see more images; sizes can be given, too.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from imagen_diffusers.training.checkpoints import list_checkpoints
+
+STAGES = ("base", "sr256", "sr1024")
+SHORTEST = 20.0  # seconds: with less left no step is begun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Args:
+        scenes, steps, batch_sizes: of each stage.
+        text_steps: of span corruption, then of grounding.
+        oracle_scenes, oracle_steps: of the reader of images.
+        count: prompts of each kind that are scored.
+        workers: processes that prepare examples.
+        compile: whether networks are compiled.
+    """
+
+    scenes: tuple[int, ...] = (60_000, 4_000, 1_500)
+    steps: tuple[int, ...] = (20_000, 4_000, 3_000)
+    batch_sizes: tuple[int, ...] = (64, 16, 16)
+    text_steps: tuple[int, int] = (300, 600)
+    oracle_scenes: int = 6_000
+    oracle_steps: int = 3_000
+    count: int = 200
+    workers: int = 1
+    compile: bool = False
+
+
+def plan_for(device: str) -> Plan:
+    """Two processors see 15 to 30 images a second and train for days at these sizes; a GPU sees thousands, and more of them pay."""
+    if device == "cpu":
+        return Plan()
+    larger = {"scenes": (400_000, 30_000, 30_000), "steps": (30_000, 8_000, 6_000), "batch_sizes": (256, 64, 64), "oracle_scenes": 30_000}
+    return Plan(**larger, workers=8, compile=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and the file or folder whose existence says that it is done; None for one that is run every time."""
+
+    arguments: list[str]
+    product: Path | None
+    sliced: bool = False  # takes --time_limit, and is done only when its last checkpoint is there
+
+    @property
+    def done(self) -> bool:
+        return self.product is not None and self.product.exists()
+
+
+def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
+    """In order; each needs what those before it made."""
+    text, ground = plan.text_steps
+    yield Step(
+        ["train_text_encoder", f"--output_dir={pipeline}", f"--max_train_steps={text}", f"--grounding_steps={ground}"],
+        pipeline / "text_encoder",
+    )
+    for stage, scenes, count, batch in zip(STAGES, plan.scenes, plan.steps, plan.batch_sizes, strict=True):
+        sizes = [f"--scenes={scenes}", f"--max_train_steps={count}", f"--train_batch_size={batch}"]
+        where = [f"--folder={folder}", f"--pipeline={pipeline}", f"--output_dir={folder / stage}"]
+        how = [f"--validation_steps={max(count // 8, 1)}", f"--checkpointing_steps={max(count // 16, 1)}"]
+        how += [f"--dataloader_num_workers={plan.workers}", *(["--torch_compile"] if plan.compile else [])]
+        yield Step(["train", f"--stage={stage}", *sizes, *where, *how], folder / stage / f"checkpoint-{count}", sliced=True)
+    reader = pipeline / "oracle"
+    given = [f"--output_dir={reader}", f"--folder={folder}", f"--scenes={plan.oracle_scenes}", f"--max_train_steps={plan.oracle_steps}"]
+    yield Step(["oracle", *given], reader / "oracle.safetensors")
+    yield Step(["assemble", f"--output_dir={pipeline}", f"--folder={folder}", "--max_shard_size=15MB"], pipeline / "model_index.json")
+    counts = [f"--count={plan.count}", f"--fine_count={plan.count}"]
+    yield Step(["evaluate", f"--model={pipeline}", f"--oracle={reader}", *counts], None)
+
+
+def run(todo: Iterator[Step], time_limit: float) -> bool:
+    """Run what is not done yet; whether all of it is done now, or time ran out first."""
+    end = time.monotonic() + time_limit
+    for step in todo:
+        if step.done:
+            continue
+        left = end - time.monotonic()
+        if left < SHORTEST:
+            return False
+        limit = [f"--time_limit={left - SHORTEST / 2:.0f}"] if step.sliced and left != float("inf") else []
+        command = [sys.executable, "-m", f"examples.scenes.{step.arguments[0]}", *step.arguments[1:], *limit]
+        print(*command[1:], flush=True)
+        subprocess.run(command, check=True)
+        if step.sliced and not step.done:
+            return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where renders and checkpoints are kept")
+    parser.add_argument("--pipeline", type=Path, help="where the cascade is put together; by default pipeline/ in the folder")
+    parser.add_argument("--time_limit", type=float, default=float("inf"), help="in seconds; run again for the rest")
+    for name, help in (("scenes", "of each stage"), ("steps", "of each stage"), ("batch_sizes", "of each stage"), ("text_steps", "two")):
+        parser.add_argument(f"--{name}", type=int, nargs="+", help=help)
+    for name in ("oracle_scenes", "oracle_steps", "count", "workers"):
+        parser.add_argument(f"--{name}", type=int)
+    args = parser.parse_args()
+    plan = plan_for("cuda" if torch.cuda.is_available() else "cpu")
+    given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
+    plan = replace(plan, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    finished = run(steps(plan, args.folder, args.pipeline or args.folder / "pipeline"), args.time_limit)
+    if not finished:
+        reached = {stage: there[-1].name for stage in STAGES if (there := list_checkpoints(args.folder / stage))}
+        print(f"time is up ({', '.join(f'{k}: {v}' for k, v in reached.items()) or 'no stage begun'}); run the same command for the rest")
+
+
+if __name__ == "__main__":
+    main()
