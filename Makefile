@@ -1,4 +1,4 @@
-# Each target sets up what it needs in .venv; nothing else is required but Python 3.10+ and make.
+# Each target sets up what it needs in .venv; nothing else is required but Python 3.11+ and make.
 PYTHON ?= python3
 PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
 BIN = .venv/bin

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
-TRAIN = ["datasets>=4.0", "peft>=0.17", "tensorboard"]
+# Each minimum was run against the tests, with torch 2.13; older releases of torch, back to the first with torch.accelerator, were not.
+TRAIN = ["datasets>=4.0", "peft>=0.20", "tensorboard"]
 
 setup(
     name="imagen_diffusers",
@@ -17,7 +18,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=[
         *find_packages(include=["imagen_diffusers", "imagen_diffusers.*"]),
         "imagen_diffusers.hub_data.pipelines",
@@ -39,19 +40,20 @@ setup(
         "transformers>=5.0",
         "accelerate>=1.0",
         "filelock>=3.13",
-        "safetensors>=0.5",
-        "huggingface-hub>=1.0",
-        "numpy>=1.26",
-        "pillow>=10.0",
-        "tqdm>=4.66",
-        "typer>=0.15",
+        "safetensors>=0.8",
+        "huggingface-hub>=1.32",
+        "numpy>=2.0",
+        "pillow>=10.4",
+        "tqdm>=4.66.3",
+        "typer>=0.24",
+        "jinja2>=3.1",
     ],
     extras_require={
         "train": TRAIN,
         "bench": ["matplotlib"],
         # What imagen-pytorch needs, to compare with it; the package itself is installed by the Makefile, without torchvision.
         "reference": ["beartype", "click", "einops", "ema-pytorch", "kornia", "pydantic>=2", "pytorch-warmup", "sentencepiece"],
-        "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright", "scipy", "setuptools>=77"],
+        "dev": [*TRAIN, "pytest>=8.0", "ruff", "pyright[nodejs]", "scipy", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},
     classifiers=[

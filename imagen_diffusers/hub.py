@@ -1,4 +1,4 @@
-"""Where the pipelines and scheduler presets that come with the package are."""
+"""Where things are that have a name: folders that come with the package, folders of one's own, and repositories on the Hub."""
 
 from pathlib import Path
 
@@ -13,9 +13,69 @@ def bundled(name: str) -> Path:
     Raises:
         ValueError: for a name that is not bundled; the message lists those that are.
     """
-    here = Path(__file__).resolve().parent
-    roots = [root / kind for root in (here / "hub_data", here.parent) for kind in FOLDERS]
-    there = {folder.name: folder for root in reversed(roots) if root.is_dir() for folder in root.iterdir() if folder.is_dir()}
+    there = _bundled_folders(FOLDERS)
     if name not in there:
         raise ValueError(f'"{name}" is not bundled; these are: {", ".join(sorted(there))}')
     return there[name]
+
+
+def find(name: str, kinds: tuple[str, ...] = FOLDERS) -> str:
+    """What a user calls a model, an adapter or a preset, as the folder, file or Hub id that it stands for. Asks no network.
+
+    A path that is there goes before the name of a bundled folder.
+
+    Args:
+        name: as given.
+        kinds: of bundled folders that will do, "pipelines" and "schedulers"; none for what is never bundled.
+
+    Raises:
+        ValueError: for a name that can be none of them.
+    """
+    from imagen_diffusers.pipelines.model_card import is_hub_id
+
+    if name and Path(name).exists():
+        return name
+    there = _bundled_folders(kinds)
+    if name in there:
+        return str(there[name])
+    if is_hub_id(name):
+        return name
+    known = f"not bundled ({', '.join(sorted(there))}), " if there else ""
+    raise ValueError(f'"{name}" is not there: it is no path, {known}and no Hub id, which has the form "user/name"')
+
+
+def fetch(hub_id: str, files: list[str], *, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of a repository in the cache, with those of its files that match; the Hub is asked once, and not again and again.
+
+    Args:
+        hub_id: "user/name".
+        files: patterns, of files at the repository's root; one match is wanted.
+        revision: a branch, a tag or a commit.
+        token: the one you are logged in with by default.
+
+    Raises:
+        ValueError: for a repository that is not there or not to be seen, and one without such files; where the Hub cannot be reached,
+            for one that is not in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"]))
+    except GatedRepoError:
+        raise ValueError(f'"{hub_id}" on the Hub asks for an agreement: accept it on its page, and log in with hf auth login') from None
+    except RepositoryNotFoundError:
+        raise ValueError(f'"{hub_id}" is no path here and not on the Hub, or private; see to its name, or hf auth login') from None
+    except RevisionNotFoundError:
+        raise ValueError(f'"{hub_id}" on the Hub has no revision "{revision}"') from None
+    except LocalEntryNotFoundError:
+        raise ValueError(f'"{hub_id}" is no path here, and not in the cache; the Hub, where it might be, cannot be reached') from None
+    if not any(path for pattern in files for path in folder.glob(pattern)):
+        raise ValueError(f'"{hub_id}" on the Hub holds no {" or ".join(files)}')
+    return folder
+
+
+def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
+    here = Path(__file__).resolve().parent
+    roots = [root / kind for root in (here / "hub_data", here.parent) for kind in kinds]
+    return {folder.name: folder for root in reversed(roots) if root.is_dir() for folder in root.iterdir() if folder.is_dir()}

@@ -1,14 +1,30 @@
-"""Pictures for people: labelled grids, and PNG files that remember how they were made."""
+"""Images from and for people: files, labelled grids, and PNG files that remember how they were made."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 METADATA_KEY = "imagen_diffusers"
 LABEL_HEIGHT = 28
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file, or the first frame of several, upright as its camera says; of any mode, since a pipeline takes them all.
+
+    Raises:
+        ValueError: for a file that is no image, or is damaged.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that can be read; give a PNG, JPEG, WebP or TIFF file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from None
 
 
 def labelled_grid(pictures: list[Image.Image], labels: list[str], columns: int | None = None) -> Image.Image:

@@ -4,34 +4,42 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from huggingface_hub import ModelCard
+
+from imagen_diffusers.pipelines.model_card import base_models, card_data, inherited_license
+
+from .hub import find
+
 CARD = """---
-library_name: imagen_diffusers
-pipeline_tag: text-to-image
-base_model: {base}
-tags: [imagen, text-to-image, diffusers{more_tags}]
+{{ card_data }}
 ---
 
-# {title}
+# {{ title }}
 
-{what} of [{base}](https://huggingface.co/{base}), trained with imagen_diffusers.
+{{ what }} in {% for slot in slots %}`{{ slot }}`{{ ", " if not loop.last }}{% endfor %}, of {{ origin }}, trained with imagen_diffusers.
 
 ```python
-{usage}
+{{ usage }}
 ```
-{picture}
+{% if image %}
+![Pictures]({{ image }})
+{% endif %}
 ## How it was trained
 
-{rows}
-"""
+| setting | value |
+|---|---|
+{% for name, value in settings.items() %}| `{{ name }}` | {{ value }} |
+{% endfor %}"""
 USAGE = {
-    "stage": """from imagen_diffusers import {network}, ImagenCascadePipeline
+    "stage": """from imagen_diffusers import {network}, ImagenCascadePipeline{bundled}
 
 {slot} = {network}.from_pretrained("{repo}", subfolder="{slot}")
-pipe = ImagenCascadePipeline.from_pretrained("{base}", {slot}={slot})""",
-    "adapter": """from imagen_diffusers import ImagenCascadePipeline
+pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot})""",
+    "adapter": """from imagen_diffusers import ImagenCascadePipeline{bundled}
 
-pipe = ImagenCascadePipeline.from_pretrained("{base}")
-pipe.load_lora_weights("{repo}")""",
+pipe = ImagenCascadePipeline.from_pretrained({base})
+pipe.load_lora_weights("{repo}"{place})""",
     "cascade": """from imagen_diffusers import ImagenCascadePipeline
 
 pipe = ImagenCascadePipeline.from_pretrained("{repo}")""",
@@ -46,6 +54,7 @@ class HubSettings:
 
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the result when it is done."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository; the name of output_dir by default."})
+    license: str | None = field(default=None, metadata={"help": "Of the result, for its card; the base's own by default."})
     hub_token: str | None = field(default=None, metadata={"help": "The one you are logged in with by default."})
 
 
@@ -65,17 +74,31 @@ def write_card(
         picture: a file in `folder` to show.
     """
     told = {name: value for s in settings for name, value in asdict(s).items() if name not in ("hub_token", "output_dir")}
-    rows = ["| setting | value |", "|---|---|", *(f"| `{name}` | {_plain(value)} |" for name, value in told.items())]
-    text = CARD.format(
-        base=base,
-        title=folder.resolve().name,
-        what=f"{WHAT[kind]} in {', '.join(f'`{s}`' for s in slots)},",
-        more_tags=", lora" if kind == "adapter" else "",
-        usage=USAGE[kind].format(base=base, repo=repo, slot=slots[0], network=network),
-        picture=f"\n![Pictures]({picture})\n" if picture else "",
-        rows="\n".join(rows),
+    hub = next((s for s in settings if isinstance(s, HubSettings)), HubSettings())
+    comes_with_us = not Path(base).exists() and find(base) != base
+    bases = base_models([] if comes_with_us else [base])
+    alone = kind == "adapter" and (folder / slots[0] / LORA_WEIGHT_NAME_SAFE).exists()
+    usage = USAGE[kind].format(
+        base=f'bundled("{base}")' if comes_with_us else f'"{base}"',
+        bundled=", bundled" if comes_with_us else "",
+        place=f', subfolder="{slots[0]}", weight_name="{LORA_WEIGHT_NAME_SAFE}"' if alone else "",
+        repo=repo,
+        slot=slots[0],
+        network=network,
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    license = hub.license or inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
+    card = ModelCard.from_template(
+        card_data(license, bases, tags=["lora"] if kind == "adapter" else []),
+        template_str=CARD,
+        title=folder.resolve().name,
+        what=WHAT[kind],
+        slots=slots,
+        origin=f"[{base}](https://huggingface.co/{base})" if bases else f"`{base}`",
+        usage=usage,
+        image=picture,
+        settings={name: _plain(value) for name, value in told.items()},
+    )
+    card.save(folder / "README.md")
 
 
 def push_folder(folder: Path, settings: HubSettings) -> str:

@@ -1,6 +1,7 @@
 """Every example script runs: two steps with a checkpoint, then resumed, and its result loads."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -163,3 +164,17 @@ def test_null_text_is_the_checkpoints_own() -> None:
     assert null_text(make_pipeline()) is None
     pipe = make_pipeline(null_text="empty")
     assert torch.equal(null_text(pipe).embeds, encode([""], pipe.tokenizer, pipe.text_encoder, 12).embeds)
+
+
+def test_the_card_of_a_stages_adapter_loads_it(cascade, pictures, tmp_path) -> None:
+    train_stage.main(flags(cascade, 1, tmp_path, "--train_data_dir", pictures, "--rank", 2))
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    exec(code, found)
+    assert set(found["pipe"].get_list_adapters()) == {"unet"}
+
+
+def test_scripts_know_bundled_names_and_say_what_is_not_there(tmp_path) -> None:
+    assert load_cascade(ModelSettings()).stage_numbers == [1, 2, 3]
+    with pytest.raises(ValueError, match='"imagen-moon" is not there.*imagen-scenes'):
+        load_cascade(ModelSettings(pretrained_model_name_or_path="imagen-moon"))

@@ -1,11 +1,22 @@
 """What would be uploaded, without a Hub."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import diffusers.utils.hub_utils
 import huggingface_hub
 import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
 
+import imagen_diffusers.pipelines.folders
+from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers.pipelines.model_card import base_models, inherited_license
 from imagen_diffusers.sharing import LEFT_HERE, HubSettings, push_folder, write_card
+
+from .conftest import make_base, make_pipeline
+from .test_deepfloyd import base_network, sr_network
 
 
 class Hub:
@@ -46,3 +57,122 @@ def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> No
     assert "base_model: a/b" in card
     assert "![Pictures](p.png)" in card
     assert "secret" not in card
+
+
+def header(folder: Path) -> dict:
+    return ModelCard.load(folder / "README.md").data.to_dict()
+
+
+def run_usage(folder: Path) -> dict:
+    """The card's own code, run."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    exec(code.split('pipe("a prompt")')[0], found)
+    return found
+
+
+@pytest.fixture
+def uploads(monkeypatch) -> list[dict]:
+    """What the Hub would get: the card and the other arguments of each upload, onto a Hub without a card."""
+    seen: list[dict] = []
+
+    def upload_folder(*, folder_path, **told):
+        paths = sorted(str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file())
+        card = Path(folder_path, "README.md")
+        seen.append({"files": paths, "card": card.read_text() if card.exists() else None, **told})
+        return "https://huggingface.co/me/new/commit/1"
+
+    def no_card(repo_id, **_):
+        if Path(repo_id).exists():
+            return load(repo_id)
+        raise EntryNotFoundError("no card")
+
+    load = ModelCard.load
+    for module in (imagen_diffusers.pipelines.folders, diffusers.utils.hub_utils, diffusers.pipelines.pipeline_utils):
+        monkeypatch.setattr(module, "create_repo", lambda repo_id, **_: SimpleNamespace(repo_id=f"me/{repo_id.split('/')[-1]}"))
+    monkeypatch.setattr(diffusers.utils.hub_utils, "upload_folder", upload_folder)
+    monkeypatch.setattr(ModelCard, "load", staticmethod(no_card))
+    return seen
+
+
+def test_push_to_hub_uploads_the_cascades_own_card(uploads) -> None:
+    assert make_pipeline().push_to_hub("me/new", commit_message="first", create_pr=True).startswith("https://")
+    (told,) = uploads
+    assert 'ImagenCascadePipeline.from_pretrained("me/new")' in told["card"]
+    assert "library_name: imagen_diffusers" in told["card"]
+    assert (told["repo_id"], told["commit_message"], told["create_pr"]) == ("me/new", "first", True)
+    assert "unet_3/diffusion_pytorch_model.safetensors" in told["files"]
+
+
+def test_save_pretrained_can_push_and_leaves_the_same_card(uploads, tmp_path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "new", push_to_hub=True, token="t", variant="fp16")
+    (told,) = uploads
+    assert told["card"] == (tmp_path / "new" / "README.md").read_text()
+    assert 'from_pretrained("me/new")' in told["card"]
+    assert told["token"] == "t"
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in told["files"]
+
+
+def test_a_card_that_is_on_the_hub_stays(uploads, monkeypatch) -> None:
+    monkeypatch.setattr(ModelCard, "load", staticmethod(lambda repo_id, **_: ModelCard("---\nlicense: mit\n---\nby hand")))
+    make_pipeline().push_to_hub("me/new")
+    assert "by hand" in uploads[0]["card"]
+
+
+def test_a_saved_card_says_how_its_folder_is_loaded(tmp_path) -> None:
+    make_pipeline().save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "THIS_REPOSITORY" not in card
+    assert isinstance(run_usage(tmp_path)["pipe"], ImagenCascadePipeline)
+    assert header(tmp_path)["license"] == "unknown"  # it was made from nothing that has one
+    (tmp_path / "README.md").write_text("by hand")
+    make_pipeline().save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "by hand"
+
+
+def test_a_pipeline_without_a_scheduler_is_saved_with_its_card(tmp_path) -> None:
+    ImagenCascadePipeline(unet=make_base()).save_pretrained(tmp_path)
+    assert "| 16px | none |" in (tmp_path / "README.md").read_text()
+    assert ImagenCascadePipeline.from_pretrained(tmp_path).scheduler is None
+    ImagenCascadePipeline().save_pretrained(tmp_path / "empty")
+
+
+def test_licences_and_bases_are_those_of_what_weights_were_made_from(tmp_path) -> None:
+    from diffusers import DDPMScheduler
+
+    scenes = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), text_encoder=None, tokenizer=None)
+    scenes.save_pretrained(tmp_path / "scenes")
+    assert header(tmp_path / "scenes")["license"] == "apache-2.0"
+    unets = base_network(), sr_network()
+    for unet, name in zip(unets, ("DeepFloyd/IF-I-XL-v1.0", "DeepFloyd/IF-II-L-v1.0"), strict=True):
+        unet.register_to_config(_name_or_path=name)
+    floyd = ImagenCascadePipeline(unet=unets[0], scheduler=DDPMScheduler(), unet_2=unets[1], scheduler_2=DDPMScheduler())
+    floyd.save_pretrained(tmp_path / "floyd")
+    told = header(tmp_path / "floyd")
+    assert told["license"] == "deepfloyd-if-license"
+    assert told["base_model"] == ["DeepFloyd/IF-I-XL-v1.0", "DeepFloyd/IF-II-L-v1.0"]
+    assert base_models(["me/new", None, "me/new", str(tmp_path), "imagen-scenes"]) == ["me/new"]
+    assert inherited_license("me/nowhere", ["Net"]) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("base", "network", "license", "more"),
+    [
+        ("DeepFloyd/IF-I-XL-v1.0", "UNet2DConditionModel", "deepfloyd-if-license", {}),
+        ("imagen-scenes", "ImagenUNet2DConditionModel", "apache-2.0", {}),
+        ("a/b", "ImagenUNet2DConditionModel", "mit", {"license": "mit"}),
+    ],
+)
+def test_cards_of_trained_weights_carry_a_licence(tmp_path, base, network, license, more) -> None:
+    write_card(tmp_path, "adapter", base=base, slots=["unet"], network=network, settings=[HubSettings(**more)], repo="me/new")
+    told = header(tmp_path)
+    assert told["license"] == license
+    assert told.get("base_model") == (base if "/" in base else None)
+
+
+def test_the_card_of_a_stage_of_the_bundled_cascade_loads(tmp_path) -> None:
+    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"))
+    pipe.unet.save_pretrained(tmp_path / "unet")
+    network = type(pipe.unet).__name__
+    write_card(tmp_path, "stage", base="imagen-scenes", slots=["unet"], network=network, settings=[], repo=str(tmp_path))
+    assert run_usage(tmp_path)["pipe"].stage_numbers == [1, 2, 3]

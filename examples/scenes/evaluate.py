@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.hub import find
 from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption
@@ -73,9 +74,9 @@ def fine_right(scene: Scene, seen: list[Seen]) -> list[bool]:
 
 
 def load_cascade(folder: Path | None = None, dtype: torch.dtype = torch.bfloat16) -> ImagenCascadePipeline:
-    """The bundled pipeline, or another with half-precision weights, as it draws fastest, without progress bars."""
+    """The bundled pipeline, or another by its folder or name, as it draws fastest, without progress bars."""
     wanted = {"default": dtype, "text_encoder": torch.float32}
-    pipe = ImagenCascadePipeline.from_pretrained(folder or bundled("imagen-scenes"), variant="fp16", dtype=wanted)
+    pipe = ImagenCascadePipeline.from_pretrained(find(str(folder or "imagen-scenes"), ("pipelines",)), dtype=wanted)
     pipe.set_progress_bar_config(disable=True)
     for n in pipe.stage_numbers:
         getattr(pipe, pipe.slots(n)[0]).to(memory_format=torch.channels_last)
@@ -164,7 +165,7 @@ def _windows(pictures: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=None, help="a pipeline folder; the bundled one by default")
+    parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
     parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"))
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
     parser.add_argument("--fine_count", type=int, default=60, help="1024px pictures of prompts with a fine texture")

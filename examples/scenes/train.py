@@ -2,7 +2,7 @@
 
 python -m examples.scenes.train --stage base --scenes 40000 --max_train_steps 6000 --output_dir runs/scenes/base
 
-From weights that are there, for example the bundled ones: --pretrained pipelines/imagen-scenes. All flags of `TrainSettings` and
+From weights that are there, for example the bundled ones: --pretrained imagen-scenes. All flags of `TrainSettings` and
 `LossSettings` are there; their defaults here are the recipe of docs/training.md.
 """
 
@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
+from imagen_diffusers.hub import find
 from imagen_diffusers.models import presets
 from imagen_diffusers.models.unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
@@ -61,7 +62,9 @@ class SceneSettings:
 
     stage: Literal["base", "sr256", "sr1024"] = field(metadata={"help": "Which stage."})
     scenes: int = field(metadata={"help": "How many scenes to render and train on."})
-    pretrained: Path | None = field(default=None, metadata={"help": "Pipeline folder whose weights of this stage are trained on."})
+    pretrained: Path | None = field(
+        default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are trained on."}
+    )
     pipeline: Path = field(default=Path("pipelines/imagen-scenes"), metadata={"help": "Where text_encoder/ and tokenizer/ are."})
     folder: Path = field(default=Path("runs/scenes"), metadata={"help": "Where renders are kept."})
 
@@ -73,7 +76,7 @@ def build(stage: str, pretrained: Path | None = None) -> ConditionedUNet:
         torch.manual_seed(0)
         return network(**config)
     subfolder = "unet" + SUFFIXES[stage]
-    return network.from_pretrained(pretrained, subfolder=subfolder, variant="fp16", dtype=torch.float32)
+    return network.from_pretrained(find(str(pretrained), ("pipelines",)), subfolder=subfolder, dtype=torch.float32)
 
 
 def noise_curve(stage: str) -> torch.Tensor:

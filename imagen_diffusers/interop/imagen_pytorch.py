@@ -66,9 +66,11 @@ def read(path: Path, *, ema: bool = True) -> Found:
         ) from None
     except FileNotFoundError:
         raise
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # of any kind: what is no pickle is read as one
         what = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is no file of torch.save, or is damaged or cut short: {what}") from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{path} holds a {type(held).__name__}; a checkpoint of imagen-pytorch is a dictionary")
     if {"config", "state_dict"} <= set(held):
         config = dict(held["config"])
         return Found([held["state_dict"]], unet_settings=[config], report=[f"{path}: one network, saved with its configuration"])

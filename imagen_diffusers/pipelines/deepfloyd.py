@@ -40,6 +40,7 @@ def load_components(
     torch_dtype: torch.dtype | None = None,
     variant: str | None = None,
     text_encoder: Any = "load",
+    use_safetensors: bool = True,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """The cascade's components by name, from IF's folders or Hub ids; safety checkers and watermarks are not downloaded.
@@ -49,19 +50,23 @@ def load_components(
         stage_2: a super-resolution stage, for example "DeepFloyd/IF-II-L-v1.0"; None for none.
         dtype, variant: as in `from_pretrained`; `torch_dtype` is `dtype`, as IF's own pages spell it.
         text_encoder: one of your own, or None to load neither it nor the tokenizer.
+        use_safetensors: False opens pickles, too, which can run any code.
         kwargs: `revision`, `cache_dir`, `token`, `local_files_only` or `force_download`, for every load.
 
     Raises:
-        ValueError: for stages in the wrong order, before anything large is loaded.
+        ValueError: for stages that are not IF's or in the wrong order, before anything large is loaded.
         TypeError: for other arguments.
     """
     unknown = sorted(kwargs.keys() - HUB)
     if unknown:
         raise TypeError(f"from_deepfloyd takes no {', '.join(unknown)}; besides its own arguments it takes {', '.join(sorted(HUB))}")
-    weights = {**kwargs, "variant": variant, "dtype": dtype or torch_dtype or torch.float32}
+    weights = {**kwargs, "variant": variant, "dtype": dtype or torch_dtype or torch.float32, "use_safetensors": use_safetensors}
     places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
     for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
-        found = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)["in_channels"]  # pyright: ignore
+        config: Any = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)
+        if config.get("_class_name") != UNet2DConditionModel.__name__:
+            raise ValueError(f"{name} is {place}, whose unet is a {config.get('_class_name')}; DeepFloyd IF's are UNet2DConditionModel")
+        found = config["in_channels"]
         if found != channels:
             kinds = {3: "a base (such as IF-I-XL-v1.0)", 6: "a super-resolution stage (such as IF-II-L-v1.0)"}
             raise ValueError(f"{name} is {kinds[channels]}; {place} is {kinds.get(found, f'a network of {found} channels')}")

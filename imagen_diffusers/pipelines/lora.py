@@ -60,7 +60,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         Raises:
             ValueError: for weights of no stage, or of a stage this pipeline lacks.
         """
-        state, metadata = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
+        loaded: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
+        state, metadata = loaded
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
         state = {key: value for key, value in state.items() if key not in alphas}
         stages = {key.split(".")[0] for key in state}

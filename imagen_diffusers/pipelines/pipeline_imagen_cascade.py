@@ -8,7 +8,6 @@ import PIL.Image
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
@@ -22,8 +21,9 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 from .callbacks import RunningCallMixin, StepCallback
 from .compiling import CompilingMixin
-from .deepfloyd import HUB, is_deepfloyd, load_components
 from .deepfloyd import SETTINGS as DEEPFLOYD
+from .deepfloyd import load_components
+from .folders import FolderPipeline
 from .guidance import EVERYWHERE
 from .images import images_to_tensor
 from .inputs import (
@@ -38,7 +38,6 @@ from .inputs import (
     whole_per_stage,
 )
 from .lora import ImagenLoraLoaderMixin
-from .model_card import write_model_card
 from .networks import StageNetwork, adapt
 from .output import ImagenCascadePipelineOutput
 from .piecewise import PiecewiseMixin
@@ -53,7 +52,7 @@ UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | Imagen
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
 
-class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
+class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -279,11 +278,12 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         ]
         self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, _, _ in runs)
         self._interrupt = False
-        for run in runs:
-            pictures = self._run_stage(*run, texts, pictures, cond_images, callback)
-            outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
-            if self._interrupt:
-                break
+        with self.progress_bar(total=self._num_timesteps) as progress:  # pyright: ignore[reportCallIssue]
+            for run in runs:
+                pictures = self._run_stage(*run, texts, pictures, cond_images, callback, progress)
+                outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
+                if self._interrupt:
+                    break
         self.maybe_free_model_hooks()
         return ImagenCascadePipelineOutput(outputs[-1], outputs) if return_dict else (outputs[-1], outputs)
 
@@ -297,17 +297,17 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         low_res: Tensor | None,
         cond_images: Tensor | None,
         callback: StepCallback,
+        progress: Any,
     ) -> Tensor:
-        """One stage's pictures (B, C, height, width) in [-1, 1], with its progress bar."""
+        """One stage's pictures (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
         self._guidance_scale = stage.guidance_scale
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images}
-        with self.progress_bar(total=len(scheduler.timesteps)) as progress:  # pyright: ignore[reportCallIssue]
-            progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
-            for state in stage.denoise(scheduler, size, generators, **given):
-                callback(state)
-                progress.update()
-                if self._interrupt:
-                    break
+        progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
+        for state in stage.denoise(scheduler, size, generators, **given):
+            callback(state)
+            progress.update()
+            if self._interrupt:
+                break
         if not torch.isfinite(state.latents).all():
             raise ValueError(
                 f"stage {stage.name} drew NaN or infinite values with {type(scheduler).__name__} in {stage.num_inference_steps} steps; "
@@ -316,29 +316,12 @@ class ImagenCascadePipeline(DiffusionPipeline, ImagenLoraLoaderMixin, PresetMixi
         return state.latents.clamp(-1, 1)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "ImagenCascadePipeline":
-        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ...
-
-        The repository of a DeepFloyd IF base loads, too, as a cascade of one stage.
-        """
-        place = str(pretrained_model_name_or_path)
-        hub = {k: kwargs[k] for k in HUB if k in kwargs}
-        if is_deepfloyd(cls.load_config(place, **hub)):  # pyright: ignore[reportArgumentType]
-            kwargs = {**DEEPFLOYD, **kwargs}
-        return super().from_pretrained(place, **kwargs)
-
-    @classmethod
     def from_deepfloyd(cls, stage_1: str | Path, stage_2: str | Path | None = None, **kwargs: Any) -> "ImagenCascadePipeline":
         """A cascade of DeepFloyd IF's published stages; see `deepfloyd.load_components` for the arguments.
 
         Assign `unet_3` and `scheduler_3` of your own to go on to 1024px.
         """
         return cls(**load_components(stage_1, stage_2, **kwargs), **DEEPFLOYD)
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """As in diffusers, with a model card (README.md) where there is none yet."""
-        super().save_pretrained(save_directory, **kwargs)
-        write_model_card(self, Path(save_directory))
 
     def _scheduler(self, name: str) -> Any:
         scheduler = getattr(self, name)

@@ -60,8 +60,14 @@ def plan_sizes(
         start_size: the trained size of what the first one starts from.
         height, width: of the last stage's pictures; None for the trained size, or to follow `pictures`.
         pictures: what a super-resolution stage starts from (B, C, h, w).
+
+    Raises:
+        ValueError: for sizes that the stages cannot have.
     """
     last = stages[-1].sample_size
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and side < 1:
+            raise ValueError(f"{name} is {side}; it must be at least 1 pixel, or None for the trained size")
     if pictures is not None:
         scale = last / start_size
         height, width = height or round(pictures.shape[-2] * scale), width or round(pictures.shape[-1] * scale)

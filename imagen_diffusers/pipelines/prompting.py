@@ -56,7 +56,7 @@ class TextInputs(NamedTuple):
 
 
 def _listed(prompts: str | list[str]) -> list[str]:
-    listed = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+    listed: list[str] = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
     if not listed:
         raise ValueError("prompt is an empty list; give at least one prompt")
     for prompt in listed:

@@ -1,5 +1,6 @@
 """What a cascade reads captions with in training: its text encoder, or a cache of what that said, and then without loading it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import T5EncoderModel
 
-from imagen_diffusers.hub import bundled
+from imagen_diffusers.hub import find
+from imagen_diffusers.models.weight_files import sole_variant
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding
@@ -20,10 +22,10 @@ from .settings import ModelSettings, StageValidationSettings, ValidationSettings
 
 def place_of(model: ModelSettings) -> tuple[str, str | None]:
     """Folder or Hub id of a cascade, and the variant of its weight files."""
-    name = model.pretrained_model_name_or_path
-    if not Path(name).exists() and "/" not in name:
-        return str(bundled(name)), "fp16"
-    return name, model.variant
+    name, variant = find(model.pretrained_model_name_or_path, ("pipelines",)), model.variant
+    if variant is None and Path(name).is_dir():
+        variant = sole_variant({folder.name: os.listdir(folder) for folder in Path(name).iterdir() if folder.is_dir()})
+    return name, variant
 
 
 def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bool:

@@ -1,12 +1,11 @@
 """What a training set yields, and how examples become a batch."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-from typing_extensions import NotRequired
 
 from imagen_diffusers.text.t5 import TextEmbedding
 

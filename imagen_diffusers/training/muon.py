@@ -92,8 +92,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         states = [self.state[p] for p in weights]
         adamw(
             weights,
-            [p.grad for p in weights],
-            *([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq")),
+            [p.grad for p in weights if p.grad is not None],
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
             [],
             [s["step"] for s in states],
             fused=True,  # one pass over the weights

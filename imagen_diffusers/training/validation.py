@@ -84,7 +84,7 @@ class HeldOut:
         noise, low_res_noise = torch.stack([self._noise(i, images.shape[1:]) for i in rows], dim=1).to(device)
         condition: dict[str, Any] = {}
         if unet.text_dim is not None:
-            own = batch["prompt"] if prompts is None else [prompts[i] for i in rows]
+            own = batch["prompt"] if prompts is None else [prompts[i] for i in rows]  # pyright: ignore[reportTypedDictNotRequiredAccess]
             assert self.tokenizer is not None and self.text_encoder is not None
             text = read_prompts(own, self.tokenizer, self.text_encoder, self.text_rules)
             condition = {"encoder_hidden_states": text.embeds.to(device), "encoder_attention_mask": text.mask.to(device)}

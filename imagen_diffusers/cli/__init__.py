@@ -1,0 +1,17 @@
+"""The command `imagen-diffusers`: generate images, enlarge one, encode captions, convert checkpoints. Nothing imports this folder.
+
+One file a command; `options` says what several of them take. torch and diffusers are imported inside the commands, so that --help and
+a mistyped option answer at once.
+"""
+
+import typer
+
+from .convert import convert
+from .encode_text import encode_text
+from .errors import in_a_sentence
+from .generate import generate
+from .upscale import upscale
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.")
+for command in (generate, upscale, encode_text, convert):
+    app.command()(in_a_sentence(command))

@@ -1,0 +1,46 @@
+"""`imagen-diffusers encode-text`."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .loading import load
+
+
+def encode_text(
+    data: Annotated[str, typer.Argument(help="Folder of captioned images, or Hub id of a data set.")],
+    output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
+    model: o.Model = o.DEFAULT_MODEL,
+    variant: o.Variant = None,
+    revision: o.Revision = None,
+    caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Captions encoded at once.")] = 64,
+    device: o.Device = "auto",
+) -> None:
+    """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
+    from tqdm import tqdm
+
+    from imagen_diffusers.text.prompts import TextRules
+    from imagen_diffusers.training.datasets import DataSettings, load_captions
+    from imagen_diffusers.training.text_cache import write_text_cache
+
+    o.check_writable(output)
+    folder = Path(data) if Path(data).exists() else None
+    place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
+    captions, count = load_captions(place)
+    pipe = load(model, "float32", device, variant, revision, unet=None, unet_2=None, unet_3=None)
+    if pipe.tokenizer is None or pipe.text_encoder is None:
+        raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model')
+    rules = TextRules.of(pipe.config)
+    if rules.null_text == "empty":
+        captions = chain(captions, [""])
+    given = {"max_length": rules.max_sequence_length, "text_padding": rules.text_padding, "clean_caption": rules.clean_caption}
+    given["batch_size"] = batch_size
+    with tqdm(total=count, desc="encoding") as progress:
+        for done in write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, **given):
+            progress.update(done - progress.n)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")

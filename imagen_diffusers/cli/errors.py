@@ -1,0 +1,63 @@
+"""What is said when a command fails: one sentence, and the stack only behind --debug."""
+
+import inspect
+import platform
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+import imagen_diffusers
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the stack of an error.")]
+OF_THE_USER = (ValueError, OSError, ImportError)  # what this package and the libraries below it raise for what they are given
+REPORTED = ("torch", "diffusers", "transformers")
+
+
+def in_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --debug, and with an exit code of 1 and one sentence in place of a stack."""
+
+    @wraps(command)
+    def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            typer.secho(f"Error: {sentence(error)}", fg="red", err=True)
+            raise typer.Exit(1) from None
+
+    # typer reads the options off the signature.
+    signature = inspect.signature(command)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, "debug": Debug}
+    return run
+
+
+def sentence(error: Exception) -> str:
+    """What to say of an error, on one line: its own message, or, of an unforeseen one, what to report."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:
+        return "the memory does not suffice; try --tile, --dtype bfloat16, or a smaller --width and --height"
+    if isinstance(error, OF_THE_USER) and said:
+        return said
+    kind = type(error).__name__
+    versions = ", ".join([f"imagen_diffusers {imagen_diffusers.__version__}", *(f"{name} {_version(name)}" for name in REPORTED)])
+    where = f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    return (
+        f"this was not foreseen: {kind}{f': {said}' if said else ''}. "
+        f"Please report it, with the command, what --debug adds to it, and: {where}"
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,128 @@
+"""A pipeline as the options of a command say."""
+
+import math
+from pathlib import Path
+
+from imagen_diffusers.hub import fetch, find
+
+from .options import SCHEDULERS
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load(model: str, dtype: str, device: str, variant: str | None = None, revision: str | None = None, **components: None):
+    """The pipeline of this name, without those `components` that are given as None.
+
+    Raises:
+        ValueError: for a model, a type or a device that is not there.
+        OSError: for files that are missing or damaged.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'--dtype "{dtype}" is unknown; use one of {", ".join(DTYPES)}')
+    place = find(model, ("pipelines",))
+    if not Path(place).exists():
+        fetch(place, ["model_index.json"], revision=revision)
+    elif Path(place).is_file():
+        raise ValueError(f"{place} is a file; a pipeline is a folder with a model_index.json (imagen-diffusers convert makes one)")
+    import torch
+    from diffusers.utils import logging
+
+    import imagen_diffusers
+
+    device = pick_device(device)
+    fast_bf16 = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    default = (torch.bfloat16 if fast_bf16 else torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    # The text encoder stays in float32: it is small beside the rest, or overflows in half precision (T5-XXL).
+    wanted = {"default": default, "text_encoder": torch.float32}
+    logging.disable_progress_bar()  # of loading; the line of a call is not diffusers' own
+    given = {"variant": variant, "revision": revision, **components}
+    return imagen_diffusers.ImagenCascadePipeline.from_pretrained(place, dtype=wanted, **given).to(device)
+
+
+def prepare(
+    model: str,
+    variant: str | None,
+    revision: str | None,
+    preset: str | None,
+    scheduler: str | None,
+    lora: list[str] | None,
+    dtype: str,
+    device: str,
+    tile: int | None,
+):
+    """The pipeline with its adapters and schedulers, ready to be called.
+
+    Raises:
+        ValueError: for values that do not fit.
+        OSError: for files that are missing or damaged.
+    """
+    if scheduler is not None and scheduler not in SCHEDULERS:
+        raise ValueError(f'--scheduler "{scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
+    how = None if preset is None else _local(preset, ["sampling_preset.json"], ("schedulers",))
+    adapters = [_adapter(given) for given in lora or []]
+    pipe = load(model, dtype, device, variant, revision)
+    if how is not None:
+        pipe.use_preset(how)
+    import torch
+
+    import imagen_diffusers
+
+    for number in pipe.stage_numbers:
+        slot, its_scheduler = pipe.slots(number)
+        getattr(pipe, slot).to(memory_format=torch.channels_last)
+        if scheduler is not None:
+            swapped = getattr(imagen_diffusers, SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
+            setattr(pipe, its_scheduler, swapped)
+    for i, (source, _) in enumerate(adapters):
+        pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
+    if adapters:
+        pipe.set_adapters([f"lora_{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
+    if tile is not None:
+        pipe.enable_tiling(tile)
+    return pipe
+
+
+def pick_device(name: str) -> str:
+    """A device of this machine; for "auto" its accelerator, or the processor where there is none.
+
+    Raises:
+        ValueError: for one that is not there; the message says which are.
+    """
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = ["cpu"]
+    if accelerator is not None:
+        there += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name == "auto":
+        return there[min(1, len(there) - 1)]
+    if name not in there:
+        raise ValueError(f'--device "{name}" is not on this machine; it has: {", ".join(there)}')
+    return name
+
+
+def _adapter(given: str) -> tuple[str, float]:
+    """ "my-style:0.7" to a folder or file that is there, and its weight."""
+    from imagen_diffusers.models.weight_files import check_whole
+
+    source, _, weight = given.rpartition(":")
+    try:
+        strength = float(weight) if source and not Path(given).exists() else None
+    except ValueError:
+        strength = None  # a colon of a path
+    source, strength = (given, 1.0) if strength is None else (source, strength)
+    if not math.isfinite(strength):
+        raise ValueError(f'--lora is "{given}"; its weight must be a finite number')
+    place = Path(_local(source, ["*.safetensors"]))
+    files = [place] if place.is_file() else list(place.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{place} holds no adapter: there is no .safetensors file in it")
+    for path in files:
+        check_whole(path)
+    return str(place), strength
+
+
+def _local(name: str, files: list[str], bundled_kinds: tuple[str, ...] = ()) -> str:
+    """A path, as it is or, of a Hub id, in the cache."""
+    place = find(name, bundled_kinds)
+    return place if Path(place).exists() else str(fetch(place, files))

@@ -1,0 +1,95 @@
+"""The options that several commands take, said once, and how their values are read."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SCHEDULERS = {
+    "ddpm": "ImagenDDPMScheduler",
+    "ddim": "ImagenDDIMScheduler",
+    "dpm++": "ImagenDPMSolverMultistepScheduler",
+    "euler": "ImagenEulerDiscreteScheduler",
+    "unipc": "ImagenUniPCMultistepScheduler",
+}
+DEFAULT_MODEL = "imagen-scenes"
+
+Model = Annotated[str, typer.Option(help="A folder, the name of a bundled pipeline, or a Hub id.")]
+Variant = Annotated[str | None, typer.Option(help='Of the weight files, for example "fp16"; found where there is but one.')]
+Revision = Annotated[str | None, typer.Option(help="Of a Hub repository: a branch, a tag or a commit.")]
+Output = Annotated[Path, typer.Option(help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the first image; the next ones count up. Chosen and printed by default.")
+]
+NumImages = Annotated[int, typer.Option(min=1, help="How many images.")]
+Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one a stage, "25,8,4".')]
+Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one a stage, "5,3,1". 1 is off.')]
+NoiseLevel = Annotated[
+    str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one a stage.")
+]
+Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
+Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="How to sample: quality, balanced, fast, or a folder or Hub id of a preset. The checkpoint's own by default."),
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
+Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
+Tile = Annotated[
+    int | None, typer.Option(min=1, help="Enlarge in overlapping tiles of this side, in pixels: larger images in the same memory.")
+]
+Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
+
+
+def numbers(option: str, text: str | None, *, whole: bool = False) -> float | list[float] | None:
+    """ "5" to 5, "5,3,1" to [5, 3, 1]; whole numbers stay whole, and None stays None.
+
+    Raises:
+        ValueError: for what is no number, or, if `whole`, no whole one.
+    """
+    if text is None:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        raise ValueError(f'{option} is "{text}"; give a number, or one a stage separated by commas') from None
+    if not all(map(math.isfinite, values)) or whole and not all(v.is_integer() for v in values):
+        raise ValueError(f'{option} is "{text}"; give {"whole" if whole else "finite"} numbers')
+    values = [int(v) if v.is_integer() else v for v in values]
+    return values[0] if len(values) == 1 else values
+
+
+def image_paths(output: Path, count: int) -> list[Path]:
+    """Where `count` images go, and after them, if there are several, their grid.
+
+    Raises:
+        ValueError: for a name that is no PNG's, and a place that cannot be written, before anything is generated.
+    """
+    if output.suffix.lower() != ".png":
+        raise ValueError(f'--output is "{output}"; images are written as PNG, so give a name that ends in .png')
+    names = [""] if count == 1 else [*(f"-{i + 1}" for i in range(count)), "-grid"]
+    paths = [output.with_stem(f"{output.stem}{name}") for name in names]
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; give another --output")
+    check_writable(output.parent)
+    return paths
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written in a folder, or in a new one of this name; nothing stays behind.
+
+    Raises:
+        ValueError: saying what is in the way.
+    """
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{folder} cannot be a folder: {there} is a file")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,121 @@
+"""The weight files of saved networks, seen from outside: which there are, of which variant, and whether they are whole.
+
+Nothing is loaded here, and no pickle is opened.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+SHARD = r"(?:-\d{5}-of-\d{5})?"
+NAME = re.compile(rf"(?:diffusion_pytorch_model|pytorch_model|model){SHARD}(?:\.(?P<variant>[\w]+))?{SHARD}\.(?P<format>safetensors|bin)")
+LFS_POINTER = b"version https://git-lfs"
+
+
+class WeightFile(NamedTuple):
+    """A file's name and what it tells: the variant ("fp16"; None for the plain one), and whether it is a pickle."""
+
+    name: str
+    variant: str | None
+    pickled: bool
+
+
+def weight_files(names: Iterable[str]) -> list[WeightFile]:
+    """Those of a folder's file names that are weights."""
+    found = ((name, NAME.fullmatch(name)) for name in sorted(names))
+    return [WeightFile(name, match["variant"], match["format"] == "bin") for name, match in found if match]
+
+
+def sole_variant(networks: Mapping[str, Iterable[str]]) -> str | None:
+    """The variant to load where none was asked for: that of networks saved as nothing else; None where plain weights are there.
+
+    Args:
+        networks: the file names of each network's folder, by the network's name.
+
+    Raises:
+        ValueError: where there are several to choose from.
+    """
+    offered = [{f.variant for f in weight_files(names) if not f.pickled} for names in networks.values()]
+    alone = [variants for variants in offered if variants and None not in variants]
+    if not alone:
+        return None
+    common = sorted(v for v in set.intersection(*alone) if v is not None)
+    if len(common) != 1:
+        every = sorted({v for variants in alone for v in variants if v is not None})
+        raise ValueError(f"there are weights of the variants {', '.join(every)}; choose one with variant=")
+    return common[0]
+
+
+def check_network_folder(folder: Path, variant: str | None) -> None:
+    """See that a saved network can be loaded: that its weights are there, are safetensors, and are whole.
+
+    Args:
+        folder: of the network.
+        variant: to load; plain weights where it has none of these.
+
+    Raises:
+        OSError: naming the file that is missing, damaged, or a pickle.
+    """
+    names = [path.name for path in folder.iterdir()]
+    check_json(folder)
+    if "config.json" not in names:
+        raise OSError(f"{folder / 'config.json'} is missing; fetch or save the network again")
+    for name in _chosen(folder, names, variant):
+        check_whole(folder / name)
+    for index in folder.glob("*.safetensors.index*.json"):
+        if index.name.endswith(f".index.{variant}.json" if variant else ".index.json"):
+            missing = sorted(set(json.loads(index.read_text())["weight_map"].values()) - set(names))
+            if missing:
+                raise OSError(f"{folder / missing[0]} is missing, which {index.name} names; fetch or save it again")
+
+
+def _chosen(folder: Path, names: list[str], variant: str | None) -> list[str]:
+    """The safetensors files that will be loaded; an `OSError` that says what is there instead."""
+    files = weight_files(names)
+    safe = [f for f in files if not f.pickled]
+    chosen = [f.name for f in safe if f.variant == variant] or [f.name for f in safe if f.variant is None]
+    if chosen:
+        return chosen
+    if safe:
+        there = ", ".join(sorted({str(f.variant) for f in safe}))
+        raise OSError(f"{folder} holds no weights of the variant {variant or 'without a name'}; it has: {there}; give one as variant=")
+    if files:
+        raise OSError(
+            f"{folder} holds its weights as a pickle ({files[0].name}), which can run any code once it is opened; "
+            "use safetensors, or pass use_safetensors=False if you trust its authors"
+        )
+    stem = "diffusion_pytorch_model" if "_diffusers_version" in json.loads((folder / "config.json").read_bytes()) else "model"
+    raise OSError(f"{folder} holds no weights: {stem}{f'.{variant}' if variant else ''}.safetensors is missing; fetch or save it again")
+
+
+def check_whole(path: Path) -> None:
+    """See that a safetensors file is as long as its header says.
+
+    Raises:
+        OSError: naming it.
+    """
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+        what = "is a pointer of git-lfs in place of the file; run git lfs pull" if pointer else "is damaged or cut short; fetch it again"
+        raise OSError(f"{path} {what} ({error})") from None
+
+
+def check_json(folder: Path) -> None:
+    """See that a folder's JSON files can be read.
+
+    Raises:
+        OSError: naming the one that cannot.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            raise OSError(f"{path} is damaged or no JSON ({error}); fetch or save it again") from None

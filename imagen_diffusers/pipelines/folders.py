@@ -1,0 +1,158 @@
+"""A cascade from and to folders and the Hub: what is looked at before anything is loaded, and the card that goes with a saved one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import HfApi, ModelCard, create_repo
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
+from transformers.utils import logging as transformers_logging
+
+from imagen_diffusers.models.weight_files import check_json, check_network_folder, sole_variant, weight_files
+
+from .deepfloyd import SETTINGS as DEEPFLOYD
+from .deepfloyd import is_deepfloyd
+from .model_card import write_model_card
+
+OF_THE_HUB = ("commit_message", "private", "token", "create_pr")
+
+
+class FolderPipeline(DiffusionPipeline):
+    """`from_pretrained`, `save_pretrained` and `push_to_hub` of a cascade."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ...
+
+        The repository of a DeepFloyd IF base loads, too, as a cascade of one stage. Weights are safetensors; pickles are opened
+        only with `use_safetensors=False`. Where all weights are of one variant ("fp16"), it is loaded without `variant=`.
+
+        Raises:
+            OSError: for a place that is not there, and for files that are missing, damaged or a pickle, naming them.
+            ValueError: where a variant must be chosen.
+        """
+        place = os.fspath(pretrained_model_name_or_path)
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
+        folder = place if os.path.isdir(place) else cls._fetch(place, kwargs)
+        index = cls.load_config(folder)
+        if is_deepfloyd(index):  # pyright: ignore[reportArgumentType]
+            kwargs = {**DEEPFLOYD, **kwargs}
+        if kwargs["use_safetensors"]:
+            kwargs["variant"] = cls._check_folder(Path(folder), index, kwargs)
+        with _one_bar():
+            pipe: Any = super().from_pretrained(folder, **kwargs)
+        pipe.register_to_config(_name_or_path=place)
+        return pipe
+
+    @classmethod
+    def _fetch(cls, place: str, kwargs: dict[str, Any]) -> str:
+        """The folder of a Hub id in the cache, with all that will be loaded; chooses `kwargs["variant"]` where it must be one."""
+        try:
+            validate_repo_id(place)
+        except HFValidationError:
+            raise OSError(f'"{place}" is no folder, and no Hub id, which has the form "user/name"') from None
+        if kwargs["use_safetensors"] and kwargs.get("variant") is None and not kwargs.get("local_files_only"):
+            try:
+                files = HfApi(token=kwargs.get("token")).list_repo_files(place, revision=kwargs.get("revision"))
+            except Exception:  # `download` looks into the cache, or says what is wrong; the classes of network errors differ by release
+                files = []
+            kwargs["variant"] = sole_variant(
+                {name: [f.split("/")[1] for f in files if f.startswith(f"{name}/")] for name in cls._to_load(kwargs)}
+            )
+        return str(cls.download(place, **kwargs))
+
+    @classmethod
+    def _to_load(cls, kwargs: dict[str, Any]) -> list[str]:
+        """The components that the caller neither gives nor leaves out."""
+        return [name for name in cls._optional_components if name not in kwargs]
+
+    @classmethod
+    def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> str | None:
+        """See that all that will be loaded is there and whole; the variant to load."""
+        there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
+        networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
+        files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
+        if networks and not any(map(weight_files, files.values())):
+            raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")
+        variant = kwargs.get("variant") or sole_variant(files)
+        for name in there:
+            if not (folder / name).is_dir():
+                raise OSError(f"{folder / name} is missing, which model_index.json names; fetch or save it again, or pass {name}=None")
+            if name in networks:
+                check_network_folder(folder / name, variant)
+            else:
+                check_json(folder / name)
+        return variant
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """As in diffusers, with a model card (README.md) where there is none yet.
+
+        Args:
+            push_to_hub: upload it as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`.
+        """
+        folder = Path(save_directory)
+        repo_id = kwargs.pop("repo_id", folder.resolve().name)
+        hub = {name: kwargs.pop(name) for name in OF_THE_HUB if name in kwargs}
+        super().save_pretrained(str(folder), *args, **kwargs)  # without `push_to_hub`, which writes a card of diffusers over ours
+        if push_to_hub:
+            self._publish(folder, repo_id, **hub)
+        else:
+            write_model_card(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """As in diffusers, with a model card of its own; a card that the repository has already stays.
+
+        Returns:
+            The commit's address.
+        """
+        with TemporaryDirectory() as folder:
+            super().save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return self._publish(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
+
+    def _publish(
+        self,
+        folder: Path,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        subfolder: str | None = None,
+    ) -> str:
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        if subfolder is None:  # a card stands at a repository's root
+            try:
+                ModelCard.load(repo_id, token=token).save(folder / "README.md")
+            except EntryNotFoundError:
+                write_model_card(self, folder, repo_id, token=token)
+        return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
+
+
+@contextmanager
+def _one_bar() -> Iterator[None]:
+    """Loading shows diffusers' one line for all components, without transformers' own for each."""
+    shown, bars_of_the_hub = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+        if not bars_of_the_hub:
+            disable_progress_bars()

@@ -1,0 +1,287 @@
+"""Bad input, a table each for the command and for a call: an exit code, one sentence, no stack, and nothing written."""
+
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import imagen_diffusers.cli.sampling
+from imagen_diffusers.cli import app
+from imagen_diffusers.cli.loading import pick_device
+
+from .conftest import make_pipeline
+from .test_loading import Code, cut
+
+GENERATE = ["generate", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
+UPSCALE = ["upscale", "small.png", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
+# What is typed, and what is said of it.
+COMMANDS: list[tuple[list[str], str]] = [
+    ([*GENERATE, "--model", "nowhere"], r'"nowhere" is not there.*imagen-scenes.*"user/name"'),
+    ([*GENERATE, "--model", "./nowhere"], r'"./nowhere" is not there'),
+    ([*GENERATE, "--model", "you/nowhere"], r'"you/nowhere" is no path here'),
+    ([*GENERATE, "--model", ""], r'"" is not there'),
+    ([*GENERATE, "--model", "small.png"], "small.png is a file; a pipeline is a folder"),
+    ([*GENERATE, "--model", "imagen-paper"], "imagen-paper holds configurations and no weights"),
+    ([*GENERATE, "--model", "empty"], "model_index.json"),
+    ([*GENERATE, "--variant", "fp8"], "fp8"),
+    ([*GENERATE, "--device", "warp"], '--device "warp" is not on this machine; it has: cpu'),
+    ([*GENERATE, "--device", "cuda:99"], '--device "cuda:99" is not on this machine'),
+    ([*GENERATE, "--dtype", "int8"], '--dtype "int8" is unknown'),
+    ([*GENERATE, "--scheduler", "magic"], '--scheduler "magic" is unknown'),
+    ([*GENERATE, "--preset", "slow"], '"slow" is not there.*balanced'),
+    ([*GENERATE, "--preset", "empty"], "sampling_preset.json"),
+    ([*GENERATE, "--preset", "you/nowhere"], '"you/nowhere" is no path here'),
+    ([*GENERATE, "--lora", "nowhere"], '"nowhere" is not there'),
+    ([*GENERATE, "--lora", "./nowhere:0.5"], '"./nowhere" is not there'),
+    ([*GENERATE, "--lora", "you/nowhere"], '"you/nowhere" is no path here'),
+    ([*GENERATE, "--lora", "empty"], "empty holds no adapter"),
+    ([*GENERATE, "--lora", "damaged.safetensors"], "damaged.safetensors is damaged"),
+    ([*GENERATE, "--lora", "other.safetensors"], "these LoRA weights are for text_model"),
+    ([*GENERATE, "--lora", "small.png:nan"], "its weight must be a finite number"),
+    ([*GENERATE, "--steps", "many"], 'num_inference_steps is "many"'),
+    ([*GENERATE, "--steps", "2.5"], 'num_inference_steps is "2.5"; give whole numbers'),
+    ([*GENERATE, "--steps", "0"], "num_inference_steps is 0"),
+    ([*GENERATE, "--steps", "1,2"], "2 values for 3 stages"),
+    ([*GENERATE, "--steps", ""], 'num_inference_steps is ""'),
+    ([*GENERATE, "--guidance-scale", "nan"], "finite"),
+    ([*GENERATE, "--guidance-scale", "-1"], "guidance_scale is -1"),
+    ([*GENERATE, "--noise-level", "1000"], "noise_level is 1000"),
+    ([*GENERATE, "--stages", "9"], "stop_at is 9"),
+    ([*GENERATE, "--width", "50"], "multiples of"),
+    ([*GENERATE, "--output", "out/a.xyz"], "ends in .png"),
+    ([*GENERATE, "--output", "out/a"], "ends in .png"),
+    ([*GENERATE, "--output", "folder.png"], "folder.png is a folder"),
+    ([*GENERATE, "--output", "small.png/a.png"], "small.png is a file"),
+    ([*GENERATE, "--output", "/proc/nowhere/a.png"], "/proc/nowhere cannot be written"),
+    ([*UPSCALE[:1], "notes.txt", *UPSCALE[2:]], "notes.txt is not an image that can be read"),
+    ([*UPSCALE[:1], "damaged.png", *UPSCALE[2:]], "damaged.png cannot be read as an image"),
+    ([*UPSCALE[:1], "floats.tiff", *UPSCALE[2:]], 'image is a PIL image of mode "F"'),
+    ([*UPSCALE[:1], "large.png", *UPSCALE[2:]], "no stage enlarges a picture of 64px"),
+    (["encode-text", "empty", "--output", "out", "--model", "MODEL"], "empty"),
+    (["encode-text", "captioned", "--output", "small.png/a", "--model", "MODEL"], "small.png is a file"),
+    (["encode-text", "captioned", "--output", "out", "--model", "TEXTLESS"], "has no text encoder and tokenizer"),
+    (["convert", "stable-diffusion", "small.png", "out"], '"stable-diffusion" is unknown'),
+    (["convert", "deepfloyd", "./nowhere", "out"], '"./nowhere" is not there'),
+    (["convert", "deepfloyd", "MODEL", "out"], "MODEL, whose unet is a ImagenUNet2DConditionModel"),
+    (["convert", "deepfloyd", "MODEL", "out", "--raw"], "--raw is not for deepfloyd"),
+    (["convert", "imagen-pytorch", "./nowhere", "out"], "nowhere is no file"),
+    (["convert", "imagen-pytorch", "notes.txt", "out"], "notes.txt is no file of torch.save"),
+    (["convert", "imagen-pytorch", "tensor.pt", "out"], "tensor.pt holds a Tensor"),
+    (["convert", "imagen-pytorch", "code.pt", "out"], "code.pt holds more than weights and settings"),
+    (["convert", "imagen-pytorch", "code.pt", "out", "--settings", "notes.txt"], "notes.txt is no JSON"),
+    (["convert", "imagen-pytorch", "code.pt", "out", "--settings", "list.json"], "list.json holds a list"),
+    (["convert", "imagen-pytorch", "code.pt", "small.png/out"], "small.png is a file"),
+]
+# Options out of their range, which typer itself refuses, with its own exit code.
+USAGE: list[list[str]] = [
+    [*GENERATE, "--width", "0"],
+    [*GENERATE, "--height", "-8"],
+    [*GENERATE, "--num-images", "0"],
+    [*GENERATE, "--tile", "0"],
+    [*GENERATE, "--stages", "0"],
+    [*GENERATE, "--seed", "-1"],
+    [*GENERATE, "--seed", str(2**64)],
+    [*GENERATE, "--magic"],
+    ["upscale", "nowhere.png", "a red cube"],
+    ["generate"],
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with one of each."""
+    path = tmp_path_factory.mktemp("place")
+    make_pipeline().save_pretrained(path / "MODEL")
+    make_pipeline(text_encoder=None, tokenizer=None).save_pretrained(path / "TEXTLESS")
+    for name in ("empty", "folder.png", "captioned"):
+        (path / name).mkdir()
+    (path / "captioned" / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "a red cube"}))
+    for name, side in (("small.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
+        Image.effect_noise((side, side), 64).save(path / name)
+    cut(path / "damaged.png")
+    Image.fromarray(np.ones((16, 16), np.float32)).save(path / "floats.tiff")
+    (path / "notes.txt").write_text("a red cube")
+    (path / "list.json").write_text("[1, 2]")
+    (path / "code.pt").write_bytes(pickle.dumps(Code(path / "it ran"), protocol=2))
+    torch.save(torch.zeros(2), path / "tensor.pt")
+    save_file({"text_model.weight": torch.zeros(2)}, path / "other.safetensors")
+    (path / "damaged.safetensors").write_bytes((path / "other.safetensors").read_bytes()[:-4])
+    return path
+
+
+@pytest.fixture
+def typed(place, monkeypatch) -> Callable:
+    """Run the command in that folder; it must leave it as it was."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = sorted(place.rglob("*"))
+
+    def run(words: list[str]):
+        result = CliRunner().invoke(app, words)
+        assert sorted(place.rglob("*")) == before
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize(("words", "said"), COMMANDS, ids=lambda x: " ".join(x[1:])[:60] if isinstance(x, list) else "")
+def test_the_command_says_what_is_wrong_in_a_sentence(typed, words, said) -> None:
+    result = typed(words)
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.output.split("\n") if line.startswith("Error: ")]
+    assert re.search(said, line), line
+    assert "not foreseen" not in line
+
+
+@pytest.mark.parametrize("words", USAGE, ids=lambda x: " ".join(x[-2:]))
+def test_options_out_of_range_are_refused(typed, words) -> None:
+    assert typed(words).exit_code == 2
+
+
+def test_nothing_is_loaded_for_an_output_that_cannot_be_written(typed, monkeypatch) -> None:
+    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda **_: pytest.fail("it was loaded"))
+    assert typed([*GENERATE, "--output", "/proc/nowhere/a.png"]).exit_code == 1
+    assert typed([*GENERATE, "--steps", "many"]).exit_code == 1
+
+
+def test_a_damaged_pipeline_and_a_pickle_are_named(place, typed, tmp_path) -> None:
+    model = Path(shutil.copytree(place / "MODEL", tmp_path / "model"))
+    weights = model / "unet_2" / "diffusion_pytorch_model.safetensors"
+    cut(weights)
+    words = ["generate", "a red cube", "--model", str(model)]
+    assert f"Error: {weights} is damaged or cut short" in typed(words).output
+    weights.unlink()
+    (model / "unet_2" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Code(tmp_path / "it ran")))
+    result = typed(words)
+    assert result.exit_code == 1
+    assert "unet_2 holds its weights as a pickle" in result.output
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_a_pipeline_without_a_tokenizer_says_so(place, typed) -> None:
+    result = typed(["generate", "a red cube", "--model", "TEXTLESS", "--output", "out/a.png"])
+    assert result.exit_code == 1
+    assert "Error: this pipeline has no text encoder" in result.output
+
+
+def test_bundled_names_and_folders_are_one(typed, tmp_path) -> None:
+    from imagen_diffusers import bundled
+
+    made = []
+    for model in ("imagen-scenes", str(bundled("imagen-scenes"))):
+        words = ["generate", "a large red metal sphere", "--model", model, "--stages", "1", "--steps", "1", "--seed", "1"]
+        result = typed([*words, "--output", str(tmp_path / "a.png"), "--dtype", "float32"])
+        assert result.exit_code == 0, result.output
+        made.append(Image.open(tmp_path / "a.png").tobytes())
+    assert made[0] == made[1]
+
+
+def test_an_unforeseen_error_says_what_to_report(typed, monkeypatch) -> None:
+    def fail(**_):
+        raise KeyError("sigma")
+
+    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)
+    result = typed(GENERATE)
+    assert result.exit_code == 1
+    for words in ("not foreseen: KeyError: 'sigma'", "Please report", "--debug", "imagen_diffusers 0.", f"torch {torch.__version__}"):
+        assert words in result.output
+    shown = CliRunner().invoke(app, [*GENERATE, "--debug"])
+    assert "Traceback" in shown.output
+    assert 'raise KeyError("sigma")' in shown.output
+
+
+def test_a_lack_of_memory_is_said(typed, monkeypatch) -> None:
+    def fail(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)
+    assert "Error: the memory does not suffice; try --tile" in typed(GENERATE).output
+
+
+@pytest.mark.parametrize("kind", ["L", "RGBA", "P", "I;16"])
+def test_upscale_takes_images_of_any_kind(place, tmp_path, kind) -> None:
+    plain = Image.open(place / "small.png").convert("RGB")
+    if kind == "I;16":
+        given = Image.fromarray(np.asarray(plain)[..., 0].astype(np.uint16) * 257)
+    else:
+        given = (plain.convert("L") if kind == "P" else plain).convert(kind)  # a palette of all its greys
+    plain.save(tmp_path / "plain.png")
+    given.save(tmp_path / "given.png")
+    made = []
+    for name in ("plain", "given"):
+        words = ["upscale", tmp_path / f"{name}.png", "a red cube", "--model", place / "MODEL", "--seed", 1, "--dtype", "float32"]
+        result = CliRunner().invoke(app, [str(w) for w in [*words, "--output", tmp_path / "big.png"]])
+        assert result.exit_code == 0, result.output
+        made.append(Image.open(tmp_path / "big.png").tobytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "asked", "picked"),
+    [
+        (None, 0, "auto", "cpu"),
+        ("cuda", 2, "auto", "cuda"),
+        ("cuda", 2, "cuda:1", "cuda:1"),
+        ("mps", 1, "auto", "mps"),
+        ("cuda", 2, "cpu", "cpu"),
+        ("cuda", 2, "cuda:2", "it has: cpu, cuda, cuda:0, cuda:1"),
+        ("cuda", 2, "mps", "not on this machine"),
+    ],
+)
+def test_devices_are_those_of_the_machine(monkeypatch, kind, count, asked, picked) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+    if " " not in picked:
+        assert pick_device(asked) == picked
+        return
+    with pytest.raises(ValueError, match=picked):
+        pick_device(asked)
+
+
+CALLS: list[tuple[dict, str]] = [
+    ({"prompt": None}, "exactly one of prompt and prompt_embeds"),
+    ({"prompt_embeds": torch.zeros(1, 2, 32)}, "exactly one of prompt and prompt_embeds"),
+    ({"prompt": None, "prompt_embeds": torch.zeros(2, 32)}, r"they must be \(prompts, tokens, width\)"),
+    ({"prompt": None, "prompt_embeds": torch.zeros(1, 2, 31)}, "31 wide but stage unet takes 32"),
+    ({"prompt": None, "prompt_embeds": torch.full((1, 2, 32), torch.nan)}, "prompt_embeds hold NaN"),
+    ({"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts"),
+    ({"width": 50}, "both must be multiples of"),
+    ({"width": 0}, "width is 0; it must be at least 1 pixel"),
+    ({"height": -64}, "height is -64"),
+    ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be"),
+    ({"num_inference_steps": [1, 2]}, "2 values for 3 stages"),
+    ({"guidance_scale": -1}, "guidance_scale is -1"),
+    ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+    ({"noise_level": 1000}, "noise_level is 1000; it must be .*less than 1000"),
+    ({"guidance_interval": (1, 0)}, "0 <= start <= end <= 1"),
+    ({"start_at": 2}, "needs image="),
+    ({"stop_at": 4}, "this pipeline holds the stages"),
+    ({"image": torch.full((1, 3, 16, 16), torch.nan)}, "image holds NaN"),
+    ({"image": torch.full((1, 3, 16, 16), 2.0)}, "image has floats from 2 to 2"),
+    ({"image": torch.zeros(3, 3, 16, 16), "prompt": ["a", "red"]}, "image"),
+    ({"num_inference_steps": 2.9}, "num_inference_steps"),
+    ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"cond_images": torch.zeros(1, 3, 16, 16)}, "takes no cond_images"),
+    ({"output_type": "jpeg"}, "use one of pil, np, pt"),
+    ({"callback_on_step_end_tensor_inputs": ["noise"]}, "a callback can see"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), CALLS, ids=lambda x: ", ".join(x) if isinstance(x, dict) else "")
+def test_a_call_says_what_is_wrong_before_any_network_runs(shared_pipe, monkeypatch, given, said) -> None:
+    for unet in ("unet", "unet_2", "unet_3"):
+        monkeypatch.setattr(getattr(shared_pipe, unet), "forward", lambda *_, **__: pytest.fail("a network ran"))
+    with pytest.raises(ValueError, match=said):
+        shared_pipe(**{"prompt": "a red cube", **given})

@@ -1,0 +1,213 @@
+"""What is looked at before a pipeline is loaded: variants, formats, damage; and what is said meanwhile."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel, bundled
+from imagen_diffusers.models.weight_files import sole_variant, weight_files
+
+from .conftest import make_pipeline, seeded
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """To be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "cascade"))
+
+
+class Code:
+    """A pickle of this writes a file when it is opened."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_the_bundled_cascade_loads_without_naming_its_variant() -> None:
+    plain, named = (ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), **more) for more in ({}, {"variant": "fp16"}))
+    for slot in ("text_encoder", "unet", "unet_2", "unet_3"):
+        for one, two in zip(getattr(plain, slot).parameters(), getattr(named, slot).parameters(), strict=True):
+            assert torch.equal(one, two)
+    alone = ImagenUNet2DConditionModel.from_pretrained(bundled("imagen-scenes"), subfolder="unet")
+    assert all(torch.equal(one, two) for one, two in zip(alone.parameters(), named.unet.parameters(), strict=True))
+
+
+def test_of_several_variants_one_must_be_chosen(tmp_path) -> None:
+    for variant in ("fp16", "bf16"):
+        make_pipeline().save_pretrained(tmp_path, variant=variant)
+    with pytest.raises(ValueError, match="variants bf16, fp16; choose one with variant="):
+        ImagenCascadePipeline.from_pretrained(tmp_path)
+    assert ImagenCascadePipeline.from_pretrained(tmp_path, variant="bf16").stage_numbers == [1, 2, 3]
+
+
+def test_plain_weights_go_before_variants(folder) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"never read")
+    assert ImagenCascadePipeline.from_pretrained(folder).stage_numbers == [1, 2, 3]
+
+
+def test_names_of_weight_files() -> None:
+    told = {
+        "diffusion_pytorch_model.safetensors": (None, False),
+        "diffusion_pytorch_model.fp16.safetensors": ("fp16", False),
+        "model.fp16-00001-of-00002.safetensors": ("fp16", False),
+        "model-00001-of-00002.fp16.safetensors": ("fp16", False),
+        "pytorch_model-00001-of-00002.bin": (None, True),
+        "pytorch_model.non_ema.bin": ("non_ema", True),
+    }
+    others = ["config.json", "model.safetensors.index.json", "pytorch_lora_weights.safetensors", "spiece.model"]
+    assert {f.name: (f.variant, f.pickled) for f in weight_files([*told, *others])} == told
+    assert sole_variant({"unet": ["model.fp16.safetensors"], "text_encoder": ["model.safetensors"]}) == "fp16"
+    assert sole_variant({"unet": ["model.fp16.safetensors", "model.safetensors"]}) is None
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def shard(path: Path) -> None:
+    network = ImagenUNet2DConditionModel.from_pretrained(path)
+    (path / WEIGHTS).unlink()
+    network.save_pretrained(path, max_shard_size="10KB")
+    next(path.glob("*-00002-of-*.safetensors")).unlink()
+
+
+DAMAGE = {
+    "weights cut short": (lambda d: cut(d / "unet_2" / WEIGHTS), rf"unet_2/{WEIGHTS} is damaged or cut short"),
+    "weights overwritten": (lambda d: (d / "unet_3" / WEIGHTS).write_text("hello"), rf"unet_3/{WEIGHTS} is damaged"),
+    "weights missing": (lambda d: (d / "unet_2" / WEIGHTS).unlink(), rf"unet_2 holds no weights: {WEIGHTS} is missing"),
+    "encoder missing": (lambda d: (d / "text_encoder/model.safetensors").unlink(), "text_encoder holds no weights: model.safetensors"),
+    "encoder cut short": (lambda d: cut(d / "text_encoder/model.safetensors"), "text_encoder/model.safetensors is damaged"),
+    "a shard missing": (lambda d: shard(d / "unet"), "unet/diffusion_pytorch_model-00002-of-.* is missing"),
+    "a pointer of git-lfs": (
+        lambda d: (d / "unet" / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "unet/.* is a pointer of git-lfs",
+    ),
+    "configuration cut short": (lambda d: cut(d / "unet_2/config.json"), "unet_2/config.json is damaged"),
+    "configuration missing": (lambda d: (d / "unet_2/config.json").unlink(), "unet_2/config.json is missing"),
+    "scheduler cut short": (lambda d: cut(d / "scheduler_3/scheduler_config.json"), "scheduler_3/scheduler_config.json is damaged"),
+    "tokenizer cut short": (lambda d: cut(d / "tokenizer/tokenizer.json"), "tokenizer/tokenizer.json is damaged"),
+    "a folder missing": (lambda d: shutil.rmtree(d / "scheduler_2"), "scheduler_2 is missing"),
+    "index cut short": (lambda d: cut(d / "model_index.json"), "model_index.json"),
+    "index missing": (lambda d: (d / "model_index.json").unlink(), "model_index.json"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_pipeline_names_the_damaged_file(folder, kind) -> None:
+    damage, words = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(OSError, match=words) as raised:
+        ImagenCascadePipeline.from_pretrained(folder)
+    assert ".bin" not in str(raised.value)
+
+
+def test_what_is_left_out_or_given_is_not_looked_at(folder) -> None:
+    cut(folder / "unet_2" / WEIGHTS)
+    cut(folder / "unet_3" / WEIGHTS)
+    assert ImagenCascadePipeline.from_pretrained(folder, unet_2=None, unet_3=make_pipeline().unet_3).stage_numbers == [1, 3]
+
+
+def test_a_file_without_some_of_the_weights_is_refused(folder) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "unet" / WEIGHTS)
+    first = next(iter(weights))
+    save_file({name: value for name, value in weights.items() if name != first}, folder / "unet" / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(OSError, match=f"unet lack 1 of its network's parameters, {first}"):
+        ImagenCascadePipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("component", "safe", "name"),
+    [("unet_2", WEIGHTS, "diffusion_pytorch_model.bin"), ("text_encoder", "model.safetensors", "pytorch_model.bin")],
+)
+def test_a_pickle_with_code_is_not_opened(folder, tmp_path, component, safe, name) -> None:
+    (folder / component / safe).unlink()
+    (folder / component / name).write_bytes(pickle.dumps(Code(tmp_path / "it ran")))
+    with pytest.raises(OSError, match=rf"{component} holds its weights as a pickle \({name}\)"):
+        ImagenCascadePipeline.from_pretrained(folder)
+    if component == "unet_2":
+        with pytest.raises(OSError, match="holds its weights as a pickle"):
+            type(make_pipeline().unet_2).from_pretrained(folder, subfolder="unet_2")
+    with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):
+        ImagenCascadePipeline.from_pretrained(folder, use_safetensors=False)  # opened, but as weights alone
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_pickles_of_weights_load_when_asked_for_by_name(tmp_path) -> None:
+    made = make_pipeline()
+    made.save_pretrained(tmp_path, safe_serialization=False)
+    shutil.rmtree(tmp_path / "text_encoder")  # transformers no longer writes pickles
+    made.text_encoder.save_pretrained(tmp_path / "text_encoder")
+    given = {"text_encoder": made.text_encoder}
+    with pytest.raises(OSError, match="pickle"):
+        ImagenCascadePipeline.from_pretrained(tmp_path, **given)
+    loaded = ImagenCascadePipeline.from_pretrained(tmp_path, use_safetensors=False, **given)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.unet.parameters(), made.unet.parameters(), strict=True))
+
+
+def test_a_hub_id_of_one_variant_is_fetched_as_such(monkeypatch, tmp_path) -> None:
+    from huggingface_hub import HfApi
+
+    make_pipeline().save_pretrained(tmp_path, variant="fp16")
+    files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")]
+    asked: dict = {}
+
+    def download(place, **kwargs):
+        asked.update(place=place, **kwargs)
+        return str(tmp_path)
+
+    monkeypatch.setattr(HfApi, "list_repo_files", lambda self, repo_id, **_: files)
+    monkeypatch.setattr(ImagenCascadePipeline, "download", download)
+    pipe = ImagenCascadePipeline.from_pretrained("me/new", revision="main")
+    assert (asked["place"], asked["variant"], asked["revision"], asked["use_safetensors"]) == ("me/new", "fp16", "main", True)
+    assert pipe.config["_name_or_path"] == "me/new"
+
+
+def test_a_call_shows_one_line_over_all_its_steps(pipe, monkeypatch) -> None:
+    bars = []
+    make_bar = pipe.progress_bar
+
+    def progress_bar(**given):
+        bars.append(make_bar(**given))
+        return bars[-1]
+
+    monkeypatch.setattr(pipe, "progress_bar", progress_bar)
+    pipe.set_progress_bar_config(disable=False)
+    pipe("a red cube", generator=seeded(), output_type="pt")
+    assert [(bar.total, bar.n) for bar in bars] == [(7, 7)]
+
+
+def test_the_command_says_no_more_than_it_must(saved, tmp_path) -> None:
+    words = ["generate", "a red cube", "--model", str(saved), "--dtype", "float32", "--output", str(tmp_path / "a.png"), "--seed", "1"]
+    code = f"from imagen_diffusers.cli import app; app({words!r})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert done.stdout.decode() == f"{tmp_path / 'a.png'} (64x64, seed 1)\n"
+    lines = [line.split("\r")[-1] for line in done.stderr.decode().split("\n") if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("unet_3 64x64: 100%")
+
+
+def test_cleaning_captions_says_nothing_of_image_processors() -> None:
+    code = "from imagen_diffusers.text.cleaning import clean_captions; print(clean_captions(['A Red Cube']))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "['a red cube']\n"
+    assert "CLIPImageProcessor" not in done.stderr
