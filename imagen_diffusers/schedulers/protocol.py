@@ -11,8 +11,11 @@ class Scheduler(Protocol):
     config: Any
     timesteps: Tensor
     betas: Tensor
+    alphas_cumprod: Tensor
     init_noise_sigma: Any
     step: Any  # (model_output, timestep, sample, [generator,] return_dict); solvers differ in what else they take
+
+    precondition_outputs: Any  # of EDM ones alone
 
     def set_timesteps(self, num_inference_steps: Any = None, device: Any = None) -> None: ...
 

@@ -4,6 +4,7 @@ Its times run from 1 to 0; here a time t is the timestep 1000 t - 1, so that dif
 step goes to t = 0, where a trace of noise is left, as there.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,7 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
                 f'trained_betas are not those of imagen-pytorch\'s "{noise_schedule}" curve; '
                 "sample by ImagenDDPMScheduler, which takes any curve"
             )
-        ImagenDDPMScheduler.__init__.__wrapped__(  # its configuration is this class's own  # pyright: ignore[reportFunctionMemberAccess]
+        inspect.unwrap(ImagenDDPMScheduler.__init__)(  # its configuration is this class's own
             self, num_train_timesteps, prediction_type=prediction_type, trained_betas=betas, thresholding=thresholding
         )
         self.register_to_config(trained_betas=betas)

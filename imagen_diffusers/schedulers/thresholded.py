@@ -32,7 +32,7 @@ def thresholded_init(stock: type) -> Callable[..., None]:
     more = [Parameter(k, Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in OPTIONS.items() if k not in theirs]
     signature = inspect.Signature([*uncapped, *more])
     # Without the stock decorator, which would register the stock arguments alone; `config` is this class's already.
-    stock_init: Any = stock.__init__.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    stock_init: Any = inspect.unwrap(stock.__init__)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         given = signature.bind(self, *args, **kwargs).arguments
