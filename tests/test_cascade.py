@@ -4,6 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 from PIL import Image
@@ -302,6 +303,57 @@ def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:
     assert torch.equal(out.images, torch.full_like(out.images, 0.5))
 
 
+def test_diffusers_own_callback_ends_guidance_for_the_running_stage(shared_pipe) -> None:
+    """Eight steps in all; after the third of them, the last but one of the base, nothing is guided until the next stage."""
+    rows = []
+    hooks = [
+        unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0]))) for unet in (shared_pipe.unet, shared_pipe.unet_2)
+    ]
+    callback = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=2)
+    draw(shared_pipe, stop_at=2, num_inference_steps=4, guidance_scale=3.0, callback_on_step_end=callback)
+    for hook in hooks:
+        hook.remove()
+    assert rows == [2, 2, 2, 1] + [2] * 4
+
+
+def test_a_callback_reads_the_call_and_steers_guidance(shared_pipe) -> None:
+    seen = []
+
+    def watch(pipe, step, timestep, tensors):
+        seen.append((pipe.do_classifier_free_guidance, float(pipe.current_timestep) == float(timestep), set(tensors)))
+        if step == 0:
+            pipe._guidance_scale = 5.0
+
+    asked = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    given = {"stop_at": 1, "num_inference_steps": 3, "guidance_scale": 2.0}
+    steered = draw(shared_pipe, **given, callback_on_step_end=watch, callback_on_step_end_tensor_inputs=asked).images
+    assert seen == [(True, True, set(asked))] * 3
+    assert shared_pipe.current_timestep is None
+    assert not torch.allclose(steered, draw(shared_pipe, **given).images, atol=1e-4)
+
+
+def test_noise_may_be_given_for_each_stage(shared_pipe) -> None:
+    noise = next(iter(_first_noise(shared_pipe)))
+    expected = draw(shared_pipe, stop_at=1).images
+    assert torch.equal(draw(shared_pipe, stop_at=1, latents=noise).images, expected)
+    assert torch.equal(draw(shared_pipe, stop_at=2, latents=[noise, None]).images, draw(shared_pipe, stop_at=2).images)
+    other = torch.randn(1, 3, 32, 32, generator=seeded(8))
+    out = draw(shared_pipe, stop_at=2, latents=[None, other])
+    assert torch.equal(out.stage_images[0], expected)
+    assert not torch.equal(out.images, draw(shared_pipe, stop_at=2).images)
+
+
+def test_times_may_be_given_for_each_stage(shared_pipe) -> None:
+    seen = []
+    given = {"stop_at": 2, "callback_on_step_end": lambda pipe, step, t, tensors: seen.append(float(t))}
+    draw(shared_pipe, **given, timesteps=[[900.0, 500.5, 20.0], None], num_inference_steps=[9, 2])
+    assert seen[:3] == [900.0, 500.5, 20.0] and len(seen) == 5
+    pipe = make_pipeline(scheduler=diffusers.EulerDiscreteScheduler.from_config(shared_pipe.scheduler.config))
+    seen.clear()
+    draw(pipe, **{**given, "stop_at": 1}, sigmas=[9.0, 3.0, 1.0, 0.0])
+    assert len(seen) == 3
+
+
 def test_a_callback_may_interrupt(pipe) -> None:
     def stop(pipe, step, timestep, tensors):
         pipe.interrupt = step == 1
@@ -376,6 +428,11 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"prompt": ["a", 5]}, "a prompt is a int"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5"),
+        ({"timesteps": [5.0], "sigmas": [1.0]}, "timesteps or sigmas, not both"),
+        ({"timesteps": [900.0, 10.0]}, "timesteps has 1 lists for 3 stages"),
+        ({"sigmas": [[1.0], None, None]}, "ImagenDDPMScheduler of unet takes no sigmas"),
+        ({"latents": torch.zeros(1, 3, 8, 8)}, r"latents of unet have the shape \(1, 3, 8, 8\); this call needs \(1, 3, 16, 16\)"),
+        ({"latents": [None] * 4}, "latents has 4 tensors for 3 stages"),
         ({"guidance_interval": []}, "guidance_interval has 0 values for 3 stages"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
         ({"output_type": "latent"}, "latent"),

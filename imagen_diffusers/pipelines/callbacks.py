@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
 from .stage import StepState
@@ -11,25 +12,41 @@ from .stage import StepState
 
 @dataclass
 class StepCallback:
-    """The caller's `callback_on_step_end`, told the step counted over all stages."""
+    """The caller's `callback_on_step_end`, called with the step counted over all stages.
+
+    Args:
+        pipe: what it is handed.
+        function: the caller's, or one of diffusers' `PipelineCallback`s, which name their tensors themselves.
+        tensor_inputs: which tensors it is handed.
+        embeds: `prompt_embeds` and `negative_prompt_embeds`, to be read; None for networks without text.
+    """
 
     pipe: Any
     function: Callable[..., dict[str, Tensor] | None] | None
     tensor_inputs: Sequence[str]
+    embeds: dict[str, Tensor | None]
     step: int = 0
 
     def __call__(self, state: StepState) -> None:
+        self.pipe._current_timestep = state.timestep
         if self.function is not None:
-            offered = {k: getattr(state, k) for k in self.tensor_inputs}
+            offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
             returned = self.function(self.pipe, self.step, state.timestep, offered) or {}
             state.latents = returned.get("latents", state.latents)
+            state.guidance_scale = self.pipe._guidance_scale
         self.step += 1
+
+
+def tensors_of(function: Any, asked: Sequence[str]) -> Sequence[str]:
+    """The tensors a callback is handed: those asked for, or those that one of diffusers' own names."""
+    return function.tensor_inputs if isinstance(function, PipelineCallback | MultiPipelineCallbacks) else asked
 
 
 class RunningCallMixin:
     """What a callback can read and set of the call that is running."""
 
-    _guidance_scale = 1.0
+    _guidance_scale = 1.0  # a callback may set it: 1 or less ends guidance for the running stage
+    _current_timestep: Tensor | None = None
     _num_timesteps = 0
     _interrupt = False
 
@@ -37,6 +54,16 @@ class RunningCallMixin:
     def guidance_scale(self) -> float:
         """Of the stage that is running."""
         return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the stage that is running is guided."""
+        return self._guidance_scale != 1
+
+    @property
+    def current_timestep(self) -> Tensor | None:
+        """Of the step that was made last in the running call; None outside a call."""
+        return self._current_timestep
 
     @property
     def num_timesteps(self) -> int:

@@ -69,6 +69,40 @@ def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alo
     return values
 
 
+def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list[tuple[str, list[float]] | None]:
+    """The times of each stage that runs: a list for one stage, or one list or None for each of them.
+
+    Raises:
+        ValueError: for both timesteps and sigmas, and for counts that differ.
+    """
+    if timesteps is not None and sigmas is not None:
+        raise ValueError("give timesteps or sigmas, not both")
+    name, given = ("timesteps", timesteps) if timesteps is not None else ("sigmas", sigmas)
+    if given is None:
+        return [None] * len(numbers)
+    lists = list(given) if any(one is None or isinstance(one, Sequence) for one in given) else [given]
+    if len(lists) != len(numbers):
+        raise ValueError(f"{name} has {len(lists)} lists for {len(numbers)} stages; give one list, or None, for each stage that runs")
+    return [None if one is None else (name, list(one)) for one in lists]
+
+
+def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[int, int]], count: int) -> list[Tensor | None]:
+    """The noise each stage starts from: a tensor for the first, or one or None for each stage that runs.
+
+    Raises:
+        ValueError: for shapes that are not (count, channels, height, width) of the stage.
+    """
+    tensors = [given] if given is None or isinstance(given, Tensor) else list(given)
+    if len(tensors) > len(stages):
+        raise ValueError(f"latents has {len(tensors)} tensors for {len(stages)} stages; give one, or None, for each stage that runs")
+    tensors += [None] * (len(stages) - len(tensors))
+    for tensor, stage, size in zip(tensors, stages, sizes, strict=True):
+        wanted = (count, stage.network.channels, *size)
+        if tensor is not None and tuple(tensor.shape) != wanted:
+            raise ValueError(f"latents of {stage.name} have the shape {tuple(tensor.shape)}; this call needs {wanted}, standard normal")
+    return tensors
+
+
 def check_count(name: str, value: Any) -> None:
     """A whole number of at least 1."""
     if not isinstance(value, int) or value < 1:

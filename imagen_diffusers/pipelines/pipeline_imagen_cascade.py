@@ -19,7 +19,7 @@ from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.text.t5 import TextEmbedding
 
-from .callbacks import RunningCallMixin, StepCallback
+from .callbacks import RunningCallMixin, StepCallback, tensors_of
 from .compiling import CompilingMixin
 from .deepfloyd import SETTINGS as DEEPFLOYD
 from .deepfloyd import load_components
@@ -32,9 +32,11 @@ from .inputs import (
     check_output_type,
     check_text_fits,
     interval_per_stage,
+    noise_per_stage,
     one_a_prompt,
     per_stage,
     prepare_cond_images,
+    times_per_stage,
     whole_per_stage,
 )
 from .lora import ImagenLoraLoaderMixin
@@ -73,7 +75,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
 
     model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
     _optional_components = ["tokenizer", "text_encoder", "unet", "scheduler", "unet_2", "scheduler_2", "unet_3", "scheduler_3"]
-    _callback_tensor_inputs = ["latents", "low_res"]
+    _callback_tensor_inputs = ["latents", "low_res", "prompt_embeds", "negative_prompt_embeds"]
 
     def __init__(  # noqa: PLR0913 (one argument a component, as diffusers asks)
         self,
@@ -148,22 +150,25 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         noise_level: Sequence[float] | float | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        timesteps: Sequence[Any] | None = None,
+        sigmas: Sequence[Any] | None = None,
     ) -> list[Stage]:
         """These stages with their settings, built afresh, so that a swapped component is seen at once.
 
         Args:
             numbers: stages counted from 1.
-            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel: as in `__call__`.
+            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas: as in `__call__`.
         """
         steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
         scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
         levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
         intervals = interval_per_stage(guidance_interval, self.config, numbers)
+        times = times_per_stage(timesteps, sigmas, numbers)
         slots = [SLOTS[n - 1] for n in numbers]
         stages = []
-        for (unet, scheduler), n, w, level, pair in zip(slots, steps, scales, levels, intervals, strict=True):
+        for (unet, scheduler), n, w, level, pair, own in zip(slots, steps, scales, levels, intervals, times, strict=True):
             network = adapt(getattr(self, unet))
-            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network))
+            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own)
             stages.append(Stage(unet, network, self._scheduler(scheduler), *settings))
         return stages
 
@@ -204,8 +209,11 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         noise_level: float | Sequence[float] | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        timesteps: Sequence[Any] | None = None,
+        sigmas: Sequence[Any] | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | Sequence[Tensor | None] | None = None,
         image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
@@ -233,8 +241,10 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
                 one a stage. Steps outside cost half (Kynkaanniemi et al. 2024).
             guidance_parallel: how much of guidance that is parallel to the guided output is kept; 1 is equation 2, less keeps
                 contrast down, as imagen-pytorch 2.1 does with 0.
+            timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage.
             num_images_per_prompt: pictures a prompt.
             generator: one, or one a picture. The same one gives the same picture in any batch.
+            latents: noise to start from, standard normal (N, C, H, W) of the first stage that runs; or one (or None) for each.
             image: start from this picture instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
             stop_at: the last stage to run.
@@ -244,19 +254,22 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
             output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
             return_dict: False returns (images, stage_images).
             callback_on_step_end: called after each step with the pipeline, the step counted over all stages, its
-                timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`.
+                timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`, and set
+                `pipe._guidance_scale` (1 or less ends guidance for the running stage) or `pipe.interrupt`. diffusers' own callbacks work.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
         check_output_type(output_type)
-        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        tensor_inputs = tensors_of(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
         check_count("num_images_per_prompt", num_images_per_prompt)
         device = self._execution_device
         pictures = None if image is None else images_to_tensor("image", image).to(device) * 2 - 1
         networks = self.networks
         numbers = numbers_to_run(networks, pictures, start_at, stop_at)
-        stages = self.stages(numbers, num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel)
+        settings = (num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas)
+        stages = self.stages(numbers, *settings)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, pictures)
         texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
         if any(s.network.text_dim is not None for s in stages):
@@ -271,12 +284,14 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         cond_images = one_a_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
 
         outputs = []
-        callback = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        embeds = dict(zip(("prompt_embeds", "negative_prompt_embeds"), (t and t.embeds for t in texts), strict=True))
+        callback = StepCallback(self, callback_on_step_end, tensor_inputs, embeds)
+        noises = noise_per_stage(latents, stages, sizes, count)
         runs = [
-            (stage, stage.prepared_scheduler(device), size, generators[n - 1])
-            for n, stage, size in zip(numbers, stages, sizes, strict=True)
+            (stage, stage.prepared_scheduler(device), size, generators[n - 1], noise)
+            for n, stage, size, noise in zip(numbers, stages, sizes, noises, strict=True)
         ]
-        self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, _, _ in runs)
+        self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, *_ in runs)
         self._interrupt = False
         with self.progress_bar(total=self._num_timesteps) as progress:  # pyright: ignore[reportCallIssue]
             for run in runs:
@@ -284,6 +299,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
                 outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
                 if self._interrupt:
                     break
+        self._current_timestep = None
         self.maybe_free_model_hooks()
         return ImagenCascadePipelineOutput(outputs[-1], outputs) if return_dict else (outputs[-1], outputs)
 
@@ -293,6 +309,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         scheduler: Scheduler,
         size: tuple[int, int],
         generators: list[torch.Generator],
+        noise: Tensor | None,
         texts: tuple[TextEmbedding | None, TextEmbedding | None],
         low_res: Tensor | None,
         cond_images: Tensor | None,
@@ -301,7 +318,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
     ) -> Tensor:
         """One stage's pictures (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
         self._guidance_scale = stage.guidance_scale
-        given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images}
+        given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         for state in stage.denoise(scheduler, size, generators, **given):
             callback(state)

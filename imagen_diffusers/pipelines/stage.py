@@ -34,12 +34,13 @@ from .piecewise import Pieces
 
 @dataclass
 class StepState:
-    """Where the loop stands after a step. Replace `latents` to steer what follows."""
+    """Where the loop stands after a step. Replace `latents` or `guidance_scale` to steer what follows; 1 or less ends guidance."""
 
     index: int
     timestep: Tensor
     latents: Tensor
     low_res: Tensor | None
+    guidance_scale: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Stage:
         guidance_interval: the steps that are guided, as fractions of them all, from noise to picture.
         guidance_parallel: as in `guidance.guide`.
         pieces: how much the network is given at once.
+        times: in place of `num_inference_steps`: ("timesteps", values) or ("sigmas", values), for schedulers that take them.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Stage:
     guidance_interval: tuple[float, float] = EVERYWHERE
     guidance_parallel: float = 1.0
     pieces: Pieces = Pieces()
+    times: tuple[str, list[float]] | None = None
 
     @property
     def sample_size(self) -> int:
@@ -84,7 +87,13 @@ class Stage:
             needed = "needs an EDM scheduler" if self.network.preconditioned else "cannot be driven by an EDM scheduler"
             raise ValueError(f"{self.name} {needed}, as it was trained; its scheduler is {type(self.scheduler).__name__}")
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(self.num_inference_steps, device=device)
+        if self.times is None:
+            scheduler.set_timesteps(self.num_inference_steps, device=device)
+        else:
+            kind, values = self.times
+            if not accepts(scheduler.set_timesteps, kind):
+                raise ValueError(f"{type(scheduler).__name__} of {self.name} takes no {kind}; leave them out, or use another scheduler")
+            scheduler.set_timesteps(device=device, **{kind: values})
         prepare_for_x0(scheduler)
         return scheduler
 
@@ -98,6 +107,7 @@ class Stage:
         null_text: TextEmbedding | None,
         low_res: Tensor | None = None,
         cond_images: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> Iterator[StepState]:
         """Noise to picture, one state a step; the last one's `latents` are the picture (B, C, height, width) in [-1, 1].
 
@@ -108,12 +118,14 @@ class Stage:
             text, null_text: B embeddings each; `null_text` is read only under guidance.
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
             cond_images: (B, c, h, w) in [0, 1], for a network conditioned on pictures.
+            noise: to start from (B, C, height, width), standard normal; drawn from the generators by default.
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         shape = (len(generators), self.network.channels, *size)
         dtype = torch.promote_types(self.network.dtype, torch.float32)
-        latents = standard_normal(shape, generators, device, dtype) * scheduler.init_noise_sigma
-        guidable = self.guidance_scale != 1 and text is not None and self.network.text_dim is not None
+        drawn = standard_normal(shape, generators, device, dtype)
+        latents = (drawn if noise is None else noise.to(device, dtype)) * scheduler.init_noise_sigma
+        scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         if low_res is not None:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
@@ -121,14 +133,14 @@ class Stage:
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
         for index, timestep in enumerate(scheduler.timesteps):
-            guided = guidable and is_guided(index, len(scheduler.timesteps), self.guidance_interval)
+            guided = guidable and scale != 1 and is_guided(index, len(scheduler.timesteps), self.guidance_interval)
             copies = 2 if guided else 1
             scaled = scheduler.scale_model_input(latents, timestep)
             more = {} if guess is None else {"self_cond": guess.repeat(copies, 1, 1, 1)}
             output = self.pieces.predict(self.network, scaled.repeat(copies, 1, 1, 1), timestep, {**conditions(guided), **more})
             output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
-                output = guide(*output.chunk(2), self.guidance_scale, self.guidance_parallel)
+                output = guide(*output.chunk(2), scale, self.guidance_parallel)
                 variance = variance.chunk(2)[0]  # is not guided
             x0 = clean_image(scheduler, output, timestep, latents, self.scheduler.config)
             guess = None if guess is None else x0
@@ -136,9 +148,11 @@ class Stage:
             if reads_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
-            state = StepState(index, timestep, latents, low_res)
+            state = StepState(index, timestep, latents, low_res, scale)
             yield state
             latents = state.latents
+            if state.guidance_scale != scale:
+                scale = max(state.guidance_scale, 1.0)
 
     def _conditions(
         self, text: TextEmbedding | None, null_text: TextEmbedding | None, low_res: Tensor | None, cond_images: Tensor | None
