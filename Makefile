@@ -11,8 +11,9 @@ INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
 
+# One process a core, each with one thread: the networks of the tests are too small to share.
 test: .venv/installed-reference
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-numeric: .venv/installed-reference
 	@set -e; for set in $(INSTRUCTION_SETS); do \
