@@ -284,7 +284,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         cond_images = one_a_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
 
         outputs = []
-        embeds = dict(zip(("prompt_embeds", "negative_prompt_embeds"), (t and t.embeds for t in texts), strict=True))
+        embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
         callback = StepCallback(self, callback_on_step_end, tensor_inputs, embeds)
         noises = noise_per_stage(latents, stages, sizes, count)
         runs = [
