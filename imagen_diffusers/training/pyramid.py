@@ -106,7 +106,7 @@ def size_of(data: bytes) -> tuple[int, int]:
         image = Image.open(io.BytesIO(data))
         exif = Image.Image.getexif(image)  # PNG's own method decodes the image, since EXIF may come last
         turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return image.size if turned else image.size[::-1]
+        return image.size if turned else (image.height, image.width)
 
 
 def decode(data: bytes) -> Image.Image:
