@@ -61,8 +61,9 @@ def noises(generator: torch.Generator, size: int, steps: int, *, low_res: bool) 
 
 @contextmanager
 def float64_throughout(imagen: Any) -> Iterator[Any]:
-    """Inside, an `Imagen` of that package samples in float64, where it would go back to float32 in its attention and change its norms.
+    """Inside, an `Imagen` or `ElucidatedImagen` of that package samples in float64.
 
+    By itself it would go back to float32 in its attention, and have another epsilon in its norms.
     Its noise curves stay the float32 numbers its networks were trained on.
     """
     module = importlib.import_module("imagen_pytorch.imagen_pytorch")
@@ -73,7 +74,7 @@ def float64_throughout(imagen: Any) -> Iterator[Any]:
         return (x - mean) * (variance + 1e-5).rsqrt() * self.g  # the epsilon of float32; other precisions have another there
 
     imagen.double()
-    for curve in (*imagen.noise_schedulers, imagen.lowres_noise_schedule):
+    for curve in (*getattr(imagen, "noise_schedulers", ()), imagen.lowres_noise_schedule):  # ElucidatedImagen has none of its own
         curve.log_snr = lambda t, log_snr=curve.log_snr: log_snr(t.float()).double()
     module.LayerNorm.forward = norm
     Tensor.softmax = lambda values, dim, dtype=None: torch.softmax(values, dim)  # type: ignore[method-assign,assignment]

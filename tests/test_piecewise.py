@@ -7,7 +7,7 @@ from imagen_diffusers.pipelines.networks import adapt
 from imagen_diffusers.pipelines.piecewise import Pieces, ramp, spans
 
 from .conftest import make_sr, seeded
-from .test_cascade import PROMPT, draw
+from .test_cascade import PROMPT, ROUNDING, draw
 
 
 class Pointwise:
@@ -69,7 +69,10 @@ def test_prediction_changes_smoothly_from_tile_to_tile() -> None:
     assert blended.diff(dim=-1).abs().max() <= 1 / 16 + 1e-6
 
 
-def test_slices_draw_the_same_pictures(pipe) -> None:
+@pytest.mark.numeric
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_slices_draw_the_same_pictures(pipe, dtype) -> None:
+    pipe.to(dtype)
     given = {"prompt": [PROMPT] * 3, "generator": [seeded(s) for s in range(3)], "output_type": "pt"}
     at_once = pipe(**given).images
     rows = []
@@ -78,7 +81,7 @@ def test_slices_draw_the_same_pictures(pipe) -> None:
     sliced = pipe(**{**given, "generator": [seeded(s) for s in range(3)]}).images
     hook.remove()
     assert rows == [2, 2, 2] * 3  # three pictures, guided, in three steps
-    torch.testing.assert_close(sliced, at_once, atol=1e-4, rtol=1e-4)  # as in test_one_seed_one_picture_in_any_batch
+    torch.testing.assert_close(sliced, at_once, atol=ROUNDING[dtype], rtol=0)
     pipe.disable_slicing()
     assert torch.equal(pipe(**{**given, "generator": [seeded(s) for s in range(3)]}).images, at_once)
 

@@ -84,7 +84,7 @@ def prepare_for_x0(scheduler: Scheduler) -> None:
         prepare_for_x0(predictor)
 
 
-def clean_image(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor, trained: Mapping[str, Any]) -> Tensor:
+def clean_image(scheduler: Any, output: Tensor, timestep: float | Tensor, sample: Tensor, trained: Mapping[str, Any]) -> Tensor:
     """The x0 that an output implies, thresholded (B, C, H, W), in float32 at least.
 
     Args:
@@ -105,7 +105,7 @@ def clean_image(scheduler: Scheduler, output: Tensor, timestep: float | Tensor, 
     return own(x0) if own is not None and trained.get("thresholding") else threshold(x0, trained)
 
 
-def as_output(scheduler: Scheduler, x0: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
+def as_output(scheduler: Any, x0: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
     """What to give `step` of a scheduler from `prepare_for_x0`, so that it goes on from this x0 (B, C, H, W)."""
     sample = at_least_float32(sample)
     if preconditions(scheduler):
@@ -118,7 +118,7 @@ def as_output(scheduler: Scheduler, x0: Tensor, timestep: float | Tensor, sample
     return from_x0(x0, z, *signal_and_noise(scheduler, timestep), scheduler.config.prediction_type)
 
 
-def signal_and_noise(scheduler: Scheduler, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+def signal_and_noise(scheduler: Any, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma (0-dim, on the CPU) at a timestep of any drivable scheduler, by the numbers its own `step` uses."""
     if isinstance(scheduler, ImagenDDPMScheduler):
         return scheduler.signal_and_noise(timestep)

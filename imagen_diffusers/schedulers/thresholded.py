@@ -22,7 +22,7 @@ OPTIONS = {
 }
 
 
-def thresholded_init(stock: type) -> Callable[..., None]:
+def thresholded_init(stock: Any) -> Callable[..., None]:
     """An `__init__` for a subclass of a stock scheduler: all of its arguments, then those of `OPTIONS` that it lacks.
 
     diffusers saves and swaps a scheduler by the signature of its `__init__`, and so finds every option there.
@@ -32,7 +32,7 @@ def thresholded_init(stock: type) -> Callable[..., None]:
     more = [Parameter(k, Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in OPTIONS.items() if k not in theirs]
     signature = inspect.Signature([*uncapped, *more])
     # Without the stock decorator, which would register the stock arguments alone; `config` is this class's already.
-    stock_init: Any = inspect.unwrap(stock.__init__)
+    stock_init = stock.__init__.__wrapped__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         given = signature.bind(self, *args, **kwargs).arguments
