@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
-from imagen_diffusers.models import presets
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models import configurations
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 GPUS, TOKENS = 8, 128
 EXAMPLES = 2_500_000 * 2048  # section 4.1: steps x batch, of every stage
@@ -31,8 +31,8 @@ WAYS = {
 def build(stage: str) -> ConditionedUNet:
     with torch.device("meta"):
         if stage == "base":
-            return ImagenUNet2DConditionModel(**presets.PAPER_BASE)
-        config = presets.PAPER_SR256 if stage == "SR256" else presets.PAPER_SR1024
+            return ImagenUNet2DConditionModel(**configurations.PAPER_BASE)
+        config = configurations.PAPER_SR256 if stage == "SR256" else configurations.PAPER_SR1024
         return ImagenEfficientUNet2DConditionModel(**config, low_res_channels=3)
 
 

@@ -23,8 +23,8 @@ from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet
 from torch import Tensor
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.interop.imagen_pytorch import convert
-from imagen_diffusers.pipelines.randomness import stage_generators
+from imagen_diffusers.interop.imagen_pytorch.conversion import convert
+from imagen_diffusers.sampling.seeds import stage_generators
 
 from .ceilings import machine
 from .imagen_pytorch_package import load, noises, told_noise

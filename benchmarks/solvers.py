@@ -22,7 +22,7 @@ from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.cli import SCHEDULERS
-from imagen_diffusers.pipelines.guidance import is_guided
+from imagen_diffusers.sampling.guidance import is_guided
 
 from .ceilings import machine
 from .timing import table

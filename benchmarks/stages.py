@@ -14,8 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
-from imagen_diffusers.models import presets
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models import configurations
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .ceilings import convolution_rate, device, machine
 from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
@@ -28,9 +28,9 @@ WAYS = {
     "bfloat16, channels_last, compiled": (torch.bfloat16, True, True),
 }
 NETWORKS = {
-    "unet": (ImagenUNet2DConditionModel, presets.PAPER_BASE),
-    "unet_2": (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR256),
-    "unet_3": (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR1024),
+    "unet": (ImagenUNet2DConditionModel, configurations.PAPER_BASE),
+    "unet_2": (ImagenEfficientUNet2DConditionModel, configurations.PAPER_SR256),
+    "unet_3": (ImagenEfficientUNet2DConditionModel, configurations.PAPER_SR1024),
 }
 
 

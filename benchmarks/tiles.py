@@ -15,7 +15,7 @@ from torch import Tensor
 from examples.scenes.data import TEST_SEEDS
 from examples.scenes.evaluate import load_cascade, scenes_and_prompts
 from examples.scenes.raytrace import render
-from imagen_diffusers.pipelines.piecewise import spans
+from imagen_diffusers.sampling.tiles import spans
 
 from .ceilings import machine
 from .timing import peak_memory, print_peak_memory, table

@@ -21,14 +21,14 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers import ImagenUNet2DConditionModel, bundled
-from imagen_diffusers.models import presets
+from imagen_diffusers.models import configurations
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
 from imagen_diffusers.text.t5 import encode
-from imagen_diffusers.training.data import Batch, Visits, collate
+from imagen_diffusers.training.examples import Batch, Visits, collate
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.sampling import Share, StepSampler
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.order import Share, StepSampler
+from imagen_diffusers.training.run_settings import TrainSettings
 
 from .imagen_pytorch_package import load
 
@@ -36,7 +36,7 @@ BATCH, LEARNING_RATE, WARMUP, HELD_OUT = 16, 3e-4, 100, 64
 LEVELS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 TABLE = log_snr_table(beta_table("squaredcos_cap_v2"))
 # 13.9 M parameters in patches of 4; without patches it takes four levels to come as low.
-OURS = presets.SCENES_BASE
+OURS = configurations.SCENES_BASE
 OURS_WITHOUT_PATCHES = {
     **OURS,
     "patch_size": 1,

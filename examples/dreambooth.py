@@ -16,17 +16,17 @@ from accelerate import PartialState
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from imagen_diffusers.finetuning.cascade import fit_and_share
+from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, ValidationSettings, parse
+from imagen_diffusers.finetuning.one_stage import load_cascade, picture_set
+from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.recipes.cascade import fit_and_share
-from imagen_diffusers.recipes.settings import ModelSettings, StagesSettings, ValidationSettings, parse
-from imagen_diffusers.recipes.stage import load_cascade, picture_set
-from imagen_diffusers.sharing import HubSettings
-from imagen_diffusers.training.data import Mixed
-from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.examples import Mixed
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
 

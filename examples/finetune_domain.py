@@ -8,7 +8,7 @@ Every weight of every stage is trained, and the result is a cascade; with --rank
 
 from collections.abc import Sequence
 
-from imagen_diffusers.recipes.cascade import fine_tune
+from imagen_diffusers.finetuning.cascade import fine_tune
 
 DEFAULTS = {"learning_rate": 2e-5, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100, "ema_decay": 0.999}
 

@@ -8,7 +8,7 @@ Then: imagen-diffusers generate "a green cone" --lora my-style
 
 from collections.abc import Sequence
 
-from imagen_diffusers.recipes.cascade import fine_tune
+from imagen_diffusers.finetuning.cascade import fine_tune
 
 DEFAULTS = {"rank": 16, "learning_rate": 4e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
 

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse
+from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, picture_set
+from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
+from imagen_diffusers.hub.training_card import write_card
+from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.recipes.settings import ModelSettings, StageValidationSettings, parse
-from imagen_diffusers.recipes.stage import fit_stage, load_cascade, picture_set
-from imagen_diffusers.recipes.text import needs_text_encoder, open_text_cache
-from imagen_diffusers.sharing import HubSettings, push_folder, write_card
-from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
 
 @dataclass(frozen=True)

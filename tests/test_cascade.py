@@ -12,8 +12,8 @@ from transformers import T5EncoderModel
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
-from imagen_diffusers.pipelines.guidance import guide
-from imagen_diffusers.pipelines.images import images_to_tensor
+from imagen_diffusers.pipelines.image_inputs import images_to_tensor
+from imagen_diffusers.sampling.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
@@ -45,7 +45,7 @@ def test_three_stages(shared_pipe) -> None:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 def test_every_scheduler_runs_at_every_stage(name, prediction_type) -> None:
     cls = getattr(imagen_diffusers if name in IMAGEN else diffusers, name)
-    own_curve = cls is imagen_diffusers.ImagenPytorchScheduler
+    own_curve = cls is imagen_diffusers.LucidrainsScheduler
     made = (cls if own_curve else ImagenDDPMScheduler)(prediction_type=prediction_type)
     scheduler = cls.from_config(made.config)
     # Stock ancestral solvers subtract nearly equal squares at the cosine curve's first, huge sigma: few steps give NaN.
@@ -159,7 +159,7 @@ def test_guidance_without_its_parallel_part() -> None:
 
 
 def _first_noise(pipe):
-    from imagen_diffusers.pipelines.randomness import stage_generators
+    from imagen_diffusers.sampling.seeds import stage_generators
 
     yield torch.randn(1, 3, 16, 16, generator=stage_generators(seeded(0), 1, 3)[0][0])
 

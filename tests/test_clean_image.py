@@ -8,7 +8,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 
 import imagen_diffusers
-from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, ImagenPytorchScheduler
+from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, LucidrainsScheduler
 from imagen_diffusers.schedulers.driving import as_output, clean_image, prepare_for_x0, signal_and_noise
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.schedulers.thresholding import dynamic_threshold
@@ -22,7 +22,7 @@ STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if e.name
 IMAGEN = [
     getattr(imagen_diffusers, n) for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n
 ]
-SOLVERS = [c for c in [*STOCK, *IMAGEN] if c is not ImagenPytorchScheduler]
+SOLVERS = [c for c in [*STOCK, *IMAGEN] if c is not LucidrainsScheduler]
 STATIC = {"thresholding": False, "clip_sample": True, "clip_sample_range": 0.5}
 DYNAMIC = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": None, "clip_sample": True}
 
@@ -55,7 +55,7 @@ def test_every_scheduler_thresholds_in_the_loop_after_a_swap(cls, asked) -> None
 @pytest.mark.parametrize("source", [DDPMScheduler, ImagenDDPMScheduler])
 @pytest.mark.parametrize("cls", IMAGEN)
 def test_static_thresholding_survives_a_swap_outside_of_the_loop(cls, source) -> None:
-    if cls is ImagenPytorchScheduler:
+    if cls is LucidrainsScheduler:
         scheduler = cls(prediction_type="sample", thresholding=False)
     else:
         scheduler = cls.from_config(source(prediction_type="sample", thresholding=False, clip_sample=True).config)
@@ -70,7 +70,7 @@ def test_static_thresholding_survives_a_swap_outside_of_the_loop(cls, source) ->
 @pytest.mark.parametrize("cls", SOLVERS)
 def test_imagen_pytorchs_clipping_survives_a_swap(cls) -> None:
     """Its cascades without dynamic thresholding clip."""
-    scheduler = cls.from_config(ImagenPytorchScheduler("cosine", prediction_type="sample", thresholding=False).config)
+    scheduler = cls.from_config(LucidrainsScheduler("cosine", prediction_type="sample", thresholding=False).config)
     # Its cosine ends at a sigma of 0.014, not 0.006.
     torch.testing.assert_close(generated(scheduler), wild().clamp(-1, 1), rtol=0, atol=0.06)
 

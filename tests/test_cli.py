@@ -5,7 +5,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from imagen_diffusers.cli import app
-from imagen_diffusers.pictures import read_settings
+from imagen_diffusers.images import read_settings
 
 from .conftest import make_pipeline
 

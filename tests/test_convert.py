@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.interop.imagen_pytorch import convert
-from imagen_diffusers.interop.imagen_pytorch_architecture import UNTOLD, infer
+from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
+from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
 
 from .conftest import seeded
 from .test_imagen_pytorch import CASES, PLAIN, package, pair, their_network  # noqa: F401 (a fixture)
@@ -55,6 +55,11 @@ def expected(unet, low_res: bool) -> torch.Tensor:
     more = {"lowres_cond_img": x.flip(-1), "lowres_noise_times": torch.tensor([0.5])} if low_res else {}
     with torch.no_grad():
         return unet.eval()(x, torch.tensor([1.0]), text_embeds=text, text_mask=torch.ones(1, 5, dtype=torch.bool), **more)
+
+
+def convert(path: Path, **how) -> tuple[ImagenCascadePipeline, list[str]]:
+    parts, report = load_components(path, **how)
+    return ImagenCascadePipeline(**parts), report
 
 
 @pytest.mark.parametrize("ema", [True, False])

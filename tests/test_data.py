@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_diffusers.training.data import collate
-from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
-from imagen_diffusers.training.pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
-from imagen_diffusers.training.sampling import Share
+from imagen_diffusers.training.exact_stream import ImageStream
+from imagen_diffusers.training.examples import collate
+from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.order import Share
+from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
+from imagen_diffusers.training.rows import DataSettings, load_rows
 
 
 def noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -44,9 +46,9 @@ def five(tmp_path):
     return folder_of(tmp_path / "five", pictures, {name: f"picture {name[0]}" for name in pictures})
 
 
-def dataset(folder, **changes) -> PictureDataset:
+def dataset(folder, **changes) -> ImageDataset:
     rows, columns = load_rows(DataSettings(train_data_dir=folder, cache_dir=folder.parent / "cache"))
-    return PictureDataset(rows, columns, PictureSettings(resolution=16, **changes))
+    return ImageDataset(rows, columns, ImageSettings(resolution=16, **changes))
 
 
 def test_what_cannot_be_used_is_passed_over_and_told(five) -> None:
@@ -118,17 +120,17 @@ def test_every_layout_gives_the_same_examples(tmp_path, kind, streaming) -> None
     else:
         {"parquet": parquet, "tar": tar}[kind](place / f"part.{kind}", pictures)
     rows, columns = load_rows(DataSettings(train_data_dir=place, streaming=streaming, cache_dir=tmp_path / "cache"))
-    given = rows, columns, PictureSettings(resolution=16)
-    stream = iter(PictureStream(*given))
-    examples = [next(stream) for _ in range(4)] if streaming else [PictureDataset(*given)[i] for i in range(4)]
+    given = rows, columns, ImageSettings(resolution=16)
+    stream = iter(ImageStream(*given))
+    examples = [next(stream) for _ in range(4)] if streaming else [ImageDataset(*given)[i] for i in range(4)]
     for i, example in enumerate(examples):
         assert example["prompt"] == f"picture {i}"
-        assert torch.equal(example["pixel_values"], build_pyramid(pictures[i], PictureSettings(16))[0])
+        assert torch.equal(example["pixel_values"], build_pyramid(pictures[i], ImageSettings(16))[0])
 
 
 def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:
     rows, columns = load_rows(DataSettings(train_data_dir=five, streaming=True))
-    stream = PictureStream(rows, columns, PictureSettings(16, crop_size=8), shuffle_buffer=3)
+    stream = ImageStream(rows, columns, ImageSettings(16, crop_size=8), shuffle_buffer=3)
 
     def take(share: Share, start: int, count: int):
         examples = iter(stream.at(share, start))
@@ -147,21 +149,21 @@ def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:
 def test_a_pyramid_is_antialiased_and_its_levels_agree() -> None:
     fine = np.zeros((256, 256, 3), np.uint8)
     fine[::2] = 255  # stripes far too fine for 32 pixels must become gray, not stripes
-    big, small = build_pyramid(Image.fromarray(fine), PictureSettings(64, low_res_scale=4))
+    big, small = build_pyramid(Image.fromarray(fine), ImageSettings(64, low_res_scale=4))
     assert big.shape == (3, 64, 64)
     assert small.shape == (3, 16, 16)
     for level in (big, small):
         inner = level[:, 2:-2, 2:-2].float()
         assert (inner - 127.5).abs().max() < 2
     smooth = noise_picture(4, 4).resize((256, 256), Image.Resampling.BICUBIC)
-    big, small = build_pyramid(smooth, PictureSettings(64, low_res_scale=4))
+    big, small = build_pyramid(smooth, ImageSettings(64, low_res_scale=4))
     again = Image.fromarray(big.permute(1, 2, 0).numpy()).resize((16, 16), Image.Resampling.BICUBIC)
     assert (torch.from_numpy(np.array(again)).permute(2, 0, 1).float() - small.float()).abs().max() <= 2  # rounding, twice
 
 
 @pytest.mark.parametrize("center", [False, True])
 def test_windows_are_the_same_in_both_sizes(center) -> None:
-    settings = PictureSettings(64, low_res_scale=4, crop_size=32, center_crop=center, random_flip=True)
+    settings = ImageSettings(64, low_res_scale=4, crop_size=32, center_crop=center, random_flip=True)
     small = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, 16, 16)
     big = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
     seen = set()
@@ -181,7 +183,7 @@ def test_windows_differ_from_pass_to_pass_and_repeat_with_the_seed(tmp_path) -> 
 
 
 def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
-    settings = PictureSettings(64, aspect_buckets=True, stride=8)
+    settings = ImageSettings(64, aspect_buckets=True, stride=8)
     assert (64, 64) in settings.shapes
     for height, width in settings.shapes:
         assert height % 8 == width % 8 == 0
@@ -218,4 +220,4 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
 )
 def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:
     with pytest.raises(ValueError, match=words):
-        PictureSettings(**changes)
+        ImageSettings(**changes)

@@ -13,7 +13,7 @@ from diffusers import (
 from transformers import T5EncoderModel
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler
-from imagen_diffusers.pipelines.randomness import stage_generators
+from imagen_diffusers.sampling.seeds import stage_generators
 
 from .conftest import make_sr, make_text_encoder, make_tokenizer, seeded
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from examples import dreambooth, finetune_domain, finetune_style, train_stage
 from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel
-from imagen_diffusers.recipes.settings import ModelSettings
-from imagen_diffusers.recipes.stage import load_cascade, noise_curve, null_text
+from imagen_diffusers.finetuning.flags import ModelSettings
+from imagen_diffusers.finetuning.one_stage import load_cascade, noise_curve, null_text
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
 from imagen_diffusers.text.t5 import encode
 from imagen_diffusers.training.checkpoints import list_checkpoints

@@ -8,11 +8,11 @@ import torch
 from diffusers import EDMEulerScheduler
 
 from benchmarks.imagen_pytorch_package import float64_throughout, load, noises, told_noise
-from imagen_diffusers import ImagenCascadePipeline, ImagenPytorchScheduler
-from imagen_diffusers.interop.imagen_pytorch import convert
-from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
-from imagen_diffusers.pipelines.randomness import stage_generators
-from imagen_diffusers.schedulers.scheduling_imagen_pytorch import curve_log_snr
+from imagen_diffusers import ImagenCascadePipeline, LucidrainsScheduler
+from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
+from imagen_diffusers.interop.imagen_pytorch.scheduling_lucidrains import curve_log_snr
+from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
+from imagen_diffusers.sampling.seeds import stage_generators
 
 from .conftest import seeded
 
@@ -69,7 +69,7 @@ def their_network(package, spread: float = 0.1, **changes):
 def pair(package, spread: float = 0.1, **changes):
     """Theirs, and ours with its weights."""
     theirs = their_network(package, spread, **changes)
-    ours = ImagenPytorchUNet2DConditionModel(**{**PLAIN, **changes}).eval()
+    ours = LucidrainsUNet2DConditionModel(**{**PLAIN, **changes}).eval()
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -105,8 +105,8 @@ def test_the_predefined_networks_have_their_sizes(package, name, size) -> None:
     """On the meta device, by that package's own configurations."""
     with torch.device("meta"):
         theirs = getattr(package, name)(text_embed_dim=4096, lowres_cond=name != "BaseUnet64")
-        known = ImagenPytorchUNet2DConditionModel().config
-        ours = ImagenPytorchUNet2DConditionModel(**{k: v for k, v in theirs._locals.items() if k in known})
+        known = LucidrainsUNet2DConditionModel().config
+        ours = LucidrainsUNet2DConditionModel(**{k: v for k, v in theirs._locals.items() if k in known})
     assert ours.num_parameters() == sum(p.numel() for p in theirs.parameters()) == pytest.approx(size, rel=0.01)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
@@ -155,9 +155,9 @@ def sampled(package, variant: str, objective: str, cond_scale: float, dtype: tor
         unet.register_to_config(sample_size=size)
     pipe = ImagenCascadePipeline(
         unet=ours[0],
-        scheduler=ImagenPytorchScheduler("cosine", prediction_type=kind),
+        scheduler=LucidrainsScheduler("cosine", prediction_type=kind),
         unet_2=ours[1],
-        scheduler_2=ImagenPytorchScheduler("linear", prediction_type=kind),
+        scheduler_2=LucidrainsScheduler("linear", prediction_type=kind),
         null_text="learned",
         num_inference_steps=(STEPS, STEPS, 1),
         noise_level=(0.0, 200.0, 0.0),
@@ -195,7 +195,7 @@ def test_a_two_stage_cascade_generates_the_same_images(package, variant, objecti
 
 
 def test_conditioning_pictures_are_asked_for(package) -> None:
-    pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=ImagenPytorchScheduler(), null_text="learned")
+    pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=LucidrainsScheduler(), null_text="learned")
     given = {"prompt_embeds": torch.zeros(1, 5, 24)}
     with pytest.raises(ValueError, match="unet was trained with conditioning pictures; give cond_images"):
         pipe(**given)
@@ -211,7 +211,8 @@ def elucidated_pair(package, tmp_path, **changes):
     state = {f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()}
     imagen.load_state_dict(state)
     torch.save(state, tmp_path / "elucidated.pt")
-    pipe, report = convert(tmp_path / "elucidated.pt", settings={"imagen_type": "elucidated", **settings})
+    parts, report = load_components(tmp_path / "elucidated.pt", settings={"imagen_type": "elucidated", **settings})
+    pipe = ImagenCascadePipeline(**parts)
     assert any("assumed sigma_min=0.002" in line for line in report)
     pipe.set_progress_bar_config(disable=True)
     return imagen, pipe
@@ -279,21 +280,21 @@ def test_an_elucidated_network_takes_its_own_schedulers_alone(package, tmp_path)
     text = torch.randn(1, 5, 24, generator=seeded(5))
     pipe.scheduler = EDMEulerScheduler.from_config(pipe.scheduler.config)
     assert pipe(prompt_embeds=text, output_type="pt").images.isfinite().all()
-    pipe.scheduler_2 = ImagenPytorchScheduler("linear")
-    with pytest.raises(ValueError, match="unet_2 needs an EDM scheduler, as it was trained; its scheduler is ImagenPytorchScheduler"):
+    pipe.scheduler_2 = LucidrainsScheduler("linear")
+    with pytest.raises(ValueError, match="unet_2 needs an EDM scheduler, as it was trained; its scheduler is LucidrainsScheduler"):
         pipe(prompt_embeds=text)
 
 
 def test_stock_solvers_keep_the_curve() -> None:
     from diffusers import DPMSolverMultistepScheduler
 
-    ours = ImagenPytorchScheduler("linear")
+    ours = LucidrainsScheduler("linear")
     stock = DPMSolverMultistepScheduler.from_config(ours.config)
     middle = slice(10, 900)
     expected = curve_log_snr("linear", (torch.arange(1000) + 1) / 1000).sigmoid()
     torch.testing.assert_close(stock.alphas_cumprod[middle], expected[middle], rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match="imagen-pytorch has cosine, linear"):
-        ImagenPytorchScheduler("sigmoid")
+        LucidrainsScheduler("sigmoid")
     with pytest.raises(ValueError, match="at least 1"):
         ours.set_timesteps(0)
 
@@ -302,7 +303,7 @@ def test_stock_solvers_keep_the_curve() -> None:
 def test_diffusers_features_on_converted_networks(case) -> None:
     """Needs no package: attention backends, fused projections (there is nothing to fuse) and gradient checkpointing."""
     torch.manual_seed(0)
-    unet = ImagenPytorchUNet2DConditionModel(**{**PLAIN, **CASES[case]})
+    unet = LucidrainsUNet2DConditionModel(**{**PLAIN, **CASES[case]})
     with torch.no_grad():
         for value in unet.parameters():
             value.add_(0.1 * torch.randn_like(value))

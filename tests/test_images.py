@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_diffusers.pictures import read_image
-from imagen_diffusers.pipelines.images import images_to_tensor
+from imagen_diffusers.images import read_image
+from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

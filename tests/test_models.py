@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig
 
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
-from imagen_diffusers.models import presets
+from imagen_diffusers.models import configurations
 from imagen_diffusers.models.blocks import Upsample
 
 from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_sr
@@ -48,9 +48,9 @@ def unet(request):
 @pytest.mark.parametrize(
     ("network", "preset", "low", "high"),
     [
-        (ImagenUNet2DConditionModel, presets.PAPER_BASE, 2.30e9, 2.45e9),
-        (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR256, 0.55e9, 0.57e9),
-        (ImagenEfficientUNet2DConditionModel, presets.PAPER_SR1024, 0.54e9, 0.56e9),
+        (ImagenUNet2DConditionModel, configurations.PAPER_BASE, 2.30e9, 2.45e9),
+        (ImagenEfficientUNet2DConditionModel, configurations.PAPER_SR256, 0.55e9, 0.57e9),
+        (ImagenEfficientUNet2DConditionModel, configurations.PAPER_SR1024, 0.54e9, 0.56e9),
     ],
 )
 def test_paper_presets_have_the_papers_size(network, preset, low, high) -> None:

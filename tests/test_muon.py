@@ -8,7 +8,7 @@ from torch import nn
 
 from imagen_diffusers.training.muon import MuonWithAdamW, orthogonalize
 from imagen_diffusers.training.optimizers import make_optimizer, split_for_muon
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import make_base, make_sr, seeded
 

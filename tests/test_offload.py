@@ -10,8 +10,8 @@ from accelerate import cpu_offload
 from diffusers.hooks import apply_group_offloading
 from transformers import T5EncoderModel
 
-from imagen_diffusers import ImagenCascadePipeline, ImagenPytorchScheduler
-from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from imagen_diffusers import ImagenCascadePipeline, LucidrainsScheduler
+from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 
 from .conftest import TEXT_DIM, awake, make_pipeline, make_text_encoder, make_tokenizer, seeded
 from .test_deepfloyd import base_network, schedule, sr_network
@@ -28,9 +28,9 @@ def deepfloyd() -> ImagenCascadePipeline:
 def imagen_pytorch() -> ImagenCascadePipeline:
     torch.manual_seed(0)
     sizes = {"dim": 16, "text_embed_dim": TEXT_DIM, "dim_mults": (1, 2), "num_resnet_blocks": 1, "layer_attns": (False, True)}
-    unet = awake(ImagenPytorchUNet2DConditionModel(**sizes, layer_cross_attns=(False, True), attn_heads=2, attn_dim_head=8, sample_size=16))
+    unet = awake(LucidrainsUNet2DConditionModel(**sizes, layer_cross_attns=(False, True), attn_heads=2, attn_dim_head=8, sample_size=16))
     text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder(), "null_text": "learned", "max_sequence_length": 12}
-    return ImagenCascadePipeline(**text, unet=unet, scheduler=ImagenPytorchScheduler(), num_inference_steps=(2, 2, 2))
+    return ImagenCascadePipeline(**text, unet=unet, scheduler=LucidrainsScheduler(), num_inference_steps=(2, 2, 2))
 
 
 FAMILIES = {"ours": make_pipeline, "deepfloyd": deepfloyd, "imagen_pytorch": imagen_pytorch}

@@ -12,7 +12,7 @@ import torch
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, bundled
-from imagen_diffusers.models import presets
+from imagen_diffusers.models import configurations
 
 from .conftest import seeded
 
@@ -66,7 +66,11 @@ def test_scheduler_presets_load(folder) -> None:
 
 def test_the_papers_configurations_are_the_presets() -> None:
     index = json.loads((bundled("imagen-paper") / "model_index.json").read_text())
-    for slot, preset in (("unet", presets.PAPER_BASE), ("unet_2", presets.PAPER_SR256), ("unet_3", presets.PAPER_SR1024)):
+    for slot, preset in (
+        ("unet", configurations.PAPER_BASE),
+        ("unet_2", configurations.PAPER_SR256),
+        ("unet_3", configurations.PAPER_SR1024),
+    ):
         network = getattr(imagen_diffusers, index[slot][1])
         with torch.device("meta"):
             built = network.from_config(network.load_config(bundled("imagen-paper"), subfolder=slot))

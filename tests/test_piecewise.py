@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from imagen_diffusers.pipelines.networks import adapt
-from imagen_diffusers.pipelines.piecewise import Pieces, ramp, spans
+from imagen_diffusers.sampling.network import adapt
+from imagen_diffusers.sampling.tiles import Pieces, ramp, spans
 
 from .conftest import make_sr, seeded
 from .test_cascade import PROMPT, ROUNDING, draw

@@ -5,9 +5,9 @@ import torch
 from accelerate import PartialState
 
 from examples import finetune_domain, finetune_style
+from imagen_diffusers.finetuning.flags import ModelSettings
+from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.models.lora import add_lora, lora_layers
-from imagen_diffusers.recipes.settings import ModelSettings
-from imagen_diffusers.recipes.stage import load_cascade
 
 from .conftest import make_base
 from .test_examples import cascade, flags, pictures  # noqa: F401 (fixtures)
@@ -29,9 +29,9 @@ def test_images_before_and_after_are_generated_on_one_device(cascade, pictures, 
     PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))
     seen = []
-    monkeypatch.setattr("imagen_diffusers.recipes.cascade.draw_examples", lambda pipe, *_, **__: seen.append(devices(pipe)) or [])
-    monkeypatch.setattr("imagen_diffusers.recipes.cascade.before_and_after", lambda *_: None)
-    monkeypatch.setattr("imagen_diffusers.recipes.cascade.fit_stages", lambda pipe, *_: pipe.unet.to("meta"))  # as accelerate does
+    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.draw_examples", lambda pipe, *_, **__: seen.append(devices(pipe)) or [])
+    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.before_and_after", lambda *_: None)
+    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.fit_stages", lambda pipe, *_: pipe.unet.to("meta"))  # as accelerate does
     finetune_domain.main(flags(cascade, 1, tmp_path, "--train_data_dir", pictures, "--stages", 1, "--validation_prompts", "a red cube"))
     assert seen == [{"meta"}, {"meta"}]
 

@@ -11,7 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
-from imagen_diffusers.training.data import Example
+from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
 
 from .conftest import TEXT_DIM, make_base

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_diffusers.training.sampling import BucketSampler, Share, StepSampler
+from imagen_diffusers.training.order import BucketSampler, Share, StepSampler
 
 
 def indices(batches) -> list[list[int]]:

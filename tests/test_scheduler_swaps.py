@@ -7,14 +7,14 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 
 import imagen_diffusers
-from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, ImagenPytorchScheduler
+from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, LucidrainsScheduler
 from imagen_diffusers.schedulers.driving import check_drivable
 from imagen_diffusers.schedulers.swapping import KEPT
 
 IMAGEN = [
     getattr(imagen_diffusers, n) for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n
 ]
-ON_BETAS = [c for c in IMAGEN if c is not ImagenPytorchScheduler]
+ON_BETAS = [c for c in IMAGEN if c is not LucidrainsScheduler]
 STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if is_torchsde_available() or e.name != "DPMSolverSDEScheduler"]
 WITH_BETAS = [c for c in STOCK if c.__name__ != "EDMEulerScheduler"]  # that one has no curve of betas, and no loop of ours takes it
 SETTINGS = [
@@ -71,13 +71,13 @@ def test_there_and_back_is_the_same_configuration(ours, there, settings, tmp_pat
 @pytest.mark.parametrize("noise_schedule", ["cosine", "linear"])
 @pytest.mark.parametrize("there", [*STOCK, *ON_BETAS])
 def test_imagen_pytorchs_curves_go_there_and_back(there, noise_schedule) -> None:
-    made = ImagenPytorchScheduler(noise_schedule, thresholding=False)
+    made = LucidrainsScheduler(noise_schedule, thresholding=False)
     across = there.from_config(made.config)
     if there in WITH_BETAS:
         assert torch.equal(across.betas, made.betas)
     assert across.config.get("clip_sample") is True
     assert across.config.get("thresholding") is False
-    back = ImagenPytorchScheduler.from_config(across.config)
+    back = LucidrainsScheduler.from_config(across.config)
     assert {k: v for k, v in explicit(back.config).items() if k in made.config} == explicit(made.config)
 
 
@@ -86,17 +86,17 @@ def test_imagen_pytorchs_scheduler_refuses_other_curves(cls) -> None:
     with pytest.raises(
         ValueError, match=r"another noise curve, beta_schedule=\"linear\"; .* has those of imagen-pytorch \(cosine, linear\)"
     ):
-        ImagenPytorchScheduler.from_config(cls(beta_schedule="linear").config)
-    moved = cls.from_config(ImagenPytorchScheduler("linear").config, trained_betas=None, beta_schedule="linear")
+        LucidrainsScheduler.from_config(cls(beta_schedule="linear").config)
+    moved = cls.from_config(LucidrainsScheduler("linear").config, trained_betas=None, beta_schedule="linear")
     with pytest.raises(ValueError, match="another noise curve"):
-        ImagenPytorchScheduler.from_config(moved.config)
+        LucidrainsScheduler.from_config(moved.config)
     with pytest.raises(ValueError, match='trained_betas are not those of imagen-pytorch\'s "linear" curve'):
-        ImagenPytorchScheduler("linear", trained_betas=ImagenPytorchScheduler("cosine").betas.tolist())
+        LucidrainsScheduler("linear", trained_betas=LucidrainsScheduler("cosine").betas.tolist())
 
 
 def test_imagen_pytorchs_scheduler_changes_its_curve_when_it_is_asked_to() -> None:
-    made = ImagenPytorchScheduler.from_config(ImagenPytorchScheduler("cosine", prediction_type="sample").config, noise_schedule="linear")
-    assert torch.equal(made.betas, ImagenPytorchScheduler("linear").betas)
+    made = LucidrainsScheduler.from_config(LucidrainsScheduler("cosine", prediction_type="sample").config, noise_schedule="linear")
+    assert torch.equal(made.betas, LucidrainsScheduler("linear").betas)
     assert made.config.prediction_type == "sample"
 
 
@@ -128,7 +128,7 @@ def test_zero_terminal_snr_is_kept_or_refused_and_never_lost() -> None:
 
 @pytest.mark.parametrize(
     ("cls", "option"),
-    [(ImagenDDPMScheduler, "timestep_spacing"), (ImagenPytorchScheduler, "use_karras_sigmas"), (IMAGEN[0], "solver_order")],
+    [(ImagenDDPMScheduler, "timestep_spacing"), (LucidrainsScheduler, "use_karras_sigmas"), (IMAGEN[0], "solver_order")],
 )
 def test_options_of_other_schedulers_are_refused_by_name(cls, option) -> None:
     """Plain diffusers takes them for `from_config` and ignores them."""

@@ -12,8 +12,8 @@ from imagen_diffusers import (
     ImagenDPMSolverMultistepScheduler,
     ImagenEDMDPMSolverMultistepScheduler,
     ImagenEulerDiscreteScheduler,
-    ImagenPytorchScheduler,
     ImagenUniPCMultistepScheduler,
+    LucidrainsScheduler,
 )
 from imagen_diffusers.schedulers.driving import check_drivable, signal_and_noise
 from imagen_diffusers.schedulers.noise import alpha_sigma
@@ -208,7 +208,7 @@ def test_swaps_from_stock_defaults_keep_the_stock_curve(stock) -> None:
 def test_save_and_load(name, tmp_path) -> None:
     cls = getattr(imagen_diffusers, name)
     edm = "EDM" in name
-    if cls is ImagenPytorchScheduler:  # has curves of its own
+    if cls is LucidrainsScheduler:  # has curves of its own
         scheduler = cls("linear", prediction_type="sample")
     else:
         scheduler = cls(sigma_min=0.01) if edm else cls.from_config(ImagenDDPMScheduler(log_snr_shift=-1.0).config)

@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_diffusers.training.datasets import DataSettings, PictureStream, load_rows
+from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.loaders import Batches
-from imagen_diffusers.training.pyramid import PictureSettings
+from imagen_diffusers.training.order import Share
+from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
-from imagen_diffusers.training.sampling import Share
-from imagen_diffusers.training.settings import TrainSettings
-from imagen_diffusers.training.streams import ShardedStream
+from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.run_settings import TrainSettings
+from imagen_diffusers.training.sharded_stream import ShardedStream
 
 from .conftest import make_base
 from .test_data import encoded, folder_of, noise_picture, tar
@@ -53,7 +54,7 @@ def files(tmp_path_factory) -> Path:
 
 def stream_of(folder: Path, shuffle_buffer: int = 0, **changes) -> ShardedStream:
     rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
-    return ShardedStream(rows, columns, PictureSettings(16, stride=4, **changes), seed=3, shuffle_buffer=shuffle_buffer)
+    return ShardedStream(rows, columns, ImageSettings(16, stride=4, **changes), seed=3, shuffle_buffer=shuffle_buffer)
 
 
 def batches(stream, share: Share, workers: int = 0) -> Batches:
@@ -133,7 +134,7 @@ def test_batches_hold_one_shape(tmp_path) -> None:
     assert set(numbers(found)) == set(range(40))
     rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
     with pytest.raises(ValueError, match="leave it or aspect_buckets out"):
-        PictureStream(rows, columns, PictureSettings(16, stride=4, aspect_buckets=True))
+        ImageStream(rows, columns, ImageSettings(16, stride=4, aspect_buckets=True))
 
 
 def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
@@ -147,7 +148,7 @@ def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
 
 def test_a_run_that_was_read_otherwise_is_refused(files, tmp_path) -> None:
     rows, columns = load_rows(DataSettings(train_data_dir=files, streaming=True))
-    exact = PictureStream(rows, columns, PictureSettings(16, stride=4))
+    exact = ImageStream(rows, columns, ImageSettings(16, stride=4))
     fit(tmp_path / "exact", 1, dataset=exact)
     with pytest.raises(ValueError, match="set exact_stream, for a stream"):
         fit(tmp_path / "exact", 2, dataset=stream_of(files))

@@ -8,15 +8,15 @@ from transformers import T5EncoderModel
 
 from examples import finetune_domain, train_stage
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.recipes.settings import ModelSettings, StageValidationSettings
-from imagen_diffusers.recipes.stage import fit_stage, load_cascade
-from imagen_diffusers.recipes.text import null_text, open_text_cache
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
+from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
+from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache
 from imagen_diffusers.text.t5 import TextEmbedding
-from imagen_diffusers.training.data import Example
-from imagen_diffusers.training.datasets import DataSettings
+from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
 from .conftest import make_pipeline, make_text_encoder, make_tokenizer

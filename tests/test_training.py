@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.text.t5 import encode
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
-from imagen_diffusers.training.data import Example, collate
+from imagen_diffusers.training.examples import Example, collate
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import make_base, make_sr, make_text_encoder, make_tokenizer
 from .test_losses import TABLE

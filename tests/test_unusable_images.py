@@ -8,17 +8,17 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imagen_diffusers.training.data import Mixed, Visits, collate
-from imagen_diffusers.training.datasets import PictureDataset
-from imagen_diffusers.training.pyramid import PictureSettings, UnusableError, decode, size_of
+from imagen_diffusers.training.examples import Mixed, Visits, collate
+from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.order import BucketSampler, Share
+from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, decode, size_of
 from imagen_diffusers.training.reading import Columns, as_next
-from imagen_diffusers.training.sampling import BucketSampler, Share
 
 from .conftest import make_base
 from .test_data import encoded, noise_picture
 from .test_training import fit
 
-BUCKETS = PictureSettings(16, aspect_buckets=True, stride=4)
+BUCKETS = ImageSettings(16, aspect_buckets=True, stride=4)
 
 
 def rows_of(images: list[dict | None], captions: list[str] | None = None) -> datasets.Dataset:
@@ -34,11 +34,11 @@ def broken(width: int, height: int) -> dict:
     return {"bytes": encoded(noise_picture(width, height))[:200], "path": f"broken-{width}x{height}.png"}
 
 
-def many_shapes(settings: PictureSettings = BUCKETS) -> PictureDataset:
+def many_shapes(settings: ImageSettings = BUCKETS) -> ImageDataset:
     """Wide, tall and square images, of which some cannot be used, one the only of its shape."""
     images = [given(60, 30), broken(60, 30), given(30, 60), given(40, 40), broken(30, 60), None, given(60, 31), broken(40, 30)]
     images += [{"bytes": b"no image", "path": "text.png"}, {"bytes": None, "path": "nowhere.png"}, given(8, 4)]
-    return PictureDataset(rows_of(images), Columns("image", "text"), settings)
+    return ImageDataset(rows_of(images), Columns("image", "text"), settings)
 
 
 def batches(dataset, steps: int = 40) -> list:
@@ -54,10 +54,10 @@ def test_a_substitute_has_the_shape_of_its_batch() -> None:
 
 
 def test_prior_preservation_keeps_shapes_apart() -> None:
-    classes = PictureDataset(rows_of([given(30, 60, 5), given(40, 40, 6)]), Columns("image", "text"), BUCKETS)
+    classes = ImageDataset(rows_of([given(30, 60, 5), given(40, 40, 6)]), Columns("image", "text"), BUCKETS)
     found = batches(Mixed(many_shapes(), classes, 0.5))
     assert {0.5, 1.0} == {float(w) for b in found for w in b["weight"]}
-    assert Mixed(many_shapes(PictureSettings(16)), classes, 0.5).buckets() is None
+    assert Mixed(many_shapes(ImageSettings(16)), classes, 0.5).buckets() is None
 
 
 def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
@@ -66,7 +66,7 @@ def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
 
 
 def test_a_missing_image_or_file_is_passed_over() -> None:
-    dataset = PictureDataset(rows_of([None, {"bytes": None, "path": "nowhere.png"}, given(16, 16)]), Columns("image", "text"), BUCKETS)
+    dataset = ImageDataset(rows_of([None, {"bytes": None, "path": "nowhere.png"}, given(16, 16)]), Columns("image", "text"), BUCKETS)
     assert dataset[0]["skipped"] == ["row 0: it has no image", "nowhere.png: its file cannot be read (No such file or directory)"]
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_used_has_the_shape_of_the_next() -> None:
 
 @pytest.mark.parametrize(("resolution", "stride"), [(32, 8), (64, 8), (64, 16), (256, 32)])
 def test_shapes_are_there_both_ways_round(resolution, stride) -> None:
-    shapes = PictureSettings(resolution, aspect_buckets=True, stride=stride).shapes
+    shapes = ImageSettings(resolution, aspect_buckets=True, stride=stride).shapes
     assert {(w, h) for h, w in shapes} == set(shapes)
     assert (resolution, resolution) in shapes
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from imagen_diffusers.training.data import Example
+from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.validation import LOG_SNRS, HeldOut, level_name, read_figures, write_figures
 

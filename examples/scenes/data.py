@@ -15,7 +15,7 @@ import torch
 from tqdm import trange
 
 from imagen_diffusers.schedulers.noise import log_snr_shift_for
-from imagen_diffusers.training.data import Example, VisitedDataset
+from imagen_diffusers.training.examples import Example, VisitedDataset
 
 from .camera import project, projected_length
 from .captions import caption, swapped

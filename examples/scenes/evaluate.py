@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.hub import find
+from imagen_diffusers.hub.places import find
 from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption

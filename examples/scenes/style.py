@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from examples import finetune_style
-from imagen_diffusers.pictures import labelled_grid
+from imagen_diffusers.images import labelled_grid
 
 from . import classifier, oracle
 from .captions import caption

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples import dreambooth
-from imagen_diffusers.pictures import labelled_grid
+from imagen_diffusers.images import labelled_grid
 
 from . import classifier
 from .data import TEST_SEEDS

@@ -14,24 +14,24 @@ from typing import Literal
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
-from imagen_diffusers.hub import find
-from imagen_diffusers.models import presets
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.finetuning.flags import parse
+from imagen_diffusers.hub.places import find
+from imagen_diffusers.models import configurations
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
-from imagen_diffusers.recipes.settings import parse
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
 from .data import VIEWS, SceneDataset
 from .validation import SceneFigures
 
 NETWORKS = {
-    "base": (ImagenUNet2DConditionModel, presets.SCENES_BASE),
-    "sr256": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR256),
-    "sr1024": (ImagenEfficientUNet2DConditionModel, presets.SCENES_SR1024),
+    "base": (ImagenUNet2DConditionModel, configurations.SCENES_BASE),
+    "sr256": (ImagenEfficientUNet2DConditionModel, configurations.SCENES_SR256),
+    "sr1024": (ImagenEfficientUNet2DConditionModel, configurations.SCENES_SR1024),
 }
 SUFFIXES = {"base": "", "sr256": "_2", "sr1024": "_3"}  # of its components in the pipeline
 

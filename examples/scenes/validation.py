@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.training.data import Example
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.validation import HeldOut, level_name
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagen_diffusers.hub import fetch, find
+from imagen_diffusers.hub.places import fetch, find
 
 from .options import check_writable
 
@@ -57,7 +57,8 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     told = None if settings is None else _read_settings(settings)
     from transformers import AutoTokenizer, T5EncoderModel
 
-    from imagen_diffusers.interop import imagen_pytorch
+    from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
+    from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
     components: dict[str, Any] = {}
     if text_encoder is not None:
@@ -65,7 +66,8 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
             "tokenizer": AutoTokenizer.from_pretrained(text_encoder),
             "text_encoder": T5EncoderModel.from_pretrained(text_encoder, use_safetensors=True),
         }
-    return imagen_pytorch.convert(source, ema=not raw, settings=told, **components)
+    parts, report = load_components(source, ema=not raw, settings=told)
+    return ImagenCascadePipeline(**components, **parts), report
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def encode_text(
     from tqdm import tqdm
 
     from imagen_diffusers.text.prompts import TextRules
-    from imagen_diffusers.training.datasets import DataSettings, load_captions
+    from imagen_diffusers.training.rows import DataSettings, load_captions
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)

@@ -10,11 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-import imagen_diffusers
-
 Debug = Annotated[bool, typer.Option("--debug", help="Show the stack of an error.")]
 OF_THE_USER = (ValueError, OSError, ImportError)  # what this package and the libraries below it raise for what they are given
-REPORTED = ("torch", "diffusers", "transformers")
+REPORTED = ("imagen_diffusers", "torch", "diffusers", "transformers")
 
 
 def in_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +46,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OF_THE_USER) and said:
         return said
     kind = type(error).__name__
-    versions = ", ".join([f"imagen_diffusers {imagen_diffusers.__version__}", *(f"{name} {_version(name)}" for name in REPORTED)])
+    versions = ", ".join(f"{name} {_version(name)}" for name in REPORTED)
     where = f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return (
         f"this was not foreseen: {kind}{f': {said}' if said else ''}. "

@@ -3,7 +3,8 @@
 import math
 from pathlib import Path
 
-from imagen_diffusers.hub import fetch, find
+from imagen_diffusers.hub.classes import class_named
+from imagen_diffusers.hub.places import fetch, find
 
 from .options import SCHEDULERS
 
@@ -27,7 +28,7 @@ def load(model: str, dtype: str, device: str, variant: str | None = None, revisi
     import torch
     from diffusers.utils import logging
 
-    import imagen_diffusers
+    from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
     device = pick_device(device)
     fast_bf16 = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -36,7 +37,7 @@ def load(model: str, dtype: str, device: str, variant: str | None = None, revisi
     wanted = {"default": default, "text_encoder": torch.float32}
     logging.disable_progress_bar()  # of loading; the line of a call is not diffusers' own
     given = {"variant": variant, "revision": revision, **components}
-    return imagen_diffusers.ImagenCascadePipeline.from_pretrained(place, dtype=wanted, **given).to(device)
+    return ImagenCascadePipeline.from_pretrained(place, dtype=wanted, **given).to(device)
 
 
 def prepare(
@@ -65,13 +66,11 @@ def prepare(
         pipe.use_preset(how)
     import torch
 
-    import imagen_diffusers
-
     for number in pipe.stage_numbers:
         slot, its_scheduler = pipe.slots(number)
         getattr(pipe, slot).to(memory_format=torch.channels_last)
         if scheduler is not None:
-            swapped = getattr(imagen_diffusers, SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
+            swapped = class_named(SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
             setattr(pipe, its_scheduler, swapped)
     for i, (source, _) in enumerate(adapters):
         pipe.load_lora_weights(source, adapter_name=f"lora_{i}")

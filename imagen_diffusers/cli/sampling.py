@@ -49,7 +49,7 @@ def _images(pipe: Any, prompt: str, seeds: Sequence[int], arguments: dict[str, A
 
 
 def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:
-    from imagen_diffusers.pictures import labelled_grid, save_png
+    from imagen_diffusers.images import labelled_grid, save_png
 
     for image, path, seed in zip(images, paths, seeds, strict=False):  # a path more, of the grid, if there are several
         save_png(image, path, {**told, "seed": seed})

@@ -29,7 +29,7 @@ def upscale(  # noqa: PLR0913 (one argument an option)
     tile: o.Tile = None,
 ) -> None:
     """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages."""
-    from imagen_diffusers.pictures import read_image
+    from imagen_diffusers.images import read_image
 
     call = {"image": read_image(image)}
     settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level}

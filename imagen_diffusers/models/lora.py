@@ -6,8 +6,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from .conditioned_unet import ConditionedUNet
 from .initialization import initialized_from
-from .unet import ConditionedUNet
 
 
 def lora_targets(unet: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .attention import ImagenAttention, check_heads
 from .blocks import ResnetBlock
-from .unet import ConditionedUNet
+from .conditioned_unet import ConditionedUNet
 
 
 class ImagenUNet2DConditionModel(ConditionedUNet):

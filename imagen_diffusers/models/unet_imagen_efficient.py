@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .attention import KINDS, ImagenAttention
 from .blocks import ResnetBlock, Upsample
-from .unet import ConditionedUNet
+from .conditioned_unet import ConditionedUNet
 
 SKIP_SCALE = 2**-0.5  # "significantly improves convergence" (B.1)
 

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
-from .stage import StepState
+from imagen_diffusers.sampling.stage import StepState
 
 
 @dataclass

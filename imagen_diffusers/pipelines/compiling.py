@@ -1,42 +1,29 @@
 """Compiled networks: each stage has graphs of its own, one for each shape, whatever the prompt."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
 GRAPHS = 64  # a stage: numbers of images and sizes, guided and not
 
 
-class CompilingMixin:
-    """`pipe.compile()`."""
+def compile_stages(pipe: Any, **options: Any) -> None:
+    """Compile the network of every stage; `options` of `torch.compile` go before whole graphs of fixed shapes."""
+    for number in pipe.stage_numbers:
+        given = {"fullgraph": True, "dynamic": False, **own_graphs(), **options}
+        getattr(pipe, pipe.slots(number)[0]).compile(**given)
 
-    config: Any
-    networks: Any
-    stage_numbers: Any
-    slots: Any
 
-    def compile(self, **options: Any) -> None:
-        """Compile the network of every stage, as whole graphs for fixed shapes.
-
-        Text is then padded to `max_sequence_length`, and masked there, so that all prompts run the same graphs. Each stage has
-        one graph for a size and a number of images without guidance and one with it; the first call that needs one compiles it.
-        `pipe.unet = torch.compile(pipe.unet)` works, too.
-
-        Args:
-            options: of `torch.compile`, in place of `fullgraph=True, dynamic=False`; `mode="reduce-overhead"` records CUDA graphs.
-        """
-        for number in self.stage_numbers:
-            given = {"fullgraph": True, "dynamic": False, **own_graphs(), **options}
-            getattr(self, self.slots(number)[0]).compile(**given)
-
-    def as_compiled(self, text: TextEmbedding) -> TextEmbedding:
-        """The text as long as the compiled networks have met it; as it is where none is compiled."""
-        if not any(network.compiled for network in self.networks.values()):
-            return text
-        return pad_to(text, max(self.config["max_sequence_length"], text.mask.shape[1]))
+def as_compiled(text: TextEmbedding, networks: Iterable[StageNetwork], length: int) -> TextEmbedding:
+    """The text as long as compiled networks have met it, `length` tokens at least; as it is where none is compiled."""
+    if not any(network.compiled for network in networks):
+        return text
+    return pad_to(text, max(length, text.mask.shape[1]))
 
 
 def own_graphs() -> dict[str, Any]:

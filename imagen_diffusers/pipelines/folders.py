@@ -1,5 +1,6 @@
 """A cascade from and to folders and the Hub: what is looked at before anything is loaded, and the card that goes with a saved one."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
 from transformers.utils import logging as transformers_logging
 
+from imagen_diffusers.hub.pipeline_card import write_model_card
+from imagen_diffusers.interop.deepfloyd import components as deepfloyd
+from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, sole_variant, weight_files
 
-from .deepfloyd import SETTINGS as DEEPFLOYD
-from .deepfloyd import is_deepfloyd
-from .model_card import write_model_card
+logger = logging.getLogger(__name__)
 
 OF_THE_HUB = ("commit_message", "private", "token", "create_pr")
 
@@ -41,14 +43,35 @@ class FolderPipeline(DiffusionPipeline):
             kwargs["use_safetensors"] = True
         folder = place if os.path.isdir(place) else cls._fetch(place, kwargs)
         index = cls.load_config(folder)
-        if is_deepfloyd(index):  # pyright: ignore[reportArgumentType]
-            kwargs = {**DEEPFLOYD, **kwargs}
+        if deepfloyd.is_deepfloyd(index):  # pyright: ignore[reportArgumentType]
+            kwargs = {**deepfloyd.SETTINGS, **kwargs}
         if kwargs["use_safetensors"]:
             kwargs["variant"] = cls._check_folder(Path(folder), index, kwargs)
         with _one_bar():
             pipe: Any = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=place)
         return pipe
+
+    @classmethod
+    def from_deepfloyd(cls, stage_1: str | Path, stage_2: str | Path | None = None, **kwargs: Any) -> Self:
+        """A cascade of DeepFloyd IF's published stages; see `interop.deepfloyd.components.load_components` for the arguments.
+
+        Assign `unet_3` and `scheduler_3` of your own to go on to 1024px.
+        """
+        return cls(**deepfloyd.load_components(stage_1, stage_2, **kwargs), **deepfloyd.SETTINGS)
+
+    @classmethod
+    def from_imagen_pytorch(cls, path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None, **components: Any) -> Self:
+        """A cascade of a checkpoint of imagen-pytorch; what had to be assumed of it is logged as a warning.
+
+        Args:
+            path, ema, settings: as in `interop.imagen_pytorch.conversion.load_components`.
+            components: `tokenizer` and `text_encoder`, if they are at hand.
+        """
+        parts, report = imagen_pytorch.load_components(path, ema=ema, settings=settings)
+        for line in report:
+            logger.log(logging.WARNING if "assumed" in line else logging.INFO, line)
+        return cls(**components, **parts)
 
     @classmethod
     def _fetch(cls, place: str, kwargs: dict[str, Any]) -> str:

@@ -1,60 +1,46 @@
 """The cascade: prompts to text embeddings to a 64px picture to a 256px one to a 1024px one (Imagen, section 2)."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
-from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
-from imagen_diffusers.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+import imagen_diffusers.interop  # noqa: F401 (its networks, too, can be stages)
+from imagen_diffusers.hub.registration import register_with_diffusers
+from imagen_diffusers.sampling.guidance import EVERYWHERE
+from imagen_diffusers.sampling.seeds import stage_generators
+from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.text.t5 import TextEmbedding
 
-from .callbacks import RunningCallMixin, StepCallback, tensors_of
-from .compiling import CompilingMixin
-from .deepfloyd import SETTINGS as DEEPFLOYD
-from .deepfloyd import load_components
-from .folders import FolderPipeline
-from .guidance import EVERYWHERE
-from .images import images_to_tensor
-from .inputs import (
+from .arguments import (
     check_callback_inputs,
     check_count,
     check_output_type,
     check_text_fits,
-    interval_per_stage,
     noise_per_stage,
     one_a_prompt,
-    per_stage,
     prepare_cond_images,
-    times_per_stage,
-    whole_per_stage,
 )
-from .lora import ImagenLoraLoaderMixin
-from .networks import StageNetwork, adapt
+from .callbacks import RunningCallMixin, StepCallback, tensors_of
+from .compiling import as_compiled
+from .folders import FolderPipeline
+from .image_inputs import images_to_tensor
+from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
-from .piecewise import PiecewiseMixin
 from .planning import numbers_to_run, plan_sizes, reference_size
-from .prompting import TextInputs
-from .randomness import stage_generators
-from .registration import register_with_diffusers
-from .sampling_preset import PresetMixin
-from .stage import Stage
-
-UNet = ImagenUNet2DConditionModel | ImagenEfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | UNet2DConditionModel
-SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
+from .stages import SLOTS, StagesMixin
+from .text_inputs import TextInputs
 
 
-class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, CompilingMixin, PiecewiseMixin, RunningCallMixin):
+class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin):
     """Text to picture by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -81,11 +67,11 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
         text_encoder: T5EncoderModel | None = None,
-        unet: UNet | None = None,
+        unet: ModelMixin | None = None,
         scheduler: SchedulerMixin | None = None,
-        unet_2: UNet | None = None,
+        unet_2: ModelMixin | None = None,
         scheduler_2: SchedulerMixin | None = None,
-        unet_3: UNet | None = None,
+        unet_3: ModelMixin | None = None,
         scheduler_3: SchedulerMixin | None = None,
         null_text: str = "zeros",
         max_sequence_length: int = 128,
@@ -126,51 +112,6 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
             self.register_modules(**{name: value})
         else:
             super().__setattr__(name, value)
-
-    @property
-    def stage_numbers(self) -> list[int]:
-        """The stages that are there, counted from 1."""
-        return [i + 1 for i, (unet, _) in enumerate(SLOTS) if getattr(self, unet) is not None]
-
-    @property
-    def networks(self) -> dict[int, StageNetwork]:
-        """The stages' networks as the denoising loop sees them, by number."""
-        return {n: adapt(getattr(self, SLOTS[n - 1][0])) for n in self.stage_numbers}
-
-    @staticmethod
-    def slots(number: int) -> tuple[str, str]:
-        """Names of a stage's components: stage 2 is ("unet_2", "scheduler_2")."""
-        return SLOTS[number - 1]
-
-    def stages(
-        self,
-        numbers: list[int],
-        num_inference_steps: Sequence[int] | int | None = None,
-        guidance_scale: Sequence[float] | float | None = None,
-        noise_level: Sequence[float] | float | None = None,
-        guidance_interval: Sequence[Any] | None = None,
-        guidance_parallel: float = 1.0,
-        timesteps: Sequence[Any] | None = None,
-        sigmas: Sequence[Any] | None = None,
-    ) -> list[Stage]:
-        """These stages with their settings, built afresh, so that a swapped component is seen at once.
-
-        Args:
-            numbers: stages counted from 1.
-            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas: as in `__call__`.
-        """
-        steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
-        scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
-        levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
-        intervals = interval_per_stage(guidance_interval, self.config, numbers)
-        times = times_per_stage(timesteps, sigmas, numbers)
-        slots = [SLOTS[n - 1] for n in numbers]
-        stages = []
-        for (unet, scheduler), n, w, level, pair, own in zip(slots, steps, scales, levels, intervals, times, strict=True):
-            network = adapt(getattr(self, unet))
-            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own)
-            stages.append(Stage(unet, network, self._scheduler(scheduler), *settings))
-        return stages
 
     def encode_prompt(
         self,
@@ -276,7 +217,9 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
             given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
             embeds, null_embeds, mask, null_mask = self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
             text, null_text = TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)
-            texts, count = (self.as_compiled(text), self.as_compiled(null_text)), len(embeds)
+            longest = self.config["max_sequence_length"]
+            texts = as_compiled(text, networks.values(), longest), as_compiled(null_text, networks.values(), longest)
+            count = len(embeds)
             check_text_fits(stages, text)
         generators = stage_generators(generator, count, len(SLOTS))
         each = (count // num_images_per_prompt, num_images_per_prompt)
@@ -331,20 +274,6 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, PresetMixin, 
                 "take more steps, another scheduler, or a wider dtype"
             )
         return state.latents.clamp(-1, 1)
-
-    @classmethod
-    def from_deepfloyd(cls, stage_1: str | Path, stage_2: str | Path | None = None, **kwargs: Any) -> "ImagenCascadePipeline":
-        """A cascade of DeepFloyd IF's published stages; see `deepfloyd.load_components` for the arguments.
-
-        Assign `unet_3` and `scheduler_3` of your own to go on to 1024px.
-        """
-        return cls(**load_components(stage_1, stage_2, **kwargs), **DEEPFLOYD)
-
-    def _scheduler(self, name: str) -> Any:
-        scheduler = getattr(self, name)
-        if scheduler is None:
-            raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
-        return scheduler
 
 
 register_with_diffusers(ImagenCascadePipeline)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from .networks import StageNetwork
-from .stage import Stage
+from imagen_diffusers.sampling.network import StageNetwork
+from imagen_diffusers.sampling.stage import Stage
 
 
 def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:

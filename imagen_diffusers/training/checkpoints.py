@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from .data import Batch, VisitedDataset, Visits, collate
-from .datasets import PictureStream
-from .sampling import BucketSampler, Share, StepSampler
-from .settings import TrainSettings
-from .streams import ShardedStream, beginning
+from .exact_stream import ImageStream
+from .examples import Batch, VisitedDataset, Visits, collate
+from .order import BucketSampler, Share, StepSampler
+from .run_settings import TrainSettings
+from .sharded_stream import ShardedStream, beginning
 
-TrainingSet = Dataset | PictureStream | ShardedStream
+TrainingSet = Dataset | ImageStream | ShardedStream
 
 
 class Batches:
@@ -20,7 +20,7 @@ class Batches:
     What a step holds is a function of the step alone, but for a `ShardedStream`, whose place is part of a checkpoint.
 
     Raises:
-        ValueError: for an empty set, and for more workers than a `PictureStream` can have.
+        ValueError: for an empty set, and for more workers than a `ImageStream` can have.
     """
 
     def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
@@ -84,7 +84,7 @@ class Batches:
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
         given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers}
-        if isinstance(dataset, PictureStream):
+        if isinstance(dataset, ImageStream):
             if settings.dataloader_num_workers > 1:
                 raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")
             return DataLoader(dataset.at(share, start), batch_size=settings.train_batch_size, **given)

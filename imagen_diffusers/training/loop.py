@@ -18,21 +18,21 @@ from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
-from .data import Batch
-from .export import export_weights
+from .examples import Batch
+from .final_weights import export_weights
 from .folders import one_run_in
 from .loaders import Batches, TrainingSet
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .optimizers import make_optimizer
+from .order import Share
 from .processes import StopFlag, process_group
 from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
-from .sampling import Share
-from .settings import TrainSettings
+from .run_settings import TrainSettings
 from .validation import write_figures
 from .weighting import RunningError
 
@@ -68,7 +68,7 @@ def train_stage(
 
     Args:
         unet: any network of this package, in float32.
-        dataset: yields `Example`s, by index or as a `PictureStream`, or batches of them, as a `ShardedStream`.
+        dataset: yields `Example`s, by index or as a `ImageStream`, or batches of them, as a `ShardedStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
         loss: what the network predicts and how its errors count.

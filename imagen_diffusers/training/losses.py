@@ -12,7 +12,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.schedulers.noise import alpha_sigma, augment, log_snr_at, q_sample, resize
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .checkpoints import trainable
 from .muon import MuonWithAdamW
-from .settings import TrainSettings
+from .run_settings import TrainSettings
 
 
 def make_optimizer(unet: ConditionedUNet, settings: TrainSettings, scale: float = 1.0) -> torch.optim.Optimizer:

@@ -42,7 +42,7 @@ class WindowSettings(CropSettings):
 
 
 @dataclass(frozen=True)
-class PictureSettings:
+class ImageSettings:
     """What pictures are made into for one stage.
 
     Args:
@@ -145,7 +145,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
-def build_pyramid(picture: Image.Image, settings: PictureSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
+def build_pyramid(picture: Image.Image, settings: ImageSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
     """The picture at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
 
     Antialiased, and each level is resized from the picture itself.
@@ -173,7 +173,7 @@ def build_pyramid(picture: Image.Image, settings: PictureSettings, shape: tuple[
     return [torch.from_numpy(np.array(level)).permute(2, 0, 1).contiguous() for level in resized]
 
 
-def cut(levels: list[Tensor], settings: PictureSettings, rng: np.random.Generator) -> list[Tensor]:
+def cut(levels: list[Tensor], settings: ImageSettings, rng: np.random.Generator) -> list[Tensor]:
     """The same window of every level, mirrored or not."""
     if settings.crop_size:
         side, scale = settings.crop_size, settings.scale

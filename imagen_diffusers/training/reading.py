@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .data import Example
-from .pyramid import PictureSettings, UnusableError, build_pyramid, cut, decode, nearest_shape, size_of
+from .examples import Example
+from .pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape, size_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RowReader:
     """Rows of a data set to examples."""
 
     columns: Columns
-    settings: PictureSettings
+    settings: ImageSettings
     embed: Callable[[str], Tensor] | None
     prompt: str | None = None
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.models.unet import ConditionedUNet
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.schedulers.noise import alpha_sigma, augment, q_sample, resize, timestep_at
 from imagen_diffusers.schedulers.prediction import to_x0
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
-from .data import Example, collate
+from .examples import Example, collate
 from .losses import LossSettings
 
 LOG_SNRS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # from where the layout is settled to where detail is

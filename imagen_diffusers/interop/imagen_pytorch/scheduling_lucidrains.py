@@ -12,8 +12,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from .noise import NUM_TRAIN_TIMESTEPS, log_snr_table
-from .scheduling_imagen_ddpm import ImagenDDPMScheduler
+from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, log_snr_table
+from imagen_diffusers.schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler
 
 
 def _cosine(time: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def time_of(timestep: Tensor) -> Tensor:
     return (timestep.cpu().double() + 1) / NUM_TRAIN_TIMESTEPS
 
 
-class ImagenPytorchScheduler(ImagenDDPMScheduler):
+class LucidrainsScheduler(ImagenDDPMScheduler):
     """The sampler of imagen-pytorch's `Imagen`.
 
     Args:
@@ -98,7 +98,7 @@ class ImagenPytorchScheduler(ImagenDDPMScheduler):
             config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas"}  # they were of the curve before
         elif "beta_schedule" in config_dict and not (config_dict.get("noise_schedule") and config_dict.get("trained_betas")):
             raise ValueError(
-                f'the configuration is on another noise curve, beta_schedule="{config_dict["beta_schedule"]}"; ImagenPytorchScheduler has '
+                f'the configuration is on another noise curve, beta_schedule="{config_dict["beta_schedule"]}"; LucidrainsScheduler has '
                 f"those of imagen-pytorch ({', '.join(CURVES)}). Use ImagenDDPMScheduler, which takes any, or give noise_schedule."
             )
         return super().extract_init_dict(config_dict, **kwargs)

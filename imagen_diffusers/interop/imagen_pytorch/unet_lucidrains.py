@@ -16,17 +16,18 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
-from .checkpointing import CheckpointingMixin
-from .imagen_pytorch_attention import PerceiverResampler, Transformer
-from .imagen_pytorch_blocks import ConvBlock, CrossEmbed, LearnedFourier, Parallel, ResnetBlock, downsample, upsample
-from .loading import OwnMemoryMixin
+from imagen_diffusers.models.checkpointing import CheckpointingMixin
+from imagen_diffusers.models.loading import OwnMemoryMixin
+
+from .attention import PerceiverResampler, Transformer
+from .blocks import ConvBlock, CrossEmbed, LearnedFourier, Parallel, ResnetBlock, downsample, upsample
 
 EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioning
 
 T = TypeVar("T")
 
 
-class ImagenPytorchUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """The network of imagen-pytorch's `Unet`, `BaseUnet64`, `SRUnet256` and `SRUnet1024`.
 
     Time is told as log-SNR. What stands for no text is learned, a vector a position; rows are dropped with `drop_text`.

@@ -1,15 +1,15 @@
-"""A trained stage or adapter as a repository on the Hub: its card, and the upload."""
+"""The README.md that is written beside a trained stage, adapter or cascade, with every setting it was trained with."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import ModelCard
 
-from imagen_diffusers.pipelines.model_card import base_models, card_data, inherited_license
-
-from .hub import find
+from .card_data import base_models, card_data, inherited_license
+from .places import find
+from .upload import HubSettings
 
 CARD = """---
 {{ card_data }}
@@ -45,17 +45,6 @@ pipe.load_lora_weights("{repo}"{place})""",
 pipe = ImagenCascadePipeline.from_pretrained("{repo}")""",
 }
 WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
-LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", "logs/**", "stage-*/**", "*.part/**", "*.deleted/**", ".lock", "skipped.txt"]
-
-
-@dataclass(frozen=True)
-class HubSettings:
-    """Field names are the flags of diffusers' training scripts."""
-
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload the result when it is done."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Repository; the name of output_dir by default."})
-    license: str | None = field(default=None, metadata={"help": "Of the result, for its card; the base's own by default."})
-    hub_token: str | None = field(default=None, metadata={"help": "The one you are logged in with by default."})
 
 
 def write_card(
@@ -99,16 +88,6 @@ def write_card(
         settings={name: _plain(value) for name, value in told.items()},
     )
     card.save(folder / "README.md")
-
-
-def push_folder(folder: Path, settings: HubSettings) -> str:
-    """Upload the result, without checkpoints and logs; returns its address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=settings.hub_token)
-    repo = api.create_repo(settings.hub_model_id or folder.resolve().name, exist_ok=True).repo_id
-    told = api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights")
-    return str(told)
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""imagen-pytorch's checkpoints as cascades of this package.
+"""imagen-pytorch's checkpoints as components of a cascade.
 
 Files of releases 1.22 to 2.1 are read: `ImagenTrainer.save` (its folder checkpoints are such files), `torch.save` of an
 `Imagen.state_dict()`, and `Unet.persist_to_file`. They are pickles and are read with `weights_only=True`, which runs nothing.
@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.models.unet_imagen_pytorch import EDM, ImagenPytorchUNet2DConditionModel
-from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.schedulers.scheduling_imagen_edm_dpmsolver_multistep import ImagenEDMDPMSolverMultistepScheduler
-from imagen_diffusers.schedulers.scheduling_imagen_pytorch import ImagenPytorchScheduler
 
-from .imagen_pytorch_architecture import UNTOLD, infer
+from .architecture import UNTOLD, infer
+from .scheduling_lucidrains import LucidrainsScheduler
+from .unet_lucidrains import EDM, LucidrainsUNet2DConditionModel
 
 OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
 ORIGINAL, ELUCIDATED = "original", "elucidated"  # that package's words for `Imagen` and `ElucidatedImagen`
@@ -86,74 +85,82 @@ def read(path: Path, *, ema: bool = True) -> Found:
     return Found(states, held.get("imagen_type"), settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
 
 
-def convert(
-    path: Path, *, ema: bool = True, settings: dict[str, Any] | None = None, **components: Any
-) -> tuple[ImagenCascadePipeline, list[str]]:
-    """A file as a cascade, and a report of what was found and what was assumed.
+def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """A file as the networks, schedulers and settings of a cascade by name, and a report of what was found and what was assumed.
 
     Args:
         path: the file.
         ema: take averaged weights where there are some.
         settings: arguments of imagen-pytorch's `Imagen` by name, for what the file does not say; `unets` may hold arguments of
             each `Unet`, and `imagen_type` be "elucidated" for a cascade of `ElucidatedImagen`. They go before what the file says.
-        components: `tokenizer` and `text_encoder`, if they are at hand.
 
     Raises:
         ValueError: for settings that are nowhere, named, for weights that are missing or left over, listed, and for stages in
             another order than a cascade's.
     """
     found = read(Path(path), ema=ema)
-    given = dict(settings or {})
-    given_unets = given.pop("unets", [])
-    kind = given.pop("imagen_type", found.kind or ORIGINAL)
-    if kind not in ASKED:
-        raise ValueError(f'imagen_type="{kind}" is unknown; it is one of {", ".join(ASKED)}')
-    defaults = {**({} if found.kind or "imagen_type" in (settings or {}) else {"imagen_type": kind}), **DEFAULTS_OF[kind], **DEFAULTS}
-    known = {**defaults, **found.settings, **given}
+    kind, known, assumed = _known(Path(path), found, settings or {})
     count = len(found.states)
-    missing = [name for name in ASKED[kind] if name not in known]
-    if missing:
-        raise ValueError(
-            f"{path} does not say {', '.join(missing)}; give what Imagen was built with, one value a stage ({count}), in settings"
-        )
-    report = [*found.report, *(f"assumed {k}={v}" for k, v in defaults.items() if k not in found.settings and k not in given)]
     stages = {name: _per_stage(name, known[name], count) for name in (*ASKED[kind], *DEFAULTS_OF[kind], "dynamic_thresholding")}
     if any(small >= large for small, large in pairwise(stages["image_sizes"])):
-        raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's pictures are larger than those of the one before")
-    curves = stages.get("noise_schedules", [EDM] * count)
-    parts: dict[str, Any] = dict(components)
+        raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's images are larger than those of the one before")
+    parts: dict[str, Any] = {}
+    report = [*found.report, *(f"assumed {name}={value}" for name, value in assumed.items())]
     for n, state in enumerate(found.states):
-        said = {**(found.unet_settings[n] if found.unet_settings else {}), **(given_unets[n] if given_unets else {})}
-        more = {
-            "sample_size": stages["image_sizes"][n],
-            "noise_schedule": curves[n],
-            "low_res_noise_schedule": known["lowres_noise_schedule"],
-            "low_res_resize_mode": known["resize_mode"],
-        }
-        unet, notes = build(state, {**said, **more}, f"network {n + 1}")
-        suffix = "" if n == 0 else f"_{n + 1}"
-        parts["unet" + suffix] = unet
-        parts["scheduler" + suffix] = _scheduler(
-            {name: values[n] for name, values in stages.items()}, ratio=known["dynamic_thresholding_percentile"]
-        )
+        of_stage = {name: values[n] for name, values in stages.items()}
+        unet, notes = build(state, _unet_settings(n, found, settings or {}, known, of_stage), f"network {n + 1}")
         if unet.has_low_res != (n > 0):
             kind, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
             raise ValueError(f"network {n + 1} is {kind} and comes {place}; a cascade is one base and then super-resolution networks")
-        report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {more['sample_size']}px"]
-    steps = [*stages["timesteps" if kind == ORIGINAL else "num_sample_steps"], 1, 1][:3]
+        suffix = "" if n == 0 else f"_{n + 1}"
+        parts["unet" + suffix] = unet
+        parts["scheduler" + suffix] = _scheduler(of_stage, ratio=known["dynamic_thresholding_percentile"])
+        report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {of_stage['image_sizes']}px"]
     level = 1000 * known["lowres_sample_noise_level"]
-    pipe = ImagenCascadePipeline(
-        **parts,
-        null_text="learned",
-        max_sequence_length=256,
-        num_inference_steps=steps,
-        guidance_scale=(1.0, 1.0, 1.0),
-        noise_level=(0.0, level, level),
-    )
-    return pipe, report
+    call = {
+        "null_text": "learned",
+        "max_sequence_length": 256,
+        "num_inference_steps": [*stages["timesteps" if "timesteps" in stages else "num_sample_steps"], 1, 1][:3],
+        "guidance_scale": (1.0, 1.0, 1.0),
+        "noise_level": (0.0, level, level),
+    }
+    return {**parts, **call}, report
 
 
-def _scheduler(said: dict[str, Any], ratio: float) -> ImagenPytorchScheduler | ImagenEDMDPMSolverMultistepScheduler:
+def _known(path: Path, found: Found, settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The kind of cascade, every setting of it, and those that neither the file nor the caller says.
+
+    Raises:
+        ValueError: for an unknown kind, and for settings that nobody says and no default should guess.
+    """
+    given = {name: value for name, value in settings.items() if name not in ("unets", "imagen_type")}
+    kind = settings.get("imagen_type", found.kind or ORIGINAL)
+    if kind not in ASKED:
+        raise ValueError(f'imagen_type="{kind}" is unknown; it is one of {", ".join(ASKED)}')
+    defaults = {**({} if found.kind or "imagen_type" in settings else {"imagen_type": kind}), **DEFAULTS_OF[kind], **DEFAULTS}
+    known = {**defaults, **found.settings, **given}
+    missing = [name for name in ASKED[kind] if name not in known]
+    if missing:
+        raise ValueError(
+            f"{path} does not say {', '.join(missing)}; give what Imagen had, one value a stage ({len(found.states)}), in settings"
+        )
+    return kind, known, {k: v for k, v in defaults.items() if k not in found.settings and k not in given}
+
+
+def _unet_settings(n: int, found: Found, settings: dict[str, Any], known: dict[str, Any], of_stage: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the `n`-th network besides its weights; the caller goes before the file, and the cascade before both."""
+    given = settings.get("unets", [])
+    return {
+        **(found.unet_settings[n] if found.unet_settings else {}),
+        **(given[n] if given else {}),
+        "sample_size": of_stage["image_sizes"],
+        "noise_schedule": of_stage.get("noise_schedules", EDM),
+        "low_res_noise_schedule": known["lowres_noise_schedule"],
+        "low_res_resize_mode": known["resize_mode"],
+    }
+
+
+def _scheduler(said: dict[str, Any], ratio: float) -> LucidrainsScheduler | ImagenEDMDPMSolverMultistepScheduler:
     """One stage's, by its settings."""
     if "sigma_data" in said:
         sigmas: dict[str, Any] = {name: float(said[name]) for name in ("sigma_min", "sigma_max", "sigma_data", "rho")}
@@ -164,7 +171,7 @@ def _scheduler(said: dict[str, Any], ratio: float) -> ImagenPytorchScheduler | I
             dynamic_thresholding_ratio=ratio,
             sample_max_value=None if said["dynamic_thresholding"] else 1.0,  # pyright: ignore[reportArgumentType]
         )
-    return ImagenPytorchScheduler(
+    return LucidrainsScheduler(
         said["noise_schedules"],
         prediction_type=OBJECTIVES[said["pred_objectives"]],
         thresholding=said["dynamic_thresholding"],
@@ -172,7 +179,7 @@ def _scheduler(said: dict[str, Any], ratio: float) -> ImagenPytorchScheduler | I
     )
 
 
-def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[ImagenPytorchUNet2DConditionModel, list[str]]:
+def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[LucidrainsUNet2DConditionModel, list[str]]:
     """A network with these weights, built as they tell and, for what they do not tell, as is said.
 
     Raises:
@@ -187,7 +194,7 @@ def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[Im
         groups = said.get("resnet_groups", config["resnet_groups"])
         config["resnet_groups"] = groups[0] if isinstance(groups, list | tuple) else groups
     config |= {k: said[k] for k in ("sample_size", "noise_schedule", "low_res_noise_schedule", "low_res_resize_mode") if k in said}
-    unet = ImagenPytorchUNet2DConditionModel(**config)
+    unet = LucidrainsUNet2DConditionModel(**config)
     weights = {key.replace(".groupnorm.", ".norm."): value for key, value in state.items()}
     own = {key: value.shape for key, value in unet.state_dict().items()}
     wrong = [f"{k} is missing" for k in own if k not in weights] + [f"{k} is left over" for k in weights if k not in own]

@@ -8,16 +8,16 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import T5EncoderModel
 
-from imagen_diffusers.hub import find
+from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.weight_files import sole_variant
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding
-from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.fingerprints import fingerprint
+from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
-from .settings import ModelSettings, StageValidationSettings, ValidationSettings
+from .flags import ModelSettings, StageValidationSettings, ValidationSettings
 
 
 def place_of(model: ModelSettings) -> tuple[str, str | None]:

@@ -13,26 +13,29 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from imagen_diffusers.hub.classes import class_named
+from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.lora import add_lora
-from imagen_diffusers.models.unet import ConditionedUNet
-from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.prompts import TextRules
-from imagen_diffusers.training.datasets import DataSettings, PictureDataset, PictureStream, load_rows
+from imagen_diffusers.training.exact_stream import ImageStream
+from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import this_process
-from imagen_diffusers.training.pyramid import PictureSettings, WindowSettings
-from imagen_diffusers.training.settings import TrainSettings
-from imagen_diffusers.training.streams import ShardedStream
+from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings
+from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.run_settings import TrainSettings
+from imagen_diffusers.training.sharded_stream import ShardedStream
 from imagen_diffusers.training.text_cache import TextCache
 from imagen_diffusers.training.validation import HeldOut
 
-from .settings import ModelSettings, StageValidationSettings
-from .text import load_text_encoder, null_text, place_of
+from .flags import ModelSettings, StageValidationSettings
+from .text_encoding import load_text_encoder, null_text, place_of
 
 
 def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True) -> ImagenCascadePipeline:
@@ -62,14 +65,14 @@ def noise_curve(scheduler: SchedulerMixin) -> Tensor:
     return log_snr_table(scheduler.betas)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> PictureSettings:
+def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
     """What pictures are made into for this stage."""
     unet = network_of(pipe, stage)
     resolution, scale = crop.resolution or unet.config["sample_size"], None
     if unet.has_low_res:
         before = [network_of(pipe, n).config["sample_size"] for n in pipe.stage_numbers if n < stage]
         scale = unet.config["sample_size"] // before[-1] if before else 4
-    return PictureSettings(
+    return ImageSettings(
         resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(unet.stride, scale or 1)
     )
 
@@ -83,16 +86,16 @@ def picture_set(
     seed: int = 0,
     prompt: str | None = None,
     cache: TextCache | None = None,
-) -> PictureDataset | PictureStream | ShardedStream:
+) -> ImageDataset | ImageStream | ShardedStream:
     """Captioned images for this stage, or, with `prompt`, images that all have this caption; embedded where there is a `cache`."""
     captioned = prompt is None and network_of(pipe, stage).text_dim is not None
     rows, columns = load_rows(data, captions=captioned)
     embed = cache if captioned else None
     settings = picture_settings(pipe, stage, crop)
     if data.streaming:
-        kind = PictureStream if data.exact_stream else ShardedStream
+        kind = ImageStream if data.exact_stream else ShardedStream
         return kind(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
-    return PictureDataset(rows, columns, settings, embed=embed, prompt=prompt, seed=seed)
+    return ImageDataset(rows, columns, settings, embed=embed, prompt=prompt, seed=seed)
 
 
 def fit_stage(
@@ -164,13 +167,11 @@ def network_of(pipe: ImagenCascadePipeline, stage: int) -> ConditionedUNet:
 
 def _fresh_network(name: str, slot: str, revision: str | None) -> ConditionedUNet | None:
     """The network a pipeline's folder describes, with fresh weights."""
-    import imagen_diffusers
-
     index: dict[str, Any] = ImagenCascadePipeline.load_config(name, revision=revision)  # pyright: ignore[reportAssignmentType]
     kind = index.get(slot, (None, None))[1]
     if kind is None:
         return None
-    network = getattr(imagen_diffusers, kind)
+    network = class_named(kind)
     return network.from_config(network.load_config(name, subfolder=slot, revision=revision))
 
 
@@ -179,7 +180,7 @@ def _held_out(pipe: ImagenCascadePipeline, stage: int, settings: StageValidation
     if settings.validation_data is None:
         return None
     dataset = picture_set(pipe, stage, DataSettings(train_data_dir=settings.validation_data), WindowSettings(center_crop=True))
-    assert isinstance(dataset, PictureDataset)
+    assert isinstance(dataset, ImageDataset)
     return HeldOut(
         [dataset[i] for i in range(len(dataset))],
         noise_curve(getattr(pipe, pipe.slots(stage)[1])),

@@ -11,8 +11,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import Module
 
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
-from imagen_diffusers.models.unet import ConditionedUNet
 
 from .folders import PART, put_in_place
 

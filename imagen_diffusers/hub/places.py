@@ -31,8 +31,6 @@ def find(name: str, kinds: tuple[str, ...] = FOLDERS) -> str:
     Raises:
         ValueError: for a name that can be none of them.
     """
-    from imagen_diffusers.pipelines.model_card import is_hub_id
-
     if name and Path(name).exists():
         return name
     there = _bundled_folders(kinds)
@@ -75,7 +73,18 @@ def fetch(hub_id: str, files: list[str], *, revision: str | None = None, token: 
     return folder
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form "user/name"."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
 def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     roots = [root / kind for root in (here / "hub_data", here.parent) for kind in kinds]
     return {folder.name: folder for root in reversed(roots) if root.is_dir() for folder in root.iterdir() if folder.is_dir()}

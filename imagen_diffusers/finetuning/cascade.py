@@ -7,22 +7,23 @@ from typing import Any
 
 from PIL import Image
 
+from imagen_diffusers.hub.training_card import write_card
+from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
-from imagen_diffusers.pictures import labelled_grid
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.sharing import HubSettings, push_folder, write_card
-from imagen_diffusers.training.datasets import DataSettings
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
-from imagen_diffusers.training.settings import TrainSettings
+from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 
-from .settings import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
-from .stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
-from .text import load_text_encoder, needs_text_encoder, open_text_cache
+from .flags import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
+from .one_stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
+from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
 
 Pictures = Callable[[int, WindowSettings], TrainingSet]
 

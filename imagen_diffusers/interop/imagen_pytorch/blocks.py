@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .imagen_pytorch_attention import LinearCrossAttention, UnitAttention
+from .attention import LinearCrossAttention, UnitAttention
 
 
 class ChannelRMSNorm(nn.Module):

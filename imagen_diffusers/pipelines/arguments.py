@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.t5 import TextEmbedding
 
-from .images import images_to_tensor
-from .stage import Stage
+from .image_inputs import images_to_tensor
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 

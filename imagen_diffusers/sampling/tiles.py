@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .networks import StageNetwork
+from .network import StageNetwork
 
 
 @dataclass(frozen=True)
@@ -86,41 +86,3 @@ def _is_picture(name: str, value: Any, size: tuple[int, int]) -> bool:
     if tuple(value.shape[-2:]) != size:
         raise ValueError(f"{name} is {tuple(value.shape[-2:])}; in tiles it must be as large as the stage's picture, {size}")
     return True
-
-
-class PiecewiseMixin:
-    """`pipe.enable_slicing()` and `pipe.enable_tiling()`, as diffusers' autoencoders have them."""
-
-    _rows: int | None = None
-    _tiles: tuple[int | None, float] | None = None
-
-    def enable_slicing(self, slice_size: int = 1) -> None:
-        """Run the networks on at most `slice_size` pictures at a time; a guided picture counts two."""
-        if slice_size < 1:
-            raise ValueError(f"slice_size is {slice_size}; give at least 1 picture")
-        self._rows = slice_size
-
-    def disable_slicing(self) -> None:
-        self._rows = None
-
-    def enable_tiling(self, tile_size: int | None = None, tile_overlap_factor: float = 0.25) -> None:
-        """Run the super-resolution networks on overlapping tiles of larger pictures; a base, which composes, always sees all of its own.
-
-        Args:
-            tile_size: in pixels; by default what each stage was trained for, so that a 2048px picture takes the memory of a 1024px one.
-            tile_overlap_factor: share of a tile that its neighbour sees, too, in [0, 1).
-        """
-        if tile_size is not None and tile_size < 1:
-            raise ValueError(f"tile_size is {tile_size}; give a side in pixels, for example 512")
-        if not 0 <= tile_overlap_factor < 1:
-            raise ValueError(f"tile_overlap_factor is {tile_overlap_factor}; give a share of the tile in [0, 1), for example 0.25")
-        self._tiles = (tile_size, tile_overlap_factor)
-
-    def disable_tiling(self) -> None:
-        self._tiles = None
-
-    def pieces(self, network: StageNetwork) -> Pieces:
-        """What this network is given at once."""
-        if self._tiles is None or not network.has_low_res:
-            return Pieces(self._rows)
-        return Pieces(self._rows, self._tiles[0] or network.sample_size, self._tiles[1])

@@ -12,7 +12,7 @@ HEADS, HEAD_DIM = 8, 64  # where nothing attends that would tell
 
 
 def infer(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Arguments of `ImagenPytorchUNet2DConditionModel` that build a network with these weights, but for those in `UNTOLD`.
+    """Arguments of `LucidrainsUNet2DConditionModel` that build a network with these weights, but for those in `UNTOLD`.
 
     Raises:
         ValueError: for weights that are of no such network, or of a release before 1.22.

@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .data import Batch, collate
-from .datasets import PictureDataset
-from .pyramid import PictureSettings
+from .examples import Batch, collate
+from .image_datasets import ImageDataset
+from .order import BucketSampler, Share, StepSampler, Visit
+from .pyramid import ImageSettings
 from .reading import Columns
-from .sampling import BucketSampler, Share, StepSampler, Visit
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
 
@@ -36,11 +36,11 @@ class ShardedStream(IterableDataset):
 
     No process reads the rows of another where the stream has at least as many files as processes, in a multiple of them; otherwise
     `datasets` has each process pass over those of the others. Which examples make up a step depends on the number of processes and
-    workers: `PictureStream` is the same on any number of them, and reads everything everywhere for that.
+    workers: `ImageStream` is the same on any number of them, and reads everything everywhere for that.
 
     Args:
         rows, columns: from `load_rows` with `streaming`.
-        settings, embed, seed: as for `PictureDataset`.
+        settings, embed, seed: as for `ImageDataset`.
         shuffle_buffer: rows of a block, which are shuffled among each other, and so are files; 0 keeps the order of both.
     """
 
@@ -48,7 +48,7 @@ class ShardedStream(IterableDataset):
         self,
         rows: Any,
         columns: Columns,
-        settings: PictureSettings,
+        settings: ImageSettings,
         *,
         embed: Callable[[str], Tensor] | None = None,
         seed: int = 0,
@@ -113,11 +113,11 @@ class ShardedStream(IterableDataset):
         """Those that were not taken yet."""
         seed = _mixed(self.seed, place["number"], self.share.rank, worker, place["block"])
         first = place["block"] * block_size
-        images = PictureDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
+        images = ImageDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
         for visits in self._order(images, seed, place["taken"]):
             yield collate([images.visit(*visit) for visit in visits])
 
-    def _order(self, images: PictureDataset, seed: int, start: int) -> Iterator[list[Visit]]:
+    def _order(self, images: ImageDataset, seed: int, start: int) -> Iterator[list[Visit]]:
         size, buckets = self.share.batch_size, images.buckets()
         if buckets is not None:
             sampler = BucketSampler(buckets, Share(size), seed=seed, start=start, stop=start)

@@ -28,8 +28,8 @@ from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
-from .networks import StageNetwork
-from .piecewise import Pieces
+from .network import StageNetwork
+from .tiles import Pieces
 
 
 @dataclass

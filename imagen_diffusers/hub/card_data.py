@@ -1,0 +1,52 @@
+"""What all cards say of where weights come from."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
+
+from .places import is_hub_id
+
+DEEPFLOYD_NETWORK, DEEPFLOYD_LICENSE = "UNet2DConditionModel", "deepfloyd-if-license"
+UNKNOWN = "unknown"  # one of the Hub's own words for licences
+
+
+def card_data(license: str, bases: list[str], tags: list[str]) -> ModelCardData:
+    """The header of a card: what the Hub sorts and filters by."""
+    return ModelCardData(
+        license=license,
+        base_model=bases[0] if len(bases) == 1 else bases or None,
+        library_name="imagen_diffusers",
+        pipeline_tag="text-to-image",
+        tags=["imagen", "text-to-image", "diffusers", *tags],
+    )
+
+
+def base_models(names: list[str | None]) -> list[str]:
+    """Those names that are Hub ids, each once: what a card may call a base model."""
+    return list(dict.fromkeys(name for name in names if name and is_hub_id(name) and not Path(name).exists()))
+
+
+def inherited_license(base: str | None, networks: list[str], *, ask: bool = False, token: str | None = None) -> str:
+    """The licence that weights made from others have: DeepFloyd IF's for its networks, else what the base's card says.
+
+    Args:
+        base: a folder or a Hub id; None for none.
+        networks: class names of the stages' networks.
+        ask: whether to read a card on the Hub that is not in the cache.
+        token: for that.
+    """
+    if DEEPFLOYD_NETWORK in networks:
+        return DEEPFLOYD_LICENSE
+    if base is None:
+        return UNKNOWN
+    path = Path(base) / "README.md"
+    if not path.exists() and is_hub_id(base):
+        cached = try_to_load_from_cache(base, "README.md")
+        path = Path(cached) if isinstance(cached, str) else path
+    try:
+        if not path.exists() and not (ask and is_hub_id(base)):
+            return UNKNOWN
+        read = ModelCard.load(path if path.exists() else base, token=token)
+    except (OSError, ValueError):  # no card, none of ours to see, or no valid header
+        return UNKNOWN
+    return read.data.to_dict().get("license") or UNKNOWN

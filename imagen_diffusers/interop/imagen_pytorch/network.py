@@ -1,0 +1,70 @@
+"""imagen-pytorch's U-Net, for the denoising loop."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagen_diffusers.sampling.network import StageNetwork, adapt, filled
+from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, q_sample
+from imagen_diffusers.schedulers.precision import standard_normal
+from imagen_diffusers.text.t5 import TextEmbedding
+
+from .scheduling_lucidrains import curve_log_snr, time_of
+from .unet_lucidrains import EDM, LucidrainsUNet2DConditionModel
+
+
+class LucidrainsNetwork(StageNetwork):
+    """A network of imagen-pytorch: time and level as log-SNR on its own curves, the condition enlarged and noised as there.
+
+    One of its `ElucidatedImagen` is given EDM's times, which are the scheduler's timesteps, as they are.
+    """
+
+    module: LucidrainsUNet2DConditionModel
+
+    @property
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.module.config["channels"]
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.module.config["channels_out"] == 2 * self.channels
+
+    @property
+    def cond_channels(self) -> int:
+        return self.module.config["cond_images_channels"]
+
+    @property
+    def self_conditioned(self) -> bool:
+        return self.module.config["self_cond"]
+
+    @property
+    def preconditioned(self) -> bool:
+        return self.module.config["noise_schedule"] == EDM
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        mode = self.module.config["low_res_resize_mode"]
+        enlarged = F.interpolate(low_res, size, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
+        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
+        return q_sample(enlarged, noise, self._level(enlarged, noise_level))
+
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        condition: dict[str, Any] = {}
+        if text is not None:
+            condition = {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": text.mask}
+            condition["drop_text"] = ~text.mask.any(1)
+        if low_res is not None:
+            condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._level(low_res, noise_level)}
+        return condition
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        if not self.preconditioned:
+            timestep = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep)).to(sample.device)
+        return super().predict(sample, timestep.expand(len(sample)), arguments)
+
+    def _level(self, like: Tensor, noise_level: float) -> Tensor:
+        return curve_log_snr(self.module.config["low_res_noise_schedule"], filled(like, noise_level / NUM_TRAIN_TIMESTEPS))
+
+
+adapt.register(LucidrainsUNet2DConditionModel, LucidrainsNetwork)

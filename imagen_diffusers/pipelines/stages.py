@@ -1,0 +1,102 @@
+"""The stages of a cascade: which there are, of which components, with which settings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagen_diffusers.sampling.network import StageNetwork, adapt
+from imagen_diffusers.sampling.stage import Stage
+
+from .arguments import interval_per_stage, per_stage, times_per_stage, whole_per_stage
+from .compiling import compile_stages
+from .sampling_presets import SamplingPreset, apply_preset
+from .tiling import TilingMixin
+
+SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
+
+
+class StagesMixin(TilingMixin):
+    """What can be asked of a pipeline's stages, and set for all of them."""
+
+    config: Any  # of the pipeline
+
+    @property
+    def stage_numbers(self) -> list[int]:
+        """The stages that are there, counted from 1."""
+        return [i + 1 for i, (unet, _) in enumerate(SLOTS) if getattr(self, unet) is not None]
+
+    @property
+    def networks(self) -> dict[int, StageNetwork]:
+        """The stages' networks as the denoising loop sees them, by number."""
+        return {n: adapt(getattr(self, SLOTS[n - 1][0])) for n in self.stage_numbers}
+
+    @staticmethod
+    def slots(number: int) -> tuple[str, str]:
+        """Names of a stage's components: stage 2 is ("unet_2", "scheduler_2")."""
+        return SLOTS[number - 1]
+
+    def stages(
+        self,
+        numbers: list[int],
+        num_inference_steps: Sequence[int] | int | None = None,
+        guidance_scale: Sequence[float] | float | None = None,
+        noise_level: Sequence[float] | float | None = None,
+        guidance_interval: Sequence[Any] | None = None,
+        guidance_parallel: float = 1.0,
+        timesteps: Sequence[Any] | None = None,
+        sigmas: Sequence[Any] | None = None,
+    ) -> list[Stage]:
+        """These stages with their settings, built afresh, so that a swapped component is seen at once.
+
+        Args:
+            numbers: stages counted from 1.
+            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas: as in `__call__`.
+        """
+        steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
+        scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
+        levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
+        intervals = interval_per_stage(guidance_interval, self.config, numbers)
+        times = times_per_stage(timesteps, sigmas, numbers)
+        stages = []
+        for number, n, w, level, pair, own in zip(numbers, steps, scales, levels, intervals, times, strict=True):
+            unet, _ = SLOTS[number - 1]
+            network = adapt(getattr(self, unet))
+            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own)
+            stages.append(Stage(unet, network, self.scheduler_of(number), *settings))
+        return stages
+
+    def compile(self, **options: Any) -> None:
+        """Compile the network of every stage, as whole graphs for fixed shapes.
+
+        Text is then padded to `max_sequence_length`, and masked there, so that all prompts run the same graphs. Each stage has
+        one graph for a size and a number of images without guidance and one with it; the first call that needs one compiles it.
+        `pipe.unet = torch.compile(pipe.unet)` works, too.
+
+        Args:
+            options: of `torch.compile`, in place of `fullgraph=True, dynamic=False`; `mode="reduce-overhead"` records CUDA graphs.
+        """
+        compile_stages(self, **options)
+
+    def use_preset(self, preset: str | Path | SamplingPreset) -> None:
+        """Sample by this preset from now on; `save_pretrained` keeps it. Guidance scales and noise levels stay the checkpoint's.
+
+        Args:
+            preset: a folder or Hub id with a `sampling_preset.json`, for example `bundled("fast")` ("balanced", "quality"), or a
+                `SamplingPreset`.
+
+        Raises:
+            ValueError: for a preset with fewer stages than the pipeline, or without steps or a scheduler for one; nothing is changed then.
+        """
+        apply_preset(self, preset)
+
+    def scheduler_of(self, number: int) -> Any:
+        """The scheduler of a stage counted from 1.
+
+        Raises:
+            ValueError: where there is none.
+        """
+        name = SLOTS[number - 1][1]
+        scheduler = getattr(self, name)
+        if scheduler is None:
+            raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
+        return scheduler

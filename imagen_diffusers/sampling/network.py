@@ -1,0 +1,146 @@
+"""What the denoising loop asks of a network, and the adapter that answers for the networks of this package.
+
+The loop never asks which kind of network it holds. Kinds differ in how they take their conditions and in how these were made in
+training; each says so in an adapter of its own, which registers itself with `adapt`.
+"""
+
+from abc import ABC, abstractmethod
+from functools import singledispatch
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import is_compiled_module
+from torch import Tensor
+
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.schedulers.noise import augment, resize
+from imagen_diffusers.schedulers.precision import at_least_float32, standard_normal
+from imagen_diffusers.text.t5 import TextEmbedding
+
+
+class StageNetwork(ABC):
+    """A network as the loop sees it. Letters in shapes: B pictures, C channels, L tokens.
+
+    Args:
+        module: the network itself.
+    """
+
+    channels = 3
+
+    def __init__(self, module: Any):
+        self.module = module
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs compiled graphs, which fit one shape each: by `module.compile()` or `torch.compile(module)`."""
+        return is_compiled_module(self.module) or getattr(self.module, "_compiled_call_impl", None) is not None
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the pictures it was trained on."""
+        return self.module.config["sample_size"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype
+
+    @property
+    def stride(self) -> int:
+        """Height and width must be multiples of this."""
+        return self.module.stride
+
+    @property
+    def text_dim(self) -> int | None:
+        """Width of the text it takes; None for none."""
+        return self.module.text_dim
+
+    @property
+    def has_low_res(self) -> bool:
+        """Whether it is a super-resolution network."""
+        return self.module.has_low_res
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether its output holds a variance after the prediction."""
+        return self.module.config["out_channels"] == 2 * self.channels
+
+    @property
+    def cond_channels(self) -> int:
+        """Channels of the conditioning pictures it takes; 0 for none."""
+        return 0
+
+    @property
+    def self_conditioned(self) -> bool:
+        """Whether it is told what it guessed at the step before (Chen et al. 2022)."""
+        return False
+
+    @property
+    def preconditioned(self) -> bool:
+        """Whether it was trained under EDM's preconditioning, and so is driven by EDM schedulers alone."""
+        return False
+
+    @abstractmethod
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        """The previous stage's pictures (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
+
+    @abstractmethod
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        """What `predict` is to be given besides the noisy pictures; made once a stage, since no step changes it.
+
+        Args:
+            text: B rows, or None.
+            low_res: from `condition`, B rows, or None.
+            noise_level: its augmentation level.
+        """
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """Its output, in float32 at least, for noisy pictures (B, C, H, W) under as many rows of `arguments`."""
+        return at_least_float32(self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
+
+
+class ImagenNetwork(StageNetwork):
+    """A network of this package."""
+
+    module: ConditionedUNet
+
+    @property
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.module.config["in_channels"]
+
+    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
+        enlarged = resize(low_res, size)
+        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
+        return augment(enlarged, filled(enlarged, noise_level), noise)
+
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+        condition: dict[str, Any] = {}
+        if text is not None:
+            # Attention kernels that take no mask can run when nothing is padded; a graph is for one kind of input.
+            mask = None if not self.compiled and text.mask.all() else text.mask
+            condition |= {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": mask}
+        if low_res is not None:
+            condition |= {"low_res": low_res.to(self.dtype), "noise_level": filled(low_res, noise_level)}
+        return condition
+
+
+@singledispatch
+def adapt(module: Any) -> StageNetwork:
+    """A network as the loop sees it. Other kinds of networks join by `adapt.register`; see `imagen_diffusers.interop`.
+
+    Raises:
+        ValueError: for a kind no stage can be.
+    """
+    if is_compiled_module(module):  # `torch.compile(module)`, which runs it
+        adapted = adapt(module._orig_mod)
+        adapted.module = module
+        return adapted
+    names = ", ".join(kind.__name__ for kind in adapt.registry if kind is not object)
+    raise ValueError(f"{type(module).__name__} cannot be a stage; a stage is one of {names}")
+
+
+adapt.register(ConditionedUNet, ImagenNetwork)
+
+
+def filled(like: Tensor, value: float) -> Tensor:
+    """The value once for each row of `like` (B, ...): (B,), float32, on its device."""
+    return torch.full((len(like),), float(value), device=like.device)

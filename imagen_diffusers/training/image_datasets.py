@@ -1,0 +1,94 @@
+"""Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from .examples import Example, VisitedDataset
+from .pyramid import ImageSettings, UnusableError
+from .reading import Columns, Pyramid, RowReader, as_next
+
+
+class ImageDataset(VisitedDataset):
+    """Captioned pictures by index.
+
+    Args:
+        rows, columns: from `load_rows`.
+        settings: what pictures are made into.
+        embed: caption to unpadded embeddings, from a `TextCache`; None to yield captions.
+        prompt: the same caption for all pictures, where `columns` names none.
+        seed: of the windows and mirrorings.
+        cache_bytes: pyramids are kept in memory up to this many bytes, so that small sets are decoded and resized once.
+        first: number of the first row, for telling of rows without a name.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        columns: Columns,
+        settings: ImageSettings,
+        *,
+        embed: Callable[[str], Tensor] | None = None,
+        prompt: str | None = None,
+        seed: int = 0,
+        cache_bytes: int = 2**30,
+        first: int = 0,
+    ):
+        if not len(rows):
+            raise ValueError("the training set is empty")
+        self.rows, self.seed, self.first, self._free = rows, seed, first, cache_bytes
+        self.reader = RowReader(columns, settings, embed, prompt)
+        self._kept: dict[tuple[int, int | None], Pyramid] = {}
+        self._unusable: dict[tuple[int, int | None], str] = {}
+        self._buckets: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def visit(self, index: int, number: int) -> Example:
+        """The example, or the next one that can be used, cut to the shape of the one it stands for.
+
+        Raises:
+            ValueError: when none of the whole set can.
+        """
+        buckets, skipped = self.buckets(), []
+        shape = None if buckets is None else buckets[index]
+        for place in (*range(index, len(self)), *range(index)):
+            try:
+                pyramid = self._pyramid(place, shape)
+            except UnusableError as error:
+                skipped.append(str(error))
+                continue
+            return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
+        raise ValueError(f"none of the {len(self)} pictures can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+
+    def buckets(self) -> list[int] | None:
+        """Which of `ImageSettings.shapes` each picture has; None where they are all square, or cut to squares.
+
+        Read from the files' headers, once. What cannot be used has the shape of the next that can, which will stand in its place.
+        """
+        if not self.reader.settings.has_buckets:
+            return None
+        if self._buckets is None:
+            places = tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 10_000)
+            self._buckets = as_next([self.reader.bucket(self.rows[i]) for i in places])
+        return self._buckets
+
+    def _pyramid(self, index: int, shape: int | None) -> Pyramid:
+        key = index, shape
+        if key in self._unusable:
+            raise UnusableError(self._unusable[key])
+        if key in self._kept:
+            return self._kept[key]
+        try:
+            pyramid = self.reader.pyramid(self.rows[index], self.first + index, shape)
+        except UnusableError as error:
+            self._unusable[key] = str(error)
+            raise
+        if pyramid.size <= self._free:
+            self._free -= pyramid.size
+            self._kept[key] = pyramid
+        return pyramid

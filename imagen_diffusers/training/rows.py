@@ -1,0 +1,113 @@
+"""Captioned images from wherever Hugging Face `datasets` reads them: a folder with `metadata.jsonl`, Parquet files, tar shards in
+WebDataset's layout or a Hub id; in whole or as a stream.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .reading import Columns
+
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
+CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where captioned pictures are. Field names are the flags of diffusers' training scripts."""
+
+    train_data_dir: Path | None = field(
+        default=None, metadata={"help": "Folder of pictures with metadata.jsonl, of Parquet, or of tar shards."}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, in place of train_data_dir."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Which configuration of the Hub dataset."})
+    image_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(IMAGE_COLUMNS)}."})
+    caption_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(CAPTION_COLUMNS)}."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many."})
+    streaming: bool = field(default=False, metadata={"help": "Read as a stream, in its own order, without unpacking it first."})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows shuffled among each other; 0 keeps their order."})
+    exact_stream: bool = field(
+        default=False,
+        metadata={
+            "help": "Of a stream: steps are the same on any number of processes, each of which then reads everything, by one worker."
+        },
+    )
+    text_cache: Path | None = field(default=None, metadata={"help": "Folder written by `imagen-diffusers encode-text`."})
+    cache_dir: Path | None = field(default=None, metadata={"help": "Where `datasets` keeps what it unpacks."})
+
+    def __post_init__(self) -> None:
+        if (self.train_data_dir is None) == (self.dataset_name is None):
+            raise ValueError("give exactly one of train_data_dir and dataset_name")
+
+
+def load_rows(settings: DataSettings, *, captions: bool = True) -> tuple[Any, Columns]:
+    """The rows, pictures still encoded, as `datasets` gives them, and which columns to read.
+
+    Raises:
+        ValueError: for a place without pictures, or pictures without captions.
+    """
+    import datasets
+
+    rows, there = _rows(settings)
+    image = _column("image", settings.image_column, IMAGE_COLUMNS, there)
+    caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there) if captions else None
+    return rows.cast_column(image, datasets.Image(decode=False)), Columns(image, caption)
+
+
+def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
+    """Every caption, pictures unread, and how many there are.
+
+    Raises:
+        ValueError: as `load_rows`.
+    """
+    rows, there = _rows(settings)
+    column = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
+    captions = rows.select_columns([column])
+    return (row[column] for row in captions if isinstance(row[column], str) and row[column].strip()), len(rows)
+
+
+def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:
+    if wanted is not None and wanted not in there:
+        raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
+    found = [wanted] if wanted is not None else [c for c in usual if c in there]
+    if not found:
+        hint = "a folder of pictures needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
+        raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column. {hint}".strip())
+    return found[0]
+
+
+def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
+    """The rows as `datasets` gives them, and the names of their columns."""
+    import datasets
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+
+    kind, arguments = _builder(settings)
+    arguments |= {"split": "train", "streaming": settings.streaming}
+    arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
+    try:
+        rows: Any = datasets.load_dataset(kind, **arguments)
+    except (DatasetNotFoundError, DataFilesNotFoundError) as error:
+        raise ValueError(f"no pictures found at {settings.train_data_dir or settings.dataset_name}: {error}") from None
+    if settings.max_train_samples is not None:
+        rows = rows.take(settings.max_train_samples)
+    return rows, rows.column_names or list(next(iter(rows)))
+
+
+def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
+    """The arguments of `datasets.load_dataset` for a Hub id or a folder."""
+    if settings.dataset_name is not None:
+        return settings.dataset_name, {"name": settings.dataset_config_name}
+    folder = settings.train_data_dir
+    assert folder is not None
+    if not folder.is_dir():
+        raise ValueError(f"train_data_dir is {folder}, which is no folder")
+    for suffix, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
+        files = sorted(str(path) for path in folder.glob(f"*{suffix}"))
+        if files:
+            return kind, {"data_files": {"train": files}}
+    if not any(path.suffix.lower() in Image.registered_extensions() for path in folder.rglob("*")):
+        raise ValueError(f"no pictures in {folder}; put pictures there with metadata.jsonl, Parquet files, or tar shards")
+    return "imagefolder", {"data_dir": str(folder)}
