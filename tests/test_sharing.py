@@ -13,8 +13,8 @@ from huggingface_hub.errors import EntryNotFoundError
 import imagen_diffusers.pipelines.folders
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.hub.card_data import base_models, inherited_license
-from imagen_diffusers.hub.training_card import LEFT_HERE, write_card
-from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.hub.training_card import write_card
+from imagen_diffusers.hub.upload import LEFT_HERE, HubSettings, push_folder
 
 from .conftest import make_base, make_pipeline
 from .test_deepfloyd import base_network, sr_network
