@@ -9,7 +9,7 @@ INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_
 .PHONY: demo test test-numeric lint quality style bench bench-train
 
 demo: .venv/installed
-	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output picture.png --seed 7
+	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output image.png --seed 7
 
 # One process a core, each with one thread: the networks of the tests are too small to share.
 test: .venv/installed-reference

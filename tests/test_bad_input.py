@@ -47,15 +47,18 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--lora", "damaged.safetensors"], "damaged.safetensors is damaged"),
     ([*GENERATE, "--lora", "other.safetensors"], "these LoRA weights are for text_model"),
     ([*GENERATE, "--lora", "small.png:nan"], "its weight must be a finite number"),
-    ([*GENERATE, "--steps", "many"], 'num_inference_steps is "many"'),
-    ([*GENERATE, "--steps", "2.5"], 'num_inference_steps is "2.5"; give whole numbers'),
-    ([*GENERATE, "--steps", "0"], "num_inference_steps is 0"),
-    ([*GENERATE, "--steps", "1,2"], "2 values for 3 stages"),
-    ([*GENERATE, "--steps", ""], 'num_inference_steps is ""'),
+    ([*GENERATE, "--num-inference-steps", "many"], 'num_inference_steps is "many"'),
+    ([*GENERATE, "--num-inference-steps", "2.5"], 'num_inference_steps is "2.5"; give whole numbers'),
+    ([*GENERATE, "--num-inference-steps", "0"], "num_inference_steps is 0"),
+    ([*GENERATE, "--num-inference-steps", "1,2"], "2 values for 3 stages"),
+    ([*GENERATE, "--num-inference-steps", ""], 'num_inference_steps is ""'),
     ([*GENERATE, "--guidance-scale", "nan"], "finite"),
     ([*GENERATE, "--guidance-scale", "-1"], "guidance_scale is -1"),
     ([*GENERATE, "--noise-level", "1000"], "noise_level is 1000"),
-    ([*GENERATE, "--stages", "9"], "stop_at is 9"),
+    ([*GENERATE, "--stop-at", "9"], "stop_at is 9"),
+    ([*GENERATE, "--offload", "disk"], '--offload "disk" is unknown; use one of none, model, sequential'),
+    ([*GENERATE, "--offload", "model", "--device", "cpu"], "--offload model keeps networks off a GPU"),
+    ([*GENERATE, "--revision", "v2"], "--revision is of a Hub repository"),
     ([*GENERATE, "--width", "50"], "multiples of"),
     ([*GENERATE, "--output", "out/a.xyz"], "ends in .png"),
     ([*GENERATE, "--output", "out/a"], "ends in .png"),
@@ -85,9 +88,9 @@ COMMANDS: list[tuple[list[str], str]] = [
 USAGE: list[list[str]] = [
     [*GENERATE, "--width", "0"],
     [*GENERATE, "--height", "-8"],
-    [*GENERATE, "--num-images", "0"],
+    [*GENERATE, "--num-images-per-prompt", "0"],
     [*GENERATE, "--tile", "0"],
-    [*GENERATE, "--stages", "0"],
+    [*GENERATE, "--stop-at", "0"],
     [*GENERATE, "--seed", "-1"],
     [*GENERATE, "--seed", str(2**64)],
     [*GENERATE, "--magic"],
@@ -149,9 +152,9 @@ def test_options_out_of_range_are_refused(typed, words) -> None:
 
 
 def test_nothing_is_loaded_for_an_output_that_cannot_be_written(typed, monkeypatch) -> None:
-    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda **_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda _: pytest.fail("it was loaded"))
     assert typed([*GENERATE, "--output", "/proc/nowhere/a.png"]).exit_code == 1
-    assert typed([*GENERATE, "--steps", "many"]).exit_code == 1
+    assert typed([*GENERATE, "--num-inference-steps", "many"]).exit_code == 1
 
 
 def test_a_damaged_pipeline_and_a_pickle_are_named(place, typed, tmp_path) -> None:
@@ -179,7 +182,7 @@ def test_bundled_names_and_folders_are_one(typed, tmp_path) -> None:
 
     made = []
     for model in ("imagen-scenes", str(bundled("imagen-scenes"))):
-        words = ["generate", "a large red metal sphere", "--model", model, "--stages", "1", "--steps", "1", "--seed", "1"]
+        words = ["generate", "a large red metal sphere", "--model", model, "--stop-at", "1", "--num-inference-steps", "1", "--seed", "1"]
         result = typed([*words, "--output", str(tmp_path / "a.png"), "--dtype", "float32"])
         assert result.exit_code == 0, result.output
         made.append(Image.open(tmp_path / "a.png").tobytes())
@@ -187,7 +190,7 @@ def test_bundled_names_and_folders_are_one(typed, tmp_path) -> None:
 
 
 def test_an_unforeseen_error_says_what_to_report(typed, monkeypatch) -> None:
-    def fail(**_):
+    def fail(_):
         raise KeyError("sigma")
 
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)
@@ -201,7 +204,7 @@ def test_an_unforeseen_error_says_what_to_report(typed, monkeypatch) -> None:
 
 
 def test_a_lack_of_memory_is_said(typed, monkeypatch) -> None:
-    def fail(**_):
+    def fail(_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)

@@ -23,7 +23,9 @@ def call(*words: object):
 
 def test_generate_writes_a_picture_that_remembers_its_settings(folder, tmp_path) -> None:
     path = tmp_path / "picture.png"
-    result = call("generate", "a red cube", "--model", folder, "--output", path, "--seed", 7, "--steps", "3,2,1", "--dtype", "float32")
+    result = call(
+        "generate", "a red cube", "--model", folder, "--output", path, "--seed", 7, "--num-inference-steps", "3,2,1", "--dtype", "float32"
+    )
     assert result.exit_code == 0, result.output
     assert Image.open(path).size == (64, 64)
     told = read_settings(path)
@@ -34,8 +36,8 @@ def test_generate_writes_a_picture_that_remembers_its_settings(folder, tmp_path)
 
 def test_several_pictures_and_their_grid(folder, tmp_path) -> None:
     many, alone = tmp_path / "p.png", tmp_path / "alone.png"
-    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stages", 1, "--scheduler", "dpm++"]
-    assert call(*plain, "--output", many, "--num-images", 3, "--seed", 5).exit_code == 0
+    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--scheduler", "dpm++"]
+    assert call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5).exit_code == 0
     assert call(*plain, "--output", alone, "--seed", 6).exit_code == 0
     assert Image.open(tmp_path / "p-2.png").tobytes() == Image.open(alone).tobytes()
     assert Image.open(tmp_path / "p-grid.png").width == 32
@@ -55,7 +57,7 @@ def test_upscale(folder, tmp_path) -> None:
 
 
 def test_unknown_words_are_said(folder, tmp_path) -> None:
-    result = call("generate", "a red dragon", "--model", folder, "--output", tmp_path / "p.png", "--stages", 1)
+    result = call("generate", "a red dragon", "--model", folder, "--output", tmp_path / "p.png", "--stop-at", 1)
     assert result.exit_code == 0
     assert "never saw: dragon" in result.output
     assert "sphere" in result.output
@@ -67,8 +69,8 @@ def test_unknown_words_are_said(folder, tmp_path) -> None:
         (["--scheduler", "magic"], "magic"),
         (["--dtype", "int8"], "int8"),
         (["--preset", "slow"], "slow"),
-        (["--steps", "many"], "many"),
-        (["--steps", "1,2"], "2 values for 3 stages"),
+        (["--num-inference-steps", "many"], "many"),
+        (["--num-inference-steps", "1,2"], "2 values for 3 stages"),
         (["--width", "50"], "multiples of"),
     ],
 )
@@ -94,7 +96,7 @@ def test_an_adapter_changes_the_picture_as_much_as_its_weight_says(folder, tmp_p
     add_lora(pipe.unet, rank=2)
     wake(pipe.unet, 1)
     pipe.save_lora_weights(tmp_path / "look", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
-    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stages", 1, "--seed", 5]
+    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--seed", 5]
     drawn = {}
     for name, more in {"none": [], "off": [f"{tmp_path / 'look'}:0"], "on": [tmp_path / "look"]}.items():
         path = tmp_path / f"{name}.png"
@@ -126,3 +128,35 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
     assert result.output.startswith("Error:"), result.output
+
+
+def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> None:
+    images = []
+    for spelt in (
+        ["--num-inference-steps", 1, "--stop-at", 1],
+        ["--steps", 1, "--stages", 1],
+        ["--num_inference_steps", 1, "--stop_at", 1],
+    ):
+        path = tmp_path / "image.png"
+        result = call("generate", "a red cube", "--model", folder, "--output", path, "--seed", 7, "--dtype", "float32", *spelt)
+        assert result.exit_code == 0, result.output
+        images.append(Image.open(path).tobytes())
+    assert images[0] == images[1] == images[2]
+    shown = CliRunner().invoke(app, ["generate", "--help"]).output
+    assert "--steps" not in shown
+    assert "--stages" not in shown
+
+
+@pytest.mark.parametrize("kind", ["model", "sequential"])
+def test_offload_is_diffusers_own(folder, monkeypatch, kind) -> None:
+    from imagen_diffusers import ImagenCascadePipeline
+    from imagen_diffusers.cli import loading
+    from imagen_diffusers.cli.options import PipelineOptions
+
+    seen = []
+    monkeypatch.setattr(loading, "pick_device", lambda _: "cuda")
+    for name in ("model", "sequential"):
+        given = f"enable_{name}_cpu_offload"
+        monkeypatch.setattr(ImagenCascadePipeline, given, lambda self, device, given=given: seen.append((given, device)))
+    loading.prepare(PipelineOptions(model=str(folder), offload=kind, dtype="float32"))
+    assert seen == [(f"enable_{kind}_cpu_offload", "cuda")]

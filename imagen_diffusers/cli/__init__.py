@@ -10,8 +10,14 @@ from .convert import convert
 from .encode_text import encode_text
 from .errors import in_a_sentence
 from .generate import generate
+from .options import spelling, ungrouped
 from .upscale import upscale
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.",
+    context_settings={"token_normalize_func": spelling},
+)
 for command in (generate, upscale, encode_text, convert):
-    app.command()(in_a_sentence(command))
+    app.command()(in_a_sentence(ungrouped(command)))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .loading import load
+from .loading import load, pick_device
 
 
 def encode_text(
@@ -31,7 +31,7 @@ def encode_text(
     folder = Path(data) if Path(data).exists() else None
     place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
     captions, count = load_captions(place)
-    pipe = load(model, "float32", device, variant, revision, unet=None, unet_2=None, unet_3=None)
+    pipe = load(model, "float32", (where := pick_device(device)), variant, revision, unet=None, unet_2=None, unet_3=None).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
         raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model')
     rules = TextRules.of(pipe.config)

@@ -2,20 +2,19 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from imagen_diffusers.hub.classes import class_named
 from imagen_diffusers.hub.places import fetch, find
 
-from .options import SCHEDULERS
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+from .options import DTYPES, OFFLOADS, SCHEDULERS, PipelineOptions
 
 
 def load(model: str, dtype: str, device: str, variant: str | None = None, revision: str | None = None, **components: None):
-    """The pipeline of this name, without those `components` that are given as None.
+    """The pipeline of this name, on the CPU, without those `components` that are given as None.
 
     Raises:
-        ValueError: for a model, a type or a device that is not there.
+        ValueError: for a model, or a type, that is not there.
         OSError: for files that are missing or damaged.
     """
     if dtype not in DTYPES:
@@ -25,45 +24,66 @@ def load(model: str, dtype: str, device: str, variant: str | None = None, revisi
         fetch(place, ["model_index.json"], revision=revision)
     elif Path(place).is_file():
         raise ValueError(f"{place} is a file; a pipeline is a folder with a model_index.json (imagen-diffusers convert makes one)")
-    import torch
+    elif revision is not None:
+        raise ValueError(f"--revision is of a Hub repository; {model} is a folder here, so leave it out")
     from diffusers.utils import logging
 
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
-    device = pick_device(device)
-    fast_bf16 = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    default = (torch.bfloat16 if fast_bf16 else torch.float32) if dtype == "auto" else getattr(torch, dtype)
-    # The text encoder stays in float32: it is small beside the rest, or overflows in half precision (T5-XXL).
-    wanted = {"default": default, "text_encoder": torch.float32}
     logging.disable_progress_bar()  # of loading; the line of a call is not diffusers' own
     given = {"variant": variant, "revision": revision, **components}
-    return ImagenCascadePipeline.from_pretrained(place, dtype=wanted, **given).to(device)
+    return ImagenCascadePipeline.from_pretrained(place, dtype=_dtypes(dtype, device), **given)
 
 
-def prepare(
-    model: str,
-    variant: str | None,
-    revision: str | None,
-    preset: str | None,
-    scheduler: str | None,
-    lora: list[str] | None,
-    dtype: str,
-    device: str,
-    tile: int | None,
-):
+def _dtypes(dtype: str, device: str) -> dict[str, Any]:
+    """Of the networks ("default") and of the text encoder."""
+    import torch
+
+    if dtype != "auto":
+        return {"default": getattr(torch, dtype)}
+    if device != "cpu":
+        return {"default": torch.bfloat16}
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # Encoding is quick beside sampling, and the same in float32 on every CPU.
+    return {"default": torch.bfloat16 if fast else torch.float32, "text_encoder": torch.float32}
+
+
+def prepare(options: PipelineOptions):
     """The pipeline with its adapters and schedulers, ready to be called.
 
     Raises:
         ValueError: for values that do not fit.
         OSError: for files that are missing or damaged.
     """
-    if scheduler is not None and scheduler not in SCHEDULERS:
-        raise ValueError(f'--scheduler "{scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
-    how = None if preset is None else _local(preset, ["sampling_preset.json"], ("schedulers",))
-    adapters = [_adapter(given) for given in lora or []]
-    pipe = load(model, dtype, device, variant, revision)
-    if how is not None:
-        pipe.use_preset(how)
+    o = options
+    if o.scheduler is not None and o.scheduler not in SCHEDULERS:
+        raise ValueError(f'--scheduler "{o.scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
+    if o.offload not in OFFLOADS:
+        raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
+    preset = None if o.preset is None else _local(o.preset, ["sampling_preset.json"], ("schedulers",))
+    adapters = [_adapter(given) for given in o.lora or []]
+    device = pick_device(o.device)
+    if o.offload != "none" and device == "cpu":
+        raise ValueError(f"--offload {o.offload} keeps networks off a GPU until they run; on a CPU leave it out")
+    pipe = load(o.model, o.dtype, device, o.variant, o.revision)
+    if preset is not None:
+        pipe.use_preset(preset)
+    _arrange(pipe, o.scheduler)
+    for i, (source, _) in enumerate(adapters):
+        pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
+    if adapters:
+        pipe.set_adapters([f"lora_{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
+    if o.tile is not None:
+        pipe.enable_tiling(o.tile)
+    if o.offload == "none":
+        return pipe.to(device)
+    place_later = pipe.enable_model_cpu_offload if o.offload == "model" else pipe.enable_sequential_cpu_offload
+    place_later(device=device)
+    return pipe
+
+
+def _arrange(pipe: Any, scheduler: str | None) -> None:
+    """Each network in the memory layout that is fastest, with this scheduler, if any."""
     import torch
 
     for number in pipe.stage_numbers:
@@ -72,13 +92,6 @@ def prepare(
         if scheduler is not None:
             swapped = class_named(SCHEDULERS[scheduler]).from_config(getattr(pipe, its_scheduler).config)
             setattr(pipe, its_scheduler, swapped)
-    for i, (source, _) in enumerate(adapters):
-        pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
-    if adapters:
-        pipe.set_adapters([f"lora_{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
-    if tile is not None:
-        pipe.enable_tiling(tile)
-    return pipe
 
 
 def pick_device(name: str) -> str:

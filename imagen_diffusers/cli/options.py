@@ -1,9 +1,13 @@
 """The options that several commands take, said once, and how their values are read."""
 
+import inspect
 import math
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,34 +18,94 @@ SCHEDULERS = {
     "euler": "ImagenEulerDiscreteScheduler",
     "unipc": "ImagenUniPCMultistepScheduler",
 }
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OFFLOADS = ("none", "model", "sequential")
 DEFAULT_MODEL = "imagen-scenes"
+FORMER = {"steps": "num-inference-steps", "num-images": "num-images-per-prompt", "stages": "stop-at"}
 
 Model = Annotated[str, typer.Option(help="A folder, the name of a bundled pipeline, or a Hub id.")]
 Variant = Annotated[str | None, typer.Option(help='Of the weight files, for example "fp16"; found where there is but one.')]
 Revision = Annotated[str | None, typer.Option(help="Of a Hub repository: a branch, a tag or a commit.")]
+Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
 Output = Annotated[Path, typer.Option(help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png.")]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the first image; the next ones count up. Chosen and printed by default.")
 ]
-NumImages = Annotated[int, typer.Option(min=1, help="How many images.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="How to sample: quality, balanced, fast, or a folder or Hub id of a preset. The checkpoint's own by default."),
+]
+Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
+Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
+Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}. auto: bfloat16 where it is fast; on a CPU the text encoder in float32.")]
+Offload = Annotated[
+    str, typer.Option(help=f"{', '.join(OFFLOADS)}: networks (model), or their layers (sequential), wait in main memory until they run.")
+]
+Tile = Annotated[
+    int | None, typer.Option(min=1, help="Enlarge in overlapping tiles of this side, in pixels: larger images in the same memory.")
+]
+Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one a stage, "25,8,4".')]
 Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one a stage, "5,3,1". 1 is off.')]
 NoiseLevel = Annotated[
     str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one a stage.")
 ]
-Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
-Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
-Preset = Annotated[
-    str | None,
-    typer.Option(help="How to sample: quality, balanced, fast, or a folder or Hub id of a preset. The checkpoint's own by default."),
-]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
-Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
-Tile = Annotated[
-    int | None, typer.Option(min=1, help="Enlarge in overlapping tiles of this side, in pixels: larger images in the same memory.")
-]
-Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """Which pipeline, and how it computes."""
+
+    model: Model = DEFAULT_MODEL
+    variant: Variant = None
+    revision: Revision = None
+    preset: Preset = None
+    scheduler: Scheduler = None
+    lora: Lora = None
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    offload: Offload = "none"
+    tile: Tile = None
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Which images, and how they are sampled."""
+
+    output: Output = Path("image.png")
+    seed: Seed = None
+    num_images_per_prompt: Count = 1
+    num_inference_steps: Steps = None
+    guidance_scale: Guidance = None
+    noise_level: NoiseLevel = None
+
+
+def ungrouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with a parameter for each field of those of its parameters that are groups of options, as typer reads them."""
+    parameters = inspect.signature(command).parameters
+    groups: dict[str, Any] = {name: p.annotation for name, p in parameters.items() if is_dataclass(p.annotation)}
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {name: group(**{f.name: given.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
+        command(**made, **given)
+
+    alone = inspect.Parameter.KEYWORD_ONLY
+    flat: list[inspect.Parameter] = []
+    for name, p in parameters.items():
+        if name in groups:
+            flat += [inspect.Parameter(f.name, alone, default=f.default, annotation=f.type) for f in fields(groups[name])]
+        else:
+            flat.append(p.replace(kind=alone))
+    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in flat}
+    return run
+
+
+def spelling(name: str) -> str:
+    """An option as it is spelt now: former names, and underscores as scripts have them, are read as well."""
+    name = name.replace("_", "-")
+    return FORMER.get(name, name)
 
 
 def numbers(option: str, text: str | None, *, whole: bool = False) -> float | list[float] | None:

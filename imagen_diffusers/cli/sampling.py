@@ -1,43 +1,40 @@
 """What `generate` and `upscale` share: read the options, load, sample, write."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from .loading import prepare
-from .options import image_paths, numbers
+from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
 MAX_SEED = 2**32
 
 
-def sample(
-    prompt: str, ready: dict[str, Any], output: Path, seed: int | None, num_images: int, settings: dict[str, Any], call: dict[str, Any]
-) -> None:
-    """Write images of `prompt`.
+def sample(prompt: str, pipeline: PipelineOptions, sampling: SamplingOptions, **call: Any) -> None:
+    """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
 
     Args:
         prompt: of all of them.
-        ready: what `prepare` takes.
-        output: of the images; all of it is looked at before anything is loaded.
-        seed: of the first one.
-        num_images: how many.
-        settings: of the call, as text, one number or one a stage.
-        call: its other arguments.
+        pipeline, sampling: the options that all commands have.
+        call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
         ValueError: for values that do not fit.
         OSError: for files that are missing, damaged, or cannot be written.
     """
-    settings = {k: numbers(k, v, whole=k == "num_inference_steps") for k, v in settings.items() if v is not None}
-    paths = image_paths(output, num_images)
-    pipe = prepare(**ready)
-    _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt") or ""])
-    seed = _fresh_seed() if seed is None else seed
-    seeds = range(seed, seed + num_images)
+    given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
+    settings = {name: numbers(name, value, whole=name == "num_inference_steps") for name, value in given.items() if value is not None}
+    call = {name: value for name, value in call.items() if value is not None}
+    paths = image_paths(sampling.output, sampling.num_images_per_prompt)
+    pipe = prepare(pipeline)
+    _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
+    seed = _fresh_seed() if sampling.seed is None else sampling.seed
+    seeds = range(seed, seed + sampling.num_images_per_prompt)
     images = _images(pipe, prompt, seeds, {**settings, **call})
-    told = {"prompt": prompt, **ready, **settings, **{k: v for k, v in call.items() if k != "image" and v is not None}}
+    told = {"prompt": prompt, **asdict(pipeline), **settings, **{k: v for k, v in call.items() if k != "image"}}
     _save(images, paths, seeds, told)
 
 
