@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811
     torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no imagen-pytorch network"):
         convert(tmp_path / "other.pt", settings=SETTINGS)
-    with pytest.raises(ValueError, match=r"image_sizes are \[32, 16\]; each stage's pictures are larger"):
+    with pytest.raises(ValueError, match=r"image_sizes are \[32, 16\]; each stage's images are larger"):
         convert(tmp_path / "whole.pt", settings={**SETTINGS, "image_sizes": (32, 16)})
     swapped = {f"unets.{1 - int(k[6])}{k[7:]}": v for k, v in state.items()}
     torch.save(swapped, tmp_path / "swapped.pt")

@@ -12,6 +12,7 @@ import torch
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers.hub.classes import MODULES
 from imagen_diffusers.models import configurations
 
 from .conftest import seeded
@@ -45,14 +46,14 @@ def test_the_command_answers_before_torch_is_imported() -> None:
 def test_every_public_name_is_found_where_the_package_says() -> None:
     (typed,) = (node for node in ast.parse(Path(imagen_diffusers.__file__).read_text()).body if isinstance(node, ast.If))
     told = {alias.name: "." * node.level + (node.module or "") for node in typed.body for alias in node.names}
-    assert told == imagen_diffusers._HOMES
+    assert told == MODULES
     for name in imagen_diffusers.__all__:
         assert getattr(imagen_diffusers, name).__name__ == name
     assert not hasattr(imagen_diffusers, "ImagenVideo")
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="imagen-paper.*imagen-scenes"):
+    with pytest.raises(ValueError, match="pipelines imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"):
         bundled("imagen-moon")
 
 

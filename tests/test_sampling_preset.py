@@ -20,7 +20,7 @@ def stages(pipe) -> list:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_changes_solver_and_steps_and_nothing_that_was_trained(pipe, name) -> None:
     before = stages(pipe)
-    pipe.use_preset(bundled(name))
+    pipe.use_preset(name)
     told = SamplingPreset.from_pretrained(bundled(name)).config["stages"]
     for old, new, entry in zip(before, stages(pipe), told, strict=True):
         assert type(new.scheduler).__name__ == entry["scheduler"]["_class_name"]

@@ -60,7 +60,7 @@ def prepare(options: PipelineOptions):
         raise ValueError(f'--scheduler "{o.scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
     if o.offload not in OFFLOADS:
         raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
-    preset = None if o.preset is None else _local(o.preset, ["sampling_preset.json"], ("schedulers",))
+    preset = None if o.preset is None else _local(o.preset, ["sampling_preset.json"], ("presets",))
     adapters = [_adapter(given) for given in o.lora or []]
     device = pick_device(o.device)
     if o.offload != "none" and device == "cpu":

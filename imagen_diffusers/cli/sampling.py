@@ -11,6 +11,7 @@ from .loading import prepare
 from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
 MAX_SEED = 2**32
+MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
 
 
 def sample(prompt: str, pipeline: PipelineOptions, sampling: SamplingOptions, **call: Any) -> None:
@@ -61,7 +62,7 @@ def _warn_of_unknown_words(pipe: Any, prompts: list[str]) -> None:
 
     if pipe.tokenizer is None:
         return  # the call says whether it needs one
-    unknown = [w for prompt in prompts for w in unknown_words(prompt, pipe.tokenizer)]
+    unknown = [w for prompt in prompts for w in unknown_words(prompt.translate(MARKS), pipe.tokenizer)]
     if unknown:
         words = f"The text encoder never saw: {', '.join(unknown)}. It knows: {' '.join(known_words(pipe.tokenizer))}"
         typer.secho(words, fg="yellow", err=True)

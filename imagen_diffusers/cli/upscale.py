@@ -18,4 +18,6 @@ def upscale(
     """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages."""
     from imagen_diffusers.images import read_image
 
+    if sampling.output.exists() and sampling.output.samefile(image):
+        raise ValueError(f"--output is {image} itself; give another name, so that the image is kept")
     sample(prompt, pipeline, sampling, image=read_image(image))

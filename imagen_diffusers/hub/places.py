@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
-FOLDERS = ("pipelines", "schedulers")
+# The kinds of bundled folders: where they stand, and the file that makes a folder one of them.
+KINDS = {
+    "pipelines": ("pipelines", "model_index.json"),
+    "presets": ("schedulers", "sampling_preset.json"),
+    "schedulers": ("schedulers", "scheduler_config.json"),
+}
 
 
 def bundled(name: str) -> Path:
@@ -13,20 +18,21 @@ def bundled(name: str) -> Path:
     Raises:
         ValueError: for a name that is not bundled; the message lists those that are.
     """
-    there = _bundled_folders(FOLDERS)
+    there = _bundled_folders(tuple(KINDS))
     if name not in there:
-        raise ValueError(f'"{name}" is not bundled; these are: {", ".join(sorted(there))}')
+        names = "; ".join(f"{kind} {', '.join(sorted(_bundled_folders((kind,))))}" for kind in KINDS)
+        raise ValueError(f'"{name}" is not bundled; these are: {names}')
     return there[name]
 
 
-def find(name: str, kinds: tuple[str, ...] = FOLDERS) -> str:
+def find(name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
     """What a user calls a model, an adapter or a preset, as the folder, file or Hub id that it stands for. Asks no network.
 
     A path that is there goes before the name of a bundled folder.
 
     Args:
         name: as given.
-        kinds: of bundled folders that will do, "pipelines" and "schedulers"; none for what is never bundled.
+        kinds: of bundled folders that will do, of `KINDS`; none for what is never bundled.
 
     Raises:
         ValueError: for a name that can be none of them.
@@ -85,6 +91,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
-    here = Path(__file__).resolve().parent.parent
-    roots = [root / kind for root in (here / "hub_data", here.parent) for kind in kinds]
-    return {folder.name: folder for root in reversed(roots) if root.is_dir() for folder in root.iterdir() if folder.is_dir()}
+    package = Path(__file__).resolve().parent.parent
+    found: dict[str, Path] = {}
+    for root in (package.parent, package / "hub_data"):  # the second one, in a wheel, goes first
+        for place, file in (KINDS[kind] for kind in kinds):
+            found |= {path.parent.name: path.parent for path in (root / place).glob(f"*/{file}")}
+    return found

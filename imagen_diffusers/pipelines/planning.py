@@ -78,9 +78,10 @@ def plan_sizes(
         exact = [side * stage.sample_size / last for side in final]
         if any(side != int(side) or side < 1 or side % stride for side in exact):
             every = max(s.network.stride * last // s.sample_size for s in stages)
+            nearest = [max(round(side / every), 1) * every for side in final]
             raise ValueError(
                 f"height={final[0]}, width={final[1]} would make stage {stage.name} {exact[1]:g}x{exact[0]:g}, which is not a multiple of "
-                f"its stride {stride}; with these stages both must be multiples of {every}"
+                f"its stride {stride}; with these stages both must be multiples of {every}, such as height={nearest[0]}, width={nearest[1]}"
             )
         sizes.append((int(exact[0]), int(exact[1])))
     return sizes

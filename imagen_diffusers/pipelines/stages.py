@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from imagen_diffusers.hub.places import find
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.sampling.stage import Stage
 
@@ -81,13 +82,13 @@ class StagesMixin(TilingMixin):
         """Sample by this preset from now on; `save_pretrained` keeps it. Guidance scales and noise levels stay the checkpoint's.
 
         Args:
-            preset: a folder or Hub id with a `sampling_preset.json`, for example `bundled("fast")` ("balanced", "quality"), or a
+            preset: a bundled one's name ("fast", "balanced", "quality"), a folder or Hub id with a `sampling_preset.json`, or a
                 `SamplingPreset`.
 
         Raises:
             ValueError: for a preset with fewer stages than the pipeline, or without steps or a scheduler for one; nothing is changed then.
         """
-        apply_preset(self, preset)
+        apply_preset(self, find(preset, ("presets",)) if isinstance(preset, str) else preset)
 
     def scheduler_of(self, number: int) -> Any:
         """The scheduler of a stage counted from 1.

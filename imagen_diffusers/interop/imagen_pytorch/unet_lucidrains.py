@@ -169,12 +169,11 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
             drop_text: (B,) True for rows that are to be drawn without their text.
             return_dict: False returns a tuple.
         """
-        low_resolution = low_res
         if cond_images is not None and cond_images.shape[-2:] != sample.shape[-2:]:
             cond_images = F.interpolate(cond_images, sample.shape[-2:], mode=self.config["resize_mode"])
         if self.config["self_cond"]:
             sample = torch.cat((sample, torch.zeros_like(sample) if self_cond is None else self_cond), 1)
-        x = torch.cat([part for part in (cond_images, sample, low_resolution) if part is not None], 1)
+        x = torch.cat([part for part in (cond_images, sample, low_res) if part is not None], 1)
         time, tokens = self._condition(log_snr, low_res_log_snr, encoder_hidden_states, encoder_attention_mask, drop_text)
         x = first = self.init_conv(x)
         if self.init_resnet_block is not None:
@@ -188,8 +187,8 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
             x = torch.cat((x, first), 1)
         if self.final_res_block is not None:
             x = self._run(self.final_res_block, x, time)
-        if low_resolution is not None:
-            x = torch.cat((x, low_resolution), 1)
+        if low_res is not None:
+            x = torch.cat((x, low_res), 1)
         x = self.final_conv(x)
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
 
