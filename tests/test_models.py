@@ -34,6 +34,7 @@ MAKERS = {
     "sr_linear_skip": lambda: make_sr(**TINY_SR_2, linear_skip=True),
     "base_noisy_skip": lambda: make_base(patch_size=2, noisy_skip=True),
     "base_detail": lambda: make_base(patch_size=2, detail_channels=4),
+    "sr_detail": lambda: make_sr(patch_size=2, linear_skip=True, noisy_skip=True, detail_channels=4),
     "base_detail_as_sr": lambda: make_base(low_res_channels=3, noisy_skip=True, detail_channels=4),
     "unconditional": lambda: make_base(encoder_hid_dim=None),
     "unconditional_sr": lambda: make_sr(encoder_hid_dim=None, attention_kind="self"),

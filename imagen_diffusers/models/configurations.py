@@ -41,6 +41,8 @@ SCENES_SR256 = {
     "encoder_hid_dim": 128,
     "patch_size": 2,
     "linear_skip": True,
+    "noisy_skip": True,
+    "detail_channels": 16,
     "time_embed_dim": 384,
 }
 SCENES_SR1024 = {
@@ -52,5 +54,7 @@ SCENES_SR1024 = {
     "encoder_hid_dim": 128,
     "patch_size": 4,
     "linear_skip": True,
+    "noisy_skip": True,
+    "detail_channels": 8,
     "time_embed_dim": 256,
 }

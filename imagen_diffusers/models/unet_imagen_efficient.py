@@ -17,7 +17,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
 
     Args:
         sample_size: the side it was trained for; a hint, any multiple of `stride` runs.
-        in_channels, out_channels: of the picture.
+        in_channels, out_channels: of the image.
         low_res_channels: 3 takes `low_res` and `noise_level`; 0 makes an unconditioned (base) network.
         block_out_channels: width of each level, finest first; every level halves the size.
         layers_per_block: residual blocks of each level.
@@ -27,8 +27,9 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         encoder_hid_dim: width of the text embeddings; None for an unconditional network.
         time_embed_dim: width of the conditioning embedding; None for four times the finest level.
         patch_size: patches of this side become the pixels of the stem.
-        linear_skip: whether the condition reaches the picture past all norms, too (`blocks.LinearSkip`); for networks that predict
-            the clean picture. The paper's do without.
+        linear_skip: whether the condition reaches the image past all norms, too (`blocks.LinearSkip`); for networks that predict
+            the clean image. The paper's do without.
+        noisy_skip, detail_channels: as in `ImagenUNet2DConditionModel`.
         norm_num_groups: groups of every group norm.
         dropout: inside residual blocks.
     """
@@ -48,6 +49,8 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         time_embed_dim: int | None = None,
         patch_size: int = 1,
         linear_skip: bool = False,
+        noisy_skip: bool = False,
+        detail_channels: int = 0,
         norm_num_groups: int = 32,
         dropout: float = 0.0,
     ):
