@@ -1,5 +1,11 @@
 """In the loop, and after every swap, x0 is thresholded once, as the scheduler's configuration asks."""
 
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import NamedTuple
+
 import diffusers
 import pytest
 import torch
@@ -9,7 +15,8 @@ from diffusers.utils import is_torchsde_available
 
 import imagen_diffusers
 from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, LucidrainsScheduler
-from imagen_diffusers.schedulers.driving import as_output, clean_image, prepare_for_x0, signal_and_noise
+from imagen_diffusers.schedulers.driving import as_output, clean_image, prepare_for_x0
+from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_of
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.schedulers.thresholding import dynamic_threshold
 
@@ -75,40 +82,112 @@ def test_imagen_pytorchs_clipping_survives_a_swap(cls) -> None:
     torch.testing.assert_close(generated(scheduler), wild().clamp(-1, 1), rtol=0, atol=0.06)
 
 
-def drive(scheduler, x0: torch.Tensor, kind: str):
-    """Each step's output of a network of this kind that implies x0, beside what is made of it."""
+def seen(scheduler, t) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha and sigma of what the network is given: by the scheduler's own scaling, or, where it scales nothing, by the curve."""
+    if scheduler.init_noise_sigma != 1:
+        alpha = scheduler.scale_model_input(torch.ones((), dtype=torch.float64), t)
+        return alpha, (1 - alpha**2) ** 0.5
+    return alpha_sigma(log_snr_at(log_snr_of(scheduler.alphas_cumprod.double()), torch.as_tensor(t, dtype=torch.float64)))
+
+
+class Step(NamedTuple):
+    """A network's output that implies x0; what is made of it; what `step` is given, and the x0 that `step` says it used, if it does."""
+
+    alpha: torch.Tensor
+    output: torch.Tensor
+    made: torch.Tensor
+    given: torch.Tensor
+    used: torch.Tensor | None
+
+
+def drive(scheduler, x0: torch.Tensor, kind: str) -> Iterator[Step]:
     before = dict(scheduler.config)
     scheduler.set_timesteps(12)  # in fewer, the cosine's first sigma is too much for stock ancestral solvers
     prepare_for_x0(scheduler)
     z = torch.randn(x0.shape, generator=seeded(), dtype=torch.float64) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(z, t)
+        scaled, alpha = scheduler.scale_model_input(z, t), torch.ones(())
         if "EDM" in type(scheduler).__name__:
             sigma = scheduler.sigmas[scheduler.step_index]
             output = (x0 - scheduler.precondition_outputs(z, 0.0, sigma)) / scheduler.precondition_outputs(0.0, 1.0, sigma)
         else:
-            output = from_x0(x0, scaled, *signal_and_noise(scheduler, t), kind)
+            alpha, sigma = seen(scheduler, t)
+            output = from_x0(x0, scaled, alpha, sigma, kind)
         made = clean_image(scheduler, output, t, z, before)
-        yield output, made, as_output(scheduler, made, t, z)
-        z = scheduler.step(as_output(scheduler, made, t, z), t, z).prev_sample.double()
+        given = as_output(scheduler, made, t, z)
+        done = scheduler.step(given, t, z)
+        yield Step(alpha, output, made, given, getattr(done, "pred_original_sample", None))
+        z = done.prev_sample.double()
+
+
+def assert_x0_is_found(cls, kind: str) -> None:
+    x0 = wild().double() / 4
+    for step in drive(cls.from_config(ImagenDDPMScheduler(prediction_type=kind).config), x0, kind):
+        # Schedulers keep sigma / alpha in float32, and noise counts 1 / alpha, up to 2e4: measured 2e-7 times that; and near the image
+        # 1 - alpha^2 is as uncertain.
+        tolerance = 1e-4 + 5e-7 / step.alpha.item()
+        torch.testing.assert_close(step.made, x0, rtol=0, atol=tolerance)
+        if step.used is not None:
+            torch.testing.assert_close(step.used.double(), step.made, rtol=0, atol=tolerance)
+        assert step.given.dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("cls", SOLVERS)
 def test_x0_is_found_from_every_parametrization(cls, kind) -> None:
-    x0 = wild().double() / 4
-    for _, made, given in drive(cls.from_config(ImagenDDPMScheduler(prediction_type=kind).config), x0, kind):
-        # Sigmas are float32 numbers, and float64 arithmetic on them is exact but for 1 / alpha, up to 2e4.
-        torch.testing.assert_close(made, x0, rtol=0, atol=1e-2 if "KDPM2" in cls.__name__ else 1e-9)
-        assert given.dtype == torch.float64
+    assert_x0_is_found(cls, kind)
+
+
+class NoNoise:
+    """In place of torchsde's, which is not there."""
+
+    seeds: list = []
+
+    def __init__(self, *, size, dtype, entropy, **_):
+        self.nothing = torch.zeros(size, dtype=dtype)
+        self.seeds.append(entropy)
+
+    def __call__(self, *_):
+        return self.nothing
+
+
+@pytest.fixture
+def sde(monkeypatch):
+    """diffusers' DPM-Solver SDE, whose noise comes from a package of its own."""
+    module = ModuleType("torchsde")
+    module.BrownianInterval = NoNoise  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchsde", module)
+    monkeypatch.setattr(NoNoise, "seeds", [])
+    name = "diffusers.schedulers.scheduling_dpmsolver_sde"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(name).DPMSolverSDEScheduler
+    monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_x0_is_found_in_both_orders_of_dpm_solver_sde(sde, kind) -> None:
+    assert_x0_is_found(sde, kind)
+
+
+def test_noise_of_dpm_solver_sde_has_a_seed_for_each_image(sde) -> None:
+    pipe = make_pipeline(scheduler=sde.from_config(ImagenDDPMScheduler(prediction_type="sample").config))
+    call = {"output_type": "pt", "stop_at": 1, "num_inference_steps": 12}
+    before = torch.get_rng_state()
+    pipe(["a cube", "a sphere"], generator=[seeded(1), seeded(2)], **call)
+    both = list(NoNoise.seeds)
+    pipe("a sphere", generator=seeded(2), **call)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(both)) == 2
+    assert NoNoise.seeds == [*both, both[1]]
+    assert pipe.scheduler.noise_sampler_seed is None
 
 
 @pytest.mark.parametrize("cls", [EDMEulerScheduler, ImagenEDMDPMSolverMultistepScheduler])
 def test_x0_is_found_under_edms_preconditioning(cls) -> None:
     x0 = wild().double() / 4
-    for output, made, given in drive(cls(), x0, ""):
-        torch.testing.assert_close(made, x0, rtol=0, atol=1e-12)
-        torch.testing.assert_close(given, output, rtol=1e-9, atol=1e-9)
+    for step in drive(cls(), x0, ""):
+        torch.testing.assert_close(step.made, x0, rtol=0, atol=1e-12)
+        torch.testing.assert_close(step.given, step.output, rtol=1e-9, atol=1e-9)
 
 
 def test_a_learned_variance_is_for_those_that_read_it() -> None:

@@ -4,6 +4,8 @@ So a batch size never changes a picture, and changing the base's steps leaves th
 state is neither read nor written.
 """
 
+from typing import Any
+
 import torch
 
 MAX_SEED = 2**62
@@ -28,6 +30,15 @@ def stage_generators(generator: torch.Generator | list[torch.Generator] | None, 
         parents = [generator or _fresh()] * count
     seeds = [_draw(parent, stages) for parent in parents]
     return [[torch.Generator().manual_seed(row[stage]) for row in seeds] for stage in range(stages)]
+
+
+def seed_own_noise(scheduler: Any, generators: list[torch.Generator]) -> None:
+    """Seed a scheduler whose `step` takes no generator and makes its noise from seeds (DPM-Solver SDE): one an image.
+
+    Without them it would take one from torch's global state. A seed that its configuration sets stays, for all images together.
+    """
+    if getattr(scheduler, "noise_sampler_seed", MAX_SEED) is None:
+        scheduler.noise_sampler_seed = [_draw(generator, 1)[0] for generator in generators]
 
 
 def _fresh() -> torch.Generator:

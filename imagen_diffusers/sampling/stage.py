@@ -29,6 +29,7 @@ from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
 from .network import StageNetwork
+from .seeds import seed_own_noise
 from .tiles import Pieces
 
 
@@ -130,6 +131,7 @@ class Stage:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
+        seed_own_noise(scheduler, generators)
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
         for index, timestep in enumerate(scheduler.timesteps):

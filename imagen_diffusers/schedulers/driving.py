@@ -26,6 +26,7 @@ from .swapping import ImagenSchedulerMixin
 from .thresholding import threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
+USE = "use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
 # Stock schedulers whose `step` takes no x0; they are given the noise that it implies instead.
 TAKES_NO_X0 = frozenset(
     {
@@ -51,9 +52,9 @@ def check_drivable(scheduler: Any) -> None:
     missing = [m for m in DRIVEN_BY if not callable(getattr(scheduler, m, None))]
     if missing or betas is None or not hasattr(scheduler, "init_noise_sigma"):
         raise ValueError(
-            f"{name} cannot drive this cascade: it is not a variance-preserving diffusion scheduler (flow-matching ones "
-            "are not); use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
+            f"{name} cannot drive this cascade: it is not a variance-preserving diffusion scheduler (flow-matching ones are not); {USE}"
         )
+    _check_step(scheduler)
     if scheduler.config.get("use_flow_sigmas"):
         raise ValueError(f"{name} is set to flow matching (use_flow_sigmas=True); build it with use_flow_sigmas=False")
     if scheduler.config.get("rescale_betas_zero_snr") and not accepts(type(scheduler).__init__, "rescale_betas_zero_snr"):
@@ -64,6 +65,17 @@ def check_drivable(scheduler: Any) -> None:
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
+
+
+def _check_step(scheduler: Any) -> None:
+    """Refuse, by name, schedulers that are diffusion schedulers and yet no samplers of an image from noise alone."""
+    name = type(scheduler).__name__
+    more = [p.name for p in inspect.signature(scheduler.step).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    more = [argument for argument in more if argument not in ("model_output", "timestep", "sample")]
+    if more:
+        raise ValueError(f"{name} cannot drive this cascade: its step needs {', '.join(more)}, which it does not have; {USE}")
+    if "Inverse" in name:
+        raise ValueError(f"{name} cannot drive this cascade: it goes from an image to noise; {USE}")
 
 
 def preconditions(scheduler: Any) -> bool:
@@ -135,6 +147,9 @@ def signal_and_noise(scheduler: Any, timestep: float | Tensor) -> tuple[Tensor, 
 
 def _sigma_ratio(scheduler: Any, timestep: float | Tensor) -> Tensor:
     """sigma / alpha at the scheduler's step, 0-dim: what diffusers' solvers call a sigma."""
+    middle = getattr(scheduler, "mid_point_sigma", None)
+    if middle is not None:  # in DPM-Solver SDE's every other step
+        return middle.cpu()
     index = scheduler.step_index
     if index is None:
         first = scheduler.begin_index
