@@ -100,6 +100,55 @@ def test_imagen_pytorchs_scheduler_changes_its_curve_when_it_is_asked_to() -> No
     assert made.config.prediction_type == "sample"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"log_snr_shift": -3.0},
+        {"log_snr_shift": 0.0},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "scaled_linear", "log_snr_shift": 1.0},
+        {"beta_start": 2e-4, "beta_schedule": "linear"},
+    ],
+)
+def test_a_curve_that_is_asked_for_goes_before_the_one_that_is_kept(asked, tmp_path) -> None:
+    source = ImagenDDPMScheduler(log_snr_shift=-1.0, prediction_type="sample")
+    made = ImagenDDPMScheduler.from_config(source.config, **asked)
+    expected = ImagenDDPMScheduler(**{"log_snr_shift": -1.0, **asked})
+    assert torch.equal(made.betas, expected.betas)
+    assert made.config.prediction_type == "sample"
+    assert all(made.config[name] == expected.config[name] for name in (*asked, "trained_betas"))
+    made.save_pretrained(tmp_path)
+    assert torch.equal(ImagenDDPMScheduler.from_pretrained(tmp_path).betas, made.betas)
+    across = ImagenEulerDiscreteScheduler.from_config(source.config)  # and over a scheduler that knows no shift
+    assert torch.equal(ImagenDDPMScheduler.from_config(across.config, **asked).betas, expected.betas)
+
+
+def test_a_solver_that_is_asked_for_another_curve_has_it_and_takes_it_back() -> None:
+    for source in (ImagenDDPMScheduler(log_snr_shift=-1.0), LucidrainsScheduler("linear")):
+        solver = imagen_diffusers.ImagenDDIMScheduler.from_config(source.config, beta_schedule="scaled_linear")
+        expected = ImagenDDPMScheduler(beta_schedule="scaled_linear")
+        assert torch.equal(solver.betas, expected.betas)
+        assert torch.equal(ImagenDDPMScheduler.from_config(solver.config).betas, expected.betas)
+
+
+def test_a_curve_of_its_own_is_not_moved_by_a_word() -> None:
+    own = LucidrainsScheduler("linear").config
+    with pytest.raises(ValueError, match="trained_betas are another curve; give beta_schedule as well"):
+        ImagenDDPMScheduler.from_config(own, log_snr_shift=-1.0)
+    moved = ImagenDDPMScheduler.from_config(own, log_snr_shift=-1.0, beta_schedule="linear")
+    assert torch.equal(moved.betas, ImagenDDPMScheduler(beta_schedule="linear", log_snr_shift=-1.0).betas)
+
+
+@pytest.mark.parametrize("cls", [*ON_BETAS, ImagenEDMDPMSolverMultistepScheduler])
+def test_stocks_cap_goes_where_nobody_asked_for_it(cls) -> None:
+    edm = cls is ImagenEDMDPMSolverMultistepScheduler
+    stock = diffusers.EDMDPMSolverMultistepScheduler if edm else diffusers.DDPMScheduler
+    assert stock().config.sample_max_value == 1.0
+    assert cls.from_config(stock().config, thresholding=True).config.sample_max_value is None
+    assert cls.from_config(stock(sample_max_value=1.0).config, thresholding=True).config.sample_max_value == 1.0
+    assert cls.from_config(stock().config, thresholding=True, sample_max_value=1.5).config.sample_max_value == 1.5
+
+
 @pytest.mark.parametrize("thresholding", [True, False])
 def test_edm_there_and_back_is_the_same_configuration(thresholding) -> None:
     for settings in ({}, {"sigma_min": 0.01, "rho": 5.0}, {"prediction_type": "v_prediction"}):

@@ -15,7 +15,7 @@ from imagen_diffusers import (
     ImagenUniPCMultistepScheduler,
     LucidrainsScheduler,
 )
-from imagen_diffusers.schedulers.driving import check_drivable, signal_and_noise
+from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_and_noise
 from imagen_diffusers.schedulers.noise import alpha_sigma
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.schedulers.swapping import KEPT
@@ -43,9 +43,11 @@ def network(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 def run(scheduler, **extra) -> list[torch.Tensor]:
     z = torch.randn(2, 3, 8, 8, generator=seeded(1)) * scheduler.init_noise_sigma
-    path, generator = [], seeded(2)
+    path = []
+    if accepts(scheduler.step, "generator"):
+        extra["generator"] = seeded(2)
     for t in scheduler.timesteps:
-        z = scheduler.step(network(scheduler.scale_model_input(z, t), t), t, z, generator=generator, **extra).prev_sample
+        z = scheduler.step(network(scheduler.scale_model_input(z, t), t), t, z, **extra).prev_sample
         path.append(z)
     return path
 
@@ -167,7 +169,7 @@ def test_without_thresholding_solvers_are_stock(ours, stock) -> None:
         scheduler.set_timesteps(8)
     if ours is ImagenDDIMScheduler:
         assert_paths_close(run(two, use_clipped_model_output=True), run(one), 0)
-    elif "generator" in stock.step.__code__.co_varnames:
+    else:
         assert_paths_close(run(two), run(one), 0)
 
 
@@ -258,6 +260,20 @@ def test_what_cannot_drive_is_refused_by_name(scheduler) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("RePaintScheduler", "its step needs original_image, mask"),
+        ("CogVideoXDPMScheduler", "its step needs old_pred_original_sample, timestep_back"),
+        ("DPMSolverMultistepInverseScheduler", "it goes from an image to noise"),
+        ("DDIMInverseScheduler", "it is not a variance-preserving|it goes from an image to noise"),
+    ],
+)
+def test_diffusion_schedulers_that_do_not_sample_from_noise_alone_are_refused(name, reason) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot drive this cascade: {reason}.*; use DDPM"):
+        check_drivable(getattr(diffusers, name)())
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"beta_schedule": "wavy"}, "wavy"),
@@ -277,5 +293,15 @@ def test_bad_timesteps_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="exactly one"):
         scheduler.set_timesteps()
     scheduler.set_timesteps(4)
+    nothing = torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="not one of"):
-        scheduler.step(torch.zeros(1, 3, 2, 2), 123.4, torch.zeros(1, 3, 2, 2))
+        scheduler.step(nothing, 123.4, nothing)
+    first, second, *rest = scheduler.timesteps
+    scheduler.step(nothing, first, nothing)
+    for wrong in (123.4, first, rest[0]):
+        with pytest.raises(ValueError, match=f"or not the next one, {second}; call set_timesteps"):
+            scheduler.step(nothing, wrong, nothing)
+    for t in (second, *rest):
+        scheduler.step(nothing, t, nothing)
+    with pytest.raises(ValueError, match="comes after the scheduler's last; call set_timesteps"):
+        scheduler.step(nothing, rest[-1], nothing)

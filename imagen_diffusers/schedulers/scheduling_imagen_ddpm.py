@@ -11,7 +11,17 @@ from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
-from .noise import NUM_TRAIN_TIMESTEPS, alpha_sigma, beta_table, log_snr_at, log_snr_of, log_snr_table, q_sample, shift_betas
+from .noise import (
+    BETA_SCHEDULES,
+    NUM_TRAIN_TIMESTEPS,
+    alpha_sigma,
+    beta_table,
+    log_snr_at,
+    log_snr_of,
+    log_snr_table,
+    q_sample,
+    shift_betas,
+)
 from .precision import at_least_float32, standard_normal
 from .prediction import check_prediction_type, target, to_x0
 from .swapping import ImagenSchedulerMixin
@@ -95,12 +105,18 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         """diffusers' hook behind `from_config`.
 
         Raises:
-            ValueError: for zero terminal SNR, besides what every Imagen scheduler refuses.
+            ValueError: for zero terminal SNR, and for a shift of a curve that follows from no `beta_schedule`, besides what every Imagen
+                scheduler refuses.
         """
         if config_dict.get("rescale_betas_zero_snr"):
             raise ValueError(
                 f"{cls.__name__} has no rescale_betas_zero_snr, which the configuration sets to True: its log-SNR is finite. Use "
                 "ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler or ImagenEulerDiscreteScheduler"
+            )
+        if "log_snr_shift" in kwargs and not {"beta_schedule", "trained_betas"} & kwargs.keys() and not _follows(config_dict):
+            raise ValueError(
+                f"log_snr_shift={kwargs['log_snr_shift']} moves the curve of a beta_schedule, and the configuration's trained_betas are "
+                "another curve; give beta_schedule as well, or trained_betas that are moved already"
             )
         return super().extract_init_dict(config_dict, **kwargs)
 
@@ -162,7 +178,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
 
         Args:
             model_output: the network's, guided, (B, C, H, W), or (B, 2 C, H, W) with a learned variance.
-            timestep: where `sample` is; must be one of `timesteps`.
+            timestep: where `sample` is; must be one of `timesteps`, and after the first step the next of them.
             sample: the noisy image (B, C, H, W).
             generator: of the ancestral noise; one, or one per image.
             return_dict: False returns (prev_sample, pred_original_sample).
@@ -171,8 +187,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
             ValueError: for a timestep that is not one of the scheduler's, and for an output without the variance it should have.
         """
         model_output, predicted_variance = self._split(model_output, sample.shape[1])
-        if self._step_index is None:
-            self._step_index = self._index_of(timestep)
+        self._step_index = self._index_of(timestep, self._step_index)
         now, then = self._path[self._step_index], self._path[self._step_index + 1]
         self._step_index += 1
         alpha, sigma = alpha_sigma(now)
@@ -227,13 +242,29 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
             gamma = (predicted + 1) / 2  # Nichol and Dhariwal 2021, equation 15
         return smallest ** (1 - gamma) * largest**gamma  # equation 6
 
-    def _index_of(self, timestep: float | Tensor) -> int:
-        place = int((self.timesteps - float(timestep)).abs().argmin())
-        if abs(self.timesteps[place].item() - float(timestep)) > 1e-3:
+    def _index_of(self, timestep: float | Tensor, place: int | None = None) -> int:
+        """Where in `timesteps` it is; it must be at `place`, where that is given."""
+        if place is None:
+            place = int((self.timesteps - float(timestep)).abs().argmin())
+        if place == len(self.timesteps):
+            raise ValueError(f"timestep {float(timestep)} comes after the scheduler's last; call set_timesteps to begin anew")
+        wanted = self.timesteps[place].item()
+        if abs(wanted - float(timestep)) > 1e-3:
             raise ValueError(
-                f"timestep {float(timestep)} is not one of the scheduler's; call set_timesteps and pass its timesteps in order"
+                f"timestep {float(timestep)} is not one of the scheduler's, or not the next one, {wanted}; call set_timesteps and pass its "
+                "timesteps in order"
             )
         return place
+
+
+def _follows(config: dict[str, Any]) -> bool:
+    """Whether a configuration's curve is that of its other values: there are no `trained_betas`, or they were written from these."""
+    betas = config.get("trained_betas")
+    if betas is None or config.get("beta_schedule") not in BETA_SCHEDULES:
+        return betas is None
+    ends = {name: config[name] for name in ("beta_start", "beta_end", "num_train_timesteps") if name in config}
+    plain = beta_table(config["beta_schedule"], **ends)
+    return shift_betas(plain, config.get("log_snr_shift", 0.0)).tolist() == list(betas)
 
 
 def _check_variance(variance_type: str, variance_interpolation: float | None) -> None:

@@ -2,7 +2,8 @@
 
 Plain diffusers drops every value the other scheduler had left at its default, and so falls back to the new class's
 defaults: another curve, without a word. The mixin keeps these values in both directions, and replaces the stock
-thresholding (capped at 1.0 by default, which is plain clipping) by the paper's.
+thresholding (capped at 1.0 where nobody says otherwise, which is plain clipping) by the paper's. A keyword that asks for another
+curve takes the place of the one that is kept.
 """
 
 import inspect
@@ -32,6 +33,8 @@ KEPT = frozenset(
         "clip_sample_range",
     }
 )
+# What a curve follows from where it is not `trained_betas`, which go before all of these; the last two are words of our own schedulers.
+CURVE = frozenset({"beta_schedule", "beta_start", "beta_end", "log_snr_shift", "noise_schedule"})
 
 
 class ImagenSchedulerMixin:
@@ -65,7 +68,12 @@ class ImagenSchedulerMixin:
         foreign = sorted(kwargs.keys() & _stock_options() - taken)
         if foreign:
             raise ValueError(f"{cls.__name__} has no {', '.join(foreign)}; its options are {', '.join(sorted(taken - {'self'}))}")
-        dropped = [k for k in config_dict.get("_use_default_values", []) if k not in KEPT]
+        if kwargs.keys() & CURVE and "trained_betas" not in kwargs:  # they were of the curve before, as what this class does not know
+            config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas" and (k in taken or k not in CURVE)}
+        by_default = config_dict.get("_use_default_values", [])
+        if "sample_max_value" in by_default:  # stock's cap, which nobody asked for
+            config_dict = {**config_dict, "sample_max_value": None}
+        dropped = [k for k in by_default if k not in KEPT]
         return super().extract_init_dict({**config_dict, "_use_default_values": dropped}, **kwargs)  # type: ignore[misc]
 
     def _threshold_sample(self, sample: Tensor) -> Tensor:

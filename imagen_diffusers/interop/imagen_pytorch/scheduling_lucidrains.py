@@ -94,9 +94,11 @@ class LucidrainsScheduler(ImagenDDPMScheduler):
         Raises:
             ValueError: for a configuration on another curve, besides what every Imagen scheduler refuses.
         """
-        if "noise_schedule" in kwargs:
-            config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas"}  # they were of the curve before
-        elif "beta_schedule" in config_dict and not (config_dict.get("noise_schedule") and config_dict.get("trained_betas")):
+        if (
+            "noise_schedule" not in kwargs
+            and "beta_schedule" in config_dict
+            and not (config_dict.get("noise_schedule") and config_dict.get("trained_betas"))
+        ):
             raise ValueError(
                 f'the configuration is on another noise curve, beta_schedule="{config_dict["beta_schedule"]}"; LucidrainsScheduler has '
                 f"those of imagen-pytorch ({', '.join(CURVES)}). Use ImagenDDPMScheduler, which takes any, or give noise_schedule."
