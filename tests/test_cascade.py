@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.callbacks import SDCFGCutoffCallback
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 from PIL import Image
@@ -279,6 +280,34 @@ def test_gray_wide_and_transparent_images_keep_their_brightness() -> None:
     half = images_to_tensor("image", Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
     assert torch.equal(clear, torch.ones(1, 3, 4, 4))
     torch.testing.assert_close(half, torch.full((1, 3, 4, 4), 127 / 255), atol=1 / 255, rtol=0)
+
+
+def test_images_of_one_call_are_of_one_range() -> None:
+    """Whether floats begin at -1 or at 0 is decided once, by all of them, as by diffusers' own image processor."""
+    dark, light = torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.5)
+    eight = np.full((4, 4, 3), 51, dtype=np.uint8)
+    given = [dark, light, light.permute(1, 2, 0).numpy(), eight, Image.fromarray(eight), Image.fromarray(np.full((4, 4), 13107, np.uint16))]
+    seen = images_to_tensor("image", given)
+    expected = VaeImageProcessor(vae_scale_factor=1).preprocess(torch.stack([dark, light])) / 2 + 0.5
+    torch.testing.assert_close(seen[:2], expected)
+    assert [one.unique().tolist() for one in seen] == [pytest.approx([level]) for level in (0.25, 0.75, 0.75, 0.2, 0.2, 0.2)]
+    assert images_to_tensor("image", [light, eight])[0].unique().tolist() == [0.5]
+
+
+def test_a_gray_cascade_enlarges_gray_images() -> None:
+    one = {"in_channels": 1, "out_channels": 1}
+    pipe = make_pipeline(unet=make_base(**one), unet_2=make_sr(**one, low_res_channels=1), unet_3=None, scheduler_3=None)
+    assert draw(pipe).images.shape == (1, 1, 32, 32)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    expected = draw(pipe, image=torch.from_numpy(pixels)[None, None] / 255).images
+    for form in (Image.fromarray(pixels), Image.fromarray(pixels).convert("RGB"), pixels):
+        assert torch.equal(draw(pipe, image=form).images, expected)
+    with pytest.raises(ValueError, match="image has 3 channels; give 1"):
+        draw(pipe, image=torch.zeros(1, 3, 16, 16))
+    mixed = make_pipeline(unet_2=make_sr(low_res_channels=1))
+    with pytest.raises(ValueError, match=r"different channels \(stage 2 takes 1, stage 3 takes 3\); choose the stage .* start_at"):
+        draw(mixed, image=torch.zeros(1, 1, 16, 16))
+    assert draw(mixed, image=torch.zeros(1, 1, 16, 16), start_at=2, stop_at=2).images.shape == (1, 3, 32, 32)
 
 
 def test_one_image_a_prompt_is_enlarged_for_each_of_its_images(shared_pipe) -> None:

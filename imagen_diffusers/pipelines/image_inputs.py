@@ -15,8 +15,9 @@ WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
 def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     """Images as (N, channels, H, W), float32 in [0, 1].
 
-    PIL images become RGB, transparent ones over white, and 16 bits a channel keep their brightness. Integers of arrays and tensors are
-    0 to 255; floats are in [0, 1], or in [-1, 1] where any is negative, as diffusers has it. Gray images get three channels.
+    PIL images become RGB, or gray for one channel, transparent ones over white, and 16 bits a channel keep their brightness. Integers of
+    arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is negative, as diffusers has it.
+    Gray images get three channels.
 
     Args:
         name: of the argument, for errors.
@@ -29,44 +30,47 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not listed:
         raise ValueError(f"{name} is an empty list; give at least one image")
-    parts = [_batch(name, one) for one in listed]
+    parts = [_batch(name, one, channels) for one in listed]
+    signed = any(part.is_floating_point() and part.min() < 0 for part in parts)
+    parts = [_in_unit_range(part, signed) for part in parts]
     sizes = sorted({(part.shape[-1], part.shape[-2]) for part in parts})
     if len(sizes) > 1:
         raise ValueError(f"{name} holds images of {', '.join(f'{w}x{h}' for w, h in sizes)}; give images of one size")
     return torch.cat([_with_channels(name, part, channels) for part in parts])
 
 
-def _batch(name: str, one: Any) -> Tensor:
-    """(N, C, H, W), float32 in [0, 1]."""
+def _batch(name: str, one: Any, channels: int) -> Tensor:
+    """(N, C, H, W), integers of 8 or, from PIL alone, 16 bits, or float32 in [-1, 1]."""
     if isinstance(one, Image.Image):
-        return _normalized(name, torch.from_numpy(_from_pil(name, one)).permute(2, 0, 1)[None])
+        return torch.from_numpy(_from_pil(name, one, channels)).permute(2, 0, 1)[None]
     if isinstance(one, np.ndarray):
         if one.ndim not in (2, 3, 4):
             raise ValueError(f"{name} is an array of shape {one.shape}; give (H, W), (H, W, C) or (N, H, W, C)")
         array = one[..., None] if one.ndim == 2 else one
-        return _normalized(name, torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 3 else array)).permute(0, 3, 1, 2))
+        return _checked(name, torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 3 else array)).permute(0, 3, 1, 2))
     if isinstance(one, Tensor):
         if one.ndim not in (3, 4):
             raise ValueError(f"{name} is a tensor of shape {tuple(one.shape)}; give (C, H, W) or (N, C, H, W)")
-        return _normalized(name, one[None] if one.ndim == 3 else one)
+        return _checked(name, one[None] if one.ndim == 3 else one)
     raise ValueError(f"{name} is a {type(one).__name__}; give {FORMS}")
 
 
-def _from_pil(name: str, image: Image.Image) -> np.ndarray:
-    """(H, W, 3), uint8 or, of 16 bits a channel, float in [0, 1]."""
+def _from_pil(name: str, image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
     if image.mode in WIDE:
-        return (np.asarray(image, dtype=np.float32) / 65535)[..., None]
+        return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F"):
         raise ValueError(f'{name} is a PIL image of mode "{image.mode}", whose range is not known; convert it to "RGB" or "L"')
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return np.array(image.convert("L"))[..., None] if channels == 1 else np.array(image.convert("RGB"))
 
 
-def _normalized(name: str, values: Tensor) -> Tensor:
+def _checked(name: str, values: Tensor) -> Tensor:
+    """The values of an array or a tensor, if they are in range."""
     if values.dtype == torch.uint8:
-        return values.float() / 255
+        return values
     if not values.is_floating_point():
         raise ValueError(f"{name} is of {values.dtype}; give uint8 from 0 to 255, or floats in [0, 1]")
     values = values.float()
@@ -75,7 +79,14 @@ def _normalized(name: str, values: Tensor) -> Tensor:
     low, high = values.min().item(), values.max().item()
     if low < -1 - 1e-3 or high > 1 + 1e-3:
         raise ValueError(f"{name} has floats from {low:g} to {high:g}; give them in [0, 1] (or in [-1, 1]), or uint8 from 0 to 255")
-    return ((values + 1) / 2 if low < 0 else values).clamp(0, 1)
+    return values
+
+
+def _in_unit_range(values: Tensor, signed: bool) -> Tensor:
+    """Float32 in [0, 1]; `signed` says that floats are in [-1, 1]."""
+    if not values.is_floating_point():
+        return values.float() / torch.iinfo(values.dtype).max
+    return ((values + 1) / 2 if signed else values).clamp(0, 1)
 
 
 def _with_channels(name: str, images: Tensor, channels: int) -> Tensor:

@@ -32,10 +32,9 @@ from .arguments import (
 from .callbacks import RunningCallMixin, StepCallback, tensors_of
 from .compiling import as_compiled
 from .folders import FolderPipeline
-from .image_inputs import images_to_tensor
 from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
-from .planning import numbers_to_run, plan_sizes, reference_size
+from .planning import image_to_enlarge, numbers_to_run, plan_sizes, reference_size
 from .stages import SLOTS, StagesMixin
 from .text_inputs import TextInputs
 
@@ -206,8 +205,8 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
         check_count("num_images_per_prompt", num_images_per_prompt)
         device = self._execution_device
-        pictures = None if image is None else images_to_tensor("image", image).to(device) * 2 - 1
         networks = self.networks
+        pictures = image_to_enlarge(image, networks, start_at, device)
         numbers = numbers_to_run(networks, pictures, start_at, stop_at)
         settings = (num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas)
         stages = self.stages(numbers, *settings)

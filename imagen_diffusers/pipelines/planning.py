@@ -1,9 +1,14 @@
 """Which stages a call runs, and at which sizes."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
+
+from .image_inputs import images_to_tensor
 
 
 def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
@@ -38,6 +43,21 @@ def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, s
         need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
         raise ValueError(f"stage {numbers[0]} {need}")
     return numbers
+
+
+def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: int | None, device: torch.device) -> Tensor | None:
+    """The caller's images (N, C, h, w) in [-1, 1], with the channels that stage `start_at` enlarges, or all stages that enlarge any.
+
+    Raises:
+        ValueError: for stages of several kinds, besides what `images_to_tensor` refuses.
+    """
+    if image is None:
+        return None
+    taken = {n: network.low_res_channels for n, network in networks.items() if network.has_low_res and start_at in (None, n)}
+    if len(set(taken.values())) > 1:
+        each = ", ".join(f"stage {n} takes {channels}" for n, channels in taken.items())
+        raise ValueError(f"stages take images of different channels ({each}); choose the stage that takes image by start_at")
+    return images_to_tensor("image", image, next(iter(taken.values()), 3)).to(device) * 2 - 1
 
 
 def reference_size(networks: dict[int, StageNetwork], first: int) -> int:

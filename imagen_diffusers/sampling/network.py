@@ -65,6 +65,11 @@ class StageNetwork(ABC):
         return self.module.config["out_channels"] == 2 * self.channels
 
     @property
+    def low_res_channels(self) -> int:
+        """Channels of the images that a super-resolution network enlarges."""
+        return self.channels
+
+    @property
     def cond_channels(self) -> int:
         """Channels of the conditioning pictures it takes; 0 for none."""
         return 0
@@ -106,6 +111,10 @@ class ImagenNetwork(StageNetwork):
     @property
     def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.module.config["in_channels"]
+
+    @property
+    def low_res_channels(self) -> int:
+        return self.module.config["low_res_channels"]
 
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
         enlarged = resize(low_res, size)
