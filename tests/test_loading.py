@@ -63,6 +63,43 @@ def test_plain_weights_go_before_variants(folder) -> None:
     assert ImagenCascadePipeline.from_pretrained(folder).stage_numbers == [1, 2, 3]
 
 
+def mix(folder: Path) -> dict[str, torch.Tensor]:
+    """Leave the text encoder as float16 alone; give the base such weights beside its own, which they are not. The base's own."""
+    pipe = make_pipeline()
+    pipe.text_encoder.save_pretrained(folder / "text_encoder", variant="fp16")
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    own = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    pipe.unet.half().save_pretrained(folder / "unet", variant="fp16")
+    return own
+
+
+def test_plain_weights_go_before_a_variant_that_another_component_needs(folder, monkeypatch) -> None:
+    own = mix(folder)
+    pipe = ImagenCascadePipeline.from_pretrained(folder)
+    assert all(torch.equal(value, own[name]) for name, value in pipe.unet.state_dict().items())
+    assert pipe.stage_numbers == [1, 2, 3]
+    assert pipe.text_encoder is not None
+    named = ImagenCascadePipeline.from_pretrained(folder, variant="fp16")
+    assert not all(torch.equal(value, own[name]) for name, value in named.unet.state_dict().items())
+    given = make_pipeline().unet_3
+    assert ImagenCascadePipeline.from_pretrained(folder, unet_3=given, unet_2=None).unet_3 is given
+
+
+def test_of_a_hub_id_both_kinds_are_fetched_where_both_are_needed(folder, monkeypatch) -> None:
+    from huggingface_hub import HfApi
+
+    own = mix(folder)
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*.*")]
+    asked = []
+    monkeypatch.setattr(HfApi, "list_repo_files", lambda self, repo_id, **_: files)
+    monkeypatch.setattr(ImagenCascadePipeline, "download", lambda place, **kwargs: asked.append(kwargs) or str(folder))
+    pipe = ImagenCascadePipeline.from_pretrained("me/new")
+    assert all(torch.equal(value, own[name]) for name, value in pipe.unet.state_dict().items())
+    assert [given["variant"] for given in asked] == [None, "fp16"]
+    assert "unet" not in asked[0]
+    assert asked[0]["text_encoder"] is None
+
+
 def test_names_of_weight_files() -> None:
     told = {
         "diffusion_pytorch_model.safetensors": (None, False),

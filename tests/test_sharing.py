@@ -120,6 +120,35 @@ def test_a_card_that_is_on_the_hub_stays(uploads, monkeypatch) -> None:
     assert "by hand" in uploads[0]["card"]
 
 
+def test_a_card_that_is_in_the_folder_stays(uploads, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(ModelCard, "load", staticmethod(lambda repo_id, **_: ModelCard("---\nlicense: mit\n---\nolder")))
+    (tmp_path / "README.md").write_text("by hand")
+    make_pipeline().save_pretrained(tmp_path, push_to_hub=True)
+    assert (tmp_path / "README.md").read_text() == uploads[0]["card"] == "by hand"
+
+
+def test_a_cascade_with_settings_for_fewer_stages_is_saved_with_its_card(tmp_path) -> None:
+    make_pipeline(num_inference_steps=(1500,), guidance_scale=(), noise_level=(0.0, 200.0)).save_pretrained(tmp_path)
+    rows = [line.split(" | ")[-3:] for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| `unet")]
+    assert rows == [["1500", "–", "0 |"], ["–", "–", "200 |"], ["–", "–", "– |"]]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_folder_is_no_base_model_wherever_one_stands(tmp_path, monkeypatch, alone) -> None:
+    """A relative path may have the form of a Hub id."""
+    make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).save_pretrained(tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    if alone:
+        unet = type(make_base()).from_pretrained("runs/mine", subfolder="unet")
+        pipe = ImagenCascadePipeline(unet=unet, scheduler=make_pipeline().scheduler)
+    else:
+        pipe = ImagenCascadePipeline.from_pretrained("runs/mine")
+        assert pipe.config["_name_or_path"] == str(tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path / "runs")
+    pipe.save_pretrained("new")
+    assert "base_model" not in header(tmp_path / "runs" / "new")
+
+
 def test_a_saved_card_says_how_its_folder_is_loaded(tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()

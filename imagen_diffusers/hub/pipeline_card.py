@@ -64,8 +64,13 @@ def network_name(module: Any) -> str:
 def _row(pipe: Any, number: int) -> str:
     slot, scheduler_slot = pipe.slots(number)
     network, scheduler = pipe.networks[number], getattr(pipe, scheduler_slot)
-    steps, guidance, level = (pipe.config[key][number - 1] for key in ("num_inference_steps", "guidance_scale", "noise_level"))
+    steps, guidance, level = (_value(pipe.config[key], number) for key in ("num_inference_steps", "guidance_scale", "noise_level"))
     return (
         f"| `{slot}` | {network_name(network.module)} | {network.module.num_parameters() / 1e6:.1f} M | {network.sample_size}px | "
-        f"{'none' if scheduler is None else type(scheduler).__name__} | {steps} | {guidance:g} | {level:g} |"
+        f"{'none' if scheduler is None else type(scheduler).__name__} | {steps} | {guidance} | {level} |"
     )
+
+
+def _value(values: list[float], number: int) -> str:
+    """A stage's value of a setting; a configuration may have values for fewer stages than there are."""
+    return f"{values[number - 1]:g}" if number <= len(values) else "–"

@@ -28,12 +28,15 @@ class OwnMemoryMixin:
         """
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
-        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        place = os.fspath(pretrained_model_name_or_path)
+        if os.path.isdir(place):
+            place = os.path.abspath(place)  # its configuration keeps it, and relative it could be a Hub id
+        folder = Path(place, kwargs.get("subfolder") or "")
         if kwargs["use_safetensors"] and folder.is_dir():
             if kwargs.get("variant") is None:
                 kwargs["variant"] = sole_variant({folder.name: os.listdir(folder)})
             check_network_folder(folder, kwargs["variant"])
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+        loaded = super().from_pretrained(place, **kwargs)  # type: ignore[misc]
         network = loaded[0] if isinstance(loaded, tuple) else loaded
         missing = [name for name, parameter in network.named_parameters() if parameter.is_meta]
         if missing and kwargs.get("device_map") is None:

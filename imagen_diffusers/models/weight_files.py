@@ -50,6 +50,12 @@ def sole_variant(networks: Mapping[str, Iterable[str]]) -> str | None:
     return common[0]
 
 
+def plain_beside(networks: Mapping[str, Iterable[str]], variant: str | None) -> list[str]:
+    """Those networks, by name, that hold plain weights beside a variant's; diffusers would load the variant."""
+    offered = {name: {f.variant for f in weight_files(names) if not f.pickled} for name, names in networks.items()}
+    return [name for name, variants in offered.items() if variant is not None and {variant, None} <= variants]
+
+
 def check_network_folder(folder: Path, variant: str | None) -> None:
     """See that a saved network can be loaded: that its weights are there, are safetensors, and are whole.
 

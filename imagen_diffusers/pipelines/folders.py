@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
-from imagen_diffusers.models.weight_files import check_json, check_network_folder, sole_variant, weight_files
+from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +32,29 @@ class FolderPipeline(DiffusionPipeline):
         """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ...
 
         The repository of a DeepFloyd IF base loads, too, as a cascade of one stage. Weights are safetensors; pickles are opened
-        only with `use_safetensors=False`. Where all weights are of one variant ("fp16"), it is loaded without `variant=`.
+        only with `use_safetensors=False`. Networks whose weights are all of one variant ("fp16") are loaded without `variant=`; plain
+        weights go before it.
 
         Raises:
             OSError: for a place that is not there, and for files that are missing, damaged or a pickle, naming them.
             ValueError: where a variant must be chosen.
         """
         place = os.fspath(pretrained_model_name_or_path)
+        if os.path.isdir(place):
+            place = os.path.abspath(place)  # for the card of what is saved from it, elsewhere: relative it could be a Hub id
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         folder = place if os.path.isdir(place) else cls._fetch(place, kwargs)
         index = cls.load_config(folder)
         if deepfloyd.is_deepfloyd(index):  # pyright: ignore[reportArgumentType]
             kwargs = {**deepfloyd.SETTINGS, **kwargs}
+        plain: list[str] = []
         if kwargs["use_safetensors"]:
-            kwargs["variant"] = cls._check_folder(Path(folder), index, kwargs)
+            kwargs["variant"], plain = cls._check_folder(Path(folder), index, kwargs)
         with _one_bar():
+            if plain:
+                alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
+                kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=place)
         return pipe
@@ -75,20 +82,23 @@ class FolderPipeline(DiffusionPipeline):
 
     @classmethod
     def _fetch(cls, place: str, kwargs: dict[str, Any]) -> str:
-        """The folder of a Hub id in the cache, with all that will be loaded; chooses `kwargs["variant"]` where it must be one."""
+        """The folder of a Hub id in the cache, with all that will be loaded."""
         try:
             validate_repo_id(place)
         except HFValidationError:
             raise OSError(f'"{place}" is no folder, and no Hub id, which has the form "user/name"') from None
-        if kwargs["use_safetensors"] and kwargs.get("variant") is None and not kwargs.get("local_files_only"):
+        variant = kwargs.get("variant")
+        if kwargs["use_safetensors"] and variant is None and not kwargs.get("local_files_only"):
             try:
                 files = HfApi(token=kwargs.get("token")).list_repo_files(place, revision=kwargs.get("revision"))
             except Exception:  # `download` looks into the cache, or says what is wrong; the classes of network errors differ by release
                 files = []
-            kwargs["variant"] = sole_variant(
-                {name: [f.split("/")[1] for f in files if f.startswith(f"{name}/")] for name in cls._to_load(kwargs)}
-            )
-        return str(cls.download(place, **kwargs))
+            there = {name: [f.split("/")[1] for f in files if f.startswith(f"{name}/")] for name in cls._to_load(kwargs)}
+            variant = sole_variant(there)
+            plain = plain_beside(there, variant)
+            if plain:
+                cls.download(place, **cls._without_variant(plain, kwargs))
+        return str(cls.download(place, **{**kwargs, "variant": variant}))
 
     @classmethod
     def _to_load(cls, kwargs: dict[str, Any]) -> list[str]:
@@ -96,28 +106,36 @@ class FolderPipeline(DiffusionPipeline):
         return [name for name in cls._optional_components if name not in kwargs]
 
     @classmethod
-    def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> str | None:
-        """See that all that will be loaded is there and whole; the variant to load."""
+    def _without_variant(cls, names: list[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The same arguments for these components alone, of plain weights."""
+        return {**kwargs, **dict.fromkeys(set(cls._to_load(kwargs)) - set(names)), "variant": None}
+
+    @classmethod
+    def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> tuple[str | None, list[str]]:
+        """See that all that will be loaded is there and whole; the variant to load, and the networks to load without it."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
         networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
         files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
         if networks and not any(map(weight_files, files.values())):
             raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")
-        variant = kwargs.get("variant") or sole_variant(files)
+        asked = kwargs.get("variant")
+        variant = asked or sole_variant(files)
+        plain = [] if asked else plain_beside(files, variant)
         for name in there:
             if not (folder / name).is_dir():
                 raise OSError(f"{folder / name} is missing, which model_index.json names; fetch or save it again, or pass {name}=None")
             if name in networks:
-                check_network_folder(folder / name, variant)
+                check_network_folder(folder / name, None if name in plain else variant)
             else:
                 check_json(folder / name)
-        return variant
+        return variant, plain
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As in diffusers, with a model card (README.md) where there is none yet.
 
         Args:
-            push_to_hub: upload it as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`.
+            push_to_hub: upload it as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`; with
+                the card that the repository has already, where the folder has none.
         """
         folder = Path(save_directory)
         repo_id = kwargs.pop("repo_id", folder.resolve().name)
@@ -161,7 +179,8 @@ class FolderPipeline(DiffusionPipeline):
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         if subfolder is None:  # a card stands at a repository's root
             try:
-                ModelCard.load(repo_id, token=token).save(folder / "README.md")
+                if not (folder / "README.md").exists():  # which may be written by hand
+                    ModelCard.load(repo_id, token=token).save(folder / "README.md")
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))

@@ -4,6 +4,7 @@ IF is the published Imagen (Hub: DeepFloyd/IF-I-XL-v1.0, DeepFloyd/IF-II-L-v1.0,
 `networks.DeepFloydNetwork` says how they take their conditions.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def load_components(
     if unknown:
         raise TypeError(f"from_deepfloyd takes no {', '.join(unknown)}; besides its own arguments it takes {', '.join(sorted(HUB))}")
     weights = {**kwargs, "variant": variant, "dtype": dtype or torch_dtype or torch.float32, "use_safetensors": use_safetensors}
-    places = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
-    for name, place, channels in zip(("stage_1", "stage_2"), places.values(), (3, 6), strict=False):
+    given = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
+    places = {suffix: os.path.abspath(place) if os.path.isdir(place) else place for suffix, place in given.items()}  # for cards
+    for name, place, channels in zip(("stage_1", "stage_2"), given.values(), (3, 6), strict=False):
         config: Any = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)
         if config.get("_class_name") != UNet2DConditionModel.__name__:
             raise ValueError(f"{name} is {place}, whose unet is a {config.get('_class_name')}; DeepFloyd IF's are UNet2DConditionModel")
