@@ -4,7 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.callbacks import SDCFGCutoffCallback
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback, SDCFGCutoffCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
@@ -16,8 +16,9 @@ from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
+from imagen_diffusers.text.t5 import NULL_TEXTS
 
-from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
+from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_pipeline, make_sr, seeded
 
 PROMPT = "a red cube left of the sphere"
 # EDM's is for networks trained under its preconditioning (and is refused below); one needs a package of its own.
@@ -222,8 +223,12 @@ def test_negative_prompt_and_null_text(shared_pipe) -> None:
     assert not torch.equal(plain, draw(make_pipeline(null_text="empty")).images)
 
 
-def test_embeddings_in_equal_prompts(shared_pipe) -> None:
-    embeds, null, mask, null_mask = shared_pipe.encode_prompt([PROMPT, "a cube"], num_images_per_prompt=2)
+@pytest.mark.parametrize("null_text", NULL_TEXTS)
+@pytest.mark.parametrize("negative_prompt", [None, "blue"])
+def test_embeddings_in_equal_prompts(null_text, negative_prompt) -> None:
+    pipe = make_pipeline(null_text=null_text)
+    prompts = {"prompt": [PROMPT, "a cube"], "negative_prompt": negative_prompt, "num_images_per_prompt": 2}
+    embeds, null, mask, null_mask = pipe.encode_prompt(**prompts)
     assert embeds.shape[0] == null.shape[0] == 4
     given = {
         "prompt_embeds": embeds,
@@ -231,8 +236,31 @@ def test_embeddings_in_equal_prompts(shared_pipe) -> None:
         "prompt_attention_mask": mask,
         "negative_prompt_attention_mask": null_mask,
     }
-    out = draw(shared_pipe, None, **given).images
-    assert torch.equal(out, draw(shared_pipe, [PROMPT, "a cube"], num_images_per_prompt=2).images)
+    out = draw(pipe, None, **given).images
+    assert torch.equal(out, draw(pipe, **prompts).images)
+
+
+def test_rows_without_a_token_stand_for_no_text_where_that_was_learned() -> None:
+    nothing = torch.zeros(1, 2, TEXT_DIM), torch.zeros(1, 2)
+    negative = {"negative_prompt_embeds": nothing[0], "negative_prompt_attention_mask": nothing[1]}
+    assert torch.equal(draw(make_pipeline(null_text="learned"), **negative).images, draw(make_pipeline(null_text="learned")).images)
+    for null_text in ("zeros", "empty"):
+        with pytest.raises(ValueError, match="with a token in every row"):
+            draw(make_pipeline(null_text=null_text), **negative)
+    with pytest.raises(ValueError, match="the mask of prompt_embeds is .* with a token in every row"):
+        draw(make_pipeline(null_text="learned"), None, prompt_embeds=nothing[0], prompt_attention_mask=nothing[1])
+
+
+def test_what_stands_for_no_text_is_encoded_where_guidance_reads_it() -> None:
+    whole = make_pipeline(null_text="empty")
+    embeds, null, mask, _ = whole.encode_prompt(PROMPT)
+    assert whole.encode_prompt(PROMPT, do_classifier_free_guidance=False)[1] is None
+    pipe = make_pipeline(null_text="empty", text_encoder=None, tokenizer=None)
+    given = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+    assert torch.equal(draw(pipe, None, **given, guidance_scale=1.0).images, draw(whole, guidance_scale=1.0).images)
+    for more in ({"guidance_scale": [1.0, 1.0, 2.0]}, {"guidance_scale": 1.0, "callback_on_step_end": lambda *_: None}):
+        with pytest.raises(ValueError, match="no text encoder; give embeddings"):
+            draw(pipe, None, **given, **more)
 
 
 def test_non_square_sizes(shared_pipe) -> None:
@@ -354,11 +382,45 @@ def test_diffusers_own_callback_ends_guidance_for_the_running_stage(shared_pipe)
     hooks = [
         unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0]))) for unet in (shared_pipe.unet, shared_pipe.unet_2)
     ]
-    callback = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=2)
+    guided = []
+
+    class Watch(PipelineCallback):
+        tensor_inputs = ["prompt_embeds"]
+
+        def callback_fn(self, pipeline, step_index, timestep, callback_kwargs):
+            guided.append(pipeline.do_classifier_free_guidance)
+            return callback_kwargs
+
+    watch = Watch()
+    callback = MultiPipelineCallbacks([watch, SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=2), watch])
     draw(shared_pipe, stop_at=2, num_inference_steps=4, guidance_scale=3.0, callback_on_step_end=callback)
     for hook in hooks:
         hook.remove()
     assert rows == [2, 2, 2, 1] + [2] * 4
+    assert guided == [True] * 5 + [False] * 3 + [True] * 8
+
+
+@pytest.mark.parametrize(("scale", "guided"), [(3.0, True), (1.0, False), (0.5, True)])
+def test_a_callback_is_told_whether_its_stage_is_guided(shared_pipe, scale, guided) -> None:
+    rows, told = [], []
+    hook = shared_pipe.unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+
+    def watch(pipe, step, timestep, tensors):
+        told.append(pipe.do_classifier_free_guidance)
+
+    draw(shared_pipe, stop_at=1, num_inference_steps=2, guidance_scale=scale, callback_on_step_end=watch)
+    hook.remove()
+    assert told == [guided] * 2
+    assert rows == [1 + guided] * 2
+
+
+def test_a_callback_that_fails_leaves_no_call_running(shared_pipe) -> None:
+    def fail(pipe, step, timestep, tensors):
+        raise RuntimeError("by the caller")
+
+    with pytest.raises(RuntimeError, match="by the caller"):
+        draw(shared_pipe, callback_on_step_end=fail)
+    assert shared_pipe.current_timestep is None
 
 
 def test_a_callback_reads_the_call_and_steers_guidance(shared_pipe) -> None:
@@ -419,6 +481,23 @@ def test_output_types(shared_pipe) -> None:
 def test_unconditional_cascade() -> None:
     pipe = ImagenCascadePipeline(unet=make_base(encoder_hid_dim=None), scheduler=ImagenDDPMScheduler(), num_inference_steps=(2, 2, 2))
     assert pipe(num_images_per_prompt=2, output_type="pt", generator=seeded()).images.shape == (2, 3, 16, 16)
+
+
+def test_networks_without_text_take_none() -> None:
+    textless = {"encoder_hid_dim": None, "attention_kind": "self"}
+    alone = make_pipeline(unet=make_base(encoder_hid_dim=None), unet_2=make_sr(**textless), unet_3=None, scheduler_3=None)
+    embeds = torch.zeros(1, 2, TEXT_DIM)
+    for given, name in (
+        ({"prompt": "a cube"}, "prompt"),
+        ({"negative_prompt": "a"}, "negative_prompt"),
+        ({"prompt_embeds": embeds}, "prompt_e"),
+    ):
+        with pytest.raises(ValueError, match=f"networks of this pipeline take no text; leave out {name}"):
+            alone(**given)
+    last = make_pipeline(unet_3=make_sr(**TINY_SR_2 | textless))
+    images = torch.rand(1, 3, 32, 32, generator=seeded())
+    assert draw(last, ["a cube", "a sphere"], image=images).images.shape[0] == 2
+    assert draw(last, None, image=images).images.shape[0] == 1
 
 
 def test_any_component_may_be_none() -> None:
@@ -484,6 +563,9 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"prompt": None, "prompt_embeds": torch.full((1, 2, TEXT_DIM), torch.nan)}, "NaN"),
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 2, 7)}, "7 wide but stage unet takes 32"),
         ({"prompt": None, "prompt_embeds": torch.zeros(2, TEXT_DIM)}, "prompts, tokens, width"),
+        ({"negative_prompt": "a", "negative_prompt_embeds": torch.zeros(1, 2, TEXT_DIM)}, "negative_prompt or negative_prompt_embeds, not"),
+        ({"prompt_attention_mask": torch.ones(1, 2)}, "is the mask of prompt_embeds, which are not given; leave it out"),
+        ({"negative_prompt_attention_mask": torch.ones(1, 2)}, "is the mask of negative_prompt_embeds, which are not given"),
         ({"guidance_interval": (0.5, 0.2)}, r"guidance_interval is \(0.5, 0.2\)"),
         ({"guidance_interval": [(0, 1), (0, 1)]}, "guidance_interval has 2 values for 3 stages"),
         ({"cond_images": torch.zeros(1, 3, 8, 8)}, "unet, unet_2, unet_3 takes no cond_images; leave them out"),

@@ -1,6 +1,7 @@
 """The caller's function, called after each step of whichever stage is running."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,22 @@ def tensors_of(function: Any, asked: Sequence[str]) -> Sequence[str]:
 class RunningCallMixin:
     """What a callback can read and set of the call that is running."""
 
+    progress_bar: Any  # of the pipeline
     _guidance_scale = 1.0  # a callback may set it: 1 or less ends guidance for the running stage
+    _asked_guidance_scale = 1.0  # what the call asked for in the running stage: there less than 1 is guidance, too
     _current_timestep: Tensor | None = None
     _num_timesteps = 0
     _interrupt = False
+
+    @contextmanager
+    def _running(self, steps: int) -> Iterator[Any]:
+        """A call of so many steps, and its progress bar; its timestep is no more once it ends, whatever ended it."""
+        self._num_timesteps, self._interrupt = steps, False
+        try:
+            with self.progress_bar(total=steps) as progress:
+                yield progress
+        finally:
+            self._current_timestep = None
 
     @property
     def guidance_scale(self) -> float:
@@ -57,8 +70,8 @@ class RunningCallMixin:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the stage that is running is guided."""
-        return self._guidance_scale != 1
+        """Whether the stage that is running is guided: until a callback sets a scale of 1 or less."""
+        return self._guidance_scale > 1 or self._guidance_scale == self._asked_guidance_scale != 1
 
     @property
     def current_timestep(self) -> Tensor | None:

@@ -19,9 +19,9 @@ def compile_stages(pipe: Any, **options: Any) -> None:
         getattr(pipe, pipe.slots(number)[0]).compile(**given)
 
 
-def as_compiled(text: TextEmbedding, networks: Iterable[StageNetwork], length: int) -> TextEmbedding:
+def as_compiled(text: TextEmbedding | None, networks: Iterable[StageNetwork], length: int) -> TextEmbedding | None:
     """The text as long as compiled networks have met it, `length` tokens at least; as it is where none is compiled."""
-    if not any(network.compiled for network in networks):
+    if text is None or not any(network.compiled for network in networks):
         return text
     return pad_to(text, max(length, text.mask.shape[1]))
 

@@ -121,8 +121,13 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         negative_prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        do_classifier_free_guidance: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Prompts to what `__call__` takes in their place.
+
+        Args:
+            prompt, negative_prompt, num_images_per_prompt, prompt_embeds, ...: as in `__call__`.
+            do_classifier_free_guidance: False leaves the negative ones None, where none are given.
 
         Returns:
             prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
@@ -131,11 +136,11 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
-        text, null = given.embed(self.tokenizer, self.text_encoder, TextRules.of(self.config), self._execution_device)
-        text, null = (TextEmbedding(*(x.repeat_interleave(num_images_per_prompt, 0) for x in t)) for t in (text, null))
-        prompt_embeds, prompt_attention_mask = text
-        negative_prompt_embeds, negative_prompt_attention_mask = null
-        return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
+        rules, device = TextRules.of(self.config), self._execution_device
+        text, null = given.embed(self.tokenizer, self.text_encoder, rules, device, do_classifier_free_guidance)
+        embeds, mask = (x.repeat_interleave(num_images_per_prompt, 0) for x in text)
+        null_embeds, null_mask = (None, None) if null is None else (x.repeat_interleave(num_images_per_prompt, 0) for x in null)
+        return embeds, null_embeds, mask, null_mask
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913 (diffusers' call convention)
@@ -212,10 +217,12 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         stages = self.stages(numbers, *settings)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, pictures)
         texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
-        if any(s.network.text_dim is not None for s in stages):
-            given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
-            embeds, null_embeds, mask, null_mask = self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given)
-            text, null_text = TextEmbedding(embeds, mask), TextEmbedding(null_embeds, null_mask)
+        given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
+        if TextInputs(prompt, negative_prompt, *given).wanted(stages, networks.values()):
+            guided = callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it
+            embeds, null_embeds, mask, null_mask = self.encode_prompt(prompt, negative_prompt, num_images_per_prompt, *given, guided)
+            text = TextEmbedding(embeds, mask)
+            null_text = None if null_embeds is None or null_mask is None else TextEmbedding(null_embeds, null_mask)
             longest = self.config["max_sequence_length"]
             texts = as_compiled(text, networks.values(), longest), as_compiled(null_text, networks.values(), longest)
             count = len(embeds)
@@ -233,15 +240,12 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
             (stage, stage.prepared_scheduler(device), size, generators[n - 1], noise)
             for n, stage, size, noise in zip(numbers, stages, sizes, noises, strict=True)
         ]
-        self._num_timesteps = sum(len(scheduler.timesteps) for _, scheduler, *_ in runs)
-        self._interrupt = False
-        with self.progress_bar(total=self._num_timesteps) as progress:  # pyright: ignore[reportCallIssue]
+        with self._running(sum(len(scheduler.timesteps) for _, scheduler, *_ in runs)) as progress:
             for run in runs:
                 pictures = self._run_stage(*run, texts, pictures, cond_images, callback, progress)
                 outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
                 if self._interrupt:
                     break
-        self._current_timestep = None
         self.maybe_free_model_hooks()
         return ImagenCascadePipelineOutput(outputs[-1], outputs) if return_dict else (outputs[-1], outputs)
 
@@ -259,7 +263,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         progress: Any,
     ) -> Tensor:
         """One stage's pictures (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
-        self._guidance_scale = stage.guidance_scale
+        self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         for state in stage.denoise(scheduler, size, generators, **given):

@@ -1,11 +1,14 @@
 """What a caller may say of the text: prompts or embeddings, negative or none."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from imagen_diffusers.sampling.network import StageNetwork
+from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding
 
@@ -26,14 +29,20 @@ class TextInputs(NamedTuple):
         text_encoder: T5EncoderModel | None,
         rules: TextRules,
         device: torch.device,
-    ) -> tuple[TextEmbedding, TextEmbedding]:
+        guided: bool = True,
+    ) -> tuple[TextEmbedding, TextEmbedding | None]:
         """The text to follow and the text to steer away from, one row a prompt each, on `device`, where the encoder computes.
+
+        Args:
+            tokenizer, text_encoder: None where everything is given as embeddings.
+            rules: how the checkpoint reads text.
+            device: of the embeddings.
+            guided: False leaves out what stands for no text, where no text to steer away from is given.
 
         Raises:
             ValueError: for both or neither of prompt and prompt_embeds, a missing encoder, or counts that differ.
         """
-        if (self.prompt is None) == (self.prompt_embeds is None):
-            raise ValueError("give exactly one of prompt and prompt_embeds")
+        self._check()
 
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
@@ -46,13 +55,38 @@ class TextInputs(NamedTuple):
             assert self.prompt is not None
             text = encoded(self.prompt)
         if self.negative_prompt_embeds is not None:
-            null = _given("negative_prompt_embeds", self.negative_prompt_embeds, self.negative_prompt_attention_mask)
+            tokenless = rules.null_text == "learned"  # where not one token is what stands for no text
+            null = _given("negative_prompt_embeds", self.negative_prompt_embeds, self.negative_prompt_attention_mask, tokenless)
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
-            null = no_text(text, rules, encoded)
-        text, null = (TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
-        return text, _one_for_each(null, text)
+            null = no_text(text, rules, encoded) if guided else None
+        text, null = (t and TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
+        assert text is not None
+        return text, null and _one_for_each(null, text)
+
+    def wanted(self, stages: list[Stage], networks: Iterable[StageNetwork]) -> bool:
+        """Whether a call embeds its text: where a stage that runs takes text, or another one of the pipeline does and there is some.
+
+        Raises:
+            ValueError: for text that no network of the pipeline takes.
+        """
+        if any(stage.network.text_dim is not None for stage in stages):
+            return True
+        given = [name for name, value in self._asdict().items() if value is not None]
+        if given and all(network.text_dim is None for network in networks):
+            raise ValueError(f"the networks of this pipeline take no text; leave out {', '.join(given)}")
+        return bool(given)
+
+    def _check(self) -> None:
+        """One way of saying each text, and masks only of embeddings that are given."""
+        if (self.prompt is None) == (self.prompt_embeds is None):
+            raise ValueError("give exactly one of prompt and prompt_embeds")
+        if self.negative_prompt is not None and self.negative_prompt_embeds is not None:
+            raise ValueError("give negative_prompt or negative_prompt_embeds, not both")
+        for name in ("prompt", "negative_prompt"):
+            if getattr(self, f"{name}_attention_mask") is not None and getattr(self, f"{name}_embeds") is None:
+                raise ValueError(f"{name}_attention_mask is the mask of {name}_embeds, which are not given; leave it out, or give both")
 
 
 def _listed(prompts: str | list[str]) -> list[str]:
@@ -65,14 +99,16 @@ def _listed(prompts: str | list[str]) -> list[str]:
     return listed
 
 
-def _given(name: str, embeds: Tensor, mask: Tensor | None) -> TextEmbedding:
+def _given(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = False) -> TextEmbedding:
+    """Embeddings with their mask, which has a token in every row unless they may be `tokenless`."""
     if embeds.ndim != 3:
         raise ValueError(f"{name} have the shape {tuple(embeds.shape)}; they must be (prompts, tokens, width)")
     if not torch.isfinite(embeds).all():
         raise ValueError(f"{name} hold NaN or infinite values; encode the prompt in a wider dtype (T5 overflows in float16)")
     mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
-    if mask.shape != embeds.shape[:2] or not mask.any(dim=1).all():
-        raise ValueError(f"the mask of {name} is {tuple(mask.shape)}; it must be {tuple(embeds.shape[:2])}, with a token in every row")
+    if mask.shape != embeds.shape[:2] or not (tokenless or mask.any(dim=1).all()):
+        tokens = "" if tokenless else ", with a token in every row"
+        raise ValueError(f"the mask of {name} is {tuple(mask.shape)}; it must be {tuple(embeds.shape[:2])}{tokens}")
     return TextEmbedding(embeds, mask)
 
 
