@@ -217,6 +217,12 @@ def test_a_network_compiled_by_hand_is_a_stage(pipe, tmp_path) -> None:
     assert torch.equal(draw(loaded).images, expected)
 
 
+def test_numbers_of_numpy_and_generators_in_a_tuple_are_taken(shared_pipe) -> None:
+    plain = draw(shared_pipe, num_inference_steps=2, guidance_scale=2.0, num_images_per_prompt=2, generator=[seeded(1), seeded(2)]).images
+    numbers = {"num_inference_steps": np.int64(2), "guidance_scale": np.float32(2.0), "num_images_per_prompt": np.int32(2)}
+    assert torch.equal(draw(shared_pipe, **numbers, generator=(seeded(1), seeded(2))).images, plain)
+
+
 def test_negative_prompt_and_null_text(shared_pipe) -> None:
     plain = draw(shared_pipe).images
     assert not torch.equal(plain, draw(shared_pipe, negative_prompt="blue").images)
@@ -553,6 +559,19 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5"),
         ({"timesteps": [5.0], "sigmas": [1.0]}, "timesteps or sigmas, not both"),
+        ({"timesteps": []}, "timesteps has 1 lists for 3 stages"),
+        ({"timesteps": [], "stop_at": 1}, r"timesteps of a stage is \[\]; give a list of at least one time, or None"),
+        ({"timesteps": [None, [], None]}, r"timesteps of a stage is \[\]; give a list of at least one time"),
+        ({"timesteps": [None, 5.0, None]}, "timesteps of a stage is 5.0; give a list of at least one time"),
+        ({"timesteps": 5}, "timesteps is 5; give a list of times, or one list, or None, for each stage"),
+        ({"sigmas": 5.0, "stop_at": 1}, "sigmas is 5.0; give a list of times"),
+        ({"generator": 5}, "generator is 5; give a torch.Generator, one or one an image"),
+        ({"generator": (seeded(), 5), "prompt": ["a", "a"]}, "generator is 5; give a torch.Generator"),
+        ({"guidance_interval": 0.5}, r"guidance_interval is 0.5; give \(start, end\)"),
+        ({"guidance_interval": ["a", "b"]}, r"guidance_interval is \('a', 'b'\); give|guidance_interval has 2 values"),
+        ({"guidance_interval": [(0, 1), 0.5, (0, 1)]}, "guidance_interval is 0.5; give"),
+        ({"num_inference_steps": np.int64(0)}, "num_inference_steps is 0; it must be a number of at least 1"),
+        ({"num_inference_steps": np.float32(1.5)}, "num_inference_steps is 1.5; it must be a whole number"),
         ({"timesteps": [900.0, 10.0]}, "timesteps has 1 lists for 3 stages"),
         ({"sigmas": [[1.0], None, None]}, "ImagenDDPMScheduler of unet takes no sigmas"),
         ({"latents": torch.zeros(1, 3, 8, 8)}, r"latents of unet have the shape \(1, 3, 8, 8\); this call needs \(1, 3, 16, 16\)"),

@@ -1,6 +1,7 @@
 """The checks of a call. Every error says what was given, what is allowed and what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def per_stage(
     """
     values = _one_each(name, given, config, numbers, alone=not isinstance(given, Sequence))
     for value in values:
-        if not isinstance(value, int | float) or not least <= value < below:
+        if not isinstance(value, Real) or not least <= value < below:
             top = "" if below == float("inf") else f" and less than {below:g}"
             raise ValueError(f"{name} is {value}; it must be a number of at least {least:g}{top}")
     return values
@@ -45,11 +46,13 @@ def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, n
 
 def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
     """A pair, pairs or None to one pair a stage."""
-    alone = given is not None and len(given) > 0 and not isinstance(given[0], Sequence)
+    alone = given is not None and (not isinstance(given, Sequence) or (len(given) > 0 and not isinstance(given[0], Sequence)))
     pairs = _one_each("guidance_interval", given, config, numbers, alone=alone)
+    pairs = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
     for pair in pairs:
-        if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 1:
-            raise ValueError(f"guidance_interval is {tuple(pair)}; give (start, end) with 0 <= start <= end <= 1, fractions of the steps")
+        numeric = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(end, Real) for end in pair)
+        if not numeric or not 0 <= pair[0] <= pair[1] <= 1:
+            raise ValueError(f"guidance_interval is {pair}; give (start, end) with 0 <= start <= end <= 1, fractions of the steps")
     return [(float(start), float(end)) for start, end in pairs]
 
 
@@ -73,16 +76,21 @@ def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list
     """The times of each stage that runs: a list for one stage, or one list or None for each of them.
 
     Raises:
-        ValueError: for both timesteps and sigmas, and for counts that differ.
+        ValueError: for both timesteps and sigmas, for counts that differ, and for what is no list of times, or an empty one.
     """
     if timesteps is not None and sigmas is not None:
         raise ValueError("give timesteps or sigmas, not both")
     name, given = ("timesteps", timesteps) if timesteps is not None else ("sigmas", sigmas)
     if given is None:
         return [None] * len(numbers)
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ValueError(f"{name} is {given}; give a list of times, or one list, or None, for each stage that runs")
     lists = list(given) if any(one is None or isinstance(one, Sequence) for one in given) else [given]
     if len(lists) != len(numbers):
         raise ValueError(f"{name} has {len(lists)} lists for {len(numbers)} stages; give one list, or None, for each stage that runs")
+    for one in lists:
+        if one is not None and (not isinstance(one, Iterable) or isinstance(one, str) or len(list(one)) == 0):
+            raise ValueError(f"{name} of a stage is {one}; give a list of at least one time, or None for the scheduler's own")
     return [None if one is None else (name, list(one)) for one in lists]
 
 
@@ -105,7 +113,7 @@ def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[i
 
 def check_count(name: str, value: Any) -> None:
     """A whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
 
 

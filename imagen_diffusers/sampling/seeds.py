@@ -4,6 +4,7 @@ So a batch size never changes a picture, and changing the base's steps leaves th
 state is neither read nor written.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 MAX_SEED = 2**62
 
 
-def stage_generators(generator: torch.Generator | list[torch.Generator] | None, count: int, stages: int) -> list[list[torch.Generator]]:
+def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | None, count: int, stages: int) -> list[list[torch.Generator]]:
     """For each stage, one generator a picture.
 
     Args:
@@ -20,9 +21,15 @@ def stage_generators(generator: torch.Generator | list[torch.Generator] | None, 
         stages: of the full cascade, run or not, so that a subset of stages draws the same seeds.
 
     Raises:
-        ValueError: for a list of another length.
+        ValueError: for a list of another length, and for what is no generator.
     """
-    if isinstance(generator, list):
+    given = generator if isinstance(generator, Sequence) else [] if generator is None else [generator]
+    for one in given:
+        if not isinstance(one, torch.Generator):
+            raise ValueError(
+                f"generator is {one!r}; give a torch.Generator, one or one an image, for example torch.Generator().manual_seed(1)"
+            )
+    if isinstance(generator, Sequence):
         if len(generator) != count:
             raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or one a picture")
         parents = generator
