@@ -65,7 +65,22 @@ def test_fused_weights_draw_the_same_pictures(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0])
     pipe.fuse_lora()
-    torch.testing.assert_close(draw(pipe), saved[1], rtol=0, atol=1e-3)  # one product in place of two sums, over seven steps
+    fused = draw(pipe)
+    torch.testing.assert_close(fused, saved[1], rtol=0, atol=1e-3)  # one product in place of two sums, over seven steps
+    pipe.unload_lora_weights()
+    assert not has_lora(pipe.unet)
+    assert torch.equal(draw(pipe), fused)
+
+
+def test_unfused_weights_are_as_before(saved) -> None:
+    pipe = make_pipeline()
+    before = draw(pipe)
+    pipe.load_lora_weights(saved[0])
+    pipe.fuse_lora()
+    pipe.unfuse_lora()
+    torch.testing.assert_close(draw(pipe), saved[1], rtol=0, atol=1e-3)
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-4)  # weights to which an update was added and subtracted
 
 
 def test_weights_of_adapters_scale_and_switch_them(saved) -> None:
@@ -127,6 +142,55 @@ def test_an_adapter_loaded_after_others_were_chosen_acts(saved, tmp_path) -> Non
     together.load_lora_weights(tmp_path / "b", adapter_name="b")
     together.load_lora_weights(tmp_path / "c", adapter_name="c")
     assert torch.equal(draw(pipe), draw(together))
+
+
+def test_a_choice_of_adapters_outlives_switching_them_off_and_on(saved, tmp_path) -> None:
+    adapter_of("unet_3", tmp_path / "b")
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0], adapter_name="a")
+    pipe.load_lora_weights(tmp_path / "b", adapter_name="b")
+    assert pipe.get_active_adapters() == ["a", "b"]
+    pipe.set_adapters("a", 0.5)
+    assert pipe.get_active_adapters() == ["a"]
+    chosen = draw(pipe)
+    pipe.disable_lora()
+    assert torch.equal(draw(pipe), draw(make_pipeline()))
+    pipe.enable_lora()
+    assert torch.equal(draw(pipe), chosen)
+    pipe.set_adapters("b")
+    assert pipe.get_active_adapters() == ["b"]
+
+
+def test_default_names_are_free_ones(saved) -> None:
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0])
+    pipe.load_lora_weights(saved[0])
+    pipe.delete_adapters("default_0")
+    for _ in range(2):
+        pipe.load_lora_weights(saved[0])
+    assert sorted(pipe.get_list_adapters()["unet"]) == ["default_0", "default_1", "default_2"]
+
+
+@pytest.mark.parametrize("more", [{}, {"adapter_name": "a"}])
+def test_an_adapter_is_loaded_into_all_its_stages_or_none(saved, tmp_path, more) -> None:
+    adapter_of("unet_2", tmp_path / "a")
+    state = load_file(saved[0] / "pytorch_lora_weights.safetensors")
+    bad = {key: value[:, :1] if key.startswith("unet_2") and "lora_A" in key else value for key, value in state.items()}
+    pipe = make_pipeline()
+    names, before = list(pipe.unet.state_dict()), draw(pipe)
+    with pytest.raises((RuntimeError, ValueError)):
+        pipe.load_lora_weights(bad)
+    assert not pipe.get_list_adapters()
+    assert list(pipe.unet.state_dict()) == names
+    assert torch.equal(draw(pipe), before)
+    pipe.load_lora_weights(tmp_path / "a", adapter_name="a")
+    pipe.load_lora_weights(tmp_path / "a", adapter_name="c")
+    pipe.set_adapters("a", 0.5)
+    before = draw(pipe)
+    with pytest.raises((RuntimeError, ValueError)):  # "a" is in use in the second stage, and not in the first
+        pipe.load_lora_weights(saved[0] if more else bad, **more)
+    assert pipe.get_list_adapters() == {"unet_2": ["a", "c"]}
+    assert torch.equal(draw(pipe), before)
 
 
 def test_alpha_beside_the_weights_is_read_and_its_absence_said(saved, caplog) -> None:
@@ -196,6 +260,8 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     base_alone = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     with pytest.raises(ValueError, match="unet_2, which this pipeline does not hold"):
         base_alone.load_lora_weights(saved[0])
+    with pytest.raises(ValueError, match="adapter_weights names unett; the stages of a cascade are unet, unet_2, unet_3"):
+        pipe.set_adapters("look", {"unett": 0.0})
     with pytest.raises(ValueError, match="no adapter is called look"):
         pipe.set_adapters("look")
     with pytest.raises(ValueError, match="unet_lora_adapter_metadata"):

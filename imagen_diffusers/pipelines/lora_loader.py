@@ -2,11 +2,15 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
-from torch import Tensor
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +56,15 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
         Args:
             pretrained_model_name_or_path_or_dict: a folder, a file, a Hub id; or weights with their `metadata=`.
-            adapter_name: to choose it by in `set_adapters`; counted up by default.
+            adapter_name: to choose it by in `set_adapters`; by default the first free one of "default_0", "default_1", ...
             hotswap: put the weights in the place of the loaded adapter of this name, as in diffusers, without compiling anew.
             low_cpu_mem_usage: do not initialise the adapter's weights before they are loaded.
             kwargs: of `lora_state_dict`.
 
         Raises:
             ValueError: for weights of no stage, or of a stage this pipeline lacks.
+
+        Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter (but for `hotswap`).
         """
         loaded: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
         state, metadata = loaded
@@ -78,11 +84,14 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             )
         told = {"metadata": metadata} if metadata else {"network_alphas": alphas}
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
-        adapter_name = adapter_name or f"default_{len({a for names in self.get_list_adapters().values() for a in names})}"
-        for stage in sorted(stages):
-            unet = getattr(self, stage)
-            unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
-            unet.enable_lora()  # `set_adapters` may have switched off the stage, and the new adapter with it
+        taken = {name for names in self.get_list_adapters().values() for name in names}
+        adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
+        unets = {stage: getattr(self, stage) for stage in sorted(stages)}
+        with _all_or_none(list(unets.values()), adapter_name):
+            for stage, unet in unets.items():
+                unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
+        for unet in unets.values():
+            unet.enable_lora()  # `disable_lora` may have switched off the stage, and the new adapter with it
 
     @classmethod
     def save_lora_weights(
@@ -122,15 +131,18 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: float | dict | list[float] | list[dict] | None = None) -> None:
         """Choose which adapters act, and how much: one weight, or a dictionary by stage, for each.
 
-        Unlike diffusers' own it leaves stages alone that an adapter was not made for.
+        Unlike diffusers' own it takes adapters that were not made for all stages; in a stage that none of them was made for, none acts.
 
         Raises:
-            ValueError: for an adapter that was not loaded, or counts that differ.
+            ValueError: for an adapter that was not loaded, a weight of what is no stage, or counts that differ.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
         if len(weights) != len(names):
             raise ValueError(f"{len(names)} adapters and {len(weights)} weights; give one weight each")
+        strange = sorted({stage for weight in weights if isinstance(weight, dict) for stage in weight} - set(STAGES))
+        if strange:
+            raise ValueError(f"adapter_weights names {', '.join(strange)}; the stages of a cascade are {', '.join(STAGES)}")
         there = self.get_list_adapters()
         unknown = sorted(set(names) - {a for adapters in there.values() for a in adapters})
         if unknown:
@@ -138,11 +150,12 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         for stage, loaded in there.items():
             mine = [(n, w.get(stage) if isinstance(w, dict) else w) for n, w in zip(names, weights, strict=True) if n in loaded]
             unet = getattr(self, stage)
-            if mine:
-                unet.enable_lora()  # an earlier choice may have left this stage out
-                unet.set_adapters([n for n, _ in mine], [w for _, w in mine])
-            else:
-                unet.disable_lora()
+            unet.enable_lora()
+            unet.set_adapters([n for n, _ in mine], [w for _, w in mine])
+
+    def get_active_adapters(self) -> list[str]:
+        """The adapters that are chosen, of all stages; diffusers' own names those of one."""
+        return list(dict.fromkeys(name for stage in self.get_list_adapters() for name in _active(getattr(self, stage))))
 
     def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         """Add the active adapters into the weights, for speed; of all stages that have one by default."""
@@ -150,3 +163,26 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         super().unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+
+
+def _active(unet: nn.Module) -> list[str]:
+    """The adapters that are chosen in a network."""
+    return list(dict.fromkeys(name for module in unet.modules() if isinstance(module, BaseTunerLayer) for name in module.active_adapters))
+
+
+@contextmanager
+def _all_or_none(unets: list[Any], name: str) -> Iterator[None]:
+    """Networks that an adapter of this name is loaded into: on an error all of them are as before."""
+    before = [(unet, list(getattr(unet, "peft_config", {})), _active(unet)) for unet in unets]
+    try:
+        yield
+    except Exception:
+        for unet, names, active in before:
+            if not names:
+                unet.unload_lora()
+            elif name not in names:
+                unet.delete_adapters(name)
+                for module in unet.modules():
+                    if isinstance(module, BaseTunerLayer):
+                        module.set_adapter(active)
+        raise
