@@ -89,3 +89,28 @@ def test_presets_that_do_not_fit_change_nothing(pipe) -> None:
         assert pipe.scheduler is scheduler
     with pytest.raises(ValueError, match=r"assign pipe\.scheduler"):
         make_pipeline(scheduler=None).use_preset(bundled("fast"))
+
+
+def test_entries_that_no_stage_can_be_sampled_by_change_nothing(pipe) -> None:
+    before = {name: getattr(pipe, name) for name in ("scheduler", "scheduler_2", "scheduler_3")}
+    config = dict(pipe.config)
+    fine = {"scheduler": {"_class_name": "ImagenDDIMScheduler"}, "num_inference_steps": 3, "guidance_interval": [0, 1]}
+    for change, message in (
+        ({"scheduler": {"_class_name": "UNet2DConditionModel"}}, '"UNet2DConditionModel" is no scheduler'),
+        ({"scheduler": {"_class_name": "bundled"}}, '"bundled" is no scheduler'),
+        ({"scheduler": {"_class_name": 5}}, "scheduler for stage 2 is .* give its class and options"),
+        ({"scheduler": {"timestep_spacing": "trailing"}}, "scheduler for stage 2 is .* give its class and options"),
+        ({"scheduler": "DDIMScheduler"}, "scheduler for stage 2 is DDIMScheduler; give its class and options"),
+        ({"scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler"}}, "FlowMatchEulerDiscreteScheduler cannot drive this cascade"),
+        ({"scheduler": {"_class_name": "EDMEulerScheduler"}}, "unet_2 cannot be driven by an EDM scheduler"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be a number of at least 1"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; it must be a whole number"),
+        ({"num_inference_steps": "many"}, "num_inference_steps is many"),
+        ({"num_inference_steps": 5000}, "5000"),
+        ({"guidance_interval": [0.8, 0.2]}, r"guidance_interval is \(0.8, 0.2\)"),
+        ({"guidance_interval": 0.5}, "guidance_interval is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.use_preset(SamplingPreset(stages=[fine, {**fine, **change}, fine]))
+        assert all(getattr(pipe, name) is scheduler for name, scheduler in before.items())
+        assert dict(pipe.config) == config

@@ -3,15 +3,21 @@
 A preset says nothing of noise curve, prediction type and thresholding, which a checkpoint was trained with; those stay.
 """
 
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from imagen_diffusers.hub.classes import class_named
 from imagen_diffusers.sampling.guidance import EVERYWHERE
+from imagen_diffusers.sampling.stage import Stage
+
+from .arguments import interval_per_stage, whole_per_stage
 
 
 class SamplingPreset(ConfigMixin):
@@ -37,9 +43,14 @@ class SamplingPreset(ConfigMixin):
         """Stage `number`'s scheduler, on the noise curve of its current one.
 
         Raises:
-            ValueError: for a class that is not known, and one that cannot follow that curve.
+            ValueError: for a class that is not known or no scheduler, and one that cannot follow that curve.
         """
-        options = dict(self.config["stages"][number - 1]["scheduler"])
+        said = self.config["stages"][number - 1]["scheduler"]
+        if not isinstance(said, Mapping) or not isinstance(said.get("_class_name"), str):
+            raise ValueError(
+                f'the preset\'s scheduler for stage {number} is {said}; give its class and options, {{"_class_name": "...", ...}}'
+            )
+        options = dict(said)
         name = options.pop("_class_name")
         try:
             kind = class_named(name)
@@ -47,6 +58,10 @@ class SamplingPreset(ConfigMixin):
             kind = getattr(diffusers, name, None)
         if kind is None:
             raise ValueError(f'the preset\'s scheduler "{name}" is in neither imagen_diffusers nor diffusers; correct its _class_name')
+        if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
+            raise ValueError(
+                f'the preset\'s scheduler "{name}" is no scheduler, or lacks a package; correct its _class_name, or install that'
+            )
         return kind.from_config(current.config, **options)
 
 
@@ -54,7 +69,8 @@ def apply_preset(pipe: Any, preset: str | Path | SamplingPreset) -> None:
     """Give each stage of a pipeline the preset's scheduler, steps and guidance interval: all of them, or on an error none.
 
     Raises:
-        ValueError: for a preset with fewer stages than the pipeline, or without steps or a scheduler for one.
+        ValueError: for a preset with fewer stages than the pipeline, without steps or a scheduler for one, with steps or intervals that are
+            none, or with a scheduler that cannot drive its stage.
     """
     preset = preset if isinstance(preset, SamplingPreset) else SamplingPreset.from_pretrained(preset)
     stages = preset.config["stages"]
@@ -63,10 +79,16 @@ def apply_preset(pipe: Any, preset: str | Path | SamplingPreset) -> None:
     for (n, stage), key in product(enumerate(stages, start=1), ("scheduler", "num_inference_steps")):
         if key not in stage:
             raise ValueError(f"the preset says no {key} for stage {n}; add it, or take another preset")
+    every = range(1, len(stages) + 1)
+    steps = whole_per_stage("num_inference_steps", [stage["num_inference_steps"] for stage in stages], {}, every)
+    intervals = interval_per_stage([stage.get("guidance_interval", EVERYWHERE) for stage in stages], {}, every)
     schedulers = {pipe.slots(n)[1]: preset.scheduler(n, pipe.scheduler_of(n)) for n in pipe.stage_numbers}
+    for (n, network), scheduler in zip(pipe.networks.items(), schedulers.values(), strict=True):
+        name = pipe.slots(n)[0]
+        Stage(name, network, scheduler, steps[n - 1], guidance_scale=1.0, noise_level=0.0).prepared_scheduler(torch.device("cpu"))
     for slot, scheduler in schedulers.items():
         setattr(pipe, slot, scheduler)
     pipe.register_to_config(
-        num_inference_steps=[stage["num_inference_steps"] for stage in stages],
-        guidance_interval=[list(stage.get("guidance_interval", EVERYWHERE)) for stage in stages],
+        num_inference_steps=steps,
+        guidance_interval=[list(interval) for interval in intervals],
     )
