@@ -1,5 +1,6 @@
 """imagen-pytorch's own files, written by the package itself, become cascades that say what it says."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers import ImagenCascadePipeline, LucidrainsUNet2DConditionModel
 from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
 from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
+from imagen_diffusers.interop.imagen_pytorch.settings import NOT_READ, OF_A_UNET, READ
 
 from .conftest import seeded
 from .test_imagen_pytorch import CASES, PLAIN, package, pair, their_network  # noqa: F401 (a fixture)
@@ -130,6 +132,51 @@ def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811
     torch.save({k: v for k, v in state.items() if not k.endswith("q_scale")}, tmp_path / "older.pt")
     with pytest.raises(ValueError, match=r"before 1\.22"):
         convert(tmp_path / "older.pt", settings=SETTINGS)
+
+
+def small(**more) -> dict[str, torch.Tensor]:
+    """Weights by their names there; from that package none is needed."""
+    torch.manual_seed(0)
+    unet = LucidrainsUNet2DConditionModel(**{**PLAIN, **more})
+    return unet.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"lowres_sample_noise_levl": 0.3},
+            "settings have lowres_sample_noise_levl, which imagen-pytorch has not; correct it.*noise_level",
+        ),
+        ({"lowres_sample_noise_level": 1.0}, "lowres_sample_noise_level is 1.0; it must be a number of at least 0 and less than 1"),
+        ({"lowres_sample_noise_level": "high"}, "lowres_sample_noise_level is high; it must be a number"),
+        ({"pred_objectives": "eps"}, 'pred_objectives has "eps"; imagen-pytorch\'s are noise, x_start, v'),
+        ({"noise_schedules": "wavy"}, 'noise_schedules has "wavy"; imagen-pytorch\'s are cosine, linear'),
+        ({"lowres_noise_schedule": "wavy"}, 'lowres_noise_schedule has "wavy"'),
+        ({"unets": [{"self_kond": True}]}, "settings of unet 1 have self_kond, which imagen-pytorch has not"),
+        ({"unets": [{}, {}]}, "settings have 2 unets for 1 networks"),
+    ],
+)
+def test_settings_that_cannot_be_converted_are_named(tmp_path, change, message) -> None:
+    torch.save({f"unets.0.{name}": value for name, value in small().items()}, tmp_path / "one.pt")
+    fine = {**SETTINGS, "image_sizes": 16, "noise_schedules": "cosine", "cond_drop_prob": 0.1, "loss_type": "l2", "unets": [{"dim": 8}]}
+    assert convert(tmp_path / "one.pt", settings=fine)[0].stage_numbers == [1]
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "one.pt", settings={**fine, **change})
+
+
+def test_more_networks_than_a_cascade_has_are_counted(tmp_path) -> None:
+    torch.save({f"unets.{n}.{name}": value for n in range(4) for name, value in small().items()}, tmp_path / "four.pt")
+    with pytest.raises(ValueError, match="there are 4 networks; a cascade has 3 at most"):
+        convert(tmp_path / "four.pt", settings={**SETTINGS, "image_sizes": (16, 32, 64, 128)})
+
+
+def test_names_of_settings_are_those_of_the_package(package) -> None:  # noqa: F811
+    known = {*READ, *NOT_READ}
+    for cls in (package.Imagen, package.ElucidatedImagen):
+        assert {*inspect.signature(cls.__init__).parameters} - {"self", "unets"} <= known
+    own = {*inspect.signature(LucidrainsUNet2DConditionModel.__init__).parameters, *OF_A_UNET}
+    assert {*inspect.signature(package.Unet.__init__).parameters} <= own
 
 
 class Spring:

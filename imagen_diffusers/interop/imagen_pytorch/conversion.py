@@ -17,9 +17,9 @@ from imagen_diffusers.schedulers.scheduling_imagen_edm_dpmsolver_multistep impor
 
 from .architecture import UNTOLD, infer
 from .scheduling_lucidrains import LucidrainsScheduler
+from .settings import OBJECTIVES, check_count, check_given, check_values
 from .unet_lucidrains import EDM, LucidrainsUNet2DConditionModel
 
-OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
 ORIGINAL, ELUCIDATED = "original", "elucidated"  # that package's words for `Imagen` and `ElucidatedImagen`
 # What weights do not tell of a cascade and no default should guess.
 ASKED = {ORIGINAL: ("image_sizes", "noise_schedules", "pred_objectives"), ELUCIDATED: ("image_sizes",)}
@@ -95,12 +95,15 @@ def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, A
             each `Unet`, and `imagen_type` be "elucidated" for a cascade of `ElucidatedImagen`. They go before what the file says.
 
     Raises:
-        ValueError: for settings that are nowhere, named, for weights that are missing or left over, listed, and for stages in
-            another order than a cascade's.
+        ValueError: for settings that are nowhere, that nobody knows or that cannot be converted, named, for weights that are missing or
+            left over, listed, and for more stages than a cascade has, or in another order.
     """
     found = read(Path(path), ema=ema)
-    kind, known, assumed = _known(Path(path), found, settings or {})
     count = len(found.states)
+    check_count(count)
+    check_given(settings or {}, count)
+    kind, known, assumed = _known(Path(path), found, settings or {})
+    check_values(known)
     stages = {name: _per_stage(name, known[name], count) for name in (*ASKED[kind], *DEFAULTS_OF[kind], "dynamic_thresholding")}
     if any(small >= large for small, large in pairwise(stages["image_sizes"])):
         raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's images are larger than those of the one before")
@@ -110,8 +113,8 @@ def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, A
         of_stage = {name: values[n] for name, values in stages.items()}
         unet, notes = build(state, _unet_settings(n, found, settings or {}, known, of_stage), f"network {n + 1}")
         if unet.has_low_res != (n > 0):
-            kind, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
-            raise ValueError(f"network {n + 1} is {kind} and comes {place}; a cascade is one base and then super-resolution networks")
+            what, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
+            raise ValueError(f"network {n + 1} is {what} and comes {place}; a cascade is one base and then super-resolution networks")
         suffix = "" if n == 0 else f"_{n + 1}"
         parts["unet" + suffix] = unet
         parts["scheduler" + suffix] = _scheduler(of_stage, ratio=known["dynamic_thresholding_percentile"])
