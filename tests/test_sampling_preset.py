@@ -96,8 +96,8 @@ def test_entries_that_no_stage_can_be_sampled_by_change_nothing(pipe) -> None:
     config = dict(pipe.config)
     fine = {"scheduler": {"_class_name": "ImagenDDIMScheduler"}, "num_inference_steps": 3, "guidance_interval": [0, 1]}
     for change, message in (
-        ({"scheduler": {"_class_name": "UNet2DConditionModel"}}, '"UNet2DConditionModel" is no scheduler'),
-        ({"scheduler": {"_class_name": "bundled"}}, '"bundled" is no scheduler'),
+        ({"scheduler": {"_class_name": "UNet2DConditionModel"}}, '"UNet2DConditionModel" is none, or lacks'),
+        ({"scheduler": {"_class_name": "bundled"}}, '"bundled" is none, or lacks'),
         ({"scheduler": {"_class_name": 5}}, "scheduler for stage 2 is .* give its class and options"),
         ({"scheduler": {"timestep_spacing": "trailing"}}, "scheduler for stage 2 is .* give its class and options"),
         ({"scheduler": "DDIMScheduler"}, "scheduler for stage 2 is DDIMScheduler; give its class and options"),

@@ -1,8 +1,11 @@
 """LoRA adapters of a network: where they go, and what a file must hold to bring one back whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
@@ -53,3 +56,26 @@ def lora_metadata(unet: nn.Module, name: str = "default") -> dict[str, Any]:
     """What weights alone do not tell: alpha, rank, where the adapter goes. Without it alpha would be taken for the rank."""
     told = unet.peft_config[name].to_dict()  # pyright: ignore
     return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}
+
+
+def chosen_adapters(unet: nn.Module) -> list[str]:
+    """The adapters that are chosen in a network."""
+    return list(dict.fromkeys(name for module in unet.modules() if isinstance(module, BaseTunerLayer) for name in module.active_adapters))
+
+
+@contextmanager
+def all_or_none(unets: list[Any], name: str) -> Iterator[None]:
+    """Networks that an adapter of this name is loaded into: on an error all of them are as before."""
+    before = [(unet, list(getattr(unet, "peft_config", {})), chosen_adapters(unet)) for unet in unets]
+    try:
+        yield
+    except Exception:
+        for unet, names, active in before:
+            if not names:
+                unet.unload_lora()
+            elif name not in names:
+                unet.delete_adapters(name)
+                for module in unet.modules():
+                    if isinstance(module, BaseTunerLayer):
+                        module.set_adapter(active)
+        raise

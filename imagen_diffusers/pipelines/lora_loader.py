@@ -2,15 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor
+
+from imagen_diffusers.models.lora import all_or_none, chosen_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         taken = {name for names in self.get_list_adapters().values() for name in names}
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
         unets = {stage: getattr(self, stage) for stage in sorted(stages)}
-        with _all_or_none(list(unets.values()), adapter_name):
+        with all_or_none(list(unets.values()), adapter_name):
             for stage, unet in unets.items():
                 unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
         for unet in unets.values():
@@ -155,7 +154,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
     def get_active_adapters(self) -> list[str]:
         """The adapters that are chosen, of all stages; diffusers' own names those of one."""
-        return list(dict.fromkeys(name for stage in self.get_list_adapters() for name in _active(getattr(self, stage))))
+        return list(dict.fromkeys(name for stage in self.get_list_adapters() for name in chosen_adapters(getattr(self, stage))))
 
     def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         """Add the active adapters into the weights, for speed; of all stages that have one by default."""
@@ -163,26 +162,3 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         super().unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
-
-
-def _active(unet: nn.Module) -> list[str]:
-    """The adapters that are chosen in a network."""
-    return list(dict.fromkeys(name for module in unet.modules() if isinstance(module, BaseTunerLayer) for name in module.active_adapters))
-
-
-@contextmanager
-def _all_or_none(unets: list[Any], name: str) -> Iterator[None]:
-    """Networks that an adapter of this name is loaded into: on an error all of them are as before."""
-    before = [(unet, list(getattr(unet, "peft_config", {})), _active(unet)) for unet in unets]
-    try:
-        yield
-    except Exception:
-        for unet, names, active in before:
-            if not names:
-                unet.unload_lora()
-            elif name not in names:
-                unet.delete_adapters(name)
-                for module in unet.modules():
-                    if isinstance(module, BaseTunerLayer):
-                        module.set_adapter(active)
-        raise

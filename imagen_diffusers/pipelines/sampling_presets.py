@@ -47,9 +47,7 @@ class SamplingPreset(ConfigMixin):
         """
         said = self.config["stages"][number - 1]["scheduler"]
         if not isinstance(said, Mapping) or not isinstance(said.get("_class_name"), str):
-            raise ValueError(
-                f'the preset\'s scheduler for stage {number} is {said}; give its class and options, {{"_class_name": "...", ...}}'
-            )
+            raise ValueError(f"the preset's scheduler for stage {number} is {said}; give its class and options, beginning with _class_name")
         options = dict(said)
         name = options.pop("_class_name")
         try:
@@ -59,9 +57,7 @@ class SamplingPreset(ConfigMixin):
         if kind is None:
             raise ValueError(f'the preset\'s scheduler "{name}" is in neither imagen_diffusers nor diffusers; correct its _class_name')
         if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
-            raise ValueError(
-                f'the preset\'s scheduler "{name}" is no scheduler, or lacks a package; correct its _class_name, or install that'
-            )
+            raise ValueError(f'the preset\'s scheduler "{name}" is none, or lacks a package; correct its _class_name, or install that')
         return kind.from_config(current.config, **options)
 
 

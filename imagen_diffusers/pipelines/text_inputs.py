@@ -12,6 +12,8 @@ from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding
 
+from .text_checks import checked, listed, one_for_each
+
 
 class TextInputs(NamedTuple):
     """The text arguments of `encode_prompt` and `__call__`, as given."""
@@ -34,8 +36,7 @@ class TextInputs(NamedTuple):
         """The text to follow and the text to steer away from, one row a prompt each, on `device`, where the encoder computes.
 
         Args:
-            tokenizer, text_encoder: None where everything is given as embeddings.
-            rules: how the checkpoint reads text.
+            tokenizer, text_encoder, rules: the pipeline's; None for the first two where everything is given as embeddings.
             device: of the embeddings.
             guided: False leaves out what stands for no text, where no text to steer away from is given.
 
@@ -47,23 +48,23 @@ class TextInputs(NamedTuple):
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
-            return read_prompts(_listed(prompts), tokenizer, text_encoder, rules, device)
+            return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
 
         if self.prompt_embeds is not None:
-            text = _given("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
+            text = checked("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
         else:
             assert self.prompt is not None
             text = encoded(self.prompt)
         if self.negative_prompt_embeds is not None:
             tokenless = rules.null_text == "learned"  # where not one token is what stands for no text
-            null = _given("negative_prompt_embeds", self.negative_prompt_embeds, self.negative_prompt_attention_mask, tokenless)
+            null = checked("negative_prompt_embeds", self.negative_prompt_embeds, self.negative_prompt_attention_mask, tokenless)
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
             null = no_text(text, rules, encoded) if guided else None
         text, null = (t and TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
         assert text is not None
-        return text, null and _one_for_each(null, text)
+        return text, null and one_for_each(null, text)
 
     def wanted(self, stages: list[Stage], networks: Iterable[StageNetwork]) -> bool:
         """Whether a call embeds its text: where a stage that runs takes text, or another one of the pipeline does and there is some.
@@ -87,33 +88,3 @@ class TextInputs(NamedTuple):
         for name in ("prompt", "negative_prompt"):
             if getattr(self, f"{name}_attention_mask") is not None and getattr(self, f"{name}_embeds") is None:
                 raise ValueError(f"{name}_attention_mask is the mask of {name}_embeds, which are not given; leave it out, or give both")
-
-
-def _listed(prompts: str | list[str]) -> list[str]:
-    listed: list[str] = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
-    if not listed:
-        raise ValueError("prompt is an empty list; give at least one prompt")
-    for prompt in listed:
-        if not isinstance(prompt, str):
-            raise ValueError(f"a prompt is a {type(prompt).__name__}; give a string, or a list of strings")
-    return listed
-
-
-def _given(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = False) -> TextEmbedding:
-    """Embeddings with their mask, which has a token in every row unless they may be `tokenless`."""
-    if embeds.ndim != 3:
-        raise ValueError(f"{name} have the shape {tuple(embeds.shape)}; they must be (prompts, tokens, width)")
-    if not torch.isfinite(embeds).all():
-        raise ValueError(f"{name} hold NaN or infinite values; encode the prompt in a wider dtype (T5 overflows in float16)")
-    mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
-    if mask.shape != embeds.shape[:2] or not (tokenless or mask.any(dim=1).all()):
-        tokens = "" if tokenless else ", with a token in every row"
-        raise ValueError(f"the mask of {name} is {tuple(mask.shape)}; it must be {tuple(embeds.shape[:2])}{tokens}")
-    return TextEmbedding(embeds, mask)
-
-
-def _one_for_each(null: TextEmbedding, text: TextEmbedding) -> TextEmbedding:
-    have, want = len(null.embeds), len(text.embeds)
-    if have not in (1, want):
-        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one a prompt")
-    return null if have == want else TextEmbedding(null.embeds.expand(want, -1, -1), null.mask.expand(want, -1))

@@ -1,0 +1,38 @@
+"""The checks of prompts and embeddings. Every error says what was given, what is allowed and what to do."""
+
+import torch
+from torch import Tensor
+
+from imagen_diffusers.text.t5 import TextEmbedding
+
+
+def listed(prompts: str | list[str]) -> list[str]:
+    """One prompt or several as a list; a `ValueError` for none and for what is no string."""
+    found: list[str] = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+    if not found:
+        raise ValueError("prompt is an empty list; give at least one prompt")
+    for prompt in found:
+        if not isinstance(prompt, str):
+            raise ValueError(f"a prompt is a {type(prompt).__name__}; give a string, or a list of strings")
+    return found
+
+
+def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = False) -> TextEmbedding:
+    """Embeddings with their mask, which has a token in every row unless they may be `tokenless`."""
+    if embeds.ndim != 3:
+        raise ValueError(f"{name} have the shape {tuple(embeds.shape)}; they must be (prompts, tokens, width)")
+    if not torch.isfinite(embeds).all():
+        raise ValueError(f"{name} hold NaN or infinite values; encode the prompt in a wider dtype (T5 overflows in float16)")
+    mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+    if mask.shape != embeds.shape[:2] or not (tokenless or mask.any(dim=1).all()):
+        tokens = "" if tokenless else ", with a token in every row"
+        raise ValueError(f"the mask of {name} is {tuple(mask.shape)}; it must be {tuple(embeds.shape[:2])}{tokens}")
+    return TextEmbedding(embeds, mask)
+
+
+def one_for_each(null: TextEmbedding, text: TextEmbedding) -> TextEmbedding:
+    """A row of negative text for each row of text, where there is one for all or one each."""
+    have, want = len(null.embeds), len(text.embeds)
+    if have not in (1, want):
+        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one a prompt")
+    return null if have == want else TextEmbedding(null.embeds.expand(want, -1, -1), null.mask.expand(want, -1))
