@@ -29,7 +29,7 @@ def per_stage(
     """
     values = _one_each(name, given, config, numbers, alone=not isinstance(given, Sequence))
     for value in values:
-        if not isinstance(value, Real) or not least <= value < below:
+        if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
             raise ValueError(f"{name} is {value}; it must be a number of at least {least:g}{top}")
     return values

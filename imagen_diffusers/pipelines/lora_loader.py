@@ -9,8 +9,6 @@ import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
 from torch import Tensor
 
-from imagen_diffusers.models.lora import all_or_none, chosen_adapters
-
 logger = logging.getLogger(__name__)
 
 STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
@@ -65,6 +63,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
         Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter (but for `hotswap`).
         """
+        from imagen_diffusers.models.lora import all_or_none  # and with it peft, which pipelines without adapters do without
+
         loaded: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
         state, metadata = loaded
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
@@ -154,6 +154,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
     def get_active_adapters(self) -> list[str]:
         """The adapters that are chosen, of all stages; diffusers' own names those of one."""
+        from imagen_diffusers.models.lora import chosen_adapters
+
         return list(dict.fromkeys(name for stage in self.get_list_adapters() for name in chosen_adapters(getattr(self, stage))))
 
     def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:

@@ -58,7 +58,7 @@ class SamplingPreset(ConfigMixin):
             raise ValueError(f'the preset\'s scheduler "{name}" is in neither imagen_diffusers nor diffusers; correct its _class_name')
         if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
             raise ValueError(f'the preset\'s scheduler "{name}" is none, or lacks a package; correct its _class_name, or install that')
-        return kind.from_config(current.config, **options)
+        return kind.from_config(current.config, **options)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def apply_preset(pipe: Any, preset: str | Path | SamplingPreset) -> None:

@@ -72,7 +72,7 @@ def check_values(known: Mapping[str, Any]) -> None:
             if curve not in CURVES:
                 raise ValueError(f'{name} has "{curve}"; imagen-pytorch\'s are {", ".join(CURVES)}')
     level = known["lowres_sample_noise_level"]
-    if not isinstance(level, Real) or not 0 <= level < 1:
+    if not isinstance(level, Real) or not 0 <= level < 1:  # pyright: ignore[reportOperatorIssue]
         raise ValueError(f"lowres_sample_noise_level is {level}; it must be a number of at least 0 and less than 1, as 0.2")
 
 
