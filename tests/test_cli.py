@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 
-from .conftest import make_pipeline
+from .conftest import make_base, make_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +160,14 @@ def test_offload_is_diffusers_own(folder, monkeypatch, kind) -> None:
         monkeypatch.setattr(ImagenCascadePipeline, given, lambda self, device, given=given: seen.append((given, device)))
     loading.prepare(PipelineOptions(model=str(folder), offload=kind, dtype="float32"))
     assert seen == [(f"enable_{kind}_cpu_offload", "cuda")]
+
+
+def test_a_model_whose_networks_take_no_text_samples_without(tmp_path) -> None:
+    make_pipeline(unet=make_base(encoder_hid_dim=None), unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).save_pretrained(
+        tmp_path / "model"
+    )
+    path = tmp_path / "image.png"
+    result = call("generate", "anything", "--model", tmp_path / "model", "--output", path, "--seed", 7, "--num-inference-steps", 1)
+    assert result.exit_code == 0, result.output
+    assert "take no text" in result.output
+    assert read_settings(path)["prompt"] == "anything"

@@ -31,19 +31,23 @@ def sample(prompt: str, pipeline: PipelineOptions, sampling: SamplingOptions, **
     call = {name: value for name, value in call.items() if value is not None}
     paths = image_paths(sampling.output, sampling.num_images_per_prompt)
     pipe = prepare(pipeline)
-    _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
+    if any(network.text_dim is not None for network in pipe.networks.values()):
+        call["prompt"] = prompt
+        _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
+    else:
+        typer.secho("The networks of this model take no text: the prompt only names the images.", fg="yellow", err=True)
     seed = _fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + sampling.num_images_per_prompt)
-    images = _images(pipe, prompt, seeds, {**settings, **call})
-    told = {"prompt": prompt, **asdict(pipeline), **settings, **{k: v for k, v in call.items() if k != "image"}}
+    images = _images(pipe, seeds, {**settings, **call})
+    told = {**asdict(pipeline), **settings, **{k: v for k, v in call.items() if k != "image"}, "prompt": prompt}
     _save(images, paths, seeds, told)
 
 
-def _images(pipe: Any, prompt: str, seeds: Sequence[int], arguments: dict[str, Any]) -> list:
+def _images(pipe: Any, seeds: Sequence[int], arguments: dict[str, Any]) -> list:
     """One image a seed, one after the other: memory does not grow with their number."""
     import torch
 
-    return [pipe(prompt, generator=torch.Generator().manual_seed(s), **arguments).images[0] for s in seeds]
+    return [pipe(generator=torch.Generator().manual_seed(s), **arguments).images[0] for s in seeds]
 
 
 def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:
