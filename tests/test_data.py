@@ -30,6 +30,7 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
 def folder_of(path, pictures: dict[str, bytes], captions: dict[str, str] | None = None):
     path.mkdir(exist_ok=True)
     for name, data in pictures.items():
+        (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_bytes(data)
     if captions is not None:
         lines = [json.dumps({"file_name": name, "text": captions.get(name, "")}) for name in pictures]
@@ -89,6 +90,28 @@ def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
     empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_picture(16, 16))}, {})
     with pytest.raises(ValueError, match="it has no caption"):
         dataset(empty_caption)[0]
+
+
+@pytest.mark.parametrize("captioned", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["vase_train_1.png", "vase2.png", "vase3.png"],
+        ["a.png", "crash-test.png"],
+        ["train.png", "val.png", "test.png"],
+        ["train/a.png", "extra/b.png", "validation/c.png", "d.png"],
+    ],
+)
+def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) -> None:
+    images = {name: encoded(noise_picture(20, 20, i)) for i, name in enumerate(names)}
+    folder = folder_of(tmp_path / "my [new] images", images, {name: f"image {name}" for name in names} if captioned else None)
+    for streaming in (False, True):
+        data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache", streaming=streaming)
+        rows, columns = load_rows(data, captions=captioned)
+        read = list(rows)
+        assert sorted(row["image"]["path"] for row in read) == sorted(str(folder / name) for name in names)
+        if captioned:
+            assert all(row[columns.caption].endswith(row["image"]["path"].removeprefix(f"{folder}/")) for row in read)
 
 
 def parquet(path, pictures: list[Image.Image]):

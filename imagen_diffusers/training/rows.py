@@ -2,6 +2,7 @@
 WebDataset's layout or a Hub id; in whole or as a stream.
 """
 
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,9 +106,10 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise ValueError(f"train_data_dir is {folder}, which is no folder")
     for suffix, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
-        files = sorted(str(path) for path in folder.glob(f"*{suffix}"))
+        files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
     if not any(path.suffix.lower() in Image.registered_extensions() for path in folder.rglob("*")):
         raise ValueError(f"no pictures in {folder}; put pictures there with metadata.jsonl, Parquet files, or tar shards")
-    return "imagefolder", {"data_dir": str(folder)}
+    # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(folder.absolute()))}/**"]}}
