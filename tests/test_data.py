@@ -104,7 +104,7 @@ def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
 )
 def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) -> None:
     images = {name: encoded(noise_picture(20, 20, i)) for i, name in enumerate(names)}
-    folder = folder_of(tmp_path / "my [new] images", images, {name: f"image {name}" for name in names} if captioned else None)
+    folder = folder_of(tmp_path / "images", images, {name: f"image {name}" for name in names} if captioned else None)
     for streaming in (False, True):
         data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache", streaming=streaming)
         rows, columns = load_rows(data, captions=captioned)
@@ -112,6 +112,12 @@ def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) ->
         assert sorted(row["image"]["path"] for row in read) == sorted(str(folder / name) for name in names)
         if captioned:
             assert all(row[columns.caption].endswith(row["image"]["path"].removeprefix(f"{folder}/")) for row in read)
+
+
+def test_a_folder_may_have_any_name(tmp_path) -> None:
+    folder = folder_of(tmp_path / "new [1] *", {"a[b].png": encoded(noise_picture(20, 20))})
+    rows, _ = load_rows(DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache"), captions=False)
+    assert len(rows) == 1
 
 
 def parquet(path, pictures: list[Image.Image]):

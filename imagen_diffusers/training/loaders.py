@@ -1,5 +1,7 @@
 """Batches of a training set for one process, from a step on."""
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +75,8 @@ class Batches:
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
         stream = self.dataset.at(list(self._places), self._given % len(self._places))
-        for given in DataLoader(stream, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is):
+        given_by = DataLoader(stream, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is, worker_init_fn=_apart)
+        for given in given_by:
             if given is None:
                 continue
             worker, place, batch = given
@@ -83,7 +86,7 @@ class Batches:
 
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
-        given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers}
+        given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers, "worker_init_fn": _apart}
         if isinstance(dataset, ImageStream):
             if settings.dataloader_num_workers > 1:
                 raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")
@@ -99,3 +102,13 @@ class Batches:
 
 def _as_it_is(given: Any) -> Any:
     return given
+
+
+def _apart(worker: int) -> None:
+    """Take a worker out of the run's process group, so that a signal to the group (Ctrl-C, torchrun's end) leaves it at work.
+
+    The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it.
+    """
+    if os.name != "nt":  # which has no groups of this kind
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
