@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from imagen_diffusers.training import loop
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
@@ -56,6 +57,23 @@ def test_a_signal_ends_the_step_with_a_checkpoint(tmp_path, number) -> None:
     fit(tmp_path, 6)
     fit(tmp_path / "whole", 6)
     assert_same_state(tmp_path / "whole" / "checkpoint-6", tmp_path / "checkpoint-6")
+
+
+@pytest.mark.parametrize("where", ["validation", "export"])
+def test_a_signal_after_the_last_step_ends_the_program_too(tmp_path, monkeypatch, where) -> None:
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return args
+
+    if where == "export":
+        export = loop.export_weights
+        monkeypatch.setattr(loop, "export_weights", lambda *args: export(*signalled(*args)))
+    measure = (lambda unet: signalled() or {"x": 1.0}) if where == "validation" else None
+    with pytest.raises(SystemExit) as leaving:
+        fit(tmp_path, 2, measure=measure, validation_steps=5)
+    assert leaving.value.code == 128 + signal.SIGTERM
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path) -> None:

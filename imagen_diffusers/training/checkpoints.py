@@ -133,6 +133,7 @@ class Checkpoints:
         self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
         self.accelerator.load_state(str(path), strict=not frozen)
+        self.accelerator.step = 0  # batches of the step begun: each of ours begins anew, however many batches a step had before
         if self.ema is not None:
             if not (path / AVERAGES / WEIGHTS).exists():
                 raise ValueError(f"{path} holds no averaged weights; resume it with use_ema=False")

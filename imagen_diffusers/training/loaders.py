@@ -5,12 +5,14 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .exact_stream import ImageStream
 from .examples import Batch, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
+from .seeds import seed_of
 from .sharded_stream import ShardedStream, beginning
 
 TrainingSet = Dataset | ImageStream | ShardedStream
@@ -75,8 +77,7 @@ class Batches:
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
         stream = self.dataset.at(list(self._places), self._given % len(self._places))
-        given_by = DataLoader(stream, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is, worker_init_fn=_apart)
-        for given in given_by:
+        for given in DataLoader(stream, batch_size=None, collate_fn=_as_it_is, **self._reading(self._workers, self._given)):
             if given is None:
                 continue
             worker, place, batch = given
@@ -84,9 +85,14 @@ class Batches:
             self._given += 1
             yield batch
 
+    def _reading(self, workers: int, start: int) -> dict[str, Any]:
+        """What all loaders are told of their workers, whose global seeds depend on the run's and on where they start."""
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, start))
+        return {"num_workers": workers, "worker_init_fn": _apart, "generator": generator}
+
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
-        given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers, "worker_init_fn": _apart}
+        given = {"collate_fn": collate, **self._reading(settings.dataloader_num_workers, start)}
         if isinstance(dataset, ImageStream):
             if settings.dataloader_num_workers > 1:
                 raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")

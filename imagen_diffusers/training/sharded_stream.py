@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypedDict
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -18,6 +17,7 @@ from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, StepSampler, Visit
 from .pyramid import ImageSettings
 from .reading import Columns
+from .seeds import seed_of
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
 
@@ -104,14 +104,14 @@ class ShardedStream(IterableDataset):
     def _rows_of_pass(self, place: Place) -> Any:
         rows = copy.deepcopy(self.rows)  # since workers share the number of the pass of one object
         if self.shuffle_buffer:
-            rows.set_epoch(_mixed(self.seed, place["number"]) >> 1)  # shuffles the files, alike for all processes
+            rows.set_epoch(seed_of(self.seed, place["number"]) >> 1)  # of 63 bits; shuffles the files, alike for all processes
         if place["rows"] is not None:
             rows.load_state_dict(place["rows"])
         return rows
 
     def _batches_of_block(self, block: list[Any], block_size: int, place: Place, worker: int) -> Iterator[Batch]:
         """Those that were not taken yet."""
-        seed = _mixed(self.seed, place["number"], self.share.rank, worker, place["block"])
+        seed = seed_of(self.seed, place["number"], self.share.rank, worker, place["block"])
         first = place["block"] * block_size
         images = ImageDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
         for visits in self._order(images, seed, place["taken"]):
@@ -132,7 +132,3 @@ class ShardedStream(IterableDataset):
 def beginning(number: int = 0) -> Place:
     """Of the `number`-th pass."""
     return Place(number=number, rows=None, block=0, taken=0)
-
-
-def _mixed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
