@@ -71,7 +71,7 @@ def test_what_cannot_be_used_is_passed_over_and_told(five) -> None:
 )
 def test_a_set_without_one_usable_picture_is_refused(tmp_path, data, words) -> None:
     folder = folder_of(tmp_path / "bad", {"a.png": data}, {"a.png": "a"})
-    with pytest.raises(ValueError, match=rf"none of the 1 pictures can be used: .*{words}"):
+    with pytest.raises(ValueError, match=rf"none of the 1 images can be used: .*{words}"):
         dataset(folder)[0]
 
 
@@ -226,6 +226,17 @@ def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
     assert dataset(tmp_path / "two").buckets() is None
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_windows_are_cut_from_images_of_every_shape(tmp_path, center) -> None:
+    images = {"wide.png": encoded(noise_picture(140, 70)), "tall.png": encoded(noise_picture(70, 140))}
+    folder = folder_of(tmp_path / "two", images, dict.fromkeys(images, "a"))
+    found = dataset(folder, crop_size=8, aspect_buckets=True, center_crop=center, low_res_scale=4)
+    assert found.buckets() is None
+    for i in (0, 1):
+        assert found[i]["pixel_values"].shape == (3, 8, 8)
+        assert found[i]["low_res"].shape == (3, 2, 2)
+
+
 def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert decode(encoded(clear)).getpixel((0, 0)) == (255, 255, 255)
@@ -245,6 +256,7 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
         ({"resolution": 60}, "resolution is 60"),
         ({"resolution": 64, "crop_size": 128}, "larger"),
         ({"resolution": 64, "crop_size": 20}, "crop_size is 20"),
+        ({"resolution": 64, "crop_size": 64, "aspect_buckets": True}, "the shortest side of the shapes of aspect_buckets is 48; use at most"),
     ],
 )
 def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:

@@ -101,6 +101,16 @@ def test_finetune_style(cascade, pictures, tmp_path) -> None:
     assert "load_lora_weights" in (tmp_path / "README.md").read_text()
 
 
+def test_windows_of_stages_fit_into_all_shapes(cascade, tmp_path) -> None:
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 120, 3)).astype(np.uint8)).save(wide / "a.png")
+    (wide / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a red cube"}))
+    more = ["--train_data_dir", wide, "--rank", 2, "--stages", 2, "--aspect_buckets"]  # by default windows of 256
+    finetune_style.main(flags(cascade, 1, tmp_path, *more))
+    assert (tmp_path / "pytorch_lora_weights.safetensors").exists()
+
+
 def test_finetune_domain(cascade, pictures, tmp_path) -> None:
     for steps in (2, 3):
         finetune_domain.main(flags(cascade, steps, tmp_path, "--train_data_dir", pictures, "--stages", 1, 2))

@@ -22,7 +22,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .flags import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
-from .one_stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
+from .one_stage import draw_examples, fit_stage, load_cascade, network_of, picture_set, picture_settings
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
 
 Pictures = Callable[[int, WindowSettings], TrainingSet]
@@ -127,7 +127,8 @@ def fit_stages(
     """
     for stage in which.stages:
         unet = network_of(pipe, stage)
-        window = min(which.sr_crop_size, crop.resolution or unet.config["sample_size"]) if unet.has_low_res else None
+        whole = picture_settings(pipe, stage, WindowSettings(**asdict(crop)))
+        window = min(which.sr_crop_size, whole.shortest_side) if unet.has_low_res else None
         dataset = pictures(stage, WindowSettings(**asdict(crop), crop_size=window))
         own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
         fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings(), cache=cache)
