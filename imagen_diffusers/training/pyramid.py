@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 
@@ -145,6 +145,8 @@ def _as_unusable() -> Iterator[None]:
         yield
     except UnusableError:
         raise
+    except UnidentifiedImageError:  # whose message names an object in memory, another one each time
+        raise UnusableError("it cannot be read (it is no image of a kind that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
         raise UnusableError(f"it cannot be read ({type(error).__name__}: {error})") from None
 
