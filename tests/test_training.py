@@ -51,7 +51,7 @@ class Squares(Dataset):
 def settings(path: Path, steps: int, **changes) -> TrainSettings:
     plain = {"train_batch_size": 4, "learning_rate": 3e-3, "lr_scheduler": "cosine", "checkpointing_steps": 3, "report_to": "none"}
     plain |= {"max_sequence_length": 12, "resume_from_checkpoint": "latest", "ema_decay": 0.9}
-    return TrainSettings(output_dir=path, max_train_steps=steps, **{**plain, **changes})
+    return TrainSettings(**{"output_dir": path, "max_train_steps": steps, **plain, **changes})
 
 
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, loss=LOSS, measure=None, **changes):
@@ -338,6 +338,9 @@ def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
         ({"train_batch_size": 0}, "train_batch_size is 0"),
         ({"learning_rate": 0.0}, "positive"),
         ({"checkpoints_total_limit": 0}, "at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"validation_steps": -5}, "validation_steps is -5; it must be at least 0"),
+        ({"output_dir": "here"}, "output_dir is 'here'; give a pathlib.Path"),
     ],
 )
 def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
