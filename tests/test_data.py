@@ -256,7 +256,10 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
         ({"resolution": 60}, "resolution is 60"),
         ({"resolution": 64, "crop_size": 128}, "larger"),
         ({"resolution": 64, "crop_size": 20}, "crop_size is 20"),
-        ({"resolution": 64, "crop_size": 64, "aspect_buckets": True}, "the shortest side of the shapes of aspect_buckets is 48; use at most"),
+        (
+            {"resolution": 64, "crop_size": 64, "aspect_buckets": True},
+            "the shortest side of the shapes of aspect_buckets is 48; use at most",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:

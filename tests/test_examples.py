@@ -80,6 +80,8 @@ def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) ->
     assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
     more = ["--train_data_dir", pictures, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
     train_stage.main(flags(cascade, 2, tmp_path / "out", *more))
+    with pytest.raises(ValueError, match="holds captions of up to 12 tokens.*set max_sequence_length to 12"):
+        train_stage.main(flags(cascade, 2, tmp_path / "short", *more, "--max_sequence_length", 5))
     trained = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")
     assert not any(torch.equal(a, b) for a, b in zip(trained.parameters(), pipe.unet.parameters(), strict=True) if a.ndim > 1)
     assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"

@@ -213,7 +213,11 @@ def test_a_batch_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkey
     folder = numbered(tmp_path / "some", 8, broken=(2, 3, 6, 7))
     found = take(batches(stream_of(folder), Share(2)), 5)
     assert numbers(found) == [0, 1, 4, 5, 0, 1, 4, 5, 0, 1]
-    assert [sorted(line.split(":")[0][-5:] for line in batch["skipped"]) for batch in found[:3]] == [[], ["2.png", "3.png"], ["6.png", "7.png"]]
+    assert [sorted(line.split(":")[0][-5:] for line in batch["skipped"]) for batch in found[:3]] == [
+        [],
+        ["2.png", "3.png"],
+        ["6.png", "7.png"],
+    ]
     monkeypatch.setattr(sharded_stream, "MOST_UNUSABLE", 20)
     with pytest.raises(ValueError, match=r"none of 20 images in a row can be used: .*0\.png: it cannot be read"):
         take(batches(stream_of(numbered(tmp_path / "none", 3, broken=(0, 1, 2))), Share(2)), 1)

@@ -1,6 +1,6 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ class ImageDataset(VisitedDataset):
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
         raise UnusableError(f"none of the {len(self)} images can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+
+    def usable(self) -> Iterator[Example]:
+        """Every image that can be used, once and in order; `unusable` tells of the others afterwards."""
+        for index in range(len(self)):
+            try:
+                yield self.reader.example(self._pyramid(index, None), np.random.default_rng((self.seed, index)), [])
+            except UnusableError:
+                continue
 
     @property
     def unusable(self) -> list[str]:

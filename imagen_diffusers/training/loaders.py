@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .exact_stream import ImageStream
-from .examples import Batch, VisitedDataset, Visits, collate
+from .examples import Batch, Mixed, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
 from .seeds import seed_of
@@ -104,6 +105,21 @@ class Batches:
         else:
             sampler = BucketSampler(buckets, share, **order)
         return DataLoader(Visits(dataset), batch_sampler=sampler, **given)  # pyright: ignore[reportArgumentType]
+
+
+def check_usable(dataset: TrainingSet) -> None:
+    """Read as far as the first image that can be used; of two sets in one, each.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if isinstance(dataset, ShardedStream):
+        dataset = ImageStream(dataset.rows, dataset.columns, replace(dataset.settings, aspect_buckets=False), embed=dataset.embed)
+    if isinstance(dataset, ImageStream):
+        next(iter(dataset))
+        return
+    for part in dataset.parts if isinstance(dataset, Mixed) else (dataset,):
+        part[0]
 
 
 def _as_it_is(given: Any) -> Any:

@@ -70,6 +70,11 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
     return (row[column] for row in captions if isinstance(row[column], str) and row[column].strip()), len(rows)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The files in `folder`, and in folders in it, that are images by their names."""
+    return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
+
+
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:
     if wanted is not None and wanted not in there:
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
@@ -109,7 +114,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
-    if not any(path.suffix.lower() in Image.registered_extensions() for path in folder.rglob("*")):
+    if not images_in(folder):
         raise ValueError(f"no pictures in {folder}; put pictures there with metadata.jsonl, Parquet files, or tar shards")
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(folder.absolute()))}/**"]}}
