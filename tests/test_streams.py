@@ -9,7 +9,7 @@ from PIL import Image
 
 from imagen_diffusers.training import sharded_stream
 from imagen_diffusers.training.exact_stream import ImageStream
-from imagen_diffusers.training.loaders import Batches
+from imagen_diffusers.training.loaders import Batches, check_usable
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
@@ -221,3 +221,11 @@ def test_a_batch_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkey
     monkeypatch.setattr(sharded_stream, "MOST_UNUSABLE", 20)
     with pytest.raises(ValueError, match=r"none of 20 images in a row can be used: .*0\.png: it cannot be read"):
         take(batches(stream_of(numbered(tmp_path / "none", 3, broken=(0, 1, 2))), Share(2)), 1)
+
+
+@pytest.mark.parametrize("buffer", [0, 7])
+def test_looking_for_a_usable_image_leaves_a_stream_where_it_was(files, buffer) -> None:
+    looked_at = stream_of(files, buffer)
+    check_usable(looked_at)
+    found, expected = (take(batches(stream, Share(3)), 20) for stream in (looked_at, stream_of(files, buffer)))
+    assert numbers(found) == numbers(expected)
