@@ -1,10 +1,10 @@
-"""Teach a cascade one subject from 3 to 20 pictures of it (DreamBooth, Ruiz et al., 2023), in every stage.
+"""Teach a cascade one subject from 3 to 20 images of it (DreamBooth, Ruiz et al., 2023), in every stage.
 
 accelerate launch examples/dreambooth.py --instance_data_dir my-vase --instance_prompt "a sks vase" \
     --with_prior_preservation --class_prompt "a vase" --class_data_dir vases --output_dir my-subject --max_train_steps 400
 
-With prior preservation the cascade's own pictures of the class are trained on beside the subject's, so that other vases stay as
-they were; those that --class_data_dir lacks are drawn first.
+With prior preservation the cascade's own images of the class are trained on beside the subject's, so that other vases stay as
+they were; those that --class_data_dir lacks are generated first.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,17 @@ from accelerate import PartialState
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from imagen_diffusers.finetuning.cascade import fit_and_share
+from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share
 from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, ValidationSettings, parse
-from imagen_diffusers.finetuning.one_stage import load_cascade, picture_set
+from imagen_diffusers.finetuning.image_sets import picture_set
+from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.training.examples import Mixed
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
-from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.rows import DataSettings, images_in
 from imagen_diffusers.training.run_settings import TrainSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
@@ -35,12 +36,12 @@ DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_de
 class DreamBoothSettings:
     """The subject and its class. Field names are the flags of diffusers' script."""
 
-    instance_data_dir: Path = field(metadata={"help": "Pictures of the subject."})
+    instance_data_dir: Path = field(metadata={"help": "Images of the subject."})
     instance_prompt: str = field(metadata={"help": "Names the subject, with a word that means little yet."})
-    with_prior_preservation: bool = field(default=False, metadata={"help": "Train on the cascade's own pictures of the class, too."})
+    with_prior_preservation: bool = field(default=False, metadata={"help": "Train on the cascade's own images of the class, too."})
     class_prompt: str | None = field(default=None, metadata={"help": "Names the class."})
-    class_data_dir: Path | None = field(default=None, metadata={"help": "Pictures of the class; missing ones are drawn into it."})
-    num_class_images: int = field(default=100, metadata={"help": "How many pictures of the class there should be."})
+    class_data_dir: Path | None = field(default=None, metadata={"help": "Images of the class; missing ones are generated into it."})
+    num_class_images: int = field(default=100, metadata={"help": "How many images of the class there should be."})
     prior_loss_weight: float = field(default=1.0, metadata={"help": "How much their loss counts."})
 
     def __post_init__(self) -> None:
@@ -48,14 +49,14 @@ class DreamBoothSettings:
             raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
 
 
-def draw_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState) -> None:
-    """Fill `class_data_dir` up to `num_class_images` with the cascade's own images, each process its share."""
+def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState) -> None:
+    """Fill `class_data_dir`, whatever images it holds, up to `num_class_images` with the cascade's own images, each process its share."""
     folder = subject.class_data_dir
     assert folder is not None
     folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in folder.glob("*.png")}
+    there = images_in(folder)
     names = {i: f"{i:04d}.png" for i in range(subject.num_class_images + len(there))}
-    missing = [i for i, name in names.items() if name not in there][: max(subject.num_class_images - len(there), 0)]
+    missing = [i for i, name in names.items() if folder / name not in there][: max(subject.num_class_images - len(there), 0)]
     processes.wait_for_everyone()  # all have seen the same folder
     pipe.set_progress_bar_config(disable=True)
     own = missing[processes.process_index :: processes.num_processes]
@@ -68,12 +69,13 @@ def main(args: Sequence[str] | None = None) -> None:
     kinds = (StagesSettings, ModelSettings, DreamBoothSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **DEFAULTS)
     which, model, subject, crop, train, loss, validation, hub = settings
+    job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group() as processes:
         pipe = load_cascade(model, seed=train.seed)
         if subject.with_prior_preservation:
-            draw_class(pipe, subject, processes)
+            generate_class(pipe, subject, processes)
 
-        def pictures(stage: int, crop: WindowSettings) -> Dataset:
+        def images(stage: int, crop: WindowSettings) -> Dataset:
             def of(folder: Path | None, prompt: str | None) -> Dataset:
                 return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
 
@@ -82,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 return instance
             return Mixed(instance, of(subject.class_data_dir, subject.class_prompt), subject.prior_loss_weight)
 
-        fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings))
+        fit_and_share(pipe, images, job)
 
 
 if __name__ == "__main__":

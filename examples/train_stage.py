@@ -1,4 +1,4 @@
-"""Train one stage of a cascade on captioned pictures: from a checkpoint, or from nothing.
+"""Train one stage of a cascade on captioned images: from a checkpoint, or from nothing.
 
 accelerate launch examples/train_stage.py --pretrained_model_name_or_path imagen-scenes --stage 1 \
     --train_data_dir my-pictures --output_dir my-base --max_train_steps 1000 --mixed_precision bf16
@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse
-from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, picture_set
+from imagen_diffusers.finetuning.image_sets import picture_set
+from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
 from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
 from imagen_diffusers.hub.training_card import write_card
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.training.checkpoints import GO_ON, steps_done
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
@@ -39,9 +41,11 @@ def main(args: Sequence[str] | None = None) -> None:
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
         dataset = picture_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
-        fit_stage(pipe, which.stage, dataset, model, train, loss, validation, cache=cache)
-        if processes.is_main_process:
+        fit_stage(pipe, which.stage, dataset, model, train, loss, validation, data=data, crop=crop, cache=cache)
+        if processes.is_main_process and steps_done(train.output_dir) == train.max_train_steps:
             share(pipe, which, model, train, hub, list(settings))
+        elif processes.is_main_process:
+            print(f"the time limit was reached before the last step; {train.output_dir} holds a checkpoint to go on from: {GO_ON}")
         processes.wait_for_everyone()
 
 

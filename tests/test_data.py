@@ -30,6 +30,7 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
 def folder_of(path, pictures: dict[str, bytes], captions: dict[str, str] | None = None):
     path.mkdir(exist_ok=True)
     for name, data in pictures.items():
+        (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_bytes(data)
     if captions is not None:
         lines = [json.dumps({"file_name": name, "text": captions.get(name, "")}) for name in pictures]
@@ -70,7 +71,7 @@ def test_what_cannot_be_used_is_passed_over_and_told(five) -> None:
 )
 def test_a_set_without_one_usable_picture_is_refused(tmp_path, data, words) -> None:
     folder = folder_of(tmp_path / "bad", {"a.png": data}, {"a.png": "a"})
-    with pytest.raises(ValueError, match=rf"none of the 1 pictures can be used: .*{words}"):
+    with pytest.raises(ValueError, match=rf"none of the 1 images can be used: .*{words}"):
         dataset(folder)[0]
 
 
@@ -89,6 +90,34 @@ def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
     empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_picture(16, 16))}, {})
     with pytest.raises(ValueError, match="it has no caption"):
         dataset(empty_caption)[0]
+
+
+@pytest.mark.parametrize("captioned", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["vase_train_1.png", "vase2.png", "vase3.png"],
+        ["a.png", "crash-test.png"],
+        ["train.png", "val.png", "test.png"],
+        ["train/a.png", "extra/b.png", "validation/c.png", "d.png"],
+    ],
+)
+def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) -> None:
+    images = {name: encoded(noise_picture(20, 20, i)) for i, name in enumerate(names)}
+    folder = folder_of(tmp_path / "images", images, {name: f"image {name}" for name in names} if captioned else None)
+    for streaming in (False, True):
+        data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache", streaming=streaming)
+        rows, columns = load_rows(data, captions=captioned)
+        read = list(rows)
+        assert sorted(row["image"]["path"] for row in read) == sorted(str(folder / name) for name in names)
+        if captioned:
+            assert all(row[columns.caption].endswith(row["image"]["path"].removeprefix(f"{folder}/")) for row in read)
+
+
+def test_a_folder_may_have_any_name(tmp_path) -> None:
+    folder = folder_of(tmp_path / "new [1] *", {"a[b].png": encoded(noise_picture(20, 20))})
+    rows, _ = load_rows(DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache"), captions=False)
+    assert len(rows) == 1
 
 
 def parquet(path, pictures: list[Image.Image]):
@@ -197,6 +226,17 @@ def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
     assert dataset(tmp_path / "two").buckets() is None
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_windows_are_cut_from_images_of_every_shape(tmp_path, center) -> None:
+    images = {"wide.png": encoded(noise_picture(140, 70)), "tall.png": encoded(noise_picture(70, 140))}
+    folder = folder_of(tmp_path / "two", images, dict.fromkeys(images, "a"))
+    found = dataset(folder, crop_size=8, aspect_buckets=True, center_crop=center, low_res_scale=4)
+    assert found.buckets() is None
+    for i in (0, 1):
+        assert found[i]["pixel_values"].shape == (3, 8, 8)
+        assert found[i]["low_res"].shape == (3, 2, 2)
+
+
 def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert decode(encoded(clear)).getpixel((0, 0)) == (255, 255, 255)
@@ -216,6 +256,10 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
         ({"resolution": 60}, "resolution is 60"),
         ({"resolution": 64, "crop_size": 128}, "larger"),
         ({"resolution": 64, "crop_size": 20}, "crop_size is 20"),
+        (
+            {"resolution": 64, "crop_size": 64, "aspect_buckets": True},
+            "the shortest side of the shapes of aspect_buckets is 48; use at most",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:

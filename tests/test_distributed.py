@@ -39,16 +39,17 @@ import sys
 from pathlib import Path
 from tests.test_training import fit
 
-fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, report_to="tensorboard", logging_steps=1, checkpointing_steps=2)
+given = {"report_to": "tensorboard", "logging_steps": 1, "checkpointing_steps": 2, "optimizer": sys.argv[4]}
+fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, **given)
 """
 
 
-def run_two(folder: Path, kind: str, steps: int) -> None:
+def run_two(folder: Path, kind: str, steps: int, optimizer: str = "adamw") -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = folder.with_suffix(".py")
     script.write_text((SHARDED if kind == "fsdp2" else "") + RUN)
-    done = subprocess.run([*launch, str(script), str(folder), kind, str(steps)], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*launch, str(script), str(folder), kind, str(steps), optimizer], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -85,6 +86,15 @@ def test_two_processes_do_what_one_does(one, tmp_path, kind) -> None:
     run_two(folder, kind, STEPS)
     again = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+@pytest.mark.slow
+def test_muon_on_shards_does_what_it_does_on_one_process(tmp_path) -> None:
+    fit(tmp_path / "one", 2, train_batch_size=4, optimizer="muon")
+    run_two(tmp_path / "two", "fsdp2", 2, optimizer="muon")
+    one, two = (load_file(tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors") for name in ("one", "two"))
+    difference = sum((two[name] - value).square().sum() for name, value in one.items())
+    assert difference.sqrt() < 1e-3 * sum(value.square().sum() for value in one.values()).sqrt()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

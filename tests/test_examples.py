@@ -80,6 +80,8 @@ def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) ->
     assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
     more = ["--train_data_dir", pictures, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
     train_stage.main(flags(cascade, 2, tmp_path / "out", *more))
+    with pytest.raises(ValueError, match="holds captions of up to 12 tokens.*set max_sequence_length to 12"):
+        train_stage.main(flags(cascade, 2, tmp_path / "short", *more, "--max_sequence_length", 5))
     trained = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")
     assert not any(torch.equal(a, b) for a, b in zip(trained.parameters(), pipe.unet.parameters(), strict=True) if a.ndim > 1)
     assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
@@ -99,6 +101,16 @@ def test_finetune_style(cascade, pictures, tmp_path) -> None:
     assert torch.equal(pipe("a red cube", output_type="pt", generator=seeded()).images, before)
     assert (tmp_path / "before_and_after.png").exists()
     assert "load_lora_weights" in (tmp_path / "README.md").read_text()
+
+
+def test_windows_of_stages_fit_into_all_shapes(cascade, tmp_path) -> None:
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 120, 3)).astype(np.uint8)).save(wide / "a.png")
+    (wide / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a red cube"}))
+    more = ["--train_data_dir", wide, "--rank", 2, "--stages", 2, "--aspect_buckets"]  # by default windows of 256
+    finetune_style.main(flags(cascade, 1, tmp_path, *more))
+    assert (tmp_path / "pytorch_lora_weights.safetensors").exists()
 
 
 def test_finetune_domain(cascade, pictures, tmp_path) -> None:

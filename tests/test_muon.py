@@ -101,3 +101,26 @@ def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
 def test_a_vector_is_no_matrix() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         MuonWithAdamW([nn.Parameter(torch.zeros(3))], [])
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_checkpoint_goes_to_the_device_of_the_weights(earlier) -> None:
+    """As torch's own fused AdamW has it; the meta device stands for a GPU."""
+
+    def weights(device: str) -> list[nn.Parameter]:
+        return [nn.Parameter(torch.ones(shape, device=device)) for shape in ((4, 4), (4,))]
+
+    kept = weights("cpu")
+    optimizer = MuonWithAdamW(kept[:1], kept[1:])
+    gradients(kept, 0)
+    optimizer.step()
+    state = optimizer.state_dict()
+    if earlier:
+        del state["param_groups"][1]["fused"]
+    matrix, vector = weights("meta")
+    loaded = MuonWithAdamW([matrix], [vector])
+    loaded.load_state_dict(state)
+    assert {name: value.device.type for name, value in loaded.state[vector].items()} == dict.fromkeys(
+        ("step", "exp_avg", "exp_avg_sq"), "meta"
+    )
+    assert set(loaded.state[vector]) == {"step", "exp_avg", "exp_avg_sq"}

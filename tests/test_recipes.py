@@ -1,16 +1,31 @@
 """Where the parts of a fine-tuning are, and what they start from."""
 
+import json
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import PartialState
+from diffusers import UNet2DConditionModel
+from PIL import Image
 
-from examples import finetune_domain, finetune_style
-from imagen_diffusers.finetuning.flags import ModelSettings
+from examples import dreambooth, finetune_domain, finetune_style, train_stage
+from imagen_diffusers.finetuning import cascade as cascades
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
+from imagen_diffusers.finetuning.image_sets import picture_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade
+from imagen_diffusers.finetuning.validating import held_out
 from imagen_diffusers.models.lora import add_lora, lora_layers
+from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.pyramid import WindowSettings, build_pyramid
+from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.run_settings import TrainSettings
 
-from .conftest import make_base
+from .conftest import TEXT_DIM, make_base, make_pipeline
+from .test_data import encoded, noise_picture
 from .test_examples import cascade, flags, pictures  # noqa: F401 (fixtures)
+from .test_losses import TABLE
 
 
 def devices(pipe) -> set[str]:
@@ -66,3 +81,120 @@ def test_new_layers_leave_the_global_state_as_it_was(cascade) -> None:  # noqa: 
     before = torch.get_rng_state()
     add_lora(unet, rank=2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_time_is_limited_for_all_stages_together(cascade, pictures, tmp_path, monkeypatch, caplog) -> None:  # noqa: F811
+    limits = []
+
+    def fit_stage(pipe, stage, dataset, model, train, *_, **__) -> None:
+        limits.append(train.time_limit)
+        (train.output_dir / f"checkpoint-{3 if stage == 1 else 2}").mkdir(parents=True)  # the second stage runs out of time
+        time.sleep(0.1)
+
+    monkeypatch.setattr(cascades, "fit_stage", fit_stage)
+    given = ["--train_data_dir", pictures, "--sr_crop_size", 32, "--push_to_hub", "--hub_model_id", "no/one"]
+    finetune_domain.main(flags(cascade, 3, tmp_path, *given, "--time_limit", 1000))
+    assert len(limits) == 2
+    assert limits[1] < limits[0] - 0.1 < 1000
+    assert not (tmp_path / "README.md").exists() and not (tmp_path / "model_index.json").exists()
+    assert "the time limit was reached before the last step" in caplog.text
+    finetune_domain.main(flags(cascade, 3, tmp_path / "none", *given, "--time_limit", 0))
+    assert len(limits) == 2
+
+
+def test_an_unfinished_stage_is_not_shared(cascade, pictures, tmp_path, capsys) -> None:  # noqa: F811
+    train_stage.main(flags(cascade, 3, tmp_path, "--train_data_dir", pictures, "--time_limit", 0))
+    assert "time limit was reached" in capsys.readouterr().out
+    assert (tmp_path / "checkpoint-1").exists() and not (tmp_path / "README.md").exists()
+    train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures))
+    assert (tmp_path / "README.md").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images of 20 and of 40 pixels, one that is cut short and one that is too small, in columns of their own names."""
+    files = {f"{i}.png": encoded(noise_picture(20 * (1 + i % 2), 20 * (1 + i % 2), i)) for i in range(5)}
+    files["1.png"] = files["1.png"][:100]
+    files["2.png"] = encoded(noise_picture(8, 8))
+    place = tmp_path / "folder"
+    place.mkdir()
+    for name, data in files.items():
+        (place / name).write_bytes(data)
+    lines = [{"file_name": name, "text": "wrong", "told": f"a cube {name[0]}"} for name in files]
+    (place / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return place
+
+
+def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog) -> None:
+    settings = StageValidationSettings(validation_data=folder)
+    train = TrainSettings(tmp_path, 1, train_batch_size=3, max_sequence_length=5)
+    data = DataSettings(train_data_dir=folder, caption_column="told", cache_dir=tmp_path / "cache")
+    given = (make_pipeline(), 1, TABLE, settings, train, LossSettings(prediction_type="sample"))
+    found = held_out(*given, data=data)
+    assert [example["prompt"] for example in found.examples] == ["a cube 0", "a cube 3", "a cube 4"]
+    assert "2 images of validation_data" in caplog.text and "1.png: it cannot be read" in caplog.text and "2.png: it is 8x8" in caplog.text
+    assert (found.batch_size, found.text_rules.max_sequence_length) == (3, 5)
+    larger = held_out(*given, data=data, crop=WindowSettings(resolution=32))
+    assert [tuple(example["pixel_values"].shape) for example in larger.examples] == [(3, 32, 32)]
+    expected = build_pyramid(noise_picture(40, 40, 3), larger_settings := picture_settings(given[0], 1, WindowSettings(resolution=32)))
+    assert larger_settings.resolution == 32 and torch.equal(larger.examples[0]["pixel_values"], expected[0])
+    with pytest.raises(ValueError, match="none of the images of validation_data=.* can be used: .*smaller than"):
+        held_out(*given, data=data, crop=WindowSettings(resolution=64))
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "words"),
+    [
+        (train_stage, ["--validation_prompts", "a red cube"], "do nothing without validation_steps"),
+        (train_stage, ["--validation_data", "x"], "do nothing without validation_steps"),
+        (train_stage, ["--validation_steps", 1], "nothing without validation_prompts or validation_data"),
+        (train_stage, ["--stage", 2, "--validation_images", "x"], "validation_images are enlarged by a super-resolution stage"),
+        (finetune_style, ["--validation_steps", 1], "validation_steps is 1, and stages trained one after the other are not validated"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(cascade, pictures, tmp_path, script, more, words) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match=words):
+        script.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, *more))
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"], ["--streaming", "--exact_stream"]])
+def test_images_of_all_stages_are_looked_at_before_the_first_is_trained(cascade, folder, tmp_path, streaming) -> None:  # noqa: F811
+    given = ["--train_data_dir", folder, "--sr_crop_size", 32, "--cache_dir", tmp_path / "cache", "--rank", 2, *streaming]
+    with pytest.raises(ValueError, match="smaller than the stage's 64x64"):
+        finetune_style.main(flags(cascade, 1, tmp_path / "out", *given))
+    assert not list((tmp_path / "out").rglob("checkpoint-*"))
+
+
+def test_a_stage_above_a_network_of_another_kind_can_be_trained() -> None:
+    base = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        in_channels=3,
+        out_channels=3,
+        cross_attention_dim=TEXT_DIM,
+        norm_num_groups=8,
+        layers_per_block=1,
+    )
+    settings = picture_settings(make_pipeline(unet=base), 2, WindowSettings())
+    assert (settings.resolution, settings.low_res_scale) == (32, 2)
+
+
+def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
+    for name in ("a.jpg", "b.webp", "0001.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    subject = dreambooth.DreamBoothSettings(tmp_path, "x", True, "a cube", tmp_path, num_class_images=5)
+    alone = SimpleNamespace(wait_for_everyone=lambda: None, process_index=0, num_processes=1, is_main_process=True)
+
+    class Pipe:
+        def set_progress_bar_config(self, **_) -> None: ...
+
+        def __call__(self, prompt, generator):
+            return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+
+    for _ in range(2):
+        dreambooth.generate_class(Pipe(), subject, alone)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "a.jpg", "b.webp"]

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from imagen_diffusers.training import loop
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
@@ -57,6 +59,23 @@ def test_a_signal_ends_the_step_with_a_checkpoint(tmp_path, number) -> None:
     assert_same_state(tmp_path / "whole" / "checkpoint-6", tmp_path / "checkpoint-6")
 
 
+@pytest.mark.parametrize("where", ["validation", "export"])
+def test_a_signal_after_the_last_step_ends_the_program_too(tmp_path, monkeypatch, where) -> None:
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return args
+
+    if where == "export":
+        export = loop.export_weights
+        monkeypatch.setattr(loop, "export_weights", lambda *args: export(*signalled(*args)))
+    measure = (lambda unet: signalled() or {"x": 1.0}) if where == "validation" else None
+    with pytest.raises(SystemExit) as leaving:
+        fit(tmp_path, 2, measure=measure, validation_steps=5)
+    assert leaving.value.code == 128 + signal.SIGTERM
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -71,6 +90,53 @@ def test_the_time_limit_ends_with_a_checkpoint_and_returns(tmp_path) -> None:
     fit(tmp_path, 6, checkpointing_steps=100, time_limit=0.0)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1"]
     assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+
+
+GROUP = """
+import os, sys, time
+from pathlib import Path
+from tests.test_training import Squares, fit
+
+
+class Told(Squares):
+    def __getitem__(self, index):
+        (Path(sys.argv[1]) / f"worker-{os.getpid()}").touch()
+        time.sleep(0.02)
+        return super().__getitem__(index)
+
+
+fit(Path(sys.argv[1]), 10_000, dataset=Told(), dataloader_num_workers=2, checkpointing_steps=2, checkpoints_total_limit=2)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_to_the_whole_group_leaves_workers_until_the_run_has_ended(tmp_path, number) -> None:
+    command = [sys.executable, "-c", GROUP, str(tmp_path)]
+    process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "checkpoint-2").exists():
+        time.sleep(0.05)
+    workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")]
+    assert len(workers) == 2
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number, error[-2000:]
+        assert f"stopped by {number.name}" in error
+        assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    end = time.monotonic() + 20  # torch's workers look for their parent every five seconds
+    while any(map(alive, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
 
 
 HOLD = """

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from examples.scenes import train
 from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
 from examples.scenes.data import SceneDataset, object_windows
@@ -28,7 +29,8 @@ from examples.scenes.scene import (
     relation,
     sample_scene,
 )
-from examples.scenes.train import noise_curve
+from examples.scenes.train import build, noise_curve
+from examples.scenes.train_text_encoder import mean_of_known
 from examples.scenes.validation import SceneFigures, next_word, places_exchanged
 from imagen_diffusers.training.losses import LossSettings
 
@@ -227,6 +229,8 @@ def test_windows_are_around_objects_and_move_with_the_view(tmp_path) -> None:
 
 
 def test_wrong_words_are_wrong() -> None:
+    told = "a small {} cube on the left of a large {} sphere on a green tiled floor"
+    assert next_word(COLORS)(told.format(*COLORS[:2])) == told.format(*COLORS[1:3])
     assert next_word(SHAPES)("a red sphere behind a cone") == "a red cube behind a sphere"
     opposite = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
     for seed in range(20):
@@ -250,6 +254,10 @@ def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
     values = figures(make_base(sample_size=64, patch_size=4, encoder_hid_dim=32))
     assert {"log_snr_-6", "objects/log_snr_0", "shape/log_snr_-2", "relation/log_snr_0", "unseen_shape/log_snr_-4"} <= set(values)
     assert len(values) == 2 * 8 + 5 * 3
+    windowed, wrong = figures.words["relation"]
+    right = [example["prompt"] for example in windowed.data.examples]
+    assert right and len(windowed.windows) == len(right)
+    assert all(one != other for one, other in zip(right, wrong, strict=True))  # of two objects each
     images = torch.stack([e["pixel_values"] for e in figures.all.data.examples]).float() / 127.5 - 1
     expected = (images.square().mean(1) * figures.all.windows).sum() / figures.all.windows.sum()
     torch.testing.assert_close(figures.all.around(figures.all.data.errors(Gray())), expected.expand(8))
@@ -263,3 +271,27 @@ def test_a_mirrored_scene_is_the_mirror_image(pattern, texture) -> None:
     image, other = render([scene], 128, samples=2), render([mirrored(scene)], 128, samples=2)
     # Points on the light are not mirrored, so the edges of shadows differ a little.
     assert (image.flip(-1) - other).abs().mean() < 0.01
+
+
+def test_weights_and_what_a_pass_shows_depend_on_the_seed(tmp_path) -> None:
+    one, two, other = (build("base", seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    one, two, other = (SceneDataset("base", 4, tmp_path, compile=False, seed=seed) for seed in (0, 0, 1))
+    prompts = [[data.visit(i, 0)["prompt"] for i in range(4)] for data in (one, two, other)]
+    assert prompts[0] == prompts[1] != prompts[2]
+
+
+def test_a_prediction_that_stages_do_not_make_is_refused(tmp_path) -> None:
+    given = ["--stage=base", "--scenes=2", "--max_train_steps=1", f"--output_dir={tmp_path}", "--prediction_type=epsilon"]
+    with pytest.raises(ValueError, match='prediction_type is "epsilon"; stages of this cascade predict the sample'):
+        train.main(given)
+
+
+def test_answers_that_are_not_there_do_not_spoil_the_loss() -> None:
+    scores = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    none = mean_of_known(scores, torch.full((3,), -100))
+    none.backward()
+    assert none == 0 and not scores.grad.any()
+    answers = torch.tensor([1, -100, 3])
+    torch.testing.assert_close(mean_of_known(scores, answers), F.cross_entropy(scores, answers))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from imagen_diffusers.training import sharded_stream
 from imagen_diffusers.training.exact_stream import ImageStream
-from imagen_diffusers.training.loaders import Batches
+from imagen_diffusers.training.loaders import Batches, check_usable
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
@@ -176,3 +177,55 @@ def test_images_that_cannot_be_used_are_passed_over_and_an_empty_stream_is_refus
     assert "2.png: it cannot be read" in "".join(found[1]["skipped"])
     with pytest.raises(ValueError, match="stream is empty, or has fewer images than there are processes"):
         take(batches(stream_of(folder), Share(2, 8, 7)), 1)
+
+
+def numbered(folder: Path, count: int, broken: tuple[int, ...] = ()) -> Path:
+    names = {f"{i}.png": encoded(noise_picture(20, 20, i))[: 100 if i in broken else None] for i in range(count)}
+    return folder_of(folder, names, {name: f"image {name.split('.')[0]}" for name in names})
+
+
+@pytest.mark.parametrize("buffer", [0, 6])
+def test_rows_too_few_for_a_batch_begin_the_next_pass(tmp_path, buffer) -> None:
+    folder = numbered(tmp_path / "seven", 7)
+    found = take(batches(stream_of(folder, buffer), Share(3)), 14)
+    seen = numbers(found)
+    assert all(sorted(seen[i : i + 21]) == sorted([*range(7)] * 3) for i in (0, 21))  # each row once a pass
+    if not buffer:
+        assert seen == [*range(7)] * 6
+    for stop in range(1, 9):
+        first, again = (batches(stream_of(folder, buffer), Share(3)) for _ in range(2))
+        take(first, stop)
+        again.load_state_dict([first.state_dict()])
+        assert numbers(take(again, 5)) == numbers(found[stop : stop + 5])
+
+
+def test_a_batch_may_be_larger_than_a_pass(tmp_path) -> None:
+    folder = numbered(tmp_path / "three", 3)
+    assert numbers(take(batches(stream_of(folder), Share(8)), 3)) == [*range(3)] * 8
+    first, again = (batches(stream_of(folder), Share(8)) for _ in range(2))
+    take(first, 1)
+    again.load_state_dict([first.state_dict()])
+    assert numbers(take(again, 2)) == ([*range(3)] * 8)[8:]
+
+
+def test_a_batch_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sharded_stream, "ORDERED", 2)  # rows of a block
+    folder = numbered(tmp_path / "some", 8, broken=(2, 3, 6, 7))
+    found = take(batches(stream_of(folder), Share(2)), 5)
+    assert numbers(found) == [0, 1, 4, 5, 0, 1, 4, 5, 0, 1]
+    assert [sorted(line.split(":")[0][-5:] for line in batch["skipped"]) for batch in found[:3]] == [
+        [],
+        ["2.png", "3.png"],
+        ["6.png", "7.png"],
+    ]
+    monkeypatch.setattr(sharded_stream, "MOST_UNUSABLE", 20)
+    with pytest.raises(ValueError, match=r"none of 20 images in a row can be used: .*0\.png: it cannot be read"):
+        take(batches(stream_of(numbered(tmp_path / "none", 3, broken=(0, 1, 2))), Share(2)), 1)
+
+
+@pytest.mark.parametrize("buffer", [0, 7])
+def test_looking_for_a_usable_image_leaves_a_stream_where_it_was(files, buffer) -> None:
+    looked_at = stream_of(files, buffer)
+    check_usable(looked_at)
+    found, expected = (take(batches(stream, Share(3)), 20) for stream in (looked_at, stream_of(files, buffer)))
+    assert numbers(found) == numbers(expected)

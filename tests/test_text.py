@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from imagen_diffusers.text.t5 import TextEmbedding, encode, known_words, null_embedding, pad_together, unknown_words
+from imagen_diffusers.text.t5 import TextEmbedding, encode, known_words, null_embedding, pad_to, pad_together, unknown_words
 
 from .conftest import TEXT_DIM, make_text_encoder, make_tokenizer
 
@@ -56,3 +56,10 @@ def test_unknown_words(encoder) -> None:
     assert unknown_words("a red dragon", encoder[0]) == ["dragon"]
     assert "red" in known_words(encoder[0])
     assert "<pad>" not in known_words(encoder[0])
+
+
+def test_text_is_never_cut_by_padding() -> None:
+    text = TextEmbedding(torch.ones(1, 4, 2), torch.ones(1, 4, dtype=torch.bool))
+    assert pad_to(text, 6).mask.tolist() == [[True] * 4 + [False] * 2]
+    with pytest.raises(ValueError, match="text of 4 tokens cannot be padded to 3"):
+        pad_to(text, 3)

@@ -1,6 +1,7 @@
 """Captions encoded once are the captions encoded now, and another encoder's are refused."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -80,3 +81,10 @@ def test_a_caption_that_was_never_encoded_is_named(tmp_path) -> None:
         cache("a new caption")
     with pytest.raises(ValueError, match="holds no text cache"):
         TextCache(tmp_path / "nowhere", "")
+
+
+def test_a_cache_goes_to_other_processes_after_use(tmp_path) -> None:
+    cache = TextCache(tmp_path, write(tmp_path))
+    used = cache("cube")
+    assert torch.equal(pickle.loads(pickle.dumps(cache))("cube"), used)
+    assert torch.equal(cache("cube"), used)

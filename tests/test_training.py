@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from imagen_diffusers.models.lora import add_lora
+from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.text.t5 import encode
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example, collate
@@ -22,7 +24,7 @@ from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
 from imagen_diffusers.training.run_settings import TrainSettings
 
-from .conftest import make_base, make_sr, make_text_encoder, make_tokenizer
+from .conftest import TEXT_DIM, make_base, make_sr, make_text_encoder, make_tokenizer
 from .test_losses import TABLE
 
 LOSS = LossSettings(prediction_type="sample", weighting="truncated_v")
@@ -49,7 +51,7 @@ class Squares(Dataset):
 def settings(path: Path, steps: int, **changes) -> TrainSettings:
     plain = {"train_batch_size": 4, "learning_rate": 3e-3, "lr_scheduler": "cosine", "checkpointing_steps": 3, "report_to": "none"}
     plain |= {"max_sequence_length": 12, "resume_from_checkpoint": "latest", "ema_decay": 0.9}
-    return TrainSettings(output_dir=path, max_train_steps=steps, **{**plain, **changes})
+    return TrainSettings(**{"output_dir": path, "max_train_steps": steps, **plain, **changes})
 
 
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, loss=LOSS, measure=None, **changes):
@@ -215,6 +217,74 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
+@pytest.mark.parametrize("bad_step", [4, 6], ids=["in the middle", "in the last"])
+def test_gradients_that_are_not_finite_stop_the_run_before_they_do_harm(tmp_path, bad_step) -> None:
+    unet, seen = make_base(), []
+    unet.head.conv.weight.register_hook(lambda grad: seen.append(1) or (grad * torch.inf if len(seen) == bad_step else grad))
+    with pytest.raises(FloatingPointError, match=rf"the norm of the gradients at step {bad_step} is (inf|nan).*lower the learning rate"):
+        fit(tmp_path, 6, unet=unet, checkpointing_steps=2, checkpoints_total_limit=1)
+    (kept,) = tmp_path.glob("checkpoint-*")
+    assert kept.name == f"checkpoint-{bad_step - 2 + bad_step % 2}"
+    assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
+    assert not (tmp_path / "unet").exists()
+
+
+def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_path, monkeypatch) -> None:
+    step = AcceleratedOptimizer.step
+
+    def leave_out_the_second(self, closure=None) -> None:
+        self.asked = getattr(self, "asked", 0) + 1
+        self._is_overflow = self.asked == 2
+        if not self._is_overflow:
+            step(self, closure)
+
+    monkeypatch.setattr(AcceleratedOptimizer, "step", leave_out_the_second)
+    fit(tmp_path, 3)
+    assert json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text()) == {"step": 3, "ema_step": 2}
+    schedule = torch.load(tmp_path / "checkpoint-3" / "custom_checkpoint_0.pkl", weights_only=True)
+    assert schedule["last_epoch"] == 2
+
+
+def test_a_resumed_run_may_accumulate_other_numbers_of_batches(tmp_path, monkeypatch) -> None:
+    fit(tmp_path, 3, gradient_accumulation_steps=2, train_batch_size=2)
+    seen, backward = [], Accelerator.backward
+    monkeypatch.setattr(Accelerator, "backward", lambda self, loss: seen.append(self.sync_gradients) or backward(self, loss))
+    fit(tmp_path, 5, gradient_accumulation_steps=4, train_batch_size=1)
+    assert seen == [False, False, False, True] * 2
+
+
+def test_dropout_depends_on_the_seed_and_the_step_alone(tmp_path) -> None:
+    def adapter(folder: str, state: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        unet, text = make_base(), {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
+        add_lora(unet, rank=2, dropout=0.5, seed=0)
+        torch.manual_seed(state)
+        return lora_layers(train_stage(unet, Squares(), TABLE, settings(tmp_path / folder, 6, seed=seed), LOSS, **text))
+
+    def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[name], two[name]) for name in one)
+
+    whole = adapter("one", 1)
+    shutil.copytree(tmp_path / "one" / "checkpoint-6", tmp_path / "whole")
+    stop_at(tmp_path / "one", 3)
+    assert same(whole, adapter("one", 2))
+    assert_same_state(tmp_path / "whole", tmp_path / "one" / "checkpoint-6")
+    assert same(whole, adapter("two", 3))
+    assert not same(whole, adapter("three", 1, seed=1))
+
+
+class Embedded(Squares):
+    """Squares whose captions are embedded already, in 12 tokens."""
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(pixel_values=super().__getitem__(index)["pixel_values"], prompt_embeds=torch.randn(12, TEXT_DIM))
+
+
+def test_embeddings_of_too_many_tokens_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="embeddings of 12 tokens, and max_sequence_length is 5.*raise max_sequence_length"):
+        fit(tmp_path, 1, dataset=Embedded(), max_sequence_length=5)
+    fit(tmp_path, 1, dataset=Embedded(), max_sequence_length=12)
+
+
 def test_a_full_disk_is_said_and_keeps_the_checkpoint(tmp_path, monkeypatch) -> None:
     fit(tmp_path, 3)
 
@@ -268,6 +338,9 @@ def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
         ({"train_batch_size": 0}, "train_batch_size is 0"),
         ({"learning_rate": 0.0}, "positive"),
         ({"checkpoints_total_limit": 0}, "at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"validation_steps": -5}, "validation_steps is -5; it must be at least 0"),
+        ({"output_dir": "here"}, "output_dir is 'here'; give a pathlib.Path"),
     ],
 )
 def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:

@@ -61,7 +61,10 @@ def test_prior_preservation_keeps_shapes_apart() -> None:
 
 
 def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
-    fit(tmp_path, 6, unet=make_base(), dataset=many_shapes(), train_batch_size=3)
+    for steps in (3, 6):
+        fit(tmp_path, steps, unet=make_base(), dataset=many_shapes(), train_batch_size=3)
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert len(lines) == len(set(lines))  # after a resume, too
     assert "nowhere.png: its file cannot be read (No such file or directory)" in (tmp_path / "skipped.txt").read_text()
 
 

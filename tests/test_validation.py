@@ -1,6 +1,7 @@
 """Figures on examples that are not trained on."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -81,3 +82,29 @@ def test_figures_of_the_averages_are_written_as_the_run_goes(tmp_path, monkeypat
     assert lines[-1] == {"step": 4, **data(unet)}  # what the run gives out is what was measured last
     write_figures(tmp_path, 3, {"log_snr_0": 1.0})  # of a run that went on from step 2
     assert [json.loads(line)["step"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()] == [2, 3]
+
+
+def test_figures_hold_the_errors_of_one_batch_at_a_time(monkeypatch) -> None:
+    alive, most = weakref.WeakSet(), []
+    errors_of = HeldOut._errors_of
+
+    def watched(self, *args):
+        errors = errors_of(self, *args)
+        alive.add(errors)
+        most.append(len(alive))
+        return errors
+
+    monkeypatch.setattr(HeldOut, "_errors_of", watched)
+    data, unet = held_out(batch_size=1), make_base()
+    figures = data(unet)
+    assert len(most) == 4 and max(most) <= 2  # the last one and the next
+    monkeypatch.undo()
+    assert list(figures.values()) == pytest.approx(data.errors(unet).mean((1, 2, 3)).tolist(), rel=1e-5)
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+    write_figures(tmp_path, 1, {"x": 1.0})
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # killed just before
+    with pytest.raises(KeyboardInterrupt):
+        write_figures(tmp_path, 2, {"x": 2.0})
+    assert read_figures(tmp_path) == [{"step": 1, "x": 1.0}]

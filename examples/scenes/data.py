@@ -2,7 +2,7 @@
 
     python -m examples.scenes.data base 60000
 
-Seeds below 10 million are for training; evaluation and the oracle have their own ranges.
+Seeds below 10 million are for training, evaluation has a range of its own. The oracle reads the 256px stage's training renders.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 
 from .camera import project, projected_length
 from .captions import caption, swapped
+from .device import device_type
 from .raytrace import render
 from .scene import RADIUS, WORLD, Scene, mirrored, sample_scene, scene_from
 
-TRAIN_SEEDS, ORACLE_SEEDS, TEST_SEEDS = 0, 20_000_000, 30_000_000
+TRAIN_SEEDS, TEST_SEEDS = 0, 30_000_000
 COMPLETE = 0.6  # share of captions that leave nothing open: they teach most, the others how to fill in
 
 
@@ -56,6 +57,8 @@ OBJECT_WEIGHT = 4.0  # what an error in an object's window counts where one on a
 class SceneDataset(VisitedDataset):
     """`count` scenes for one stage, rendered to `folder` on first use; each pass shows other windows, mirrorings and captions.
 
+    Those of a pass depend on `seed`, the renders do not.
+
     Renders and scenes are kept in a folder named after the world they are of, so that no caption is told of another world's render.
     """
 
@@ -66,10 +69,12 @@ class SceneDataset(VisitedDataset):
         folder: Path,
         *,
         first_seed: int = TRAIN_SEEDS,
+        seed: int = 0,
         object_weight: float = OBJECT_WEIGHT,
         compile: bool = True,
     ):
-        self.view, self.count, self.first_seed, self.object_weight = VIEWS[stage], count, first_seed, object_weight
+        self.view, self.count, self.first_seed, self.seed = VIEWS[stage], count, first_seed, seed
+        self.object_weight = object_weight
         folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
         self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed)
         self.images, self.low_res = (
@@ -81,7 +86,7 @@ class SceneDataset(VisitedDataset):
         return self.count
 
     def visit(self, index: int, number: int) -> Example:
-        rng = np.random.default_rng((self.first_seed + index, number))
+        rng = np.random.default_rng((self.first_seed + index, number, self.seed))
         scene, view, scale = self.scenes[index], self.view, self.view.scale or 1
         flip = rng.random() < 0.5
         top, left = (int(v) // scale * scale for v in rng.integers(0, view.rendered - view.side + 1, 2))
@@ -151,7 +156,8 @@ def _rendered(folder: Path, view: View, scenes: list[Scene], first_seed: int, *,
     """Renders (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or rendered now, on a GPU where there is one."""
     path = folder / ("images.npy" if scale == 1 else "low_res.npy")
     side = view.rendered // scale
-    device, batch = ("cuda", 256) if torch.cuda.is_available() else ("cpu", 16)
+    device = device_type()
+    batch = 16 if device == "cpu" else 256
     if not path.exists():
         part = path.with_suffix(".part.npy")
         out = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), 3, side, side))

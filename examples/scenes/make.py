@@ -4,7 +4,8 @@
     python -m examples.scenes.make --folder runs/scenes --time_limit 540    # in slices, where a machine is lent by the minute
 
 Every step is one of the commands in this folder, printed before it runs: text encoder, base, super-resolution, oracle, assembly, scores.
-What a step has made already is kept. On a GPU the networks are compiled and see more images; sizes can be given, too.
+What a step has made already is kept, unless what it was made from is newer.
+On a GPU the networks are compiled and see more images; sizes can be given, too.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+from imagen_diffusers.training.checkpoints import PROGRESS, list_checkpoints, steps_done
 
-from imagen_diffusers.training.checkpoints import list_checkpoints
+from .device import device_type
 
 STAGES = ("base", "sr256", "sr1024")
 SHORTEST = 20.0  # seconds: with less left no step is begun
@@ -57,15 +58,31 @@ def plan_for(device: str) -> Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the file or folder whose existence says that it is done; None for one that is run every time."""
+    """One command and what it makes.
+
+    Args:
+        arguments: the module and its flags.
+        product: a file of what is made, written last; None for a step that is run every time.
+        sources: a product older than one of these is made again.
+        trained: of a stage, its folder and number of steps: it takes --time_limit, and is done when so many are, and exported.
+    """
 
     arguments: list[str]
     product: Path | None
-    sliced: bool = False  # takes --time_limit, and is done only when its last checkpoint is there
+    sources: tuple[Path, ...] = ()
+    trained: tuple[Path, int] | None = None
 
     @property
     def done(self) -> bool:
-        return self.product is not None and self.product.exists()
+        if self.product is None or not self.product.exists():
+            return False
+        sources = self.sources
+        if self.trained is not None:
+            folder, count = self.trained
+            if steps_done(folder) < count:
+                return False
+            sources = (list_checkpoints(folder)[-1] / PROGRESS,)
+        return all(self.product.stat().st_mtime_ns >= path.stat().st_mtime_ns for path in sources)
 
 
 def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
@@ -73,18 +90,22 @@ def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
     text, ground = plan.text_steps
     yield Step(
         ["train_text_encoder", f"--output_dir={pipeline}", f"--max_train_steps={text}", f"--grounding_steps={ground}"],
-        pipeline / "text_encoder",
+        pipeline / "tokenizer" / "tokenizer.json",
     )
-    for stage, scenes, count, batch in zip(STAGES, plan.scenes, plan.steps, plan.batch_sizes, strict=True):
+    exported = tuple(folder / stage / "unet" / "config.json" for stage in STAGES)
+    for stage, product, scenes, count, batch in zip(STAGES, exported, plan.scenes, plan.steps, plan.batch_sizes, strict=True):
         sizes = [f"--scenes={scenes}", f"--max_train_steps={count}", f"--train_batch_size={batch}"]
         where = [f"--folder={folder}", f"--pipeline={pipeline}", f"--output_dir={folder / stage}"]
         how = [f"--validation_steps={max(count // 8, 1)}", f"--checkpointing_steps={max(count // 16, 1)}"]
         how += [f"--dataloader_num_workers={plan.workers}", *(["--torch_compile"] if plan.compile else [])]
-        yield Step(["train", f"--stage={stage}", *sizes, *where, *how], folder / stage / f"checkpoint-{count}", sliced=True)
+        yield Step(["train", f"--stage={stage}", *sizes, *where, *how], product, trained=(folder / stage, count))
     reader = pipeline / "oracle"
-    given = [f"--output_dir={reader}", f"--folder={folder}", f"--scenes={plan.oracle_scenes}", f"--max_train_steps={plan.oracle_steps}"]
+    given = [f"--output_dir={reader}", f"--folder={folder}"]
+    given += [f"--scenes={plan.oracle_scenes}", f"--max_train_steps={plan.oracle_steps}"]
     yield Step(["oracle", *given], reader / "oracle.safetensors")
-    yield Step(["assemble", f"--output_dir={pipeline}", f"--folder={folder}", "--max_shard_size=15MB"], pipeline / "model_index.json")
+    yield Step(
+        ["assemble", f"--output_dir={pipeline}", f"--folder={folder}", "--max_shard_size=15MB"], pipeline / "model_index.json", exported
+    )
     counts = [f"--count={plan.count}", f"--fine_count={plan.count}"]
     yield Step(["evaluate", f"--model={pipeline}", f"--oracle={reader}", *counts], None)
 
@@ -98,11 +119,11 @@ def run(todo: Iterator[Step], time_limit: float) -> bool:
         left = end - time.monotonic()
         if left < SHORTEST:
             return False
-        limit = [f"--time_limit={left - SHORTEST / 2:.0f}"] if step.sliced and left != float("inf") else []
+        limit = [f"--time_limit={left - SHORTEST / 2:.0f}"] if step.trained and left != float("inf") else []
         command = [sys.executable, "-m", f"examples.scenes.{step.arguments[0]}", *step.arguments[1:], *limit]
         print(*command[1:], flush=True)
         subprocess.run(command, check=True)
-        if step.sliced and not step.done:
+        if step.trained and not step.done:
             return False
     return True
 
@@ -117,7 +138,7 @@ def main() -> None:
     for name in ("oracle_scenes", "oracle_steps", "count", "workers"):
         parser.add_argument(f"--{name}", type=int)
     args = parser.parse_args()
-    plan = plan_for("cuda" if torch.cuda.is_available() else "cpu")
+    plan = plan_for(device_type())
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
     plan = replace(plan, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
     finished = run(steps(plan, args.folder, args.pipeline or args.folder / "pipeline"), args.time_limit)

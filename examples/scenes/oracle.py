@@ -19,6 +19,7 @@ from tqdm import trange
 
 from .camera import project
 from .data import SceneDataset
+from .device import device_type
 from .raytrace import HALF_HEIGHT
 from .scene import COLORS, FLOOR_COLORS, FLOOR_PATTERNS, MATERIALS, RADIUS, SHAPES, SIZES, TEXTURES, Scene, Seen, mirrored
 
@@ -122,7 +123,7 @@ def train(
 
     With `oracle` and `redraw` one that reads renders learns to read them in another look.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     torch.manual_seed(0)
     oracle = (oracle or Oracle()).train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(oracle.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)

@@ -18,6 +18,7 @@ from imagen_diffusers.finetuning.flags import parse
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
@@ -69,12 +70,12 @@ class SceneSettings:
     folder: Path = field(default=Path("runs/scenes"), metadata={"help": "Where renders are kept."})
 
 
-def build(stage: str, pretrained: Path | None = None) -> ConditionedUNet:
-    """A stage's network with new weights, or in float32 with those of a pipeline folder."""
+def build(stage: str, pretrained: Path | None = None, *, seed: int = 0) -> ConditionedUNet:
+    """A stage's network with new weights, which depend on the seed, or in float32 with those of a pipeline folder."""
     network, config = NETWORKS[stage]
     if pretrained is None:
-        torch.manual_seed(0)
-        return network(**config)
+        with initialized_from(seed):
+            return network(**config)
     subfolder = "unet" + SUFFIXES[stage]
     return network.from_pretrained(find(str(pretrained), ("pipelines",)), subfolder=subfolder, dtype=torch.float32)
 
@@ -85,6 +86,8 @@ def noise_curve(stage: str) -> torch.Tensor:
 
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, LossSettings, args=args, **RECIPE)
+    if loss.prediction_type not in (None, "sample"):
+        raise ValueError(f'prediction_type is "{loss.prediction_type}"; stages of this cascade predict the sample: leave it out')
     loss, table = replace(loss, prediction_type="sample"), noise_curve(scenes.stage)
     text = {
         "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
@@ -93,8 +96,8 @@ def main(args: Sequence[str] | None = None) -> None:
     measure = None
     if train.validation_steps:
         measure = SceneFigures(scenes.stage, scenes.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
-    dataset = SceneDataset(scenes.stage, scenes.scenes, scenes.folder)
-    train_stage(build(scenes.stage, scenes.pretrained), dataset, table, train, loss, **text, measure=measure)
+    dataset = SceneDataset(scenes.stage, scenes.scenes, scenes.folder, seed=train.seed)
+    train_stage(build(scenes.stage, scenes.pretrained, seed=train.seed), dataset, table, train, loss, **text, measure=measure)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tqdm import trange
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from .captions import caption, facts, swapped
+from .device import device_type
 from .scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, relation, sample_scene
 
 SENTINELS = [f"<extra_id_{i}>" for i in range(24)]
@@ -131,7 +132,7 @@ def batch(size: int, step: int, tokenizer: PreTrainedTokenizerFast) -> dict[str,
 
 
 def train(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) -> T5ForConditionalGeneration:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     model.to(device)
     optimizer = build_optimizer(model, args.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -199,7 +200,7 @@ def ground(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: i
         inputs, at, answers = nouns(range(step * batch_size, (step + 1) * batch_size), 1, tokenizer)
         hidden = encoder(**{k: v.to(device) for k, v in inputs.items()}).last_hidden_state[at.to(device)]
         scores = heads(hidden).split([len(v) for v in TOLD_AT_NOUNS.values()], dim=-1)
-        losses = [nn.functional.cross_entropy(s, answers[:, i].to(device)) for i, s in enumerate(scores)]
+        losses = [mean_of_known(s, answers[:, i].to(device)) for i, s in enumerate(scores)]
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
@@ -208,6 +209,11 @@ def ground(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: i
         if step % 100 == 0:
             told = " ".join(f"{k} {loss.item():.3f}" for k, loss in zip(TOLD_AT_NOUNS, losses, strict=True))
             progress.write(f"grounding {step}: {told}")
+
+
+def mean_of_known(scores: Tensor, answers: Tensor) -> Tensor:
+    """The mean cross-entropy where there is an answer (N,); zero where there is none, as of relations where every object stands alone."""
+    return nn.functional.cross_entropy(scores, answers, reduction="sum") / (answers >= 0).sum().clamp(min=1)
 
 
 def probe(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, count: int = 3000) -> dict[str, float]:

@@ -30,9 +30,15 @@ UNSEEN_SEEDS = TEST_SEEDS + 900_000
 
 
 def next_word(words: tuple[str, ...]) -> Callable[[str], str]:
-    """Every word of an attribute becomes the one after it."""
+    """Every word of an object's attribute becomes the one after it; what a complete caption says of the floor, last, stays."""
     following = dict(zip(words, (*words[1:], words[0]), strict=True))
-    return lambda text: re.sub("|".join(rf"\b{w}\b" for w in words), lambda found: following[found[0]], text)
+    pattern = re.compile("|".join(rf"\b{w}\b" for w in words))
+
+    def change(text: str) -> str:
+        objects, on, floor = text.rpartition(" on a ") if text.endswith(" floor") else (text, "", "")
+        return pattern.sub(lambda found: following[found[0]], objects) + on + floor
+
+    return change
 
 
 def places_exchanged(scene: Scene) -> Scene:
@@ -47,8 +53,8 @@ class SceneFigures:
     """Named figures of a network for `train_stage(measure=...)`, all in squared errors of the clean image.
 
     "log_snr_-2" over whole images, "objects/log_snr_-2" in windows around objects; and, for a base network, "shape/log_snr_-2": what
-    the error in these windows gains when every shape word of the captions is another one; "color", "size" and "relation" likewise, and
-    "unseen_shape" where the images show pairs of colour and shape that no training image holds.
+    the error in these windows gains when every shape word of the captions is another one; "color" and "size" likewise, "relation"
+    of images of two objects, and "unseen_shape" where the images show pairs of colour and shape that no training image holds.
     """
 
     def __init__(self, stage: str, folder: Path, table: Tensor, loss: LossSettings, *, compile: bool = True, **text):
@@ -61,8 +67,10 @@ class SceneFigures:
             few = Windowed(HeldOut(examples[:WORD_COUNT], table, loss, log_snrs=WORD_LOG_SNRS, **text), windows[:WORD_COUNT])
             for name, words in (("shape", SHAPES), ("color", COLORS), ("size", SIZES)):
                 self.words[name] = few, few.prompts(next_word(words))
-            exchanged = [places_exchanged(scene) for scene in data.scenes[:WORD_COUNT]]
-            self.words["relation"] = few, [data.complete_caption(i, scene) for i, scene in enumerate(exchanged)]
+            pairs = [i for i, scene in enumerate(data.scenes) if len(scene.objects) == 2][:WORD_COUNT]
+            two = HeldOut([examples[i] for i in pairs], table, loss, log_snrs=WORD_LOG_SNRS, **text)
+            told = [data.complete_caption(i, places_exchanged(data.scenes[i])) for i in pairs]
+            self.words["relation"] = Windowed(two, windows[pairs]), told
             unseen = Windowed(*unseen_pairs(data.view.size, table, loss, text))
             self.words["unseen_shape"] = unseen, unseen.prompts(next_word(SHAPES))
 

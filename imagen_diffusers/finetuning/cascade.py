@@ -1,7 +1,9 @@
 """Several stages fine-tuned one after the other, from the command line to the shared result."""
 
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,64 @@ from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.training.checkpoints import GO_ON, steps_done
 from imagen_diffusers.training.folders import one_run_in
-from imagen_diffusers.training.loaders import TrainingSet
+from imagen_diffusers.training.loaders import TrainingSet, check_usable
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.processes import process_group, this_process
+from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .flags import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
-from .one_stage import draw_examples, fit_stage, load_cascade, network_of, picture_set
+from .image_sets import network_of, picture_set, picture_settings
+from .one_stage import fit_stage, load_cascade
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
+from .validating import draw_examples
 
-Pictures = Callable[[int, WindowSettings], TrainingSet]
+Images = Callable[[int, WindowSettings], TrainingSet]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What a script that trains several stages was told.
+
+    Args:
+        which, model, crop, train, loss, validation, hub: its settings.
+        told: all of them, and others, for the card.
+        begun: when, by `time.monotonic`; the time limit counts from here.
+
+    Raises:
+        ValueError: for settings that would do nothing.
+    """
+
+    which: StagesSettings
+    model: ModelSettings
+    crop: CropSettings
+    train: TrainSettings
+    loss: LossSettings
+    validation: ValidationSettings
+    hub: HubSettings
+    told: list[Any]
+    begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.train.validation_steps:
+            raise ValueError(
+                f"validation_steps is {self.train.validation_steps}, and stages trained one after the other are not validated on the way: "
+                "leave it out (validation_prompts are generated before and after), or train one with examples/train_stage.py"
+            )
+
+    @property
+    def time_left(self) -> float:
+        """In seconds, as the main process counts."""
+        return as_main_says(self.begun + self.train.time_limit - time.monotonic())
 
 
 def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
-    """A script: fine-tune a cascade on captioned pictures, by LoRA or in whole.
+    """A script: fine-tune a cascade on captioned images, by LoRA or in whole.
 
     Args:
         args: in place of the command line.
@@ -38,110 +80,106 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
     kinds = (StagesSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **defaults)
     which, model, data, crop, train, loss, validation, hub = settings
+    job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group():
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
 
-        def pictures(stage: int, crop: WindowSettings) -> TrainingSet:
+        def images(stage: int, crop: WindowSettings) -> TrainingSet:
             return picture_set(pipe, stage, data, crop, seed=train.seed, cache=cache)
 
-        fit_and_share(pipe, pictures, which, crop, model, train, loss, validation.validation_prompts, hub, list(settings), cache)
+        fit_and_share(pipe, images, job, cache)
 
 
-def fit_and_share(
-    pipe: ImagenCascadePipeline,
-    pictures: Pictures,
-    which: StagesSettings,
-    crop: CropSettings,
-    model: ModelSettings,
-    train: TrainSettings,
-    loss: LossSettings,
-    prompts: Sequence[str],
-    hub: HubSettings,
-    told: list[Any],
-    cache: TextCache | None = None,
-) -> None:
-    """Train the stages, generate `prompts` before and after, save the result with its card in `train.output_dir`, and upload it if asked.
+def fit_and_share(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cache: TextCache | None = None) -> None:
+    """Train the stages, generate the prompts before and after, save the result with its card in `output_dir`, and upload it if asked.
 
-    All processes call this together; the main one alone generates, writes and uploads.
+    All processes call this together; the main one alone generates, writes and uploads. Where the time limit comes first there are
+    checkpoints to go on from, and no result.
 
     Args:
-        pictures: the training set of a stage, cut as `WindowSettings` say.
-        told: all settings, for the card.
+        images: the training set of a stage, cut as `WindowSettings` say.
         cache: that the training sets read their text from, where `pipe` has no text encoder.
     """
-    with process_group() as processes, one_run_in(train.output_dir):
+    folder, prompts, seed = job.train.output_dir, job.validation.validation_prompts, job.train.seed
+    with process_group() as processes, one_run_in(folder):
         main = processes.is_main_process
-        before = draw_examples(pipe, prompts, seed=train.seed) if main else []
-        fit_stages(pipe, pictures, which, crop, model, train, loss, cache)
-        if main:
-            _share(pipe, before, which, model, train, prompts, hub, told)
+        before = draw_examples(pipe, prompts, seed=seed) if main else []
+        finished = fit_stages(pipe, images, job, cache)
+        if main and finished:
+            _share(pipe, before, job)
+        elif main:
+            logger.warning(f"the time limit was reached before the last step; {folder} holds checkpoints to go on from: {GO_ON}")
         processes.wait_for_everyone()
 
 
-def _share(
-    pipe: ImagenCascadePipeline,
-    before: list[Image.Image],
-    which: StagesSettings,
-    model: ModelSettings,
-    train: TrainSettings,
-    prompts: Sequence[str],
-    hub: HubSettings,
-    told: list[Any],
-) -> None:
+def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuning) -> None:
     """The images before and after, the card and the upload."""
+    folder, prompts = job.train.output_dir, job.validation.validation_prompts
     picture = "before_and_after.png" if prompts else None
     if picture is not None:
-        before_and_after(before, draw_examples(pipe, prompts, seed=train.seed), prompts, train.output_dir / picture)
-    slots = [pipe.slots(n)[0] for n in which.stages]
+        before_and_after(before, draw_examples(pipe, prompts, seed=job.train.seed), prompts, folder / picture)
+    slots = [pipe.slots(n)[0] for n in job.which.stages]
     write_card(
-        train.output_dir,
-        "adapter" if model.rank else "cascade",
-        base=model.pretrained_model_name_or_path,
+        folder,
+        "adapter" if job.model.rank else "cascade",
+        base=job.model.pretrained_model_name_or_path,
         slots=slots,
         network=type(getattr(pipe, slots[0])).__name__,
-        settings=told,
-        repo=hub.hub_model_id or str(train.output_dir),
+        settings=job.told,
+        repo=job.hub.hub_model_id or str(folder),
         picture=picture,
     )
-    if hub.push_to_hub:
-        print(push_folder(train.output_dir, hub))
+    if job.hub.push_to_hub:
+        print(push_folder(folder, job.hub))
 
 
-def fit_stages(
-    pipe: ImagenCascadePipeline,
-    pictures: Pictures,
-    which: StagesSettings,
-    crop: CropSettings,
-    model: ModelSettings,
-    train: TrainSettings,
-    loss: LossSettings,
-    cache: TextCache | None = None,
-) -> None:
-    """Train stages of `pipe` one after the other, each in `train.output_dir/stage-N`, then save the result in `train.output_dir`.
+def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cache: TextCache | None = None) -> bool:
+    """Train stages of `pipe` one after the other, each in `output_dir/stage-N`, then save the result in `output_dir`.
 
-    The result is one LoRA file for all stages, or, trained in whole, the cascade.
+    The result is one LoRA file for all stages, or, trained in whole, the cascade. That every stage has images to train on is seen before
+    the first one begins.
 
     Args:
-        pictures: the training set of a stage, cut as its `WindowSettings` say.
+        images, cache: as for `fit_and_share`.
+
+    Returns:
+        Whether all stages are trained to their last step; otherwise the time limit came first, and nothing is saved.
     """
-    for stage in which.stages:
-        unet = network_of(pipe, stage)
-        window = min(which.sr_crop_size, crop.resolution or unet.config["sample_size"]) if unet.has_low_res else None
-        dataset = pictures(stage, WindowSettings(**asdict(crop), crop_size=window))
-        own = replace(train, output_dir=train.output_dir / f"stage-{stage}")
-        fit_stage(pipe, stage, dataset, model, own, loss, StageValidationSettings(), cache=cache)
-    if not this_process().is_main_process:
-        return
-    if model.rank is None:
+    datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.which.stages}
+    for dataset in datasets.values():
+        check_usable(dataset)
+    for stage in job.which.stages:
+        left, folder = job.time_left, job.train.output_dir / f"stage-{stage}"
+        if left <= 0:
+            return False
+        own = replace(job.train, output_dir=folder, time_limit=left)
+        fit_stage(pipe, stage, datasets.pop(stage), job.model, own, job.loss, StageValidationSettings(), cache=cache)
+        if as_main_says(steps_done(folder)) < own.max_train_steps:
+            return False
+    if this_process().is_main_process:
+        _save(pipe, job, cache)
+    return True
+
+
+def _windows(pipe: ImagenCascadePipeline, stage: int, job: FineTuning) -> WindowSettings:
+    """How a stage's images are cut: those of super-resolution stages to windows."""
+    whole = WindowSettings(**asdict(job.crop))
+    if not network_of(pipe, stage).has_low_res:
+        return whole
+    return replace(whole, crop_size=min(job.which.sr_crop_size, picture_settings(pipe, stage, whole).shortest_side))
+
+
+def _save(pipe: ImagenCascadePipeline, job: FineTuning, cache: TextCache | None) -> None:
+    if job.model.rank is None:
         if cache is not None and pipe.text_encoder is None:
-            pipe.text_encoder = load_text_encoder(model)  # the cascade is saved in whole
-        pipe.save_pretrained(train.output_dir)
+            pipe.text_encoder = load_text_encoder(job.model)  # the cascade is saved in whole
+        pipe.save_pretrained(job.train.output_dir)
         return
-    slots = [pipe.slots(stage)[0] for stage in which.stages]
+    slots = [pipe.slots(stage)[0] for stage in job.which.stages]
     given: dict[str, Any] = {f"{slot}_lora_layers": lora_layers(getattr(pipe, slot)) for slot in slots}
     given |= {f"{slot}_lora_adapter_metadata": lora_metadata(getattr(pipe, slot)) for slot in slots}
-    pipe.save_lora_weights(train.output_dir, **given)
+    pipe.save_lora_weights(job.train.output_dir, **given)
 
 
 def before_and_after(before: Sequence[Image.Image], after: Sequence[Image.Image], prompts: Sequence[str], path: Path) -> None:

@@ -92,7 +92,13 @@ def known_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def pad_to(text: TextEmbedding, length: int) -> TextEmbedding:
-    """Padded with masked zeros to `length` tokens."""
+    """Padded with masked zeros to `length` tokens.
+
+    Raises:
+        ValueError: for text that is longer.
+    """
     missing = length - text.mask.shape[1]
+    if missing < 0:
+        raise ValueError(f"text of {text.mask.shape[1]} tokens cannot be padded to {length}; ask for as many at least")
     pad = torch.nn.functional.pad
     return TextEmbedding(pad(text.embeds, (0, 0, 0, missing)), pad(text.mask, (0, missing), value=False))

@@ -28,6 +28,7 @@ from .loaders import Batches
 
 NAME = re.compile(r"checkpoint-(\d+)")
 AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
+GO_ON = "run the same command with resume_from_checkpoint=latest for the rest"
 PROGRESS, STREAM = "progress.json", "stream.json"
 
 
@@ -35,6 +36,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The complete ones, first to last."""
     found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def steps_done(folder: Path) -> int:
+    """Of the last complete checkpoint in `folder`; 0 without one."""
+    return max((int(path.name.split("-")[1]) for path in list_checkpoints(folder)), default=0)
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
@@ -133,6 +139,7 @@ class Checkpoints:
         self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
         self.accelerator.load_state(str(path), strict=not frozen)
+        self.accelerator.step = 0  # batches of the step begun: each of ours begins anew, however many batches a step had before
         if self.ema is not None:
             if not (path / AVERAGES / WEIGHTS).exists():
                 raise ValueError(f"{path} holds no averaged weights; resume it with use_ema=False")

@@ -75,7 +75,7 @@ class ImageStream(IterableDataset):
                 skipped.append(str(error))
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), skipped)
-        raise ValueError(f"none of {limit} pictures in a row can be used: {'; '.join(skipped[:3])}, ...")
+        raise ValueError(f"none of {limit} images in a row can be used: {'; '.join(skipped[:3])}, ...")
 
     def _forever(self) -> Iterator[dict[str, Any]]:
         for number in itertools.count():

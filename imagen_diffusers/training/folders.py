@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from .processes import this_process
+from .processes import as_main_says, this_process
 
 LOCK = ".lock"
 PART, OLD = ".part", ".deleted"  # endings of what is not yet, or no longer, at its place
@@ -31,7 +30,7 @@ def one_run_in(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=1)
         except Timeout:
             refusal = f"another run is writing into {folder}; wait until it has ended, or choose another output_dir"
-    (refusal,) = broadcast_object_list([refusal])
+    refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
     try:

@@ -1,6 +1,6 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class ImageDataset(VisitedDataset):
         """The example, or the next one that can be used, cut to the shape of the one it stands for.
 
         Raises:
-            ValueError: when none of the whole set can.
+            UnusableError: a `ValueError`, when none of the whole set can.
         """
         buckets, skipped = self.buckets(), []
         shape = None if buckets is None else buckets[index]
@@ -63,7 +63,20 @@ class ImageDataset(VisitedDataset):
                 skipped.append(str(error))
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
-        raise ValueError(f"none of the {len(self)} pictures can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+        raise UnusableError(f"none of the {len(self)} images can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+
+    def usable(self) -> Iterator[Example]:
+        """Every image that can be used, once and in order; `unusable` tells of the others afterwards."""
+        for index in range(len(self)):
+            try:
+                yield self.reader.example(self._pyramid(index, None), np.random.default_rng((self.seed, index)), [])
+            except UnusableError:
+                continue
+
+    @property
+    def unusable(self) -> list[str]:
+        """Why images cannot be used, of those that were asked for so far."""
+        return list(self._unusable.values())
 
     def buckets(self) -> list[int] | None:
         """Which of `ImageSettings.shapes` each picture has; None where they are all square, or cut to squares.

@@ -1,14 +1,19 @@
 """Batches of a training set for one process, from a step on."""
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .exact_stream import ImageStream
-from .examples import Batch, VisitedDataset, Visits, collate
+from .examples import Batch, Mixed, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
+from .seeds import seed_of
 from .sharded_stream import ShardedStream, beginning
 
 TrainingSet = Dataset | ImageStream | ShardedStream
@@ -73,7 +78,7 @@ class Batches:
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
         stream = self.dataset.at(list(self._places), self._given % len(self._places))
-        for given in DataLoader(stream, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is):
+        for given in DataLoader(stream, batch_size=None, collate_fn=_as_it_is, **self._reading(self._workers, self._given)):
             if given is None:
                 continue
             worker, place, batch = given
@@ -81,9 +86,14 @@ class Batches:
             self._given += 1
             yield batch
 
+    def _reading(self, workers: int, start: int) -> dict[str, Any]:
+        """What all loaders are told of their workers, whose global seeds depend on the run's and on where they start."""
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, start))
+        return {"num_workers": workers, "worker_init_fn": _apart, "generator": generator}
+
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
-        given = {"collate_fn": collate, "num_workers": settings.dataloader_num_workers}
+        given = {"collate_fn": collate, **self._reading(settings.dataloader_num_workers, start)}
         if isinstance(dataset, ImageStream):
             if settings.dataloader_num_workers > 1:
                 raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")
@@ -97,5 +107,30 @@ class Batches:
         return DataLoader(Visits(dataset), batch_sampler=sampler, **given)  # pyright: ignore[reportArgumentType]
 
 
+def check_usable(dataset: TrainingSet) -> None:
+    """Read as far as the first image that can be used; of two sets in one, each.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if isinstance(dataset, ShardedStream):
+        dataset = ImageStream(dataset.rows, dataset.columns, replace(dataset.settings, aspect_buckets=False), embed=dataset.embed)
+    if isinstance(dataset, ImageStream):
+        next(iter(dataset))
+        return
+    for part in dataset.parts if isinstance(dataset, Mixed) else (dataset,):
+        part[0]
+
+
 def _as_it_is(given: Any) -> Any:
     return given
+
+
+def _apart(worker: int) -> None:
+    """Take a worker out of the run's process group, so that a signal to the group (Ctrl-C, torchrun's end) leaves it at work.
+
+    The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it.
+    """
+    if os.name != "nt":  # which has no groups of this kind
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

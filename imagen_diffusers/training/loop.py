@@ -22,7 +22,7 @@ from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
-from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable
+from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .examples import Batch
 from .final_weights import export_weights
 from .folders import one_run_in
@@ -33,9 +33,11 @@ from .order import Share
 from .processes import StopFlag, process_group
 from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
+from .seeds import global_state_from, seed_of
 from .validation import write_figures
 from .weighting import RunningError
 
+DROPOUT = 3  # what is random in an example besides its `losses.draw`
 SETTLED = 20  # steps after which every weight has had a gradient: those behind layers that start at zero wait for these first
 
 
@@ -81,7 +83,7 @@ def train_stage(
 
     Raises:
         ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable picture.
-        FloatingPointError: when the loss is no number any more; checkpoints stay as they are.
+        FloatingPointError: when the loss or its gradients are no numbers any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
         SystemExit: on all processes, after SIGINT or SIGTERM.
     """
@@ -111,6 +113,7 @@ def train_stage(
                 if finished:
                     break
             trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
+            stop.raised()  # in the last validation, or just now
             for tracker in accelerator.trackers:
                 tracker.finish()
         stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
@@ -189,10 +192,12 @@ class _Fit:
             for micro in range(self.settings.gradient_accumulation_steps):
                 with self.accelerator.accumulate(self.model):
                     loss = self._losses(next(batches), step, micro)
-                    self._check(loss.losses, step)
+                    self._check("loss", loss.losses, step)
                     self.accelerator.backward(loss.losses.mean())
                     if self.accelerator.sync_gradients:
                         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+                        if norm is not None and self.accelerator.scaler is None:  # which leaves such a step out, and goes on
+                            self._check("norm of the gradients", whole(norm), step)
                     self.optimizer.step()
                     self.optimizer.zero_grad(set_to_none=True)
                 told.append(StageLoss(*self.accelerator.gather(tuple(part.detach() for part in loss))))
@@ -200,14 +205,15 @@ class _Fit:
             meter.add(losses, log_snr)
             if self.running is not None:
                 self.running.update(log_snr, errors)
-            self.schedule.step()
-            if self.ema is not None:
-                self.ema.step(p for _, p in trainable(self.unet))
+            if not self.accelerator.optimizer_step_was_skipped:  # as fp16 does until it has found its scale
+                self.schedule.step()
+                if self.ema is not None:
+                    self.ema.step(p for _, p in trainable(self.unet))
             if step + 1 - start == SETTLED and self.accelerator.is_main_process:
                 warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
             if (step + 1) % self.settings.logging_steps == 0:
                 report = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
-                report |= {} if norm is None else {"grad_norm": float(norm)}  # some engines clip on their own
+                report |= {} if norm is None else {"grad_norm": float(whole(norm))}  # some engines clip on their own
                 self.accelerator.log({**report, "skipped_pictures": len(self.skipped.seen)}, step=step + 1)
             yield step + 1
 
@@ -243,35 +249,42 @@ class _Fit:
     def _losses(self, batch: Batch, step: int, micro: int) -> StageLoss:
         device, settings = self.accelerator.device, self.settings
         self.skipped.add(batch["skipped"])
-        pictures = batch["pixel_values"].to(device)
+        pictures, positions = batch["pixel_values"].to(device), self.share.positions(step, micro)
         draws = draw(
             pictures.shape[1:],
-            self.share.positions(step, micro),
+            positions,
             self.share.whole(step),
             self.loss,
             seed=settings.seed,
             device=device,
             log_snr_table=self.table,
         )
-        losses, log_snr, errors = stage_loss(
-            self.model,
-            pictures,
-            draws=draws,
-            log_snr_table=self.table,
-            settings=self.loss,
-            text=self._text(batch),
-            null_text=self.null_text,
-            low_res=batch["low_res"].to(device) if "low_res" in batch else None,
-            pixel_weight=batch["pixel_weight"].to(device) if "pixel_weight" in batch else None,
-            running=self.running,
-        )
+        given = {k: batch[k].to(device) for k in ("low_res", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        text = self._text(batch)
+        with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
+            losses, log_snr, errors = stage_loss(
+                self.model,
+                pictures,
+                draws=draws,
+                log_snr_table=self.table,
+                settings=self.loss,
+                text=text,
+                null_text=self.null_text,
+                running=self.running,
+                **given,
+            )
         return StageLoss(losses * batch["weight"].to(device), log_snr, errors)
 
     def _text(self, batch: Batch) -> TextEmbedding | None:
         if self.unet.text_dim is None:
             return None
         if "text" in batch:
-            text = batch["text"]
+            text, most = batch["text"], self.settings.max_sequence_length
+            if text.mask.shape[1] > most:
+                raise ValueError(
+                    f"embeddings of {text.mask.shape[1]} tokens, and max_sequence_length is {most}: what was encoded once is not cut; "
+                    "raise max_sequence_length, or encode captions of so many tokens"
+                )
         elif "prompt" in batch and self.text_encoder is not None and self.tokenizer is not None:
             text = read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.text_rules)
         else:
@@ -279,9 +292,9 @@ class _Fit:
         text = pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
         return TextEmbedding(text.embeds.to(self.accelerator.device), text.mask.to(self.accelerator.device))
 
-    def _check(self, losses: Tensor, step: int) -> None:
-        if not torch.isfinite(losses).all():
+    def _check(self, name: str, values: Tensor, step: int) -> None:
+        if not torch.isfinite(values).all():
             raise FloatingPointError(
-                f"the loss at step {step + 1} is {losses.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
+                f"the {name} at step {step + 1} is {values.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
                 "lower the learning rate, or use bf16 in place of fp16, and resume from one"
             )

@@ -17,6 +17,7 @@ from imagen_diffusers.schedulers.noise import alpha_sigma, augment, log_snr_at, 
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
+from .seeds import seed_of
 from .times import check_time_sampling, draw_times
 from .weighting import RunningError, check_weighting, output_weight
 
@@ -104,11 +105,11 @@ def draw(
         log_snr_table: the noise curve, for times by log-SNR.
     """
     # Times are drawn together, since stratified ones depend on each other; they are B numbers, drawn alike everywhere.
-    step = torch.Generator().manual_seed(_mixed(seed, whole.start, 1))
+    step = torch.Generator().manual_seed(seed_of(seed, whole.start, 1))
     by_log_snr = settings.time_sampling == "log_snr_normal"
     mean, std = (settings.log_snr_mean, settings.log_snr_std) if by_log_snr else (settings.logit_mean, settings.logit_std)
     times = draw_times(len(whole), settings.time_sampling, step, mean=mean, std=std, log_snr_table=log_snr_table)
-    own = [torch.Generator(device).manual_seed(_mixed(seed, p, 2)) for p in positions]
+    own = [torch.Generator(device).manual_seed(seed_of(seed, p, 2)) for p in positions]
     batch_shape = (len(own), *shape)
     noise = randn_tensor(batch_shape, generator=own, device=device)
     if settings.noise_offset:
@@ -196,10 +197,3 @@ def _slope(table: Tensor, times: Tensor) -> Tensor:
     """|d log-SNR / dt| of the curve's straight pieces, with t in [0, 1]."""
     low = times.floor().long().clamp(0, len(table) - 2)
     return (table[low] - table[low + 1]).abs() * (len(table) - 1)
-
-
-def _mixed(seed: int, position: int, stream: int) -> int:
-    """One 63-bit seed of three numbers, so that neighbouring positions and streams share nothing."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + position * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & (2**64 - 1)
-    mixed = ((mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93) & (2**64 - 1)
-    return (mixed ^ (mixed >> 32)) >> 1

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five iterations are enough
@@ -34,7 +33,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: decoupled, of both.
 
     Raises:
-        ValueError: for a matrix without columns, and for weights that are divided among processes (FSDP).
+        ValueError: for a matrix without columns.
     """
 
     def __init__(
@@ -51,14 +50,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
     ):
         groups: list[dict[str, Any]] = [
             {"params": list(matrices), "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-            {"params": list(others), "lr": adamw_lr, "betas": betas, "eps": eps, "weight_decay": weight_decay},
+            {"params": list(others), "lr": adamw_lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True},
         ]
         for p in groups[0]["params"]:
-            if isinstance(p, DTensor):
-                raise ValueError("Muon needs whole matrices, and these are divided among processes (FSDP): use optimizer=adamw")
             if p.ndim < 2:
                 raise ValueError(f"Muon got a weight of shape {tuple(p.shape)}; it takes two dimensions or more, AdamW takes the rest")
         super().__init__([g for g in groups if g["params"]], {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's own; it moves AdamW's counts of steps to the weights where a group is `fused`, which earlier checkpoints leave out."""
+        told = [group if "momentum" in group else {**group, "fused": True} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": told})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

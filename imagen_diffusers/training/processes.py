@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ def process_group() -> Iterator[PartialState]:
         raise
     if began:
         state.destroy_process_group()
+
+
+def as_main_says(value: Any) -> Any:
+    """The main process's value, on all processes, which must ask together."""
+    (said,) = broadcast_object_list([value])
+    return said
 
 
 class StopFlag:

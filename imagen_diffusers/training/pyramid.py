@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 
@@ -25,7 +25,13 @@ class CropSettings:
     """What the user of a script says of pictures. Field names are its flags."""
 
     resolution: int | None = field(default=None, metadata={"help": "Side of the pictures in pixels; the stage's own by default."})
-    center_crop: bool = field(default=False, metadata={"help": "Take the middle window instead of a random one."})
+    center_crop: bool = field(
+        default=False,
+        metadata={
+            "help": "Of the windows of crop_size or sr_crop_size take the middle one instead of a random one. Whole images are cropped "
+            "to shape around their middle either way."
+        },
+    )
     random_flip: bool = field(
         default=False, metadata={"help": "Mirror half of the pictures. Off by default: captions may say left and right."}
     )
@@ -65,8 +71,10 @@ class ImageSettings:
         for name, value in (("resolution", self.resolution), ("crop_size", window)):
             if value < 1 or value % self.stride or value % self.scale:
                 raise ValueError(f"{name} is {value}; it must be a multiple of the stage's stride {self.stride} and scale {self.scale}")
-        if window > self.resolution:
-            raise ValueError(f"crop_size={self.crop_size} is larger than the pictures, resolution={self.resolution}")
+        if self.crop_size and self.crop_size > self.shortest_side:
+            of_shapes = f"the shortest side of the shapes of aspect_buckets is {self.shortest_side}; use at most that, or leave one out"
+            told = of_shapes if self.aspect_buckets else f"resolution={self.resolution}; use at most that"
+            raise ValueError(f"crop_size={self.crop_size} is larger than the images: {told}")
 
     @property
     def scale(self) -> int:
@@ -78,10 +86,16 @@ class ImageSettings:
         return self.aspect_buckets and not self.crop_size
 
     @property
+    def shortest_side(self) -> int:
+        """Of all shapes, and so the largest window that fits into each of them."""
+        return min(min(shape) for shape in self.shapes)
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """The shapes pictures may have, square alone or from 1:2 to 2:1 with about as many pixels."""
         if not self.aspect_buckets:
             return [(self.resolution, self.resolution)]
+        # Not diffusers' `generate_aspect_ratio_buckets`: its eleven ratios crop more away than all there are (27 at 256px).
         unit, area, shapes = math.lcm(self.stride, self.scale), self.resolution**2, []
         for height in range(unit, 2 * self.resolution, unit):
             width = max(round(area / height / unit), 1) * unit
@@ -131,6 +145,8 @@ def _as_unusable() -> Iterator[None]:
         yield
     except UnusableError:
         raise
+    except UnidentifiedImageError:  # whose message names an object in memory, another one each time
+        raise UnusableError("it cannot be read (it is no image of a kind that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
         raise UnusableError(f"it cannot be read ({type(error).__name__}: {error})") from None
 

@@ -43,17 +43,18 @@ class Meter:
 
 
 class Skipped:
-    """Training pictures that were passed over: counted, and listed once each in `skipped.txt`."""
+    """Training images that were passed over: counted, and listed once each in `skipped.txt`, which a resumed run goes on with."""
 
     def __init__(self, folder: Path):
-        self.path, self.seen = folder / "skipped.txt", set()
+        self.path = folder / "skipped.txt"
+        self.seen = set(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else set()
 
     def add(self, told: list[str]) -> None:
-        new = [line for line in told if line not in self.seen]
+        new = list(dict.fromkeys(line for line in told if line not in self.seen))
         if not new:
             return
         if not self.seen:
-            logger.warning(f"passed over a picture: {new[0]}. All such are listed in {self.path}")
+            logger.warning(f"passed over an image: {new[0]}. All such are listed in {self.path}")
         self.seen.update(new)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 WebDataset's layout or a Hub id; in whole or as a stream.
 """
 
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,11 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
     return (row[column] for row in captions if isinstance(row[column], str) and row[column].strip()), len(rows)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The files in `folder`, and in folders in it, that are images by their names."""
+    return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
+
+
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:
     if wanted is not None and wanted not in there:
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
@@ -105,9 +111,10 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise ValueError(f"train_data_dir is {folder}, which is no folder")
     for suffix, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
-        files = sorted(str(path) for path in folder.glob(f"*{suffix}"))
+        files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
-    if not any(path.suffix.lower() in Image.registered_extensions() for path in folder.rglob("*")):
+    if not images_in(folder):
         raise ValueError(f"no pictures in {folder}; put pictures there with metadata.jsonl, Parquet files, or tar shards")
-    return "imagefolder", {"data_dir": str(folder)}
+    # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(folder.absolute()))}/**"]}}

@@ -46,18 +46,21 @@ class TrainSettings:
     checkpointing_steps: int = _flag(500, "Write a checkpoint every so many steps, and after the last.")
     checkpoints_total_limit: int | None = _flag(None, "Keep the latest so many checkpoints.")
     resume_from_checkpoint: str | None = _flag(None, '"latest" of output_dir, if there is one, or the folder of a checkpoint.')
-    validation_steps: int = _flag(0, "Validate every so many steps, and after the last; 0 for never.")
+    validation_steps: int = _flag(0, "Validate every so many steps, and after the last; 0 for never. Of one stage alone.")
     logging_steps: int = _flag(50, "Report means over so many steps.")
     report_to: str = _flag("tensorboard", 'Tracker: tensorboard, wandb, ... or "none".')
     logging_dir: str = _flag("logs", "For the tracker, inside output_dir.")
     seed: int = _flag(0, "Of everything random in the run.")
-    time_limit: float = _flag(math.inf, "End the run after so many seconds, as SIGINT and SIGTERM do: with a checkpoint and the weights.")
+    time_limit: float = _flag(
+        math.inf, "End after so many seconds, of all stages together, as SIGINT and SIGTERM do: with a checkpoint and the weights."
+    )
 
     def __post_init__(self) -> None:
-        counts = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not isinstance(self.output_dir, Path):
+            raise ValueError(f"output_dir is {self.output_dir!r}; give a pathlib.Path")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
             raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
         for name in ("learning_rate", "muon_learning_rate"):
@@ -67,3 +70,7 @@ class TrainSettings:
             raise ValueError(f'optimizer="{self.optimizer}" is unknown; use adamw or muon')
         if self.optimizer == "muon" and self.use_8bit_adam:
             raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")
+
+
+_LEAST = dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"), 1)
+_LEAST |= dict.fromkeys(("seed", "validation_steps", "lr_warmup_steps", "dataloader_num_workers"), 0)

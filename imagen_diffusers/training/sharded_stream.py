@@ -2,6 +2,7 @@
 
 A worker reads its rows block by block, and a block is a small training set: shuffled, sorted by shape and cut into batches as a set is. How
 far a worker came is therefore the state of its stream before the block, which `datasets` knows, and the number of batches taken since.
+A pass ends a block; rows too few for one more batch begin the first block of the next pass.
 """
 
 import copy
@@ -9,17 +10,18 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypedDict
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .examples import Batch, collate
 from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, StepSampler, Visit
-from .pyramid import ImageSettings
+from .pyramid import ImageSettings, UnusableError
 from .reading import Columns
+from .seeds import seed_of
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
+MOST_UNUSABLE = 1000  # examples in a row without a usable image that are passed over
 
 
 class Place(TypedDict):
@@ -77,6 +79,11 @@ class ShardedStream(IterableDataset):
         """What workers divide among themselves."""
         return self.rows.num_shards
 
+    @property
+    def block_size(self) -> int:
+        """Rows of a block, whole batches of them."""
+        return -(-(self.shuffle_buffer or ORDERED) // self.share.batch_size) * self.share.batch_size
+
     def __iter__(self) -> Iterator[tuple[int, Place, Batch] | None]:
         """A worker's number, its place after a batch, and the batch; None where it lets others go first."""
         info = get_worker_info()
@@ -87,35 +94,66 @@ class ShardedStream(IterableDataset):
             yield worker, place, batch
 
     def _batches(self, place: Place, worker: int) -> Iterator[tuple[Place, Batch]]:
-        size = self.share.batch_size
-        block_size = -(-(self.shuffle_buffer or ORDERED) // size) * size
-        while True:
-            rows = self._rows_of_pass(place)
-            read = iter(rows)
-            while block := list(islice(read, block_size)):
-                after = rows.state_dict()
-                for taken, batch in enumerate(self._batches_of_block(block, block_size, place, worker), place["taken"] + 1):
-                    yield Place(**{**place, "taken": taken}), batch
-                place = Place(number=place["number"], rows=after, block=place["block"] + 1, taken=0)
-            if place["block"] == 0:
-                raise ValueError("the training stream is empty, or has fewer images than there are processes and workers to read it")
-            place = beginning(place["number"] + 1)
+        """Batches from a place on. One without a usable image is left out, and told of by the next that has one."""
+        told, lost = [], 0
+        for start, block in self._blocks(place):
+            for taken, (batch, unusable) in enumerate(self._batches_of_block(block, start, worker), start["taken"] + 1):
+                told += unusable
+                if batch is None:
+                    lost += self.share.batch_size
+                    if lost >= MOST_UNUSABLE:
+                        raise ValueError(f"none of {lost} images in a row can be used: {'; '.join(told[:3])}, ...")
+                    continue
+                batch["skipped"] = [*told, *batch["skipped"]]
+                told, lost = [], 0
+                yield Place(**{**start, "taken": taken}), batch
 
-    def _rows_of_pass(self, place: Place) -> Any:
+    def _blocks(self, place: Place) -> Iterator[tuple[Place, list[Any]]]:
+        """Blocks of whole batches from a place on, each with its own.
+
+        A block ends where a pass does, but for rows too few for a batch: these begin the next block, whose place is therefore still in
+        the pass before.
+        """
+        size, start, block = self.share.batch_size, place, []
+        number, state = place["number"], place["rows"]
+        while True:
+            rows = self._rows_of_pass(number, state)
+            read, empty = iter(rows), state is None
+            while few := list(islice(read, size - len(block) % size)):
+                empty = False
+                block += few
+                if len(block) % size:
+                    break  # the pass has ended
+                state = rows.state_dict()
+                if len(block) == self.block_size:
+                    yield start, block
+                    start, block = Place(number=number, rows=state, block=_next(start, number), taken=0), []
+            if empty:
+                raise ValueError("the training stream is empty, or has fewer images than there are processes and workers to read it")
+            if whole := len(block) // size * size:
+                yield start, block[:whole]
+                start, block = Place(number=number, rows=state, block=_next(start, number), taken=0), block[whole:]
+            number, state = number + 1, None
+            start = start if block else beginning(number)
+
+    def _rows_of_pass(self, number: int, state: dict[str, Any] | None) -> Any:
         rows = copy.deepcopy(self.rows)  # since workers share the number of the pass of one object
         if self.shuffle_buffer:
-            rows.set_epoch(_mixed(self.seed, place["number"]) >> 1)  # shuffles the files, alike for all processes
-        if place["rows"] is not None:
-            rows.load_state_dict(place["rows"])
+            rows.set_epoch(seed_of(self.seed, number) >> 1)  # of 63 bits; shuffles the files, alike for all processes
+        if state is not None:
+            rows.load_state_dict(state)
         return rows
 
-    def _batches_of_block(self, block: list[Any], block_size: int, place: Place, worker: int) -> Iterator[Batch]:
-        """Those that were not taken yet."""
-        seed = _mixed(self.seed, place["number"], self.share.rank, worker, place["block"])
-        first = place["block"] * block_size
+    def _batches_of_block(self, block: list[Any], place: Place, worker: int) -> Iterator[tuple[Batch | None, list[str]]]:
+        """Those that were not taken yet, None for one without a usable image, and why each of its images is not."""
+        seed = seed_of(self.seed, place["number"], self.share.rank, worker, place["block"])
+        first = place["block"] * self.block_size
         images = ImageDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
         for visits in self._order(images, seed, place["taken"]):
-            yield collate([images.visit(*visit) for visit in visits])
+            try:
+                yield collate([images.visit(*visit) for visit in visits]), []
+            except UnusableError:
+                yield None, images.unusable
 
     def _order(self, images: ImageDataset, seed: int, start: int) -> Iterator[list[Visit]]:
         size, buckets = self.share.batch_size, images.buckets()
@@ -129,10 +167,11 @@ class ShardedStream(IterableDataset):
         return ([(i % len(images), 0) for i in range(step * size, (step + 1) * size)] for step in range(start, steps))
 
 
+def _next(start: Place, number: int) -> int:
+    """The number in pass `number` of the block after the one at `start`, which may have begun in the pass before."""
+    return start["block"] + 1 if start["number"] == number else 1
+
+
 def beginning(number: int = 0) -> Place:
     """Of the `number`-th pass."""
     return Place(number=number, rows=None, block=0, taken=0)
-
-
-def _mixed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])

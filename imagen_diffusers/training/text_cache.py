@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class TextCache:
 
     def __len__(self) -> int:
         return len(self._place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which open the files themselves."""
+        return {**self.__dict__, "_open": {}}
 
     def __call__(self, caption: str) -> Tensor:
         """Unpadded embeddings (L, D), bfloat16.

@@ -1,7 +1,8 @@
 """The error on examples that are not trained on, by noise level, with the same noise every time: what recipes are compared by."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from imagen_diffusers.schedulers.prediction import to_x0
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .examples import Example, collate
+from .folders import PART
 from .losses import LossSettings
 
 LOG_SNRS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # from where the layout is settled to where detail is
@@ -60,10 +62,12 @@ class HeldOut:
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, unet: ConditionedUNet) -> dict[str, float]:
-        means = self.errors(unet).mean((1, 2, 3))
+        sums = torch.zeros(len(self.log_snrs))
+        for part in self._parts(unet, None):
+            sums += part.mean((2, 3)).sum(1)
+        means = sums / len(self.examples)
         return {level_name(level): mean.item() for level, mean in zip(self.log_snrs, means, strict=True)}
 
-    @torch.no_grad()
     def errors(self, unet: ConditionedUNet, prompts: Sequence[str] | None = None) -> Tensor:
         """Squared errors of the clean image, averaged over channels: (levels, N, H, W), on the CPU.
 
@@ -71,12 +75,13 @@ class HeldOut:
             unet: the stage's network, in evaluation mode.
             prompts: in place of the examples' own.
         """
-        parts = []
-        for start in range(0, len(self.examples), self.batch_size):
-            rows = range(start, min(start + self.batch_size, len(self.examples)))
-            parts.append(self._errors_of(unet, rows, prompts))
-        return torch.cat(parts, dim=1)
+        return torch.cat(list(self._parts(unet, prompts)), dim=1)
 
+    def _parts(self, unet: ConditionedUNet, prompts: Sequence[str] | None) -> Iterator[Tensor]:
+        for start in range(0, len(self.examples), self.batch_size):
+            yield self._errors_of(unet, range(start, min(start + self.batch_size, len(self.examples))), prompts)
+
+    @torch.no_grad()
     def _errors_of(self, unet: ConditionedUNet, rows: range, prompts: Sequence[str] | None) -> Tensor:
         batch = collate([self.examples[i] for i in rows])
         device = unet.device
@@ -113,11 +118,13 @@ def level_name(log_snr: float) -> str:
 
 
 def write_figures(folder: Path, step: int, figures: dict[str, float]) -> None:
-    """Append a line to `validation.jsonl`; lines of later steps, of a run that went on from an earlier checkpoint, go."""
+    """Add a line to `validation.jsonl`, in one rename; lines of later steps, of a run that went on from an earlier checkpoint, go."""
     path = folder / FILE
     kept = [line for line in read_figures(folder) if line["step"] < step]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **figures}]))
+    part = path.with_name(path.name + PART)
+    part.write_text("".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **figures}]))
+    os.replace(part, path)
 
 
 def read_figures(folder: Path) -> list[dict[str, float]]:

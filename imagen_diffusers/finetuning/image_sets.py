@@ -1,0 +1,53 @@
+"""What a stage of a cascade is trained on: images at its sizes, from wherever they are."""
+
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.training.exact_stream import ImageStream
+from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings
+from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.sharded_stream import ShardedStream
+from imagen_diffusers.training.text_cache import TextCache
+
+
+def network_of(pipe: ImagenCascadePipeline, stage: int) -> ConditionedUNet:
+    """Of a stage counted from 1; a `ValueError` where the cascade has no such stage, or one that cannot be trained here."""
+    if stage not in pipe.stage_numbers:
+        raise ValueError(f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}")
+    unet = getattr(pipe, pipe.slots(stage)[0])
+    if not isinstance(unet, ConditionedUNet):
+        raise ValueError(f"stage {stage} is a {type(unet).__name__}; only networks of this package's own kinds are trained here")
+    return unet
+
+
+def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
+    """What images are made into for this stage."""
+    unet = network_of(pipe, stage)
+    resolution, scale = crop.resolution or unet.config["sample_size"], None
+    if unet.has_low_res:
+        before = [getattr(pipe, pipe.slots(n)[0]).config["sample_size"] for n in pipe.stage_numbers if n < stage]  # of any kind
+        scale = unet.config["sample_size"] // before[-1] if before else 4
+    return ImageSettings(
+        resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(unet.stride, scale or 1)
+    )
+
+
+def picture_set(
+    pipe: ImagenCascadePipeline,
+    stage: int,
+    data: DataSettings,
+    crop: WindowSettings,
+    *,
+    seed: int = 0,
+    prompt: str | None = None,
+    cache: TextCache | None = None,
+) -> ImageDataset | ImageStream | ShardedStream:
+    """Captioned images for this stage, or, with `prompt`, images that all have this caption; embedded where there is a `cache`."""
+    captioned = prompt is None and network_of(pipe, stage).text_dim is not None
+    rows, columns = load_rows(data, captions=captioned)
+    embed = cache if captioned else None
+    settings = picture_settings(pipe, stage, crop)
+    if data.streaming:
+        kind = ImageStream if data.exact_stream else ShardedStream
+        return kind(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)
+    return ImageDataset(rows, columns, settings, embed=embed, prompt=prompt, seed=seed)
