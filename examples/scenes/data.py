@@ -23,7 +23,7 @@ from .device import device_type
 from .raytrace import render
 from .scene import RADIUS, WORLD, Scene, mirrored, sample_scene, scene_from
 
-TRAIN_SEEDS, TEST_SEEDS = 0, 30_000_000
+TRAIN_SEEDS, ORACLE_SEEDS, TEST_SEEDS = 0, 20_000_000, 30_000_000
 COMPLETE = 0.6  # share of captions that leave nothing open: they teach most, the others how to fill in
 
 
@@ -49,6 +49,7 @@ VIEWS = {
     "base": View(64, 64, 64, None, log_snr_shift_for(256)),
     "sr256": View(256, 256, 128, 4, log_snr_shift_for(256)),
     "sr1024": View(1024, 256, 192, 4, log_snr_shift_for(1024)),
+    "oracle": View(256, 256, 256, None, 0.0),  # no stage: whole images for the network that judges
 }
 SAMPLES = 2
 OBJECT_WEIGHT = 4.0  # what an error in an object's window counts where one on a bare floor counts 1
@@ -68,15 +69,17 @@ class SceneDataset(VisitedDataset):
         count: int,
         folder: Path,
         *,
-        first_seed: int = TRAIN_SEEDS,
+        first_seed: int | None = None,
         seed: int = 0,
         object_weight: float = OBJECT_WEIGHT,
         compile: bool = True,
     ):
+        first_seed = first_seed if first_seed is not None else ORACLE_SEEDS if stage == "oracle" else TRAIN_SEEDS
         self.view, self.count, self.first_seed, self.seed = VIEWS[stage], count, first_seed, seed
         self.object_weight = object_weight
         folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
-        self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed)
+        # A judge that never saw a pair of colour and shape would read it as another one; the stages are not to see it.
+        self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed, held_out=None if stage == "oracle" else False)
         self.images, self.low_res = (
             None if scale is None else _rendered(folder, self.view, self.scenes, first_seed, scale=scale, compile=compile)
             for scale in (1, self.view.scale)
@@ -140,11 +143,11 @@ def _tensor(values: np.ndarray, flip: bool) -> torch.Tensor:
     return torch.from_numpy((values[..., ::-1] if flip else values).copy())
 
 
-def _sampled(path: Path, count: int, first_seed: int) -> list[Scene]:
+def _sampled(path: Path, count: int, first_seed: int, held_out: bool | None) -> list[Scene]:
     """Scenes from disk, or sampled now."""
     if path.exists():
         return [scene_from(json.loads(line)) for line in path.read_text().splitlines()]
-    scenes = [sample_scene(first_seed + i) for i in range(count)]
+    scenes = [sample_scene(first_seed + i, held_out=held_out) for i in range(count)]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text("".join(json.dumps(asdict(scene)) + "\n" for scene in scenes))

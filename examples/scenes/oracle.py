@@ -157,12 +157,12 @@ def load(folder: Path) -> Oracle:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/oracle"))
-    parser.add_argument("--scenes", type=int, default=6000, help="shared with the 256px stage's training set")
+    parser.add_argument("--scenes", type=int, default=6000, help="of its own, with every pair of colour and shape")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--max_train_steps", type=int, default=3000)
     parser.add_argument("--train_batch_size", type=int, default=24)
     args = parser.parse_args()
-    oracle = train(SceneDataset("sr256", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)
+    oracle = train(SceneDataset("oracle", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     save_file(oracle.state_dict(), args.output_dir / "oracle.safetensors")
 
