@@ -2,7 +2,7 @@
 
     python -m examples.scenes.data base 60000
 
-Seeds below 10 million are for training, evaluation has a range of its own. The oracle reads the 256px stage's training renders.
+Seeds below 10 million are for training; the oracle, which also sees the pairs kept from training, and evaluation have ranges of their own.
 """
 
 import argparse
