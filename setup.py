@@ -14,7 +14,7 @@ TRAIN = ["datasets>=4.0", "peft>=0.20", "tensorboard"]
 setup(
     name="imagen_diffusers",
     version=VERSION,
-    description="Imagen on diffusers: text to a 1024px picture by a cascade of pixel diffusion models",
+    description="Imagen on diffusers: text to a 1024px image by a cascade of pixel diffusion models",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -28,7 +28,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "generate": ("The bundled cascade", generate.report),
     "solvers": ("Quality against cost", solvers.report),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
-    "tiles": ("Beyond one picture's memory", tiles.report),
+    "tiles": ("Beyond one image's memory", tiles.report),
     "growth": ("How cost grows", growing),
 }
 

@@ -1,8 +1,8 @@
-"""How one evaluation's time and memory grow with the picture, the batch and the prompt; written as tables and drawn as a picture.
+"""How one evaluation's time and memory grow with the image, the batch and the prompt; written as tables and drawn as a image.
 
     python -m benchmarks.growth --plot growth.png
 
-For each bundled super-resolution network, bfloat16, channels_last. A column says how much dearer a pixel (a picture, a token) has
+For each bundled super-resolution network, bfloat16, channels_last. A column says how much dearer a pixel (a image, a token) has
 become since the first row: 1.00 is growth in proportion, less is better.
 """
 
@@ -31,7 +31,7 @@ def evaluation(slot: str, side: int, batch_size: int, tokens: int):
 
 
 def price(axis: str, value: int) -> float:
-    """What should be paid for: pixels, pictures or tokens."""
+    """What should be paid for: pixels, images or tokens."""
     return float(value**2 if axis == "side" else value)
 
 

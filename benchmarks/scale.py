@@ -39,9 +39,9 @@ def build(stage: str) -> ConditionedUNet:
 def run(unet: ConditionedUNet, side: int) -> Tensor:
     """One example through the network."""
     with torch.device("meta"):
-        picture, text = torch.empty(1, 3, side, side), torch.empty(1, TOKENS, 4096)
-        condition = {"low_res": picture, "noise_level": torch.ones(1)} if unet.has_low_res else {}
-        return unet(picture, torch.ones(1), text, **condition).sample
+        image, text = torch.empty(1, 3, side, side), torch.empty(1, TOKENS, 4096)
+        condition = {"low_res": image, "noise_level": torch.ones(1)} if unet.has_low_res else {}
+        return unet(image, torch.ones(1), text, **condition).sample
 
 
 def forward_flop(unet: ConditionedUNet, side: int) -> int:

@@ -64,7 +64,7 @@ def text() -> Tensor:
 
 
 def awake(module: torch.nn.Module) -> torch.nn.Module:
-    """Layers that start at zero get values, so that equal pictures mean something."""
+    """Layers that start at zero get values, so that equal images mean something."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in module.parameters():
@@ -209,7 +209,7 @@ def compare(home: str, dim: int, runs: int) -> str:
         ratio = times_as_fast(seconds, first, name)
         rows.append([f"{who}, {name[1]}", *(f"{x:.2f}" for x in (middle, least, most, ratio, peaks[name])), f"{far:.1e}"])
     said = f"{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs"
-    head = ["", "seconds a picture", "from", "to", "times as fast", "peak GiB", "largest difference"]
+    head = ["", "seconds a image", "from", "to", "times as fast", "peak GiB", "largest difference"]
     return f"{said}\n\n{table(head, rows)}"
 
 

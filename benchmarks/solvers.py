@@ -3,7 +3,7 @@
     python -m benchmarks.solvers --count 40
 
 Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding.
-Pictures of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
+Images of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
 distance to true renders of the same scenes; without a trained oracle only the cost is told.
 """
 
@@ -34,7 +34,7 @@ STAGES, COUNT, BATCH = 2, 40, 8
 
 
 def evaluations(pipe: ImagenCascadePipeline) -> int:
-    """Pictures through a network for each that is drawn: a guided step counts two, a step of a two-stage solver what it takes."""
+    """Images through a network for each that is drawn: a guided step counts two, a step of a two-stage solver what it takes."""
     total = 0
     for stage in pipe.stages(pipe.stage_numbers[:STAGES]):
         steps = len(stage.prepared_scheduler(pipe.device).timesteps)
@@ -58,11 +58,11 @@ def _swap(pipe: ImagenCascadePipeline, scheduler: str, steps: tuple[int, ...]) -
     pipe.register_to_config(num_inference_steps=list(steps))
 
 
-def quality(oracle: Oracle, pictures: torch.Tensor, scenes: list[Scene]) -> list[str]:
+def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> list[str]:
     """How many show all that was asked for, and the Frechet distance to true renders."""
     true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
-    right = score_set("", oracle, pictures, scenes)[0]
-    return [f"{right.right / right.count:.0%}", f"{frechet(oracle.features(true), oracle.features(pictures)):.2f}"]
+    right = score_set("", oracle, images, scenes)[0]
+    return [f"{right.right / right.count:.0%}", f"{frechet(oracle.features(true), oracle.features(images)):.2f}"]
 
 
 @torch.no_grad()
@@ -75,11 +75,11 @@ def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
         sample_so(pipe)
         steps = pipe.config["num_inference_steps"][:STAGES]
         start = time.perf_counter()
-        pictures = draw(pipe, prompts, BATCH, STAGES)
+        images = draw(pipe, prompts, BATCH, STAGES)
         seconds = (time.perf_counter() - start) / count
-        told = ["", ""] if oracle is None else quality(oracle, pictures, scenes)
+        told = ["", ""] if oracle is None else quality(oracle, images, scenes)
         rows.append([name, ", ".join(map(str, steps)), str(evaluations(pipe)), f"{seconds:.2f}", *told])
-    head = ["preset or solver", "steps", "evaluations", "seconds a picture", "all right", "Frechet distance"]
+    head = ["preset or solver", "steps", "evaluations", "seconds a image", "all right", "Frechet distance"]
     return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
 
 

@@ -45,13 +45,13 @@ def network(slot: str, *, paper: bool) -> ConditionedUNet:
 def inputs(unet: ConditionedUNet, batch_size: int, *, side: int | None = None, tokens: int = TOKENS) -> dict:
     """Noise of the size it was trained for, or of another, with as much text and condition as it takes."""
     side = side or unet.config["sample_size"]
-    picture = torch.randn(batch_size, 3, side, side, device=device())
-    given = {"sample": picture, "timestep": torch.full((batch_size,), 500.0, device=device())}
+    image = torch.randn(batch_size, 3, side, side, device=device())
+    given = {"sample": image, "timestep": torch.full((batch_size,), 500.0, device=device())}
     if unet.text_dim is not None:
         given["encoder_hidden_states"] = torch.randn(batch_size, tokens, unet.text_dim, device=device())
         given["encoder_attention_mask"] = torch.ones(batch_size, tokens, dtype=torch.bool, device=device())
     if unet.has_low_res:
-        given |= {"low_res": picture, "noise_level": torch.full((batch_size,), 100.0, device=device())}
+        given |= {"low_res": image, "noise_level": torch.full((batch_size,), 100.0, device=device())}
     return given
 
 

@@ -1,8 +1,8 @@
-"""A 2048px picture by the bundled 1024px stage, whole and in tiles: time, memory, and whether the seams can be found.
+"""A 2048px image by the bundled 1024px stage, whole and in tiles: time, memory, and whether the seams can be found.
 
     python -m benchmarks.tiles --side 2048
 
-A render of a quarter of the side is enlarged four times. Seams are told by steps: how much the difference between the picture in tiles
+A render of a quarter of the side is enlarged four times. Seams are told by steps: how much the difference between the image in tiles
 and the whole one changes from one pixel to the next, on the lines where a tile begins or ends and everywhere else.
 """
 
@@ -57,14 +57,14 @@ def report(side: int = SIDE) -> str:
     rows, whole = [], torch.empty(0)
     for tile in TILES:
         start = time.perf_counter()
-        picture = enlarge(small, prompt, tile)
+        image = enlarge(small, prompt, tile)
         seconds = time.perf_counter() - start
         peak = peak_memory("benchmarks.tiles", "--side", str(side), "--alone", str(tile or 0))
         if tile is None:
-            whole, told = picture, ["", "", ""]
+            whole, told = image, ["", "", ""]
         else:
-            on, off = seams(whole, picture, tile)
-            told = [f"{255 * (picture - whole).abs().mean():.2f}", f"{on:.3f}", f"{off:.3f}"]
+            on, off = seams(whole, image, tile)
+            told = [f"{255 * (image - whole).abs().mean():.2f}", f"{on:.3f}", f"{off:.3f}"]
         rows.append(["whole" if tile is None else f"tiles of {tile}", f"{seconds:.1f}", f"{peak:.2f}", *told])
     head = ["", "seconds, loading included", "peak GiB", "mean difference of 255", "its step on edges", "elsewhere"]
     return f"{side}px, {OVERLAP:.0%} overlap.\n\n{table(head, rows)}"
@@ -72,7 +72,7 @@ def report(side: int = SIDE) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=SIDE, help="of the picture, in pixels")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the image, in pixels")
     parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone is not None:

@@ -3,8 +3,8 @@
     python -m benchmarks.train --minutes 5
 
 Both train a 64px base from nothing on rendered scenes (drawn once into runs/scenes), in bfloat16 where the processor multiplies
-it faster, with the same batches of pictures and text embeddings, the same learning rate and its warm-up. Then both are asked for
-the clean picture on the same held-out scenes with the same noise, and the root mean square error is printed for each noise level.
+it faster, with the same batches of images and text embeddings, the same learning rate and its warm-up. Then both are asked for
+the clean image on the same held-out scenes with the same noise, and the root mean square error is printed for each noise level.
 `ours, patches of 1` is our network without the patches that the small machine asks for, on full-size feature maps as the other.
 """
 
@@ -117,15 +117,15 @@ class Theirs:
 
 @torch.no_grad()
 def errors(trainee: Ours | Theirs, held_out: Batch, text) -> list[float]:
-    """Root mean square error of the clean picture, clipped to [-1, 1], at each of `LEVELS`."""
+    """Root mean square error of the clean image, clipped to [-1, 1], at each of `LEVELS`."""
     trainee.network.eval()
-    found, pictures = [], held_out["pixel_values"]
+    found, images = [], held_out["pixel_values"]
     for n, wanted in enumerate(LEVELS):
         log_snr = log_snr_at(TABLE, (TABLE - wanted).abs().argmin().float()).item()
-        noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(n))
-        noisy = q_sample(pictures, noise, torch.full((len(pictures),), log_snr))
+        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(n))
+        noisy = q_sample(images, noise, torch.full((len(images),), log_snr))
         guess = trainee.x0(noisy, log_snr, held_out, text).clamp(-1, 1)
-        found.append((guess - pictures).square().mean().sqrt().item())
+        found.append((guess - images).square().mean().sqrt().item())
     return found
 
 
@@ -144,7 +144,7 @@ def main() -> None:
     held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])
     text = encode(held_out["prompt"], tokenizer, text_encoder, 48)
 
-    print("| | parameters | steps | pictures a second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
+    print("| | parameters | steps | images a second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
     print("|---|---:|---:|---:|" + "---:|" * len(LEVELS), flush=True)
     for name, make in (
         ("imagen-pytorch", Theirs),

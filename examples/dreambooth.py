@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share
 from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, ValidationSettings, parse
-from imagen_diffusers.finetuning.image_sets import picture_set
+from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
@@ -77,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
         def images(stage: int, crop: WindowSettings) -> Dataset:
             def of(folder: Path | None, prompt: str | None) -> Dataset:
-                return picture_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
+                return image_set(pipe, stage, DataSettings(train_data_dir=folder), crop, seed=train.seed, prompt=prompt)
 
             instance = of(subject.instance_data_dir, subject.instance_prompt)
             if not subject.with_prior_preservation:

@@ -1,4 +1,4 @@
-"""Move a whole cascade to a domain (medical, fashion, architecture, ...) with a folder of captioned pictures.
+"""Move a whole cascade to a domain (medical, fashion, architecture, ...) with a folder of captioned images.
 
 accelerate launch examples/finetune_domain.py --train_data_dir my-facades --output_dir my-imagen --max_train_steps 5000 \
     --mixed_precision bf16

@@ -1,4 +1,4 @@
-"""Teach a cascade a look from 20 to 60 captioned pictures, by LoRA.
+"""Teach a cascade a look from 20 to 60 captioned images, by LoRA.
 
 accelerate launch examples/finetune_style.py --train_data_dir my-drawings --output_dir my-style --max_train_steps 300 \
     --validation_prompts "a red cube" "a blue sphere"

@@ -1,7 +1,7 @@
 """Train one stage of a cascade on captioned images: from a checkpoint, or from nothing.
 
 accelerate launch examples/train_stage.py --pretrained_model_name_or_path imagen-scenes --stage 1 \
-    --train_data_dir my-pictures --output_dir my-base --max_train_steps 1000 --mixed_precision bf16
+    --train_data_dir my-images --output_dir my-base --max_train_steps 1000 --mixed_precision bf16
 
 With --from_scratch the folder's configuration is enough, so the paper's base is
 --pretrained_model_name_or_path imagen-paper --text_encoder google/t5-v1_1-xxl --from_scratch.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse
-from imagen_diffusers.finetuning.image_sets import picture_set
+from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
 from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
 from imagen_diffusers.hub.training_card import write_card
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with process_group() as processes:
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
-        dataset = picture_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
+        dataset = image_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
         fit_stage(pipe, which.stage, dataset, model, train, loss, validation, data=data, crop=crop, cache=cache)
         if processes.is_main_process and steps_done(train.output_dir) == train.max_train_steps:
             share(pipe, which, model, train, hub, list(settings))

@@ -1,4 +1,4 @@
-"""Imagen on diffusers: text to a 1024px picture by a cascade of pixel diffusion models (Saharia et al., 2022)."""
+"""Imagen on diffusers: text to a 1024px image by a cascade of pixel diffusion models (Saharia et al., 2022)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -27,35 +27,35 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image: {error}") from None
 
 
-def labelled_grid(pictures: list[Image.Image], labels: list[str], columns: int | None = None) -> Image.Image:
-    """Pictures of one size in rows, each with its label above it.
+def labelled_grid(images: list[Image.Image], labels: list[str], columns: int | None = None) -> Image.Image:
+    """Images of one size in rows, each with its label above it.
 
     Args:
-        pictures: at least one.
+        images: at least one.
         labels: as many.
-        columns: pictures a row; by default as square a grid as there is.
+        columns: images a row; by default as square a grid as there is.
     """
-    columns = columns or round(len(pictures) ** 0.5 + 0.49)
-    rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
+    columns = columns or round(len(images) ** 0.5 + 0.49)
+    rows = -(-len(images) // columns)
+    width, height = images[0].size
     grid = Image.new("RGB", (columns * width, rows * (height + LABEL_HEIGHT)), "white")
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=16)
-    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = i % columns * width, i // columns * (height + LABEL_HEIGHT)
         draw.text((x + 6, y + 5), label, fill="black", font=font)
-        grid.paste(picture, (x, y + LABEL_HEIGHT))
+        grid.paste(image, (x, y + LABEL_HEIGHT))
     return grid
 
 
-def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None:
+def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
     """Write a PNG with the settings as JSON in its text metadata, under `METADATA_KEY`."""
     info = PngInfo()
     info.add_text(METADATA_KEY, json.dumps(settings))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, format="PNG", pnginfo=info)
+    image.save(path, format="PNG", pnginfo=info)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What `save_png` wrote."""
-    with Image.open(path) as picture:
-        return json.loads(picture.text[METADATA_KEY])  # type: ignore[attr-defined]
+    with Image.open(path) as image:
+        return json.loads(image.text[METADATA_KEY])  # type: ignore[attr-defined]

@@ -74,7 +74,7 @@ def test_solvers_agree_on_a_network_that_knows_the_answer(name) -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize(("dtype", "tolerance"), ROUNDING.items())
-def test_one_seed_one_picture_in_any_batch(dtype, tolerance) -> None:
+def test_one_seed_one_image_in_any_batch(dtype, tolerance) -> None:
     pipe = make_pipeline().to(dtype)
     alone = [draw(pipe, seed=s).images for s in range(8)]
     together = draw(pipe, [PROMPT] * 8, generator=[seeded(s) for s in range(8)]).images
@@ -84,7 +84,7 @@ def test_one_seed_one_picture_in_any_batch(dtype, tolerance) -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize(("dtype", "tolerance"), ROUNDING.items())
-def test_one_generator_serves_pictures_in_order(dtype, tolerance) -> None:
+def test_one_generator_serves_images_in_order(dtype, tolerance) -> None:
     pipe, generator = make_pipeline().to(dtype), seeded(3)
     one_by_one = [draw(pipe, generator=generator).images for _ in range(2)]
     at_once = draw(pipe, num_images_per_prompt=2, generator=seeded(3)).images
@@ -150,7 +150,7 @@ def test_guidance_outside_its_interval_is_not_computed(shared_pipe) -> None:
 
 
 def test_guidance_without_its_parallel_part() -> None:
-    """Sadat et al. 2024: what guidance adds to each picture is then at a right angle to what the text says."""
+    """Sadat et al. 2024: what guidance adds to each image is then at a right angle to what the text says."""
     with_text, without = (torch.randn(2, 3, 8, 8, generator=seeded(n)) for n in (1, 2))
     torch.testing.assert_close(guide(with_text, without, 3.0), without + 3.0 * (with_text - without))
     torch.testing.assert_close(guide(with_text, without, 3.0, parallel=1.0 - 1e-9), guide(with_text, without, 3.0))
@@ -177,9 +177,9 @@ def test_compiled_networks_draw_the_same_and_are_compiled_once_for_all_prompts(p
     prompts = (PROMPT, "a sphere", "a blue cube")
     expected = [draw(pipe, prompt).images for prompt in prompts]
     pipe.compile(backend=keep)
-    for prompt, picture in zip(prompts, expected, strict=True):
+    for prompt, image in zip(prompts, expected, strict=True):
         # Attention sums over the masked padding, too: zeros, in another order.
-        torch.testing.assert_close(draw(pipe, prompt).images, picture, atol=1e-5, rtol=0)
+        torch.testing.assert_close(draw(pipe, prompt).images, image, atol=1e-5, rtol=0)
     assert len(graphs) == len(pipe.stage_numbers)
     draw(pipe, guidance_scale=1.0)
     assert len(graphs) == len(pipe.stage_numbers) + 2  # half the rows, in the two stages that were guided
@@ -274,9 +274,9 @@ def test_non_square_sizes(shared_pipe) -> None:
     assert [tuple(s.shape[-2:]) for s in out.stage_images] == [(16, 24), (32, 48), (64, 96)]
 
 
-def test_a_later_stage_enlarges_a_given_picture(shared_pipe) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8))
-    out = draw(shared_pipe, image=picture)
+def test_a_later_stage_enlarges_a_given_image(shared_pipe) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8))
+    out = draw(shared_pipe, image=image)
     assert [tuple(s.shape[-2:]) for s in out.stage_images] == [(32, 48), (64, 96)]
     only_last = draw(shared_pipe, image=torch.rand(1, 3, 32, 32, generator=seeded()))
     assert [tuple(s.shape[-2:]) for s in only_last.stage_images] == [(64, 64)]

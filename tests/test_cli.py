@@ -21,8 +21,8 @@ def call(*words: object):
     return CliRunner().invoke(app, [str(w) for w in words])
 
 
-def test_generate_writes_a_picture_that_remembers_its_settings(folder, tmp_path) -> None:
-    path = tmp_path / "picture.png"
+def test_generate_writes_a_image_that_remembers_its_settings(folder, tmp_path) -> None:
+    path = tmp_path / "image.png"
     result = call(
         "generate", "a red cube", "--model", folder, "--output", path, "--seed", 7, "--num-inference-steps", "3,2,1", "--dtype", "float32"
     )
@@ -34,7 +34,7 @@ def test_generate_writes_a_picture_that_remembers_its_settings(folder, tmp_path)
     assert told["num_inference_steps"] == [3, 2, 1]
 
 
-def test_several_pictures_and_their_grid(folder, tmp_path) -> None:
+def test_several_images_and_their_grid(folder, tmp_path) -> None:
     many, alone = tmp_path / "p.png", tmp_path / "alone.png"
     plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--scheduler", "dpm++"]
     assert call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5).exit_code == 0
@@ -87,7 +87,7 @@ def test_a_missing_model_is_one_line(tmp_path) -> None:
     assert "nowhere" in result.output
 
 
-def test_an_adapter_changes_the_picture_as_much_as_its_weight_says(folder, tmp_path) -> None:
+def test_an_adapter_changes_the_image_as_much_as_its_weight_says(folder, tmp_path) -> None:
     from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 
     from .test_lora import wake

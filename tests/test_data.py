@@ -1,4 +1,4 @@
-"""Pictures from folders, Parquet, tar shards and streams to examples; what cannot be used is told of."""
+"""Images from folders, Parquet, tar shards and streams to examples; what cannot be used is told of."""
 
 import io
 import json
@@ -17,34 +17,34 @@ from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, buil
 from imagen_diffusers.training.rows import DataSettings, load_rows
 
 
-def noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8).astype(np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    image.save(buffer, kind)
     return buffer.getvalue()
 
 
-def folder_of(path, pictures: dict[str, bytes], captions: dict[str, str] | None = None):
+def folder_of(path, images: dict[str, bytes], captions: dict[str, str] | None = None):
     path.mkdir(exist_ok=True)
-    for name, data in pictures.items():
+    for name, data in images.items():
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_bytes(data)
     if captions is not None:
-        lines = [json.dumps({"file_name": name, "text": captions.get(name, "")}) for name in pictures]
+        lines = [json.dumps({"file_name": name, "text": captions.get(name, "")}) for name in images]
         (path / "metadata.jsonl").write_text("\n".join(lines))
     return path
 
 
 @pytest.fixture
 def five(tmp_path):
-    """Five captioned pictures; the second is cut short, the fourth is too small."""
-    pictures = {f"{i}.png": encoded(noise_picture(40, 32, i)) for i in range(5)}
-    pictures["1.png"] = pictures["1.png"][:200]
-    pictures["3.png"] = encoded(noise_picture(8, 8))
-    return folder_of(tmp_path / "five", pictures, {name: f"picture {name[0]}" for name in pictures})
+    """Five captioned images; the second is cut short, the fourth is too small."""
+    images = {f"{i}.png": encoded(noise_image(40, 32, i)) for i in range(5)}
+    images["1.png"] = images["1.png"][:200]
+    images["3.png"] = encoded(noise_image(8, 8))
+    return folder_of(tmp_path / "five", images, {name: f"image {name[0]}" for name in images})
 
 
 def dataset(folder, **changes) -> ImageDataset:
@@ -64,30 +64,30 @@ def test_what_cannot_be_used_is_passed_over_and_told(five) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"no picture", "cannot be read"),
+        (b"no image", "cannot be read"),
         (encoded(Image.new("RGB", (32, 32), "black")), "the same colour"),
-        (encoded(noise_picture(32, 32), "JPEG")[:300], "cannot be read"),
+        (encoded(noise_image(32, 32), "JPEG")[:300], "cannot be read"),
     ],
 )
-def test_a_set_without_one_usable_picture_is_refused(tmp_path, data, words) -> None:
+def test_a_set_without_one_usable_image_is_refused(tmp_path, data, words) -> None:
     folder = folder_of(tmp_path / "bad", {"a.png": data}, {"a.png": "a"})
     with pytest.raises(ValueError, match=rf"none of the 1 images can be used: .*{words}"):
         dataset(folder)[0]
 
 
-def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
+def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="no images in"):
         load_rows(DataSettings(train_data_dir=tmp_path / "empty"))
     with pytest.raises(ValueError, match="is no folder"):
         load_rows(DataSettings(train_data_dir=tmp_path / "nowhere"))
-    bare = folder_of(tmp_path / "bare", {"a.png": encoded(noise_picture(16, 16)), "b.png": encoded(noise_picture(16, 16))})
+    bare = folder_of(tmp_path / "bare", {"a.png": encoded(noise_image(16, 16)), "b.png": encoded(noise_image(16, 16))})
     with pytest.raises(ValueError, match=r"no caption column among image.*metadata\.jsonl"):
         load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))
     assert load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"), captions=False)[1].caption is None
     with pytest.raises(ValueError, match="exactly one"):
         DataSettings()
-    empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_picture(16, 16))}, {})
+    empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_image(16, 16))}, {})
     with pytest.raises(ValueError, match="it has no caption"):
         dataset(empty_caption)[0]
 
@@ -103,7 +103,7 @@ def test_a_place_without_pictures_or_captions_is_refused(tmp_path) -> None:
     ],
 )
 def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) -> None:
-    images = {name: encoded(noise_picture(20, 20, i)) for i, name in enumerate(names)}
+    images = {name: encoded(noise_image(20, 20, i)) for i, name in enumerate(names)}
     folder = folder_of(tmp_path / "images", images, {name: f"image {name}" for name in names} if captioned else None)
     for streaming in (False, True):
         data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache", streaming=streaming)
@@ -115,23 +115,23 @@ def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) ->
 
 
 def test_a_folder_may_have_any_name(tmp_path) -> None:
-    folder = folder_of(tmp_path / "new [1] *", {"a[b].png": encoded(noise_picture(20, 20))})
+    folder = folder_of(tmp_path / "new [1] *", {"a[b].png": encoded(noise_image(20, 20))})
     rows, _ = load_rows(DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache"), captions=False)
     assert len(rows) == 1
 
 
-def parquet(path, pictures: list[Image.Image]):
+def parquet(path, images: list[Image.Image]):
     import datasets
 
-    rows = {"image": pictures, "caption": [f"picture {i}" for i in range(len(pictures))]}
+    rows = {"image": images, "caption": [f"image {i}" for i in range(len(images))]}
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
 
 
-def tar(path, pictures: list[Image.Image]):
+def tar(path, images: list[Image.Image]):
     with tarfile.open(path, "w") as file:
-        for i, picture in enumerate(pictures):
-            for suffix, data in ((".png", encoded(picture)), (".txt", f"picture {i}".encode())):
+        for i, image in enumerate(images):
+            for suffix, data in ((".png", encoded(image)), (".txt", f"image {i}".encode())):
                 info = tarfile.TarInfo(f"{i:04d}{suffix}")
                 info.size = len(data)
                 file.addfile(info, io.BytesIO(data))
@@ -140,21 +140,21 @@ def tar(path, pictures: list[Image.Image]):
 @pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_layout_gives_the_same_examples(tmp_path, kind, streaming) -> None:
-    pictures = [noise_picture(24, 24, i) for i in range(4)]
+    images = [noise_image(24, 24, i) for i in range(4)]
     place = tmp_path / "set"
     place.mkdir()
     if kind == "folder":
-        names = {f"{i}.png": encoded(p) for i, p in enumerate(pictures)}
-        folder_of(place, names, {n: f"picture {n[0]}" for n in names})
+        names = {f"{i}.png": encoded(p) for i, p in enumerate(images)}
+        folder_of(place, names, {n: f"image {n[0]}" for n in names})
     else:
-        {"parquet": parquet, "tar": tar}[kind](place / f"part.{kind}", pictures)
+        {"parquet": parquet, "tar": tar}[kind](place / f"part.{kind}", images)
     rows, columns = load_rows(DataSettings(train_data_dir=place, streaming=streaming, cache_dir=tmp_path / "cache"))
     given = rows, columns, ImageSettings(resolution=16)
     stream = iter(ImageStream(*given))
     examples = [next(stream) for _ in range(4)] if streaming else [ImageDataset(*given)[i] for i in range(4)]
     for i, example in enumerate(examples):
-        assert example["prompt"] == f"picture {i}"
-        assert torch.equal(example["pixel_values"], build_pyramid(pictures[i], ImageSettings(16))[0])
+        assert example["prompt"] == f"image {i}"
+        assert torch.equal(example["pixel_values"], build_pyramid(images[i], ImageSettings(16))[0])
 
 
 def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:
@@ -184,7 +184,7 @@ def test_a_pyramid_is_antialiased_and_its_levels_agree() -> None:
     for level in (big, small):
         inner = level[:, 2:-2, 2:-2].float()
         assert (inner - 127.5).abs().max() < 2
-    smooth = noise_picture(4, 4).resize((256, 256), Image.Resampling.BICUBIC)
+    smooth = noise_image(4, 4).resize((256, 256), Image.Resampling.BICUBIC)
     big, small = build_pyramid(smooth, ImageSettings(64, low_res_scale=4))
     again = Image.fromarray(big.permute(1, 2, 0).numpy()).resize((16, 16), Image.Resampling.BICUBIC)
     assert (torch.from_numpy(np.array(again)).permute(2, 0, 1).float() - small.float()).abs().max() <= 2  # rounding, twice
@@ -205,7 +205,7 @@ def test_windows_are_the_same_in_both_sizes(center) -> None:
 
 
 def test_windows_differ_from_pass_to_pass_and_repeat_with_the_seed(tmp_path) -> None:
-    folder = folder_of(tmp_path / "one", {"a.png": encoded(noise_picture(32, 32))}, {"a.png": "a"})
+    folder = folder_of(tmp_path / "one", {"a.png": encoded(noise_image(32, 32))}, {"a.png": "a"})
     one, two = dataset(folder, crop_size=8), dataset(folder, crop_size=8)
     assert torch.equal(one.visit(0, 3)["pixel_values"], two.visit(0, 3)["pixel_values"])
     assert len({one.visit(0, n)["pixel_values"].numpy().tobytes() for n in range(6)}) > 3
@@ -218,8 +218,8 @@ def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
         assert height % 8 == width % 8 == 0
         assert 0.8 < height * width / 64**2 < 1.25
     assert settings.shapes[nearest_shape((300, 200), settings.shapes)] == (80, 48)
-    pictures = {"wide.png": encoded(noise_picture(300, 200)), "tall.png": encoded(noise_picture(200, 300))}
-    wide_and_tall = dataset(folder_of(tmp_path / "two", pictures, dict.fromkeys(pictures, "a")), aspect_buckets=True)
+    images = {"wide.png": encoded(noise_image(300, 200)), "tall.png": encoded(noise_image(200, 300))}
+    wide_and_tall = dataset(folder_of(tmp_path / "two", images, dict.fromkeys(images, "a")), aspect_buckets=True)
     shapes = wide_and_tall.reader.settings.shapes
     for i, bucket in enumerate(wide_and_tall.buckets()):
         assert tuple(wide_and_tall[i]["pixel_values"].shape[1:]) == shapes[bucket]
@@ -228,7 +228,7 @@ def test_aspect_buckets_keep_the_shape_and_about_the_area(tmp_path) -> None:
 
 @pytest.mark.parametrize("center", [False, True])
 def test_windows_are_cut_from_images_of_every_shape(tmp_path, center) -> None:
-    images = {"wide.png": encoded(noise_picture(140, 70)), "tall.png": encoded(noise_picture(70, 140))}
+    images = {"wide.png": encoded(noise_image(140, 70)), "tall.png": encoded(noise_image(70, 140))}
     folder = folder_of(tmp_path / "two", images, dict.fromkeys(images, "a"))
     found = dataset(folder, crop_size=8, aspect_buckets=True, center_crop=center, low_res_scale=4)
     assert found.buckets() is None
@@ -240,7 +240,7 @@ def test_windows_are_cut_from_images_of_every_shape(tmp_path, center) -> None:
 def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert decode(encoded(clear)).getpixel((0, 0)) == (255, 255, 255)
-    turned = noise_picture(8, 4)
+    turned = noise_image(8, 4)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright
     buffer = io.BytesIO()

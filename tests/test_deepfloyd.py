@@ -86,7 +86,7 @@ PROMPTS = ["a red cube", "a blue sphere on the left of a green cube"]
 
 @pytest.mark.parametrize("negative_prompt", [None, "blue"])
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.0])
-def test_pictures_equal_deepfloyds_own_pipelines_bit_for_bit(home, guidance_scale, negative_prompt) -> None:
+def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(home, guidance_scale, negative_prompt) -> None:
     seeds = [seeded(3), seeded(4)]
     negative = None if negative_prompt is None else [negative_prompt] * 2
     made = ours(home)(PROMPTS, negative_prompt, guidance_scale=guidance_scale, generator=[seeded(3), seeded(4)], **CALL).stage_images
@@ -147,21 +147,21 @@ def test_other_solvers_run_on_if(home, solver) -> None:
     pipe = ours(home)
     for slot in ("scheduler", "scheduler_2"):
         setattr(pipe, slot, solver.from_config(getattr(pipe, slot).config))
-    pictures = pipe(PROMPTS[0], num_inference_steps=25, generator=seeded(), output_type="pt").stage_images
-    assert all(torch.isfinite(p).all() and p.std() > 0.01 for p in pictures)
+    images = pipe(PROMPTS[0], num_inference_steps=25, generator=seeded(), output_type="pt").stage_images
+    assert all(torch.isfinite(p).all() and p.std() > 0.01 for p in images)
 
 
 def test_sizes_that_ifs_pipelines_do_not_draw(home) -> None:
-    pictures = ours(home)(PROMPTS[0], height=32, width=48, generator=seeded(), **CALL).stage_images
-    assert [tuple(p.shape[-2:]) for p in pictures] == [(16, 24), (32, 48)]
+    images = ours(home)(PROMPTS[0], height=32, width=48, generator=seeded(), **CALL).stage_images
+    assert [tuple(p.shape[-2:]) for p in images] == [(16, 24), (32, 48)]
 
 
 def test_a_stage_of_ours_follows_ifs_two(home) -> None:
     pipe = ours(home)
     pipe.unet_3 = make_sr(sample_size=64, attention_kind="cross_text")
     pipe.scheduler_3 = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    pictures = pipe(PROMPTS[0], generator=seeded(), **CALL).stage_images
-    assert [p.shape[-1] for p in pictures] == [16, 32, 64]
+    images = pipe(PROMPTS[0], generator=seeded(), **CALL).stage_images
+    assert [p.shape[-1] for p in images] == [16, 32, 64]
 
 
 def test_captions_are_cleaned_as_if_cleans_them(home) -> None:

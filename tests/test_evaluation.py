@@ -51,21 +51,21 @@ def test_frechet_distance_in_closed_form() -> None:
     assert frechet(a, b) == pytest.approx(3 * 1 + 3 * (2 - 1) ** 2, rel=0.05)  # |means|^2 + sum (std - std)^2
 
 
-def test_the_oracle_learns_a_few_pictures_by_heart() -> None:
+def test_the_oracle_learns_a_few_images_by_heart() -> None:
     scenes = [sample_scene(i) for i in range(4)]
-    pictures = render(scenes, 256, samples=1)
+    images = render(scenes, 256, samples=1)
     torch.manual_seed(0)
     oracle = Oracle()
     optimizer = torch.optim.Adam(oracle.parameters(), lr=3e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        oracle_loss(oracle, pictures, scenes).backward()
+        oracle_loss(oracle, images, scenes).backward()
         optimizer.step()
     oracle.eval()
     for module in oracle.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.train()  # statistics of these four pictures
-    read = oracle.read(pictures)
+            module.train()  # statistics of these four images
+    read = oracle.read(images)
     assert sum(all_right(s, r) for s, (r, _) in zip(scenes, read, strict=True)) >= 3
     assert [floor["floor_color"] for _, floor in read] == [s.floor_color for s in scenes]
 

@@ -28,8 +28,8 @@ def cascade(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("images")
     lines = []
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (80, 72, 3)).astype(np.uint8)
@@ -46,8 +46,8 @@ def flags(cascade: str, steps: int, output_dir, *more: object) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_train_stage(cascade, pictures, tmp_path, stage) -> None:
-    more = ["--train_data_dir", pictures, "--stage", stage]
+def test_train_stage(cascade, images, tmp_path, stage) -> None:
+    more = ["--train_data_dir", images, "--stage", stage]
     if stage == 1:
         more += ["--validation_steps", 2, "--validation_prompts", "a red cube", "a blue sphere"]
     for steps in (2, 3):
@@ -66,19 +66,19 @@ def test_train_stage(cascade, pictures, tmp_path, stage) -> None:
 
 
 @pytest.mark.parametrize("more", [["--aspect_buckets", "--dataloader_num_workers", 1], ["--exact_stream"]], ids=["parts", "exact"])
-def test_train_stage_on_a_stream(cascade, pictures, tmp_path, more) -> None:
+def test_train_stage_on_a_stream(cascade, images, tmp_path, more) -> None:
     for steps in (2, 3):
-        train_stage.main(flags(cascade, steps, tmp_path, "--train_data_dir", pictures, "--streaming", *more))
+        train_stage.main(flags(cascade, steps, tmp_path, "--train_data_dir", images, "--streaming", *more))
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
     assert (tmp_path / "checkpoint-3" / "stream.json").exists() == ("--aspect_buckets" in more)
 
 
-def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) -> None:
+def test_train_stage_from_scratch_on_cached_text(cascade, images, tmp_path) -> None:
     pipe = load_cascade(ModelSettings(pretrained_model_name_or_path=cascade))
     cache, captions = tmp_path / "cache", ["a red cube", "a blue sphere"]
     list(write_text_cache(cache, captions, pipe.tokenizer, pipe.text_encoder, max_length=pipe.config["max_sequence_length"]))
     assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
-    more = ["--train_data_dir", pictures, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
+    more = ["--train_data_dir", images, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
     train_stage.main(flags(cascade, 2, tmp_path / "out", *more))
     with pytest.raises(ValueError, match="holds captions of up to 12 tokens.*set max_sequence_length to 12"):
         train_stage.main(flags(cascade, 2, tmp_path / "short", *more, "--max_sequence_length", 5))
@@ -87,8 +87,8 @@ def test_train_stage_from_scratch_on_cached_text(cascade, pictures, tmp_path) ->
     assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
 
 
-def test_finetune_style(cascade, pictures, tmp_path) -> None:
-    more = ["--train_data_dir", pictures, "--rank", 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
+def test_finetune_style(cascade, images, tmp_path) -> None:
+    more = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
     for steps in (2, 3):
         finetune_style.main(flags(cascade, steps, tmp_path, *more))
     assert [p.name for p in list_checkpoints(tmp_path / "stage-2")] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
@@ -113,17 +113,17 @@ def test_windows_of_stages_fit_into_all_shapes(cascade, tmp_path) -> None:
     assert (tmp_path / "pytorch_lora_weights.safetensors").exists()
 
 
-def test_finetune_domain(cascade, pictures, tmp_path) -> None:
+def test_finetune_domain(cascade, images, tmp_path) -> None:
     for steps in (2, 3):
-        finetune_domain.main(flags(cascade, steps, tmp_path, "--train_data_dir", pictures, "--stages", 1, 2))
+        finetune_domain.main(flags(cascade, steps, tmp_path, "--train_data_dir", images, "--stages", 1, 2))
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path)
     assert pipe.stage_numbers == [1, 2, 3]
     assert not torch.equal(pipe.unet.head.conv.weight, make_pipeline().unet.head.conv.weight)
     assert torch.equal(pipe.unet_3.head.conv.weight, make_pipeline().unet_3.head.conv.weight)
 
 
-def test_dreambooth(cascade, pictures, tmp_path) -> None:
-    more = ["--instance_data_dir", pictures, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
+def test_dreambooth(cascade, images, tmp_path) -> None:
+    more = ["--instance_data_dir", images, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
     more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1, 3]
     for steps in (2, 3):
         dreambooth.main(flags(cascade, steps, tmp_path / "out", *more))
@@ -149,11 +149,11 @@ def test_bad_flags_are_refused_in_words(cascade, tmp_path, capsys, script, more,
     assert words in capsys.readouterr().err
 
 
-def test_what_does_not_fit_the_checkpoint_is_refused(cascade, pictures, tmp_path) -> None:
+def test_what_does_not_fit_the_checkpoint_is_refused(cascade, images, tmp_path) -> None:
     with pytest.raises(ValueError, match="this checkpoint says sample"):
-        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, "--prediction_type", "epsilon"))
+        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", images, "--prediction_type", "epsilon"))
     with pytest.raises(ValueError, match=r"holds the stages \[1, 2, 3\]"):
-        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, "--stage", 4))
+        train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", images, "--stage", 4))
     small = tmp_path / "small"
     small.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(small / "a.png")
@@ -178,8 +178,8 @@ def test_null_text_is_the_checkpoints_own() -> None:
     assert torch.equal(null_text(pipe).embeds, encode([""], pipe.tokenizer, pipe.text_encoder, 12).embeds)
 
 
-def test_the_card_of_a_stages_adapter_loads_it(cascade, pictures, tmp_path) -> None:
-    train_stage.main(flags(cascade, 1, tmp_path, "--train_data_dir", pictures, "--rank", 2))
+def test_the_card_of_a_stages_adapter_loads_it(cascade, images, tmp_path) -> None:
+    train_stage.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--rank", 2))
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
     found: dict = {}
     exec(code, found)

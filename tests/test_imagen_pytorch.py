@@ -40,7 +40,7 @@ CASES = {
     "memory efficient": {"memory_efficient": True},
     "super-resolution": {"memory_efficient": True, "lowres_cond": True, "init_conv_to_final_conv_residual": True},
     "self-conditioning": {"self_cond": True},
-    "conditioning pictures": {"cond_images_channels": 2},
+    "conditioning images": {"cond_images_channels": 2},
     "combined maps": {"combine_upsample_fmaps": True, "final_resnet_block": False},
     "wide conditioning": {"cond_dim": 20, "num_time_tokens": 3, "learned_sinu_pos_emb_dim": 8, "scale_skip_connection": False},
     "unconditional": {"cond_on_text": False},
@@ -125,7 +125,7 @@ OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
 VARIANTS = {
     "plain": {},
     "self-conditioning": {"self_cond": True},
-    "conditioning pictures": {"cond_images_channels": 2},
+    "conditioning images": {"cond_images_channels": 2},
     "no parallel guidance": {},
 }
 
@@ -174,7 +174,7 @@ def sampled(package, variant: str, objective: str, cond_scale: float, dtype: tor
     ("variant", "objective", "cond_scale"),
     [
         *(("plain", objective, scale) for objective in OBJECTIVES for scale in (1.0, 3.0)),
-        *(("conditioning pictures", "v", 2.0), ("no parallel guidance", "v", 2.0), ("self-conditioning", "noise", 1.0)),
+        *(("conditioning images", "v", 2.0), ("no parallel guidance", "v", 2.0), ("self-conditioning", "noise", 1.0)),
     ],
 )
 def test_a_two_stage_cascade_generates_the_same_images(package, variant, objective, cond_scale) -> None:
@@ -194,10 +194,10 @@ def test_a_two_stage_cascade_generates_the_same_images(package, variant, objecti
         assert (mine_rounded - them_rounded).abs().max() < 5 * rounding
 
 
-def test_conditioning_pictures_are_asked_for(package) -> None:
+def test_conditioning_images_are_asked_for(package) -> None:
     pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=LucidrainsScheduler(), null_text="learned")
     given = {"prompt_embeds": torch.zeros(1, 5, 24)}
-    with pytest.raises(ValueError, match="unet was trained with conditioning pictures; give cond_images"):
+    with pytest.raises(ValueError, match="unet was trained with conditioning images; give cond_images"):
         pipe(**given)
     with pytest.raises(ValueError, match="cond_images has 3 channels; give 2"):
         pipe(**given, cond_images=torch.zeros(1, 3, 8, 8))

@@ -61,7 +61,7 @@ def test_an_adapter_comes_off_without_a_trace(saved) -> None:
     assert torch.equal(draw(pipe), before)
 
 
-def test_fused_weights_draw_the_same_pictures(saved) -> None:
+def test_fused_weights_draw_the_same_images(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0])
     pipe.fuse_lora()

@@ -23,15 +23,15 @@ def draws_of(count: int, settings: LossSettings, shape=(3, 4, 4), seed: int = 0)
 
 
 class Oracle(torch.nn.Module):
-    """Knows the clean pictures, and says them in each way a network may, with a constant error of x0."""
+    """Knows the clean images, and says them in each way a network may, with a constant error of x0."""
 
-    def __init__(self, pictures, kind: str, error: float):
+    def __init__(self, images, kind: str, error: float):
         super().__init__()
-        self.pictures, self.kind, self.error = pictures, kind, error
+        self.images, self.kind, self.error = images, kind, error
 
     def forward(self, noisy, times, return_dict, **condition):
         alpha, sigma = alpha_sigma(log_snr_at(TABLE, times)[:, None, None, None])
-        return (from_x0(self.pictures + self.error, noisy, alpha, sigma, self.kind),)
+        return (from_x0(self.images + self.error, noisy, alpha, sigma, self.kind),)
 
 
 X0_WEIGHTS = {  # of (x0 error)^2, as the papers write them; "uniform" depends on what is predicted
@@ -44,23 +44,21 @@ X0_WEIGHTS = {  # of (x0 error)^2, as the papers write them; "uniform" depends o
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("weighting", sorted(X0_WEIGHTS))
 def test_a_constant_error_weighs_the_same_whatever_is_predicted(kind, weighting) -> None:
-    pictures = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
+    images = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
     settings = LossSettings(prediction_type=kind, weighting=weighting, snr_gamma=6.0)
-    losses, log_snr, _ = stage_loss(
-        Oracle(pictures, kind, 0.5), pictures, draws=draws_of(64, settings), log_snr_table=TABLE, settings=settings
-    )
+    losses, log_snr, _ = stage_loss(Oracle(images, kind, 0.5), images, draws=draws_of(64, settings), log_snr_table=TABLE, settings=settings)
     usable = log_snr.abs() < 7  # beyond, the oracle's own divisions by alpha or sigma lose float32's digits
     expected = 0.25 * X0_WEIGHTS[weighting](log_snr.exp(), 6.0)
     torch.testing.assert_close(losses[usable], expected[usable], rtol=1e-3, atol=1e-6)
 
 
 def test_a_pixels_error_counts_by_its_weight() -> None:
-    pictures = torch.rand(4, 3, 4, 4, generator=seeded()) * 2 - 1
+    images = torch.rand(4, 3, 4, 4, generator=seeded()) * 2 - 1
     settings = LossSettings(prediction_type="sample")
     weight = torch.rand(4, 4, 4, generator=seeded(1))
     given = {"draws": draws_of(4, settings), "log_snr_table": TABLE, "settings": settings}
-    plain = stage_loss(Oracle(pictures, "sample", 0.5), pictures, **given)
-    weighed = stage_loss(Oracle(pictures, "sample", 0.5), pictures, **given, pixel_weight=weight)
+    plain = stage_loss(Oracle(images, "sample", 0.5), images, **given)
+    weighed = stage_loss(Oracle(images, "sample", 0.5), images, **given, pixel_weight=weight)
     torch.testing.assert_close(weighed.errors, plain.errors * weight.mean((1, 2)))
     assert torch.equal(weighed.losses, weighed.errors)
 
@@ -199,7 +197,7 @@ def test_text_dropout_and_levels_are_drawn_for_each_example() -> None:
     level = watch.seen["noise_level"]
     assert level.min() < 20
     assert level.max() > 980
-    stds = watch.seen["low_res"].std((1, 2, 3))  # of a black picture: the noise alone
+    stds = watch.seen["low_res"].std((1, 2, 3))  # of a black image: the noise alone
     assert stds[level < 100].max() < stds[level > 900].min()
 
 

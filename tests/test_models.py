@@ -60,7 +60,7 @@ def test_paper_presets_have_the_papers_size(network, preset, low, high) -> None:
     assert low < unet.num_parameters() < high
 
 
-def test_output_has_the_shape_of_the_picture(unet) -> None:
+def test_output_has_the_shape_of_the_image(unet) -> None:
     for size in (None, (unet.stride, 3 * unet.stride)):
         given = inputs(unet, size)
         assert unet(**given).sample.shape == given["sample"].shape

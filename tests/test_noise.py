@@ -89,8 +89,8 @@ def test_q_sample_has_unit_variance() -> None:
 
 
 def test_resize_keeps_range_and_mean() -> None:
-    picture = torch.rand(1, 3, 8, 12, generator=seeded()).round() * 2 - 1
-    big = resize(picture, (32, 48))
+    image = torch.rand(1, 3, 8, 12, generator=seeded()).round() * 2 - 1
+    big = resize(image, (32, 48))
     assert big.shape == (1, 3, 32, 48)
     assert big.abs().max() <= 1
-    torch.testing.assert_close(resize(big, (8, 12)).mean(), picture.mean(), atol=0.03, rtol=0)
+    torch.testing.assert_close(resize(big, (8, 12)).mean(), image.mean(), atol=0.03, rtol=0)

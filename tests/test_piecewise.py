@@ -1,4 +1,4 @@
-"""Networks evaluated in slices of a batch and in tiles of a picture."""
+"""Networks evaluated in slices of a batch and in tiles of a image."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_prediction_changes_smoothly_from_tile_to_tile() -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_slices_draw_the_same_pictures(pipe, dtype) -> None:
+def test_slices_draw_the_same_images(pipe, dtype) -> None:
     pipe.to(dtype)
     given = {"prompt": [PROMPT] * 3, "generator": [seeded(s) for s in range(3)], "output_type": "pt"}
     at_once = pipe(**given).images
@@ -80,7 +80,7 @@ def test_slices_draw_the_same_pictures(pipe, dtype) -> None:
     pipe.enable_slicing(2)
     sliced = pipe(**{**given, "generator": [seeded(s) for s in range(3)]}).images
     hook.remove()
-    assert rows == [2, 2, 2] * 3  # three pictures, guided, in three steps
+    assert rows == [2, 2, 2] * 3  # three images, guided, in three steps
     torch.testing.assert_close(sliced, at_once, atol=ROUNDING[dtype], rtol=0)
     pipe.disable_slicing()
     assert torch.equal(pipe(**{**given, "generator": [seeded(s) for s in range(3)]}).images, at_once)
@@ -103,7 +103,7 @@ def test_tiling_is_for_super_resolution_networks_alone(pipe) -> None:
     assert pipe.pieces(pipe.networks[3]).tile is None
 
 
-def test_a_tile_larger_than_the_picture_changes_nothing(pipe) -> None:
+def test_a_tile_larger_than_the_image_changes_nothing(pipe) -> None:
     whole = draw(pipe).images
     pipe.enable_tiling(64)
     assert torch.equal(draw(pipe).images, whole)
@@ -118,5 +118,5 @@ def test_impossible_pieces_are_refused_in_words(pipe) -> None:
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(ValueError, match="cond_images is"):
-        pictures = {"cond_images": torch.zeros(1, 3, 8, 8)}
-        Pieces(tile=32).predict(adapt(make_sr()), torch.zeros(1, 3, 64, 64), torch.tensor(0.0), pictures)
+        images = {"cond_images": torch.zeros(1, 3, 8, 8)}
+        Pieces(tile=32).predict(adapt(make_sr()), torch.zeros(1, 3, 64, 64), torch.tensor(0.0), images)

@@ -13,7 +13,7 @@ from PIL import Image
 from examples import dreambooth, finetune_domain, finetune_style, train_stage
 from imagen_diffusers.finetuning import cascade as cascades
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
-from imagen_diffusers.finetuning.image_sets import picture_settings
+from imagen_diffusers.finetuning.image_sets import image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.finetuning.validating import held_out
 from imagen_diffusers.models.lora import add_lora, lora_layers
@@ -23,8 +23,8 @@ from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_pipeline
-from .test_data import encoded, noise_picture
-from .test_examples import cascade, flags, pictures  # noqa: F401 (fixtures)
+from .test_data import encoded, noise_image
+from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_losses import TABLE
 
 
@@ -40,20 +40,20 @@ def test_a_cascade_is_loaded_to_the_device_of_the_process(cascade, monkeypatch, 
     assert devices(pipe) == {"meta"}
 
 
-def test_images_before_and_after_are_generated_on_one_device(cascade, pictures, tmp_path, monkeypatch) -> None:  # noqa: F811
+def test_images_before_and_after_are_generated_on_one_device(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))
     seen = []
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.draw_examples", lambda pipe, *_, **__: seen.append(devices(pipe)) or [])
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.before_and_after", lambda *_: None)
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.fit_stages", lambda pipe, *_: pipe.unet.to("meta"))  # as accelerate does
-    finetune_domain.main(flags(cascade, 1, tmp_path, "--train_data_dir", pictures, "--stages", 1, "--validation_prompts", "a red cube"))
+    finetune_domain.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--stages", 1, "--validation_prompts", "a red cube"))
     assert seen == [{"meta"}, {"meta"}]
 
 
 @pytest.mark.gpu
-def test_one_stage_is_fine_tuned_on_a_gpu(cascade, pictures, tmp_path) -> None:  # noqa: F811
-    more = ["--train_data_dir", pictures, "--stages", 1, "--rank", 2, "--validation_prompts", "a red cube"]
+def test_one_stage_is_fine_tuned_on_a_gpu(cascade, images, tmp_path) -> None:  # noqa: F811
+    more = ["--train_data_dir", images, "--stages", 1, "--rank", 2, "--validation_prompts", "a red cube"]
     finetune_style.main(flags(cascade, 2, tmp_path, *more))
     assert (tmp_path / "before_and_after.png").exists()
 
@@ -83,7 +83,7 @@ def test_new_layers_leave_the_global_state_as_it_was(cascade) -> None:  # noqa: 
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_time_is_limited_for_all_stages_together(cascade, pictures, tmp_path, monkeypatch, caplog) -> None:  # noqa: F811
+def test_time_is_limited_for_all_stages_together(cascade, images, tmp_path, monkeypatch, caplog) -> None:  # noqa: F811
     limits = []
 
     def fit_stage(pipe, stage, dataset, model, train, *_, **__) -> None:
@@ -92,7 +92,7 @@ def test_time_is_limited_for_all_stages_together(cascade, pictures, tmp_path, mo
         time.sleep(0.1)
 
     monkeypatch.setattr(cascades, "fit_stage", fit_stage)
-    given = ["--train_data_dir", pictures, "--sr_crop_size", 32, "--push_to_hub", "--hub_model_id", "no/one"]
+    given = ["--train_data_dir", images, "--sr_crop_size", 32, "--push_to_hub", "--hub_model_id", "no/one"]
     finetune_domain.main(flags(cascade, 3, tmp_path, *given, "--time_limit", 1000))
     assert len(limits) == 2
     assert limits[1] < limits[0] - 0.1 < 1000
@@ -102,20 +102,20 @@ def test_time_is_limited_for_all_stages_together(cascade, pictures, tmp_path, mo
     assert len(limits) == 2
 
 
-def test_an_unfinished_stage_is_not_shared(cascade, pictures, tmp_path, capsys) -> None:  # noqa: F811
-    train_stage.main(flags(cascade, 3, tmp_path, "--train_data_dir", pictures, "--time_limit", 0))
+def test_an_unfinished_stage_is_not_shared(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
+    train_stage.main(flags(cascade, 3, tmp_path, "--train_data_dir", images, "--time_limit", 0))
     assert "time limit was reached" in capsys.readouterr().out
     assert (tmp_path / "checkpoint-1").exists() and not (tmp_path / "README.md").exists()
-    train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures))
+    train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", images))
     assert (tmp_path / "README.md").exists()
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Images of 20 and of 40 pixels, one that is cut short and one that is too small, in columns of their own names."""
-    files = {f"{i}.png": encoded(noise_picture(20 * (1 + i % 2), 20 * (1 + i % 2), i)) for i in range(5)}
+    files = {f"{i}.png": encoded(noise_image(20 * (1 + i % 2), 20 * (1 + i % 2), i)) for i in range(5)}
     files["1.png"] = files["1.png"][:100]
-    files["2.png"] = encoded(noise_picture(8, 8))
+    files["2.png"] = encoded(noise_image(8, 8))
     place = tmp_path / "folder"
     place.mkdir()
     for name, data in files.items():
@@ -136,7 +136,7 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
     assert (found.batch_size, found.text_rules.max_sequence_length) == (3, 5)
     larger = held_out(*given, data=data, crop=WindowSettings(resolution=32))
     assert [tuple(example["pixel_values"].shape) for example in larger.examples] == [(3, 32, 32)]
-    expected = build_pyramid(noise_picture(40, 40, 3), larger_settings := picture_settings(given[0], 1, WindowSettings(resolution=32)))
+    expected = build_pyramid(noise_image(40, 40, 3), larger_settings := image_settings(given[0], 1, WindowSettings(resolution=32)))
     assert larger_settings.resolution == 32 and torch.equal(larger.examples[0]["pixel_values"], expected[0])
     with pytest.raises(ValueError, match="none of the images of validation_data=.* can be used: .*smaller than"):
         held_out(*given, data=data, crop=WindowSettings(resolution=64))
@@ -152,9 +152,9 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
         (finetune_style, ["--validation_steps", 1], "validation_steps is 1, and stages trained one after the other are not validated"),
     ],
 )
-def test_flags_that_would_do_nothing_are_refused(cascade, pictures, tmp_path, script, more, words) -> None:  # noqa: F811
+def test_flags_that_would_do_nothing_are_refused(cascade, images, tmp_path, script, more, words) -> None:  # noqa: F811
     with pytest.raises(ValueError, match=words):
-        script.main(flags(cascade, 2, tmp_path, "--train_data_dir", pictures, *more))
+        script.main(flags(cascade, 2, tmp_path, "--train_data_dir", images, *more))
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
@@ -179,7 +179,7 @@ def test_a_stage_above_a_network_of_another_kind_can_be_trained() -> None:
         norm_num_groups=8,
         layers_per_block=1,
     )
-    settings = picture_settings(make_pipeline(unet=base), 2, WindowSettings())
+    settings = image_settings(make_pipeline(unet=base), 2, WindowSettings())
     assert (settings.resolution, settings.low_res_scale) == (32, 2)
 
 

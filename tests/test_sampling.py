@@ -30,7 +30,7 @@ def test_processes_and_accumulated_batches_share_what_one_batch_would_hold(bucke
         assert batch == sum(parts, [])
 
 
-def test_a_step_holds_one_shape_and_a_pass_holds_every_picture() -> None:
+def test_a_step_holds_one_shape_and_a_pass_holds_every_image() -> None:
     buckets = [0] * 5 + [1] * 9 + [2] * 2
     sampler = BucketSampler(buckets, Share(4), seed=0, start=0, stop=6)
     assert sampler.steps_per_pass == 2 + 3 + 1

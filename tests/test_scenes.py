@@ -153,7 +153,7 @@ def test_a_window_is_the_same_pixels_as_the_whole() -> None:
     torch.testing.assert_close(windows[1], whole[1, :, 40:72, 50:82], atol=1e-4, rtol=0)
 
 
-def test_small_pictures_are_large_ones_averaged() -> None:
+def test_small_images_are_large_ones_averaged() -> None:
     scenes = [sample_scene(i) for i in range(4)]
     small, large = render(scenes, 64, samples=3), render(scenes, 256, samples=1)
     assert (F.avg_pool2d(large, 4) - small).abs().mean() < 0.02
@@ -168,8 +168,8 @@ def test_fine_textures_cannot_be_told_apart_at_64_but_can_at_256(texture) -> Non
 
 @pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
 def test_objects_are_where_they_should_be_and_of_their_colour(shape) -> None:
-    picture = render([one(shape=shape, color="red", x=1.0, z=0.5)], 64)[0]
-    redness = (picture[0] - picture[1:].amax(0)).clamp(min=0)
+    image = render([one(shape=shape, color="red", x=1.0, z=0.5)], 64)[0]
+    redness = (image[0] - image[1:].amax(0)).clamp(min=0)
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     mask = (redness > 0.4).float()
     x, y = project((1.0, 0.6, 0.5), 64)

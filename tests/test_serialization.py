@@ -44,7 +44,7 @@ def load(path, **arguments) -> ImagenCascadePipeline:
     return pipe
 
 
-def picture(pipe) -> torch.Tensor:
+def image(pipe) -> torch.Tensor:
     return pipe("a red cube", generator=seeded(), output_type="pt").images
 
 
@@ -80,7 +80,7 @@ def test_model_index_is_golden(folder) -> None:
 
 
 def test_round_trip_is_bit_equal(folder) -> None:
-    assert torch.equal(picture(load(folder)), picture(make_pipeline()))
+    assert torch.equal(image(load(folder)), image(make_pipeline()))
 
 
 @pytest.mark.parametrize("arguments", [{"variant": "fp16"}, {"max_shard_size": "10KB"}])
@@ -88,7 +88,7 @@ def test_variants_and_shards(arguments, tmp_path) -> None:
     made = make_pipeline()
     made.save_pretrained(tmp_path, **arguments)
     arguments.pop("max_shard_size", None)
-    assert torch.equal(picture(load(tmp_path, **arguments)), picture(made))
+    assert torch.equal(image(load(tmp_path, **arguments)), image(made))
 
 
 def test_each_stage_loads_alone(folder) -> None:
@@ -101,9 +101,9 @@ def test_each_stage_loads_alone(folder) -> None:
 
 def test_stages_may_be_left_out(folder, tmp_path) -> None:
     base = load(folder, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
-    assert picture(base).shape[-1] == 16
+    assert image(base).shape[-1] == 16
     base.save_pretrained(tmp_path)
-    assert torch.equal(picture(load(tmp_path)), picture(base))
+    assert torch.equal(image(load(tmp_path)), image(base))
 
 
 def test_a_stage_assigned_to_an_empty_slot_is_saved(tmp_path) -> None:
@@ -111,8 +111,8 @@ def test_a_stage_assigned_to_an_empty_slot_is_saved(tmp_path) -> None:
     full = make_pipeline()
     made.unet_2, made.scheduler_2 = full.unet_2, full.scheduler_2
     made.save_pretrained(tmp_path)
-    assert torch.equal(picture(load(tmp_path)), picture(made))
-    assert picture(made).shape[-1] == 32
+    assert torch.equal(image(load(tmp_path)), image(made))
+    assert image(made).shape[-1] == 32
 
 
 def test_a_swapped_scheduler_is_saved(folder, tmp_path) -> None:
@@ -121,7 +121,7 @@ def test_a_swapped_scheduler_is_saved(folder, tmp_path) -> None:
     pipe = load(folder)
     pipe.scheduler_2 = ImagenDPMSolverMultistepScheduler.from_config(pipe.scheduler_2.config)
     pipe.save_pretrained(tmp_path)
-    assert torch.equal(picture(load(tmp_path)), picture(pipe))
+    assert torch.equal(image(load(tmp_path)), image(pipe))
 
 
 def test_a_model_card_is_written(folder) -> None:

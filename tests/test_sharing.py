@@ -52,11 +52,11 @@ def test_checkpoints_and_logs_stay_here(tmp_path, monkeypatch) -> None:
 )
 def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> None:
     settings = [HubSettings(hub_token="secret")]
-    write_card(tmp_path, kind, base="a/b", slots=["unet"], network="Net", settings=settings, repo="me/new", picture="p.png")
+    write_card(tmp_path, kind, base="a/b", slots=["unet"], network="Net", settings=settings, repo="me/new", image="p.png")
     card = (tmp_path / "README.md").read_text()
     assert words in card
     assert "base_model: a/b" in card
-    assert "![Pictures](p.png)" in card
+    assert "![Images](p.png)" in card
     assert "secret" not in card
 
 

@@ -18,7 +18,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.sharded_stream import ShardedStream
 
 from .conftest import make_base
-from .test_data import encoded, folder_of, noise_picture, tar
+from .test_data import encoded, folder_of, noise_image, tar
 from .test_training import assert_same_state, fit
 
 FILES, ROWS = 4, 10
@@ -32,18 +32,18 @@ def write_files(folder: Path, kind: str, size=lambda i: (20, 20)) -> Path:
     folder.mkdir()
     images = []
     for i in range(FILES * ROWS):
-        pixels = np.array(noise_picture(*size(i), seed=i))
+        pixels = np.array(noise_image(*size(i), seed=i))
         images.append(Image.fromarray(pixels))
     if kind == "folder":
         names = {f"{i:02d}.png": encoded(image) for i, image in enumerate(images)}
-        return folder_of(folder, names, {name: f"picture {int(name[:2])}" for name in names})
+        return folder_of(folder, names, {name: f"image {int(name[:2])}" for name in names})
     for part in range(FILES):
         own = images[part * ROWS : (part + 1) * ROWS]
         if kind == "tar":
             tar(folder / f"part-{part}.tar", own)
         else:
             features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
-            rows = {"image": own, "caption": [f"picture {part * ROWS + i}" for i in range(ROWS)]}
+            rows = {"image": own, "caption": [f"image {part * ROWS + i}" for i in range(ROWS)]}
             datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"part-{part}.parquet")
     return folder
 
@@ -119,7 +119,7 @@ def test_a_resume_reads_one_block_again_and_no_more(files, monkeypatch) -> None:
     again = batches(stream_of(files), Share(2))
     again.load_state_dict([first.state_dict()])
     take(again, 1)
-    assert decoded[seen:] == ["picture 30", "picture 31"]
+    assert decoded[seen:] == ["image 30", "image 31"]
 
 
 def test_passes_and_seeds_differ(files) -> None:
@@ -169,9 +169,9 @@ def test_more_workers_than_files_are_as_many_as_files(files) -> None:
 
 
 def test_images_that_cannot_be_used_are_passed_over_and_an_empty_stream_is_refused(tmp_path) -> None:
-    names = {f"{i}.png": encoded(noise_picture(20, 20, i)) for i in range(6)}
+    names = {f"{i}.png": encoded(noise_image(20, 20, i)) for i in range(6)}
     names["2.png"] = names["2.png"][:100]
-    folder = folder_of(tmp_path / "folder", names, {name: f"picture {name[0]}" for name in names})
+    folder = folder_of(tmp_path / "folder", names, {name: f"image {name[0]}" for name in names})
     found = take(batches(stream_of(folder), Share(2)), 3)
     assert numbers(found) == [0, 1, 3, 3, 4, 5]
     assert "2.png: it cannot be read" in "".join(found[1]["skipped"])
@@ -180,7 +180,7 @@ def test_images_that_cannot_be_used_are_passed_over_and_an_empty_stream_is_refus
 
 
 def numbered(folder: Path, count: int, broken: tuple[int, ...] = ()) -> Path:
-    names = {f"{i}.png": encoded(noise_picture(20, 20, i))[: 100 if i in broken else None] for i in range(count)}
+    names = {f"{i}.png": encoded(noise_image(20, 20, i))[: 100 if i in broken else None] for i in range(count)}
     return folder_of(folder, names, {name: f"image {name.split('.')[0]}" for name in names})
 
 

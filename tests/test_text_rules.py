@@ -20,7 +20,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
 from .conftest import make_pipeline, make_text_encoder, make_tokenizer
-from .test_examples import cascade, flags, pictures  # noqa: F401 (fixtures)
+from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_training import Squares
 
 PROMPT = "A RED cube"  # its capitals are unknown to the tokenizer
@@ -107,13 +107,13 @@ def test_a_fingerprint_is_the_same_from_files(tmp_path) -> None:
         fingerprint(make_tokenizer(), [], 12)
 
 
-def test_with_a_cache_the_text_encoder_is_not_loaded(cascade, pictures, tmp_path, monkeypatch) -> None:  # noqa: F811
+def test_with_a_cache_the_text_encoder_is_not_loaded(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     pipe = make_pipeline()
     list(write_text_cache(tmp_path / "text", ["a red cube", "a blue sphere"], pipe.tokenizer, pipe.text_encoder, max_length=12))
     loaded = []
     load = T5EncoderModel.from_pretrained.__func__
     monkeypatch.setattr(T5EncoderModel, "from_pretrained", classmethod(lambda cls, *a, **k: loaded.append(1) or load(cls, *a, **k)))
-    more = ["--train_data_dir", pictures, "--text_cache", tmp_path / "text"]
+    more = ["--train_data_dir", images, "--text_cache", tmp_path / "text"]
     train_stage.main(flags(cascade, 1, tmp_path / "stage", *more))
     assert not loaded
     finetune_domain.main(flags(cascade, 1, tmp_path / "whole", *more, "--stages", 1))

@@ -31,7 +31,7 @@ LOSS = LossSettings(prediction_type="sample", weighting="truncated_v")
 
 
 class Squares(Dataset):
-    """Four plain pictures with prompts."""
+    """Four plain images with prompts."""
 
     def __init__(self, low_res: bool = False):
         self.low_res = low_res
@@ -102,7 +102,7 @@ def test_accumulated_batches_equal_one_batch(tmp_path) -> None:
 
 
 class Unseen(Squares):
-    """Pictures none of whose pixels count."""
+    """Images none of whose pixels count."""
 
     def __getitem__(self, index: int) -> Example:
         return Example(**super().__getitem__(index), pixel_weight=torch.zeros(16, 16))
@@ -134,7 +134,7 @@ def test_without_averaging_the_last_weights_are_given_out(tmp_path) -> None:
     assert all(torch.equal(value, last[name]) for name, value in unet.state_dict().items())
 
 
-def test_learns_four_pictures(tmp_path) -> None:
+def test_learns_four_images(tmp_path) -> None:
     def loss(unet) -> float:
         batch = collate([Squares()[i] for i in range(4)])
         chosen = LossSettings(prediction_type="sample", weighting="truncated_v", text_dropout=0.0)
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
 
 
 class Poison(Dataset):
-    """Pictures of NaN."""
+    """Images of NaN."""
 
     def __len__(self) -> int:
         return 4
@@ -355,6 +355,6 @@ def test_losses_are_reported_by_noise_level(tmp_path) -> None:
     events = EventAccumulator(str(tmp_path / "logs" / "unet"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_pictures"} <= tags
+    assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_images"} <= tags
     assert len([t for t in tags if t.startswith("loss_by_log_snr")]) == 4
     assert [e.step for e in events.Scalars("loss")] == [3, 6]

@@ -16,7 +16,7 @@ from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .conftest import seeded
 from .test_distributed import ROOT, SHARDED
-from .test_examples import cascade, flags, pictures  # noqa: F401 (fixtures)
+from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +82,8 @@ def run(kind: str, folder: Path, script: str, args: list[str]) -> dict[int, list
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-def test_one_stage_with_validation(cascade, pictures, tmp_path, kind) -> None:  # noqa: F811
-    more = ["--train_data_dir", pictures, "--validation_steps", 1, "--validation_prompts", "a red cube", "--validation_data", pictures]
+def test_one_stage_with_validation(cascade, images, tmp_path, kind) -> None:  # noqa: F811
+    more = ["--train_data_dir", images, "--validation_steps", 1, "--validation_prompts", "a red cube", "--validation_data", images]
     generated = run(kind, tmp_path / "job", "train_stage", flags(cascade, 2, tmp_path / "out", *more))
     # In shards a network computes on all processes together.
     assert generated == {0: ["a red cube"] * 2, 1: ["a red cube"] * (2 if kind == "fsdp2" else 0)}
@@ -91,15 +91,15 @@ def test_one_stage_with_validation(cascade, pictures, tmp_path, kind) -> None:  
     assert (tmp_path / "out" / "scheduler" / "scheduler_config.json").exists()
     assert (tmp_path / "out" / "README.md").exists()
     assert len((tmp_path / "out" / "validation.jsonl").read_text().splitlines()) == 2
-    run(kind, tmp_path / "plain", "train_stage", flags(cascade, 2, tmp_path / "unseen", "--train_data_dir", pictures))
+    run(kind, tmp_path / "plain", "train_stage", flags(cascade, 2, tmp_path / "unseen", "--train_data_dir", images))
     one, two = (load_file(tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors") for name in ("out", "unseen"))
     assert all(torch.equal(one[name], two[name]) for name in one)  # looking at averages changes nothing
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("script", ["finetune_style", "finetune_domain"])
-def test_stages_one_after_the_other(cascade, pictures, tmp_path, kind, script) -> None:  # noqa: F811
-    more = ["--train_data_dir", pictures, "--stages", 1, 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
+def test_stages_one_after_the_other(cascade, images, tmp_path, kind, script) -> None:  # noqa: F811
+    more = ["--train_data_dir", images, "--stages", 1, 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
     more += ["--rank", 2] if script == "finetune_style" else []
     generated = run(kind, tmp_path / "job", script, flags(cascade, 2, tmp_path / "out", *more))
     assert generated == {0: ["a red cube"] * 2, 1: []}
@@ -116,8 +116,8 @@ def test_stages_one_after_the_other(cascade, pictures, tmp_path, kind, script) -
     assert (tmp_path / "out" / "README.md").exists()
 
 
-def test_dreambooth_shares_the_class_among_processes(cascade, pictures, tmp_path) -> None:  # noqa: F811
-    more = ["--instance_data_dir", pictures, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
+def test_dreambooth_shares_the_class_among_processes(cascade, images, tmp_path) -> None:  # noqa: F811
+    more = ["--instance_data_dir", images, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
     more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 3, "--rank", 2, "--stages", 1, 3]
     generated = run("ddp", tmp_path / "job", "dreambooth", flags(cascade, 2, tmp_path / "out", *more))
     assert generated == {0: ["a cube"] * 2, 1: ["a cube"]}

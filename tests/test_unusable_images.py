@@ -15,7 +15,7 @@ from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, deco
 from imagen_diffusers.training.reading import Columns, as_next
 
 from .conftest import make_base
-from .test_data import encoded, noise_picture
+from .test_data import encoded, noise_image
 from .test_training import fit
 
 BUCKETS = ImageSettings(16, aspect_buckets=True, stride=4)
@@ -27,11 +27,11 @@ def rows_of(images: list[dict | None], captions: list[str] | None = None) -> dat
 
 
 def given(width: int, height: int, seed: int = 0) -> dict:
-    return {"bytes": encoded(noise_picture(width, height, seed)), "path": None}
+    return {"bytes": encoded(noise_image(width, height, seed)), "path": None}
 
 
 def broken(width: int, height: int) -> dict:
-    return {"bytes": encoded(noise_picture(width, height))[:200], "path": f"broken-{width}x{height}.png"}
+    return {"bytes": encoded(noise_image(width, height))[:200], "path": f"broken-{width}x{height}.png"}
 
 
 def many_shapes(settings: ImageSettings = BUCKETS) -> ImageDataset:
@@ -86,10 +86,10 @@ def test_shapes_are_there_both_ways_round(resolution, stride) -> None:
 
 
 def test_sizes_are_read_from_headers_as_cameras_turned_them() -> None:
-    assert size_of(encoded(noise_picture(60, 30))[:200]) == (30, 60)  # cut short
+    assert size_of(encoded(noise_image(60, 30))[:200]) == (30, 60)  # cut short
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
-    noise_picture(60, 30).save(buffer, "PNG", exif=exif)
+    noise_image(60, 30).save(buffer, "PNG", exif=exif)
     assert size_of(buffer.getvalue()) == (60, 30)
     with pytest.raises(UnusableError, match="cannot be read"):
         size_of(b"no image")

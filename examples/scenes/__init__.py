@@ -1,1 +1,1 @@
-"""Train an Imagen from nothing, on pictures of scenes whose every attribute is known."""
+"""Train an Imagen from nothing, on images of scenes whose every attribute is known."""

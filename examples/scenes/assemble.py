@@ -20,7 +20,7 @@ from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 from .data import VIEWS
 from .train import NETWORKS, SUFFIXES, build
 
-# Chosen by looking at pictures of prompts outside the evaluation's.
+# Chosen by looking at images of prompts outside the evaluation's.
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
 
 

@@ -1,10 +1,10 @@
-"""How often the pictures show what the prompts say, read by the oracle, with confidence intervals.
+"""How often the images show what the prompts say, read by the oracle, with confidence intervals.
 
     python -m examples.scenes.evaluate
 
 Prompts come from scenes never trained on, with every attribute named; seeds are fixed and all settings are the
-pipeline's defaults. Three controls stand beside the scores: true renders of the same scenes, pictures scored against
-another picture's prompt, and held-out pairs of colour and shape on their own line.
+pipeline's defaults. Three controls stand beside the scores: true renders of the same scenes, images scored against
+another image's prompt, and held-out pairs of colour and shape on their own line.
 """
 
 import argparse
@@ -84,13 +84,13 @@ def load_cascade(folder: Path | None = None, dtype: torch.dtype = torch.bfloat16
 
 
 def draw(pipe: ImagenCascadePipeline, prompts: list[str], batch: int, stop_at: int) -> Tensor:
-    """Pictures in [-1, 1]; picture i has seed i."""
-    pictures = []
+    """Images in [-1, 1]; image i has seed i."""
+    images = []
     for start in tqdm(range(0, len(prompts), batch), desc=f"{stop_at} stages", mininterval=5):
         few = prompts[start : start + batch]
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
-        pictures.append(pipe(few, generator=generators, stop_at=stop_at, output_type="pt").images * 2 - 1)
-    return torch.cat(pictures)
+        images.append(pipe(few, generator=generators, stop_at=stop_at, output_type="pt").images * 2 - 1)
+    return torch.cat(images)
 
 
 def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: bool = False) -> tuple[list[Scene], list[str]]:
@@ -98,9 +98,9 @@ def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: 
     return scenes, [caption(s, np.random.default_rng(first_seed + i), complete=True) for i, s in enumerate(scenes)]
 
 
-def score_set(name: str, oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> list[Score]:
+def score_set(name: str, oracle: Oracle, images: Tensor, scenes: list[Scene]) -> list[Score]:
     """Everything right, then attributes by themselves, of every object that was asked for."""
-    read = [seen for seen, _ in oracle.read(pictures)]
+    read = [seen for seen, _ in oracle.read(images)]
     shuffled = scenes[1:] + scenes[:1]
     scores = [
         Score(
@@ -149,17 +149,17 @@ def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, coun
             * 2
             - 1
         )
-        for features, pictures in ((true, high), (ours, drawn), (plain, resize(low, (size, size)))):
-            features.append(oracle.features(_windows(pictures)))
+        for features, images in ((true, high), (ours, drawn), (plain, resize(low, (size, size)))):
+            features.append(oracle.features(_windows(images)))
     t, o, p = (torch.cat(x) for x in (true, ours, plain))
     return frechet(t, o), frechet(t, p)
 
 
-def _windows(pictures: Tensor) -> Tensor:
-    """The middle 512 pixels of 1024px pictures as windows of 256; 256px ones as they are."""
-    if pictures.shape[-1] == 256:
-        return pictures
-    middle = pictures[..., 256:768, 256:768]
+def _windows(images: Tensor) -> Tensor:
+    """The middle 512 pixels of 1024px images as windows of 256; 256px ones as they are."""
+    if images.shape[-1] == 256:
+        return images
+    middle = images[..., 256:768, 256:768]
     return F.unfold(middle, 256, stride=256).transpose(1, 2).reshape(-1, 3, 256, 256)
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
     parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"))
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
-    parser.add_argument("--fine_count", type=int, default=60, help="1024px pictures of prompts with a fine texture")
+    parser.add_argument("--fine_count", type=int, default=60, help="1024px images of prompts with a fine texture")
     parser.add_argument("--batch_size", type=int, default=8)
     args = parser.parse_args()
     pipe = load_cascade(args.model)
@@ -187,8 +187,8 @@ def main() -> None:
 
     scenes, prompts = scenes_and_prompts(4 * args.fine_count, 1, TEST_SEEDS + 30_000)
     chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][: args.fine_count]
-    pictures = draw(pipe, [prompts[i] for i in chosen], 1, 3)
-    right = [r for i, (seen, _) in zip(chosen, oracle.read(pictures), strict=True) for r in fine_right(scenes[i], seen)]
+    images = draw(pipe, [prompts[i] for i in chosen], 1, 3)
+    right = [r for i, (seen, _) in zip(chosen, oracle.read(images), strict=True) for r in fine_right(scenes[i], seen)]
     print(Score("1024px: fine detail named in the prompt", sum(right), len(right)), flush=True)
     for stage in (2, 3):
         ours, bicubic = super_resolution_distances(pipe, oracle, args.count if stage == 2 else args.fine_count, stage, 4)

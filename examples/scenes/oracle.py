@@ -1,9 +1,9 @@
-"""A reader of pictures: which objects are there, with which attributes, and where they stand.
+"""A reader of images: which objects are there, with which attributes, and where they stand.
 
     python -m examples.scenes.oracle --output_dir runs/scenes/oracle
 
 A small convolutional network marks the centre of each object on a 32x32 grid and names its attributes there. It reads
-256px pictures (larger ones are averaged down) and knows nothing of diffusion: it has only ever seen renders.
+256px images (larger ones are averaged down) and knows nothing of diffusion: it has only ever seen renders.
 """
 
 import argparse
@@ -32,7 +32,7 @@ APART = 7  # cells: a centre is the strongest within 3 to each side
 
 
 class Oracle(nn.Module):
-    """256px pictures to a heat map of centres, attribute scores at every cell, the place, and the floor."""
+    """256px images to a heat map of centres, attribute scores at every cell, the place, and the floor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,24 +47,24 @@ class Oracle(nn.Module):
         self.heads = nn.Conv2d(FEATURES, 1 + 2 + sum(WIDTHS), 1)
         self.floor = nn.Linear(FEATURES, sum(len(v) for v in FLOOR.values()))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, 256, 256) in [-1, 1] to maps (B, 3 + attributes, 32, 32), floor scores, and features (B, FEATURES)."""
-        fine = self.fine(pictures)
+        fine = self.fine(images)
         wide = self.wide(fine)
         joint = self.joint(torch.cat((fine, F.interpolate(self.down(wide), scale_factor=2.0)), 1))
         pooled = wide.mean((2, 3))
         return self.heads(joint), self.floor(pooled), torch.cat((pooled, joint.amax((2, 3))), 1)
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """What Frechet distances are taken over: (B, 2 FEATURES)."""
-        return torch.cat([self(p)[2] for p in _shrink(pictures).split(16)])
+        return torch.cat([self(p)[2] for p in _shrink(images).split(16)])
 
     @torch.no_grad()
-    def read(self, pictures: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
-        """For each picture (B, 3, H, W) in [-1, 1], H and W at least 256: its objects, surest first, and its floor."""
+    def read(self, images: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
+        """For each image (B, 3, H, W) in [-1, 1], H and W at least 256: its objects, surest first, and its floor."""
         read = []
-        for few in _shrink(pictures).split(16):
+        for few in _shrink(images).split(16):
             maps, floor, _ = self(few)
             heat = maps[:, 0].sigmoid()
             peaks = (heat == F.max_pool2d(heat[:, None], APART, 1, APART // 2)[:, 0]) & (heat > threshold)
@@ -76,9 +76,9 @@ class Oracle(nn.Module):
         return read
 
 
-def _shrink(pictures: Tensor) -> Tensor:
-    """Larger pictures averaged down to what the oracle reads."""
-    return pictures if pictures.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(pictures, READ_SIZE)
+def _shrink(images: Tensor) -> Tensor:
+    """Larger images averaged down to what the oracle reads."""
+    return images if images.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(images, READ_SIZE)
 
 
 def _seen(values: Tensor) -> Seen:
@@ -93,20 +93,20 @@ def cell_of(o, size: int = GRID) -> tuple[int, int]:
     return int(np.clip(y, 0, size - 1)), int(np.clip(x, 0, size - 1))
 
 
-def oracle_loss(oracle: Oracle, pictures: Tensor, scenes: list[Scene]) -> Tensor:
-    maps, floor, _ = oracle(pictures)
-    heat = torch.zeros(len(scenes), GRID, GRID, device=pictures.device)
+def oracle_loss(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> Tensor:
+    maps, floor, _ = oracle(images)
+    heat = torch.zeros(len(scenes), GRID, GRID, device=images.device)
     places = [(i, *cell_of(o), o) for i, scene in enumerate(scenes) for o in scene.objects]
-    i, row, column = (torch.tensor([p[k] for p in places], device=pictures.device) for k in range(3))
+    i, row, column = (torch.tensor([p[k] for p in places], device=images.device) for k in range(3))
     heat[i, row, column] = 1
     weight = 1 + 30 * heat  # few cells are centres
     loss = F.binary_cross_entropy_with_logits(maps[:, 0], heat, weight=weight)
     at = maps[i, :, row, column]
-    loss = loss + 0.3 * F.smooth_l1_loss(at[:, 1:3], torch.tensor([[p[3].x, p[3].z] for p in places], device=pictures.device))
+    loss = loss + 0.3 * F.smooth_l1_loss(at[:, 1:3], torch.tensor([[p[3].x, p[3].z] for p in places], device=images.device))
     for scores, (name, options) in zip(at[:, 3:].split(WIDTHS, 1), ATTRIBUTES.items(), strict=True):
-        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(p[3], name)) for p in places], device=pictures.device))
+        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(p[3], name)) for p in places], device=images.device))
     for scores, (name, options) in zip(floor.split([len(v) for v in FLOOR.values()], 1), FLOOR.items(), strict=True):
-        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(s, name)) for s in scenes], device=pictures.device))
+        loss = loss + F.cross_entropy(scores, torch.tensor([options.index(getattr(s, name)) for s in scenes], device=images.device))
     return loss
 
 
@@ -116,7 +116,7 @@ def train(
     batch_size: int,
     *,
     oracle: Oracle | None = None,
-    redraw: Callable[[Tensor], Tensor] = lambda pictures: pictures,
+    redraw: Callable[[Tensor], Tensor] = lambda images: images,
     learning_rate: float = 3e-3,
 ) -> Oracle:
     """On renders and their mirror images, with noise, so that it does not lean on single pixels.
@@ -132,13 +132,13 @@ def train(
     progress = trange(steps, desc="oracle", mininterval=5)
     for step in progress:
         chosen = np.sort(rng.integers(0, data.count, batch_size))
-        pictures = redraw(torch.from_numpy(data.images[chosen]).to(device).float() / 127.5 - 1)
+        images = redraw(torch.from_numpy(data.images[chosen]).to(device).float() / 127.5 - 1)
         scenes = [data.scenes[i] for i in chosen]
         if rng.random() < 0.5:
-            pictures, scenes = pictures.flip(-1), [mirrored(s) for s in scenes]
-        pictures = pictures + 0.1 * torch.rand(len(pictures), 1, 1, 1, device=device) * torch.randn_like(pictures)
+            images, scenes = images.flip(-1), [mirrored(s) for s in scenes]
+        images = images + 0.1 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images)
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = oracle_loss(oracle, pictures.contiguous(memory_format=torch.channels_last), scenes)
+            loss = oracle_loss(oracle, images.contiguous(memory_format=torch.channels_last), scenes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

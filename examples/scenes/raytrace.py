@@ -1,4 +1,4 @@
-"""Scenes to pictures: an analytic ray tracer in plain tensor operations, batched over scenes.
+"""Scenes to images: an analytic ray tracer in plain tensor operations, batched over scenes.
 
 `render(scenes, size)` draws any size, and with `crop` any window of that size, the same pixels either way. It runs on
 whatever device it is given; `compile=True` fuses the arithmetic. This file knows scenes and no captions.
@@ -79,8 +79,8 @@ def render(
 
     Args:
         scenes: B scenes.
-        size: side of the whole picture in pixels.
-        crops: (top, left) of each scene's window, in pixels of the whole picture; None draws all of it.
+        size: side of the whole image in pixels.
+        crops: (top, left) of each scene's window, in pixels of the whole image; None draws all of it.
         crop_size: side of the windows.
         samples: rays per pixel are samples squared, on a regular grid, each with its own point on the light, so
             shadows have soft edges.
@@ -119,7 +119,7 @@ def _tensors(scenes: list[Scene], detail: bool, device: torch.device) -> tuple[S
 
 
 def _camera_rays(size: int, top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Rays through a window of the picture at `top`, `left` (B,) or (1,): origins and unit directions (B, R, 3)."""
+    """Rays through a window of the image at `top`, `left` (B,) or (1,): origins and unit directions (B, R, 3)."""
     eye, target = torch.tensor(EYE, device=top.device), torch.tensor(TARGET, device=top.device)
     forward = F.normalize(target - eye, dim=0)
     right = torch.tensor([1.0, 0.0, 0.0], device=top.device)

@@ -1,9 +1,9 @@
-"""Teach the bundled cascade to draw in coloured pencil from 40 pictures, by LoRA, and measure what it learned.
+"""Teach the bundled cascade to draw in coloured pencil from 40 images, by LoRA, and measure what it learned.
 
     python -m examples.scenes.style --output_dir runs/style
 
-The pictures are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the
-teaching. Then, on prompts never trained on, before and after: how many pictures a classifier calls pencil drawings (it has seen
+The images are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the
+teaching. Then, on prompts never trained on, before and after: how many images a classifier calls pencil drawings (it has seen
 renders and redrawn renders only), how many show what the prompt says, and whether every bit is as before without the adapter. Drawings
 are read by an oracle that has gone on learning on redrawn renders.
 """
@@ -31,17 +31,17 @@ from .raytrace import render
 from .scene import Scene, sample_scene
 
 STYLE_SEEDS, CLASSIFIER_SEEDS = 40_000_000, 41_000_000
-STROKES = 100  # across the picture, whatever its size
+STROKES = 100  # across the image, whatever its size
 BEFORE, AFTER = "before", "with the adapter"
 TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest")
 TEACHING += ("--checkpoints_total_limit", 1, "--report_to", "none")
 
 
-def pencil(pictures: Tensor) -> Tensor:
+def pencil(images: Tensor) -> Tensor:
     """Renders (B, 3, H, W) in [-1, 1] redrawn in coloured pencil: strokes get denser with darkness, edges get a line."""
-    shown = (pictures + 1) / 2
+    shown = (images + 1) / 2
     light = shown.mean(1, keepdim=True)
-    size = pictures.shape[-1]
+    size = images.shape[-1]
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     stroke = 0.5 + 0.5 * torch.sin(2 * torch.pi * STROKES / size * (x + y + 0.15 * size / STROKES * torch.sin(x * 40 / size)))
     cover = torch.sigmoid(7 * (stroke - 0.75 * light))
@@ -55,7 +55,7 @@ def pencil(pictures: Tensor) -> Tensor:
     return drawn.clamp(0, 1) * 2 - 1
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """`count` captioned 1024px drawings, as a folder that `datasets` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -68,31 +68,31 @@ def write_pictures(folder: Path, count: int) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
-def as_image(picture: Tensor) -> Image.Image:
+def as_image(image: Tensor) -> Image.Image:
     """(3, H, W) in [-1, 1] to 8 bits a channel."""
-    return Image.fromarray(((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    return Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
 def teach(args: argparse.Namespace) -> None:
     """The adapter, by the script that users run."""
     start = time.perf_counter()
-    write_pictures(args.output_dir / "pictures", args.pictures)
-    flags = ["--train_data_dir", args.output_dir / "pictures", "--output_dir", args.output_dir, "--max_train_steps", args.max_train_steps]
+    write_images(args.output_dir / "images", args.images)
+    flags = ["--train_data_dir", args.output_dir / "images", "--output_dir", args.output_dir, "--max_train_steps", args.max_train_steps]
     finetune_style.main([str(f) for f in (*flags, *TEACHING)])
-    print(f"taught in {(time.perf_counter() - start) / 60:.1f} minutes, drawing the pictures included")
+    print(f"taught in {(time.perf_counter() - start) / 60:.1f} minutes, drawing the images included")
 
 
 def measure_look(drawn: dict[str, Tensor], count: int) -> list[Score]:
-    """How many pictures a classifier takes for drawings, true ones first."""
+    """How many images a classifier takes for drawings, true ones first."""
     known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
     judge = classifier.train(known, pencil(known))
     renders = classifier.draw_scenes([sample_scene(TEST_SEEDS + 61_000 + i) for i in range(count)])
     judged = {"true drawings": pencil(renders), "true renders": renders, **drawn}
-    return [Score(f"{name}: called drawings", judge.count(pictures), count) for name, pictures in judged.items()]
+    return [Score(f"{name}: called drawings", judge.count(images), count) for name, images in judged.items()]
 
 
 def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argparse.Namespace) -> list[Score]:
-    """How many pictures show all their prompt says; drawings are read by an oracle that went on learning on redrawn renders."""
+    """How many images show all their prompt says; drawings are read by an oracle that went on learning on redrawn renders."""
     of_renders = oracle.load(args.oracle)
     data = SceneDataset("sr256", args.oracle_scenes, args.oracle.parent)
     of_drawings = oracle.train(data, args.oracle_steps, 24, oracle=oracle.load(args.oracle), redraw=pencil, learning_rate=1e-3)
@@ -103,19 +103,19 @@ def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argpars
         BEFORE: (of_renders, drawn[BEFORE]),
         AFTER: (of_drawings, drawn[AFTER]),
     }
-    return [score_set(name, reader, pictures, scenes)[0] for name, (reader, pictures) in read.items()]
+    return [score_set(name, reader, images, scenes)[0] for name, (reader, images) in read.items()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/style"))
-    parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
     parser.add_argument("--max_train_steps", type=int, default=300, help="of each stage")
     parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"), help="scores prompts where it is there")
     parser.add_argument("--oracle_scenes", type=int, default=4000, help="renders it was trained on")
     parser.add_argument("--oracle_steps", type=int, default=400, help="more of its training, on redrawn renders")
-    parser.add_argument("--grid", type=Path, default=None, help="where to write the picture before and after")
+    parser.add_argument("--grid", type=Path, default=None, help="where to write the image before and after")
     args = parser.parse_args()
     teach(args)
 

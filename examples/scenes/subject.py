@@ -1,4 +1,4 @@
-"""Teach the bundled cascade one new thing from 12 pictures of it, by DreamBooth, and measure what it learned and what it kept.
+"""Teach the bundled cascade one new thing from 12 images of it, by DreamBooth, and measure what it learned and what it kept.
 
     python -m examples.scenes.subject --output_dir runs/subject
 
@@ -34,8 +34,8 @@ def with_gnome(seed: int) -> Scene:
     return replace(scene, objects=tuple(replace(plain, shape=s, color=c, paint=PAINTS[c]) for s, c in parts))
 
 
-def write_pictures(folder: Path, count: int) -> None:
-    """`count` 1024px pictures of the gnome, on different floors."""
+def write_images(folder: Path, count: int) -> None:
+    """`count` 1024px images of the gnome, on different floors."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         if not (folder / f"{i:02d}.png").exists():
@@ -45,13 +45,13 @@ def write_pictures(folder: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/subject"))
-    parser.add_argument("--pictures", type=int, default=12)
-    parser.add_argument("--count", type=int, default=40, help="pictures to measure on")
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--count", type=int, default=40, help="images to measure on")
     parser.add_argument("--max_train_steps", type=int, default=200, help="of each stage")
     parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"), help="scores prompts where it is there")
     args = parser.parse_args()
-    write_pictures(args.output_dir / "pictures", args.pictures)
-    plain = ["--instance_data_dir", args.output_dir / "pictures", "--instance_prompt", NAME, "--max_train_steps", args.max_train_steps]
+    write_images(args.output_dir / "images", args.images)
+    plain = ["--instance_data_dir", args.output_dir / "images", "--instance_prompt", NAME, "--max_train_steps", args.max_train_steps]
     prior = ["--with_prior_preservation", "--class_prompt", CLASS, "--class_data_dir", args.output_dir / "class", "--num_class_images", 24]
     runs = {"with prior preservation": prior, "without": []}
     for name, more in runs.items():
@@ -71,8 +71,8 @@ def main() -> None:
             pipe.load_lora_weights(args.output_dir / name.replace(" ", "-"))
         named, others, class_of = (draw(pipe, p, 8, 2) for p in ([NAME] * args.count, prompts, [CLASS] * args.count))
         pipe.unload_lora_weights()
-        for what, pictures in ((f'"{NAME}"', named), (f'"{CLASS}"', class_of), ("other prompts", others)):
-            print(Score(f"{name}: {what}", judge.count(pictures), args.count))
+        for what, images in ((f'"{NAME}"', named), (f'"{CLASS}"', class_of), ("other prompts", others)):
+            print(Score(f"{name}: {what}", judge.count(images), args.count))
         if (args.oracle / "oracle.safetensors").exists():
             print(*score_set(f"{name}: other prompts", load(args.oracle), others, scenes)[:1], sep="\n")
         shown += [as_image(p) for p in (*named[:3], *class_of[:3])]

@@ -25,7 +25,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .flags import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
-from .image_sets import network_of, picture_set, picture_settings
+from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
 from .validating import draw_examples
@@ -86,7 +86,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
         cache = open_text_cache(pipe, model, data)
 
         def images(stage: int, crop: WindowSettings) -> TrainingSet:
-            return picture_set(pipe, stage, data, crop, seed=train.seed, cache=cache)
+            return image_set(pipe, stage, data, crop, seed=train.seed, cache=cache)
 
         fit_and_share(pipe, images, job, cache)
 
@@ -116,9 +116,9 @@ def fit_and_share(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, 
 def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuning) -> None:
     """The images before and after, the card and the upload."""
     folder, prompts = job.train.output_dir, job.validation.validation_prompts
-    picture = "before_and_after.png" if prompts else None
-    if picture is not None:
-        before_and_after(before, draw_examples(pipe, prompts, seed=job.train.seed), prompts, folder / picture)
+    image = "before_and_after.png" if prompts else None
+    if image is not None:
+        before_and_after(before, draw_examples(pipe, prompts, seed=job.train.seed), prompts, folder / image)
     slots = [pipe.slots(n)[0] for n in job.which.stages]
     write_card(
         folder,
@@ -128,7 +128,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         network=type(getattr(pipe, slots[0])).__name__,
         settings=job.told,
         repo=job.hub.hub_model_id or str(folder),
-        picture=picture,
+        image=image,
     )
     if job.hub.push_to_hub:
         print(push_folder(folder, job.hub))
@@ -167,7 +167,7 @@ def _windows(pipe: ImagenCascadePipeline, stage: int, job: FineTuning) -> Window
     whole = WindowSettings(**asdict(job.crop))
     if not network_of(pipe, stage).has_low_res:
         return whole
-    return replace(whole, crop_size=min(job.which.sr_crop_size, picture_settings(pipe, stage, whole).shortest_side))
+    return replace(whole, crop_size=min(job.which.sr_crop_size, image_settings(pipe, stage, whole).shortest_side))
 
 
 def _save(pipe: ImagenCascadePipeline, job: FineTuning, cache: TextCache | None) -> None:

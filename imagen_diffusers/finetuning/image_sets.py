@@ -20,7 +20,7 @@ def network_of(pipe: ImagenCascadePipeline, stage: int) -> ConditionedUNet:
     return unet
 
 
-def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
+def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
     """What images are made into for this stage."""
     unet = network_of(pipe, stage)
     resolution, scale = crop.resolution or unet.config["sample_size"], None
@@ -32,7 +32,7 @@ def picture_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettin
     )
 
 
-def picture_set(
+def image_set(
     pipe: ImagenCascadePipeline,
     stage: int,
     data: DataSettings,
@@ -46,7 +46,7 @@ def picture_set(
     captioned = prompt is None and network_of(pipe, stage).text_dim is not None
     rows, columns = load_rows(data, captions=captioned)
     embed = cache if captioned else None
-    settings = picture_settings(pipe, stage, crop)
+    settings = image_settings(pipe, stage, crop)
     if data.streaming:
         kind = ImageStream if data.exact_stream else ShardedStream
         return kind(rows, columns, settings, embed=embed, seed=seed, shuffle_buffer=data.shuffle_buffer)

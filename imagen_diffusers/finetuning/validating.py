@@ -20,7 +20,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.validation import HeldOut
 
 from .flags import StageValidationSettings
-from .image_sets import network_of, picture_set
+from .image_sets import image_set, network_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def held_out(
         return None
     columns = {} if data is None else {name: getattr(data, name) for name in ("image_column", "caption_column", "cache_dir")}
     whole = WindowSettings(resolution=None if crop is None else crop.resolution, center_crop=True)
-    dataset = picture_set(pipe, stage, DataSettings(train_data_dir=folder, **columns), whole)
+    dataset = image_set(pipe, stage, DataSettings(train_data_dir=folder, **columns), whole)
     assert isinstance(dataset, ImageDataset)
     examples = list(dataset.usable())
     if not examples:

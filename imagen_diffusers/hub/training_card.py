@@ -23,7 +23,7 @@ CARD = """---
 {{ usage }}
 ```
 {% if image %}
-![Pictures]({{ image }})
+![Images]({{ image }})
 {% endif %}
 ## How it was trained
 
@@ -48,9 +48,9 @@ WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, 
 
 
 def write_card(
-    folder: Path, kind: str, *, base: str, slots: list[str], network: str, settings: list[Any], repo: str, picture: str | None = None
+    folder: Path, kind: str, *, base: str, slots: list[str], network: str, settings: list[Any], repo: str, image: str | None = None
 ) -> None:
-    """Write README.md: what this is, how to load it, a picture, and every setting it was trained with.
+    """Write README.md: what this is, how to load it, a image, and every setting it was trained with.
 
     Args:
         folder: of the result.
@@ -60,7 +60,7 @@ def write_card(
         network: class of the first of them.
         settings: dataclasses, written out as a table.
         repo: what the usage example loads.
-        picture: a file in `folder` to show.
+        image: a file in `folder` to show.
     """
     told = {name: value for s in settings for name, value in asdict(s).items() if name not in ("hub_token", "output_dir")}
     hub = next((s for s in settings if isinstance(s, HubSettings)), HubSettings())
@@ -84,7 +84,7 @@ def write_card(
         slots=slots,
         origin=f"[{base}](https://huggingface.co/{base})" if bases else f"`{base}`",
         usage=usage,
-        image=picture,
+        image=image,
         settings={name: _plain(value) for name, value in told.items()},
     )
     card.save(folder / "README.md")

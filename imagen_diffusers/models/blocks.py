@@ -82,7 +82,7 @@ class Upsample(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """Picture to features: patches of pixels become channels (a plain convolution when `patch_size` is 1)."""
+    """Image to features: patches of pixels become channels (a plain convolution when `patch_size` is 1)."""
 
     def __init__(self, in_channels: int, out_channels: int, patch_size: int):
         super().__init__()
@@ -94,7 +94,7 @@ class PatchStem(nn.Module):
 
 
 class PatchHead(nn.Module):
-    """Features to picture, the inverse of `PatchStem`; starts at zero."""
+    """Features to image, the inverse of `PatchStem`; starts at zero."""
 
     def __init__(self, in_channels: int, out_channels: int, patch_size: int, norm_groups: int):
         super().__init__()

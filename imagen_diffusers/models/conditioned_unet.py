@@ -60,14 +60,14 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         noise_level: Tensor | float | int | None = None,
         return_dict: bool = True,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict what the scheduler asks for (noise, v or the clean picture) from a noisy picture.
+        """Predict what the scheduler asks for (noise, v or the clean image) from a noisy image.
 
         Args:
-            sample: the noisy picture (B, C, H, W); H and W multiples of `stride`.
+            sample: the noisy image (B, C, H, W); H and W multiples of `stride`.
             timestep: in [0, 1000), a number or (B,); fractions are meant.
             encoder_hidden_states: text embeddings (B, L, text_dim); none for an unconditional network.
             encoder_attention_mask: (B, L), non-zero at tokens, zero at padding; None when nothing is padded.
-            low_res: for super-resolution, the previous stage's picture already resized to H x W and augmented.
+            low_res: for super-resolution, the previous stage's image already resized to H x W and augmented.
             noise_level: how much noise `low_res` was given, on the scale of `timestep`, a number or (B,).
             return_dict: False returns a tuple.
 
@@ -110,7 +110,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         name = type(self).__name__
         height, width = sample.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(f"{name} got a picture of {width}x{height}; both sides must be multiples of {self.stride}")
+            raise ValueError(f"{name} got a image of {width}x{height}; both sides must be multiples of {self.stride}")
         if self.has_low_res != (low_res is not None) or self.has_low_res != (noise_level is not None):
             need = "needs both low_res and noise_level" if self.has_low_res else "takes neither low_res nor noise_level"
             raise ValueError(f"{name} (low_res_channels={self.config['low_res_channels']}) {need}")

@@ -19,7 +19,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
 
     Args:
         sample_size: the side it was trained at; a hint, any multiple of `stride` runs.
-        in_channels, out_channels: of the picture; `out_channels` is twice that for a learned variance.
+        in_channels, out_channels: of the image; `out_channels` is twice that for a learned variance.
         low_res_channels: 3 makes it a super-resolution network that takes `low_res` and `noise_level`; 0 does not.
         block_out_channels: width of each level, finest first.
         layers_per_block: residual blocks a level; one number, or one a level.

@@ -136,7 +136,7 @@ def prepare_cond_images(given: Any, stages: list[Stage], device: torch.device) -
     if given is None and not needed:
         return None
     if given is None or not needed:
-        said = "was trained with conditioning pictures; give cond_images" if needed else "takes no cond_images; leave them out"
+        said = "was trained with conditioning images; give cond_images" if needed else "takes no cond_images; leave them out"
         raise ValueError(f"{', '.join(needed) or ', '.join(stage.name for stage in stages)} {said}")
     if len(set(needed.values())) > 1:
         channels = ", ".join(f"{name} takes {n}" for name, n in needed.items())

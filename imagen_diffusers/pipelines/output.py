@@ -13,7 +13,7 @@ class ImagenCascadePipelineOutput(BaseOutput):
     """What a call returns.
 
     Args:
-        images: the last stage's pictures, as asked for by `output_type`.
+        images: the last stage's images, as asked for by `output_type`.
         stage_images: the same for every stage that ran, first to last; its last entry is `images`.
     """
 

@@ -1,4 +1,4 @@
-"""The cascade: prompts to text embeddings to a 64px picture to a 256px one to a 1024px one (Imagen, section 2)."""
+"""The cascade: prompts to text embeddings to a 64px image to a 256px one to a 1024px one (Imagen, section 2)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ from .text_inputs import TextInputs
 
 
 class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin):
-    """Text to picture by a cascade of pixel diffusion models.
+    """Text to image by a cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
     pipeline that only encodes text.
@@ -172,28 +172,28 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         callback_on_step_end: Callable[["ImagenCascadePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagenCascadePipelineOutput | tuple:
-        """Draw pictures of prompts.
+        """Draw images of prompts.
 
         Args:
             prompt: what to draw; or give `prompt_embeds`.
             negative_prompt: what to steer away from, in place of no text.
-            height, width: of the last stage's pictures; by default what it was trained for.
+            height, width: of the last stage's images; by default what it was trained for.
             num_inference_steps: one value for all stages that run, or one each; the checkpoint's own by default.
             guidance_scale: likewise; 1 turns guidance off (the paper's w, equation 2).
             noise_level: likewise, augmentation of each stage's low-resolution condition in [0, 1000), the paper's aug_level
                 times 1000: 0 follows it closely, more repairs more. A base stage ignores its own.
-            guidance_interval: the steps that are guided, as fractions of them from noise to picture, (start, end); one pair, or
+            guidance_interval: the steps that are guided, as fractions of them from noise to image, (start, end); one pair, or
                 one a stage. Steps outside cost half (Kynkaanniemi et al. 2024).
             guidance_parallel: how much of guidance that is parallel to the guided output is kept; 1 is equation 2, less keeps
                 contrast down, as imagen-pytorch 2.1 does with 0.
             timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage.
-            num_images_per_prompt: pictures a prompt.
-            generator: one, or one a picture. The same one gives the same picture in any batch.
+            num_images_per_prompt: images a prompt.
+            generator: one, or one a image. The same one gives the same image in any batch.
             latents: noise to start from, standard normal (N, C, H, W) of the first stage that runs; or one (or None) for each.
-            image: start from this picture instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
+            image: start from this image instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
             stop_at: the last stage to run.
-            cond_images: for networks trained with conditioning pictures (imagen-pytorch's); tensors as those were, in [0, 1].
+            cond_images: for networks trained with conditioning images (imagen-pytorch's); tensors as those were, in [0, 1].
             prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
                 `encode_prompt`, in place of prompts; a mask left out means nothing is padded.
             output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
@@ -211,12 +211,12 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         check_count("num_images_per_prompt", num_images_per_prompt)
         device = self._execution_device
         networks = self.networks
-        pictures = image_to_enlarge(image, networks, start_at, device)
-        numbers = numbers_to_run(networks, pictures, start_at, stop_at)
+        images = image_to_enlarge(image, networks, start_at, device)
+        numbers = numbers_to_run(networks, images, start_at, stop_at)
         settings = (num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas)
         stages = self.stages(numbers, *settings)
-        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, pictures)
-        texts, count = (None, None), num_images_per_prompt * (1 if pictures is None else len(pictures))
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images)
+        texts, count = (None, None), num_images_per_prompt * (1 if images is None else len(images))
         given = (prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask)
         if TextInputs(prompt, negative_prompt, *given).wanted(stages, networks.values()):
             guided = callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it
@@ -229,7 +229,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
             check_text_fits(stages, text)
         generators = stage_generators(generator, count, len(SLOTS))
         each = (count // num_images_per_prompt, num_images_per_prompt)
-        pictures = one_a_prompt("image", pictures, *each)
+        images = one_a_prompt("image", images, *each)
         cond_images = one_a_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
 
         outputs = []
@@ -242,8 +242,8 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         ]
         with self._running(sum(len(scheduler.timesteps) for _, scheduler, *_ in runs)) as progress:
             for run in runs:
-                pictures = self._run_stage(*run, texts, pictures, cond_images, callback, progress)
-                outputs.append(self.image_processor.postprocess(pictures, output_type=output_type))
+                images = self._run_stage(*run, texts, images, cond_images, callback, progress)
+                outputs.append(self.image_processor.postprocess(images, output_type=output_type))
                 if self._interrupt:
                     break
         self.maybe_free_model_hooks()
@@ -262,7 +262,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         callback: StepCallback,
         progress: Any,
     ) -> Tensor:
-        """One stage's pictures (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
+        """One stage's images (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
         self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")

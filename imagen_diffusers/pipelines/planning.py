@@ -11,16 +11,16 @@ from imagen_diffusers.sampling.stage import Stage
 from .image_inputs import images_to_tensor
 
 
-def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
+def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
     """Stages counted from 1, first to last.
 
     Args:
         networks: those the pipeline holds, by number.
-        pictures: what a super-resolution stage starts from (B, C, h, w).
+        images: what a super-resolution stage starts from (B, C, h, w).
         start_at, stop_at: as the caller says.
 
     Raises:
-        ValueError: for stages that are not there, and a start that does not fit the pictures.
+        ValueError: for stages that are not there, and a start that does not fit the images.
     """
     there = sorted(networks)
     if not there:
@@ -29,7 +29,7 @@ def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, s
         if value is not None and value not in there:
             raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
     if start_at is None:
-        start_at = there[0] if pictures is None else _first_to_enlarge(networks, pictures)
+        start_at = there[0] if images is None else _first_to_enlarge(networks, images)
     numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
     if not numbers:
         raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
@@ -39,8 +39,8 @@ def numbers_to_run(networks: dict[int, StageNetwork], pictures: Tensor | None, s
             f"stage {gaps[0]} is missing between the stages {numbers}, and the next one would enlarge what it was not trained on; "
             f"load stage {gaps[0]}, or end before it with stop_at={gaps[0] - 1}"
         )
-    if networks[numbers[0]].has_low_res != (pictures is not None):
-        need = "takes no image" if pictures is not None else "needs image=, the picture to enlarge"
+    if networks[numbers[0]].has_low_res != (images is not None):
+        need = "takes no image" if images is not None else "needs image=, the image to enlarge"
         raise ValueError(f"stage {numbers[0]} {need}")
     return numbers
 
@@ -70,16 +70,14 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
-def plan_sizes(
-    stages: list[Stage], start_size: int, height: int | None, width: int | None, pictures: Tensor | None
-) -> list[tuple[int, int]]:
+def plan_sizes(stages: list[Stage], start_size: int, height: int | None, width: int | None, images: Tensor | None) -> list[tuple[int, int]]:
     """(height, width) of each stage, in the ratios the stages were trained at.
 
     Args:
         stages: those that run.
         start_size: the trained size of what the first one starts from.
-        height, width: of the last stage's pictures; None for the trained size, or to follow `pictures`.
-        pictures: what a super-resolution stage starts from (B, C, h, w).
+        height, width: of the last stage's images; None for the trained size, or to follow `images`.
+        images: what a super-resolution stage starts from (B, C, h, w).
 
     Raises:
         ValueError: for sizes that the stages cannot have.
@@ -88,9 +86,9 @@ def plan_sizes(
     for name, side in (("height", height), ("width", width)):
         if side is not None and side < 1:
             raise ValueError(f"{name} is {side}; it must be at least 1 pixel, or None for the trained size")
-    if pictures is not None:
+    if images is not None:
         scale = last / start_size
-        height, width = height or round(pictures.shape[-2] * scale), width or round(pictures.shape[-1] * scale)
+        height, width = height or round(images.shape[-2] * scale), width or round(images.shape[-1] * scale)
     final = (height or last, width or last)
     sizes = []
     for stage in stages:
@@ -107,9 +105,9 @@ def plan_sizes(
     return sizes
 
 
-def _first_to_enlarge(networks: dict[int, StageNetwork], pictures: Tensor) -> int:
-    side = max(pictures.shape[-2:])
+def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor) -> int:
+    side = max(images.shape[-2:])
     bigger = [n for n in sorted(networks) if networks[n].has_low_res and networks[n].sample_size > side]
     if not bigger:
-        raise ValueError(f"no stage enlarges a picture of {side}px; make it smaller, or choose one with start_at")
+        raise ValueError(f"no stage enlarges a image of {side}px; make it smaller, or choose one with start_at")
     return bigger[0]

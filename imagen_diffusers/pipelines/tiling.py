@@ -11,19 +11,19 @@ class TilingMixin:
     _tiles: tuple[int | None, float] | None = None
 
     def enable_slicing(self, slice_size: int = 1) -> None:
-        """Run the networks on at most `slice_size` pictures at a time; a guided picture counts two."""
+        """Run the networks on at most `slice_size` images at a time; a guided image counts two."""
         if slice_size < 1:
-            raise ValueError(f"slice_size is {slice_size}; give at least 1 picture")
+            raise ValueError(f"slice_size is {slice_size}; give at least 1 image")
         self._rows = slice_size
 
     def disable_slicing(self) -> None:
         self._rows = None
 
     def enable_tiling(self, tile_size: int | None = None, tile_overlap_factor: float = 0.25) -> None:
-        """Run the super-resolution networks on overlapping tiles of larger pictures; a base, which composes, always sees all of its own.
+        """Run the super-resolution networks on overlapping tiles of larger images; a base, which composes, always sees all of its own.
 
         Args:
-            tile_size: in pixels; by default what each stage was trained for, so that a 2048px picture takes the memory of a 1024px one.
+            tile_size: in pixels; by default what each stage was trained for, so that a 2048px image takes the memory of a 1024px one.
             tile_overlap_factor: share of a tile that its neighbour sees, too, in [0, 1).
         """
         if tile_size is not None and tile_size < 1:

@@ -26,5 +26,5 @@ def guide(with_text: Tensor, without: Tensor, scale: float, parallel: float = 1.
 
 
 def is_guided(index: int, steps: int, interval: tuple[float, float]) -> bool:
-    """Whether step `index` of `steps` lies in the interval, given as fractions of the steps, from noise (0) to picture (1)."""
+    """Whether step `index` of `steps` lies in the interval, given as fractions of the steps, from noise (0) to image (1)."""
     return interval[0] <= index / steps < interval[1]

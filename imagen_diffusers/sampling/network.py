@@ -19,7 +19,7 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class StageNetwork(ABC):
-    """A network as the loop sees it. Letters in shapes: B pictures, C channels, L tokens.
+    """A network as the loop sees it. Letters in shapes: B images, C channels, L tokens.
 
     Args:
         module: the network itself.
@@ -37,7 +37,7 @@ class StageNetwork(ABC):
 
     @property
     def sample_size(self) -> int:
-        """Side of the pictures it was trained on."""
+        """Side of the images it was trained on."""
         return self.module.config["sample_size"]
 
     @property
@@ -71,7 +71,7 @@ class StageNetwork(ABC):
 
     @property
     def cond_channels(self) -> int:
-        """Channels of the conditioning pictures it takes; 0 for none."""
+        """Channels of the conditioning images it takes; 0 for none."""
         return 0
 
     @property
@@ -86,11 +86,11 @@ class StageNetwork(ABC):
 
     @abstractmethod
     def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
-        """The previous stage's pictures (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
+        """The previous stage's images (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
 
     @abstractmethod
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
-        """What `predict` is to be given besides the noisy pictures; made once a stage, since no step changes it.
+        """What `predict` is to be given besides the noisy images; made once a stage, since no step changes it.
 
         Args:
             text: B rows, or None.
@@ -99,7 +99,7 @@ class StageNetwork(ABC):
         """
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """Its output, in float32 at least, for noisy pictures (B, C, H, W) under as many rows of `arguments`."""
+        """Its output, in float32 at least, for noisy images (B, C, H, W) under as many rows of `arguments`."""
         return at_least_float32(self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
 
 

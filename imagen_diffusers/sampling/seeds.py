@@ -1,6 +1,6 @@
-"""Each picture has its own generator, and each stage a child of it.
+"""Each image has its own generator, and each stage a child of it.
 
-So a batch size never changes a picture, and changing the base's steps leaves the upscaler's noise alone. Global random
+So a batch size never changes a image, and changing the base's steps leaves the upscaler's noise alone. Global random
 state is neither read nor written.
 """
 
@@ -13,11 +13,11 @@ MAX_SEED = 2**62
 
 
 def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | None, count: int, stages: int) -> list[list[torch.Generator]]:
-    """For each stage, one generator a picture.
+    """For each stage, one generator a image.
 
     Args:
-        generator: one a picture; or one, from which the pictures draw their seeds in order; or None for fresh entropy.
-        count: pictures.
+        generator: one a image; or one, from which the images draw their seeds in order; or None for fresh entropy.
+        count: images.
         stages: of the full cascade, run or not, so that a subset of stages draws the same seeds.
 
     Raises:
@@ -31,7 +31,7 @@ def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | No
             )
     if isinstance(generator, Sequence):
         if len(generator) != count:
-            raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or one a picture")
+            raise ValueError(f"{len(generator)} generators for {count} images; give one, or one a image")
         parents = generator
     else:
         parents = [generator or _fresh()] * count

@@ -1,6 +1,6 @@
 """One stage of the cascade, and the one denoising loop of the package.
 
-A stage is data: a network, its scheduler, its sampling settings. The loop inside a step is: scale the noisy picture, then
+A stage is data: a network, its scheduler, its sampling settings. The loop inside a step is: scale the noisy image, then
 attach the low-resolution condition, network, guidance, the clean image (thresholded), `scheduler.step` from it. It knows no prompts
 and no files.
 """
@@ -56,7 +56,7 @@ class Stage:
         num_inference_steps: steps the scheduler is asked for.
         guidance_scale: w of equation 2; 1 turns guidance off.
         noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
-        guidance_interval: the steps that are guided, as fractions of them all, from noise to picture.
+        guidance_interval: the steps that are guided, as fractions of them all, from noise to image.
         guidance_parallel: as in `guidance.guide`.
         pieces: how much the network is given at once.
         times: in place of `num_inference_steps`: ("timesteps", values) or ("sigmas", values), for schedulers that take them.
@@ -110,15 +110,15 @@ class Stage:
         cond_images: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Iterator[StepState]:
-        """Noise to picture, one state a step; the last one's `latents` are the picture (B, C, height, width) in [-1, 1].
+        """Noise to image, one state a step; the last one's `latents` are the image (B, C, height, width) in [-1, 1].
 
         Args:
             scheduler: from `prepared_scheduler`.
             size: (height, width), multiples of the network's stride.
-            generators: one for each picture; all the randomness there is.
+            generators: one for each image; all the randomness there is.
             text, null_text: B embeddings each; `null_text` is read only under guidance.
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
-            cond_images: (B, c, h, w) in [0, 1], for a network conditioned on pictures.
+            cond_images: (B, c, h, w) in [0, 1], for a network conditioned on images.
             noise: to start from (B, C, height, width), standard normal; drawn from the generators by default.
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
@@ -159,7 +159,7 @@ class Stage:
     def _conditions(
         self, text: TextEmbedding | None, null_text: TextEmbedding | None, low_res: Tensor | None, cond_images: Tensor | None
     ) -> Callable[[bool], dict[str, Any]]:
-        """What the network is given besides the noisy pictures, by whether the step is guided; each is made once a stage."""
+        """What the network is given besides the noisy images, by whether the step is guided; each is made once a stage."""
 
         @cache
         def made(guided: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Networks evaluated piece by piece, where a batch or a picture is too large for the memory at hand.
+"""Networks evaluated piece by piece, where a batch or a image is too large for the memory at hand.
 
-The denoising loop keeps whole pictures: their noise, the solver and the thresholds are the same with pieces and without. Only the
+The denoising loop keeps whole images: their noise, the solver and the thresholds are the same with pieces and without. Only the
 network sees less at a time.
 """
 
@@ -20,8 +20,8 @@ class Pieces:
     """What a network is given at once.
 
     Args:
-        rows: pictures of a batch, a guided one counting two; None for all.
-        tile: side of the tiles in pixels; None for whole pictures.
+        rows: images of a batch, a guided one counting two; None for all.
+        tile: side of the tiles in pixels; None for whole images.
         overlap: of neighbouring tiles, as a share of the tile's side, in [0, 1).
     """
 
@@ -50,7 +50,7 @@ class Pieces:
         shared = min(int(tile * self.overlap) // network.stride * network.stride, tile - network.stride)
         total, weights = torch.zeros(()), torch.zeros(height, width, device=sample.device)
         for y, x in product(spans(height, tile, shared), spans(width, tile, shared)):
-            given = {k: v[..., y, x] if _is_picture(k, v, (height, width)) else v for k, v in arguments.items()}
+            given = {k: v[..., y, x] if _is_image(k, v, (height, width)) else v for k, v in arguments.items()}
             part = network.predict(sample[..., y, x], timestep, given)
             weight = ramp(y, height, shared, sample.device)[:, None] * ramp(x, width, shared, sample.device)
             if not total.ndim:
@@ -68,21 +68,21 @@ def spans(side: int, tile: int, shared: int) -> Iterator[slice]:
 
 
 def ramp(span: slice, side: int, shared: int, device: torch.device) -> Tensor:
-    """Weights (length,) of a stretch: 1 in its middle, falling over `shared` pixels to each end that is not the picture's own."""
+    """Weights (length,) of a stretch: 1 in its middle, falling over `shared` pixels to each end that is not the image's own."""
     at = torch.arange(span.start, span.stop, device=device)
     up = (at - span.start + 0.5) / max(shared, 1) if span.start > 0 else torch.ones_like(at)
     down = (span.stop - at - 0.5) / max(shared, 1) if span.stop < side else torch.ones_like(at)
     return torch.minimum(up, down).clamp(max=1.0)
 
 
-def _is_picture(name: str, value: Any, size: tuple[int, int]) -> bool:
+def _is_image(name: str, value: Any, size: tuple[int, int]) -> bool:
     """Whether this argument is to be cut into tiles, too.
 
     Raises:
-        ValueError: for pictures of another size, whose tiles nobody knows.
+        ValueError: for images of another size, whose tiles nobody knows.
     """
     if not isinstance(value, Tensor) or value.ndim != 4:
         return False
     if tuple(value.shape[-2:]) != size:
-        raise ValueError(f"{name} is {tuple(value.shape[-2:])}; in tiles it must be as large as the stage's picture, {size}")
+        raise ValueError(f"{name} is {tuple(value.shape[-2:])}; in tiles it must be as large as the stage's image, {size}")
     return True

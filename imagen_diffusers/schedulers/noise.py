@@ -49,7 +49,7 @@ def shift_betas(betas: Tensor, log_snr_shift: float) -> Tensor:
 
 
 def log_snr_shift_for(size: int, reference_size: int = 64) -> float:
-    """The shift that keeps the signal-to-noise ratio of a 64px view of the picture: 2 log(64 / size), negative above 64."""
+    """The shift that keeps the signal-to-noise ratio of a 64px view of the image: 2 log(64 / size), negative above 64."""
     return 2 * math.log(reference_size / size)
 
 
@@ -83,18 +83,18 @@ def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def q_sample(x: Tensor, noise: Tensor, log_snr: Tensor) -> Tensor:
-    """z_t = alpha x + sigma eps (equation 1): pictures (B, C, H, W), log-SNR (B,)."""
+    """z_t = alpha x + sigma eps (equation 1): images (B, C, H, W), log-SNR (B,)."""
     log_snr = log_snr.to(x.device, torch.promote_types(log_snr.dtype, x.dtype))
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     return (alpha * x + sigma * noise).to(x.dtype)
 
 
-def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Antialiased bicubic resize of (B, C, H, W) in [-1, 1] to (height, width), clipped back to [-1, 1]."""
-    if pictures.shape[-2:] == size:
-        return pictures
-    resized = F.interpolate(at_least_float32(pictures), size=size, mode="bicubic", antialias=True, align_corners=False)
-    return resized.clamp(-1, 1).to(pictures.dtype)
+    if images.shape[-2:] == size:
+        return images
+    resized = F.interpolate(at_least_float32(images), size=size, mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(-1, 1).to(images.dtype)
 
 
 def augment(low_res: Tensor, noise_level: Tensor, noise: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ def check_prediction_type(prediction_type: str) -> None:
 
 
 def to_x0(output: Tensor, sample: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
-    """A network's output at z = `sample` as the clean picture it implies."""
+    """A network's output at z = `sample` as the clean image it implies."""
     if prediction_type == "epsilon":
         return (sample - sigma * output) / alpha
     if prediction_type == "v_prediction":
@@ -24,7 +24,7 @@ def to_x0(output: Tensor, sample: Tensor, alpha: Tensor, sigma: Tensor, predicti
 
 
 def from_x0(x0: Tensor, sample: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
-    """The inverse of `to_x0`: what a network that saw this clean picture would have said."""
+    """The inverse of `to_x0`: what a network that saw this clean image would have said."""
     if prediction_type == "epsilon":
         return (sample - alpha * x0) / sigma
     if prediction_type == "v_prediction":

@@ -44,7 +44,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         beta_start, beta_end: of the linear schedules.
         beta_schedule: "squaredcos_cap_v2" (the paper's cosine), "linear" or "scaled_linear".
         trained_betas: the curve itself, instead.
-        log_snr_shift: moves the curve for large pictures, `log_snr_shift_for(size)`. Written into `trained_betas` too,
+        log_snr_shift: moves the curve for large images, `log_snr_shift_for(size)`. Written into `trained_betas` too,
             so that every stock scheduler swapped in keeps the curve.
         prediction_type: "epsilon" (the paper's), "v_prediction" or "sample".
         variance_interpolation: gamma in [0, 1] between the smallest and the largest variance; None is deterministic, whatever
@@ -205,7 +205,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         return q_sample(original_samples, noise, log_snr_at(self.log_snr.to(timesteps.device), at_least_float32(timesteps)))
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """v at clean pictures, noise and timesteps (B,)."""
+        """v at clean images, noise and timesteps (B,)."""
         alpha, sigma = alpha_sigma(log_snr_at(self.log_snr.to(timesteps.device), at_least_float32(timesteps))[:, None, None, None])
         return target(sample, noise, alpha, sigma, "v_prediction")
 

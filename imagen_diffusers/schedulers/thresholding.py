@@ -1,4 +1,4 @@
-"""Keeping the predicted clean picture in range under strong guidance (Imagen, section 2.3).
+"""Keeping the predicted clean image in range under strong guidance (Imagen, section 2.3).
 
 Pure functions of x0. They act on each example by itself, over all its values.
 """

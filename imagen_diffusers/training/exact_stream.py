@@ -17,7 +17,7 @@ from .reading import Columns, RowReader
 
 
 class ImageStream(IterableDataset):
-    """Captioned pictures in the order of a stream, over and over; one process's share of them, each process reading all.
+    """Captioned images in the order of a stream, over and over; one process's share of them, each process reading all.
 
     The example at a position of the run is the row at that position, or the next that can be used; so a stream too resumes where
     it was, and is the same on any number of processes.

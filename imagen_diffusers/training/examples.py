@@ -11,11 +11,11 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class Example(TypedDict, total=False):
-    """One picture.
+    """One image.
 
     `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution. For a network with text
     either `prompt` or its unpadded `prompt_embeds` (L, D). `weight` is how much its loss counts, 1 where it is left out.
-    `pixel_weight` (H, W) is how much each pixel's does, 1 on average. `skipped` tells of pictures that could not be used in its place.
+    `pixel_weight` (H, W) is how much each pixel's does, 1 on average. `skipped` tells of images that could not be used in its place.
     """
 
     pixel_values: Tensor
@@ -59,7 +59,7 @@ class Mixed(VisitedDataset):
     """Two sets in equal parts, the smaller one met more often; losses of the second count `weight` (DreamBooth's prior preservation).
 
     Args:
-        first, second: sets of pictures of one size, or of the same buckets.
+        first, second: sets of images of one size, or of the same buckets.
         weight: of the second.
     """
 
@@ -116,5 +116,5 @@ def collate(examples: list[Example]) -> Batch:
     return batch
 
 
-def _to_float(pictures: Tensor) -> Tensor:
-    return pictures.float() / 127.5 - 1 if pictures.dtype == torch.uint8 else pictures
+def _to_float(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images

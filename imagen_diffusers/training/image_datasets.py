@@ -13,13 +13,13 @@ from .reading import Columns, Pyramid, RowReader, as_next
 
 
 class ImageDataset(VisitedDataset):
-    """Captioned pictures by index.
+    """Captioned images by index.
 
     Args:
         rows, columns: from `load_rows`.
-        settings: what pictures are made into.
+        settings: what images are made into.
         embed: caption to unpadded embeddings, from a `TextCache`; None to yield captions.
-        prompt: the same caption for all pictures, where `columns` names none.
+        prompt: the same caption for all images, where `columns` names none.
         seed: of the windows and mirrorings.
         cache_bytes: pyramids are kept in memory up to this many bytes, so that small sets are decoded and resized once.
         first: number of the first row, for telling of rows without a name.
@@ -79,7 +79,7 @@ class ImageDataset(VisitedDataset):
         return list(self._unusable.values())
 
     def buckets(self) -> list[int] | None:
-        """Which of `ImageSettings.shapes` each picture has; None where they are all square, or cut to squares.
+        """Which of `ImageSettings.shapes` each image has; None where they are all square, or cut to squares.
 
         Read from the files' headers, once. What cannot be used has the shape of the next that can, which will stand in its place.
         """

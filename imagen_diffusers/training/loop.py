@@ -31,7 +31,7 @@ from .losses import LossSettings, StageLoss, draw, stage_loss
 from .optimizers import make_optimizer
 from .order import Share
 from .processes import StopFlag, process_group
-from .reports import Meter, Skipped, show_pictures, start_tracking, warn_of_idle_weights
+from .reports import Meter, Skipped, show_images, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
 from .seeds import global_state_from, seed_of
 from .validation import write_figures
@@ -77,12 +77,12 @@ def train_stage(
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
         text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
-        validate: draws a picture, with the averaged weights, for people to look at.
+        validate: draws a image, with the averaged weights, for people to look at.
         measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
-        ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable picture.
+        ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable image.
         FloatingPointError: when the loss or its gradients are no numbers any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
         SystemExit: on all processes, after SIGINT or SIGTERM.
@@ -214,16 +214,16 @@ class _Fit:
             if (step + 1) % self.settings.logging_steps == 0:
                 report = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
                 report |= {} if norm is None else {"grad_norm": float(whole(norm))}  # some engines clip on their own
-                self.accelerator.log({**report, "skipped_pictures": len(self.skipped.seen)}, step=step + 1)
+                self.accelerator.log({**report, "skipped_images": len(self.skipped.seen)}, step=step + 1)
             yield step + 1
 
     def validate(
         self,
-        picture: Callable[[ConditionedUNet], Image.Image] | None,
+        image: Callable[[ConditionedUNet], Image.Image] | None,
         measure: Callable[[ConditionedUNet], dict[str, float]] | None,
         step: int,
     ) -> None:
-        """A picture and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
+        """A image and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
         main = self.accelerator.is_main_process
         if not main and self.accelerator.distributed_type != DistributedType.FSDP:
             return
@@ -232,7 +232,7 @@ class _Fit:
             self.ema.store(own)
             self.ema.copy_to(own)
         self.unet.eval()
-        shown = None if picture is None else picture(self.unet)
+        shown = None if image is None else image(self.unet)
         figures = None if measure is None else measure(self.unet)
         self.unet.train()
         for module in self.unet.modules():
@@ -241,7 +241,7 @@ class _Fit:
         if self.ema is not None:
             self.ema.restore(own)
         if main and shown is not None:
-            show_pictures(self.accelerator, self.settings.output_dir / "validation", shown, step)
+            show_images(self.accelerator, self.settings.output_dir / "validation", shown, step)
         if main and figures is not None:
             self.accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
             write_figures(self.settings.output_dir, step, figures)
@@ -249,9 +249,9 @@ class _Fit:
     def _losses(self, batch: Batch, step: int, micro: int) -> StageLoss:
         device, settings = self.accelerator.device, self.settings
         self.skipped.add(batch["skipped"])
-        pictures, positions = batch["pixel_values"].to(device), self.share.positions(step, micro)
+        images, positions = batch["pixel_values"].to(device), self.share.positions(step, micro)
         draws = draw(
-            pictures.shape[1:],
+            images.shape[1:],
             positions,
             self.share.whole(step),
             self.loss,
@@ -264,7 +264,7 @@ class _Fit:
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(
                 self.model,
-                pictures,
+                images,
                 draws=draws,
                 log_snr_table=self.table,
                 settings=self.loss,

@@ -1,4 +1,4 @@
-"""The loss of one stage (Imagen, appendix A): noise a picture, ask the network, compare.
+"""The loss of one stage (Imagen, appendix A): noise a image, ask the network, compare.
 
 Knows networks and noise; no data, no optimizer, no pipeline. What is random comes in as `Draws`, so that the loss itself is
 a plain function, and the same examples give the same losses on any number of processes.
@@ -69,7 +69,7 @@ class Draws:
     """All that is random in a batch of B examples.
 
     Args:
-        times: (B,) in [0, 1), the noise level of each picture.
+        times: (B,) in [0, 1), the noise level of each image.
         noise: (B, C, H, W), standard normal.
         text: (B,) in [0, 1); text is dropped where it is below `text_dropout`.
         level: (B,) in [0, 1), the augmentation level of each condition.
@@ -96,7 +96,7 @@ def draw(
     """What is random for the examples at `positions` of a run: a function of the seed and the position alone.
 
     Args:
-        shape: (C, H, W) of the pictures.
+        shape: (C, H, W) of the images.
         positions: of this batch's examples, counted from the start of the run.
         whole: of all examples of this step, over all processes and accumulated batches.
         settings: how times are drawn and whether noise has an offset.
@@ -129,7 +129,7 @@ class StageLoss(NamedTuple):
 
 def stage_loss(
     unet: ConditionedUNet | torch.nn.Module,
-    pictures: Tensor,
+    images: Tensor,
     *,
     draws: Draws,
     log_snr_table: Tensor,
@@ -144,21 +144,21 @@ def stage_loss(
 
     Args:
         unet: the stage's network.
-        pictures: clean pictures (B, C, H, W) in [-1, 1].
+        images: clean images (B, C, H, W) in [-1, 1].
         draws: all that is random.
         log_snr_table: the noise curve, from `schedulers.noise.log_snr_table`.
         settings: what is predicted and how errors are weighted.
         text: embeddings and mask, before dropout.
         null_text: one row that stands for no text; None for zeros, as in the paper.
-        low_res: for super-resolution, the small pictures, not yet resized or augmented.
+        low_res: for super-resolution, the small images, not yet resized or augmented.
         pixel_weight: how much each pixel's error counts (B, H, W); None for 1.
         running: the errors of late, for the weighting "running".
     """
     assert settings.prediction_type is not None, "whoever knows the scheduler sets it"
-    table = log_snr_table.to(pictures.device)
+    table = log_snr_table.to(images.device)
     times = draws.times * (len(table) - 1)
     log_snr = log_snr_at(table, times)
-    noisy = q_sample(pictures, draws.noise, log_snr)
+    noisy = q_sample(images, draws.noise, log_snr)
 
     condition = {}
     if text is not None:
@@ -166,13 +166,13 @@ def stage_loss(
         condition = {"encoder_hidden_states": text.embeds, "encoder_attention_mask": text.mask}
     if low_res is not None:
         level = draws.level * settings.max_noise_level
-        enlarged = resize(low_res, (pictures.shape[-2], pictures.shape[-1]))
+        enlarged = resize(low_res, (images.shape[-2], images.shape[-1]))
         condition["low_res"] = augment(enlarged, level, draws.low_res_noise)
         condition["noise_level"] = level
 
     output = unet(noisy, times, return_dict=False, **condition)[0].float()
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
-    error = output - target(pictures, draws.noise, alpha, sigma, settings.prediction_type)
+    error = output - target(images, draws.noise, alpha, sigma, settings.prediction_type)
     error = error.square() if pixel_weight is None else error.square() * pixel_weight[:, None]
     errors = error.mean((1, 2, 3))
     if settings.weighting == "running":

@@ -60,7 +60,7 @@ class StepSampler(Sampler[list[Visit]]):
 
 
 class BucketSampler(Sampler[list[Visit]]):
-    """The same for pictures of several shapes: all examples of a step are of one shape.
+    """The same for images of several shapes: all examples of a step are of one shape.
 
     A pass over the data goes over each shape's examples once; the last step of a shape is filled up from its first examples.
     """

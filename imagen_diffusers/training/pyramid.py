@@ -1,6 +1,6 @@
-"""One picture at the sizes a stage trains on: decoded, checked, cropped to shape and resized once, then cut into windows.
+"""One image at the sizes a stage trains on: decoded, checked, cropped to shape and resized once, then cut into windows.
 
-Knows pictures; no captions, no files, no networks. Sizes are (height, width) in pixels.
+Knows images; no captions, no files, no networks. Sizes are (height, width) in pixels.
 """
 
 import io
@@ -17,14 +17,14 @@ from torch import Tensor
 
 
 class UnusableError(ValueError):
-    """A picture that must not be trained on; the message says why."""
+    """A image that must not be trained on; the message says why."""
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What the user of a script says of pictures. Field names are its flags."""
+    """What the user of a script says of images. Field names are its flags."""
 
-    resolution: int | None = field(default=None, metadata={"help": "Side of the pictures in pixels; the stage's own by default."})
+    resolution: int | None = field(default=None, metadata={"help": "Side of the images in pixels; the stage's own by default."})
     center_crop: bool = field(
         default=False,
         metadata={
@@ -33,29 +33,29 @@ class CropSettings:
         },
     )
     random_flip: bool = field(
-        default=False, metadata={"help": "Mirror half of the pictures. Off by default: captions may say left and right."}
+        default=False, metadata={"help": "Mirror half of the images. Off by default: captions may say left and right."}
     )
     aspect_buckets: bool = field(
-        default=False, metadata={"help": "Keep pictures' shapes: each is cropped to the nearest of several with about the same area."}
+        default=False, metadata={"help": "Keep images' shapes: each is cropped to the nearest of several with about the same area."}
     )
 
 
 @dataclass(frozen=True)
 class WindowSettings(CropSettings):
-    """The same for one stage, which may train on windows of its pictures."""
+    """The same for one stage, which may train on windows of its images."""
 
-    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a picture."})
+    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a image."})
 
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What pictures are made into for one stage.
+    """What images are made into for one stage.
 
     Args:
-        resolution: side of the stage's pictures.
+        resolution: side of the stage's images.
         low_res_scale: how many times smaller the condition of a super-resolution stage is; None for a base stage.
         crop_size, center_crop, random_flip, aspect_buckets: as in `WindowSettings`.
-        stride: sides of pictures are multiples of this.
+        stride: sides of images are multiples of this.
     """
 
     resolution: int
@@ -92,7 +92,7 @@ class ImageSettings:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """The shapes pictures may have, square alone or from 1:2 to 2:1 with about as many pixels."""
+        """The shapes images may have, square alone or from 1:2 to 2:1 with about as many pixels."""
         if not self.aspect_buckets:
             return [(self.resolution, self.resolution)]
         # Not diffusers' `generate_aspect_ratio_buckets`: its eleven ratios crop more away than all there are (27 at 256px).
@@ -105,7 +105,7 @@ class ImageSettings:
 
 
 def nearest_shape(size: tuple[int, int], shapes: list[tuple[int, int]]) -> int:
-    """Which of the shapes loses least of a picture of `size` when it is cropped to it."""
+    """Which of the shapes loses least of a image of `size` when it is cropped to it."""
     ratio = np.log(size[0] / size[1])
     return int(np.argmin([abs(np.log(h / w) - ratio) for h, w in shapes]))
 
@@ -125,18 +125,18 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes) -> Image.Image:
-    """A file's bytes as an RGB picture, turned as its EXIF says, transparency on white, 16 bits a channel brought to 8.
+    """A file's bytes as an RGB image, turned as its EXIF says, transparency on white, 16 bits a channel brought to 8.
 
     Raises:
-        UnusableError: for what is no picture, is cut short, or has values of no known range.
+        UnusableError: for what is no image, is cut short, or has values of no known range.
     """
     with _as_unusable(), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = _eight_bits(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return picture.convert("RGB")
+        image = _eight_bits(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
 
 
 @contextmanager
@@ -161,31 +161,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
-def build_pyramid(picture: Image.Image, settings: ImageSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
-    """The picture at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
+def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
+    """The image at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
 
-    Antialiased, and each level is resized from the picture itself.
+    Antialiased, and each level is resized from the image itself.
 
     Args:
-        picture: of any size.
+        image: of any size.
         settings: of the stage.
         shape: (height, width), one of `settings.shapes`; the nearest one by default.
 
     Raises:
-        UnusableError: for a picture smaller than the stage's, or of a single colour.
+        UnusableError: for a image smaller than the stage's, or of a single colour.
     """
     shapes = settings.shapes
-    height, width = shape or shapes[nearest_shape((picture.height, picture.width), shapes)]
-    if picture.height < height or picture.width < width:
-        raise UnusableError(f"it is {picture.width}x{picture.height}, smaller than the stage's {width}x{height}")
-    if all(low == high for low, high in picture.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]
+    height, width = shape or shapes[nearest_shape((image.height, image.width), shapes)]
+    if image.height < height or image.width < width:
+        raise UnusableError(f"it is {image.width}x{image.height}, smaller than the stage's {width}x{height}")
+    if all(low == high for low, high in image.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]
         raise UnusableError("every pixel has the same colour")
-    scale = min(picture.height / height, picture.width / width)
+    scale = min(image.height / height, image.width / width)
     crop_width, crop_height = width * scale, height * scale
-    left, top = (picture.width - crop_width) / 2, (picture.height - crop_height) / 2
+    left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
     box = (left, top, left + crop_width, top + crop_height)
     levels = [1, settings.scale] if settings.low_res_scale else [1]
-    resized = [picture.resize((width // s, height // s), Image.Resampling.BICUBIC, box=box) for s in levels]
+    resized = [image.resize((width // s, height // s), Image.Resampling.BICUBIC, box=box) for s in levels]
     return [torch.from_numpy(np.array(level)).permute(2, 0, 1).contiguous() for level in resized]
 
 

@@ -14,7 +14,7 @@ from .pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, n
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the picture and its caption are in a row; `caption` is None where captions are not wanted."""
+    """Where the image and its caption are in a row; `caption` is None where captions are not wanted."""
 
     image: str
     caption: str | None
@@ -22,7 +22,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A picture at the stage's sizes, and its caption."""
+    """A image at the stage's sizes, and its caption."""
 
     levels: list[Tensor]
     caption: str | None
@@ -48,13 +48,13 @@ class RowReader:
             caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
             if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
                 raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
-            picture = decode(file_of(row[self.columns.image]))
-            return Pyramid(build_pyramid(picture, self.settings, None if shape is None else self.settings.shapes[shape]), caption)
+            image = decode(file_of(row[self.columns.image]))
+            return Pyramid(build_pyramid(image, self.settings, None if shape is None else self.settings.shapes[shape]), caption)
         except UnusableError as error:
             raise UnusableError(f"{name}: {error}") from None
 
     def bucket(self, row: dict[str, Any]) -> int | None:
-        """Which of `settings.shapes` is the nearest to the row's picture; None where its file's header says that it cannot be used."""
+        """Which of `settings.shapes` is the nearest to the row's image; None where its file's header says that it cannot be used."""
         try:
             height, width = size_of(file_of(row[self.columns.image]))
         except UnusableError:

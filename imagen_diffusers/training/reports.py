@@ -1,4 +1,4 @@
-"""What a run tells of itself: means for the tracker, pictures, and which training pictures it passed over."""
+"""What a run tells of itself: means for the tracker, images, and which training images it passed over."""
 
 import logging
 import time
@@ -83,8 +83,8 @@ def start_tracking(accelerator: Accelerator, name: str, settings: dict[str, Any]
     accelerator.init_trackers(name, config=plain)
 
 
-def show_pictures(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:
-    """Save a validation grid, and hand it to the tracker where it takes pictures."""
+def show_images(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:
+    """Save a validation grid, and hand it to the tracker where it takes images."""
     folder.mkdir(parents=True, exist_ok=True)
     grid.save(folder / f"step-{step:06d}.png")
     for tracker in accelerator.trackers:

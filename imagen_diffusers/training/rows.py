@@ -18,10 +18,10 @@ CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where captioned pictures are. Field names are the flags of diffusers' training scripts."""
+    """Where captioned images are. Field names are the flags of diffusers' training scripts."""
 
     train_data_dir: Path | None = field(
-        default=None, metadata={"help": "Folder of pictures with metadata.jsonl, of Parquet, or of tar shards."}
+        default=None, metadata={"help": "Folder of images with metadata.jsonl, of Parquet, or of tar shards."}
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Hub id, in place of train_data_dir."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Which configuration of the Hub dataset."})
@@ -45,10 +45,10 @@ class DataSettings:
 
 
 def load_rows(settings: DataSettings, *, captions: bool = True) -> tuple[Any, Columns]:
-    """The rows, pictures still encoded, as `datasets` gives them, and which columns to read.
+    """The rows, images still encoded, as `datasets` gives them, and which columns to read.
 
     Raises:
-        ValueError: for a place without pictures, or pictures without captions.
+        ValueError: for a place without images, or images without captions.
     """
     import datasets
 
@@ -59,7 +59,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True) -> tuple[Any, Co
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
-    """Every caption, pictures unread, and how many there are.
+    """Every caption, images unread, and how many there are.
 
     Raises:
         ValueError: as `load_rows`.
@@ -80,7 +80,7 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
     found = [wanted] if wanted is not None else [c for c in usual if c in there]
     if not found:
-        hint = "a folder of pictures needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
+        hint = "a folder of images needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
         raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column. {hint}".strip())
     return found[0]
 
@@ -96,7 +96,7 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
     try:
         rows: Any = datasets.load_dataset(kind, **arguments)
     except (DatasetNotFoundError, DataFilesNotFoundError) as error:
-        raise ValueError(f"no pictures found at {settings.train_data_dir or settings.dataset_name}: {error}") from None
+        raise ValueError(f"no images found at {settings.train_data_dir or settings.dataset_name}: {error}") from None
     if settings.max_train_samples is not None:
         rows = rows.take(settings.max_train_samples)
     return rows, rows.column_names or list(next(iter(rows)))
@@ -115,6 +115,6 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         if files:
             return kind, {"data_files": {"train": files}}
     if not images_in(folder):
-        raise ValueError(f"no pictures in {folder}; put pictures there with metadata.jsonl, Parquet files, or tar shards")
+        raise ValueError(f"no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(folder.absolute()))}/**"]}}

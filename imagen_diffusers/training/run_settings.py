@@ -41,7 +41,7 @@ class TrainSettings:
     gradient_checkpointing: bool = _flag(False, "Less memory for about a third more time.")
     channels_last: bool = _flag(True, "Memory layout in which convolutions are fastest.")
     torch_compile: bool = _flag(False, "Compile the network; text is then padded to max_sequence_length.")
-    dataloader_num_workers: int = _flag(0, "Processes that prepare pictures.")
+    dataloader_num_workers: int = _flag(0, "Processes that prepare images.")
     max_sequence_length: int = _flag(128, "Tokens of a caption that are read.")
     checkpointing_steps: int = _flag(500, "Write a checkpoint every so many steps, and after the last.")
     checkpoints_total_limit: int | None = _flag(None, "Keep the latest so many checkpoints.")

@@ -1,6 +1,6 @@
 """How much an error counts at each noise level: one table of weightings, for every kind of prediction.
 
-A weighting is a function of the log-SNR for the error of the clean picture, (x0 error)^2. What the network predicts only
+A weighting is a function of the log-SNR for the error of the clean image, (x0 error)^2. What the network predicts only
 changes the unit its own error is measured in (Salimans and Ho, 2022, section 4):
 
     (x0 error)^2 = (epsilon error)^2 / SNR = (v error)^2 / (1 + SNR)
@@ -18,7 +18,7 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
     """The factor (B,) of the squared error of the network's own output.
 
     - ``"uniform"``: 1, whatever is predicted (Imagen, appendix A, with epsilon);
-    - ``"truncated_v"``: (x0 error)^2 min(1 + SNR, gamma), the v error up to a cap on nearly clean pictures;
+    - ``"truncated_v"``: (x0 error)^2 min(1 + SNR, gamma), the v error up to a cap on nearly clean images;
     - ``"min_snr"``: (x0 error)^2 min(SNR, gamma) (Hang et al., 2023, equation 6);
     - ``"soft_min_snr"``: (x0 error)^2 / (1 / SNR + 1 / gamma) (Crowson et al., 2024);
     - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler

@@ -15,7 +15,7 @@ from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class DeepFloydNetwork(StageNetwork):
-    """diffusers' U-Net as DeepFloyd IF uses it: the enlarged picture as more channels, its level as a class label, no mask.
+    """diffusers' U-Net as DeepFloyd IF uses it: the enlarged image as more channels, its level as a class label, no mask.
 
     Enlarged bilinearly with aligned corners and noised by the cosine curve at a whole step, as in IFSuperResolutionPipeline.
     """

@@ -33,7 +33,7 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
     Time is told as log-SNR. What stands for no text is learned, a vector a position; rows are dropped with `drop_text`.
 
     Args:
-        sample_size: side of the pictures it was trained on.
+        sample_size: side of the images it was trained on.
         dim, dim_mults: width of the finest level, and of each level as a multiple of it.
         text_embed_dim: width of the text embeddings.
         num_resnet_blocks, layer_attns, layer_attns_depth, layer_cross_attns, use_linear_attn, use_linear_cross_attn: one value for
@@ -41,7 +41,7 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
         cond_dim: width of the conditioning tokens; `dim` by default.
         memory_efficient: resample before a level's blocks going down and after them going up.
         resnet_groups: of group norm, in releases up to 1.26; None for the RMS norm of later ones.
-        resize_mode: how conditioning pictures of another size are resized.
+        resize_mode: how conditioning images of another size are resized.
         noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage; how the network is to be
             told of time and level, and how its condition is enlarged. "edm" is `ElucidatedImagen`'s, whose network is
             told EDM's noise, 0.25 ln(sigma).
@@ -156,16 +156,16 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
         drop_text: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict what it was trained to (noise, v or the clean picture).
+        """Predict what it was trained to (noise, v or the clean image).
 
         Args:
-            sample: the noisy picture (B, C, H, W); H and W multiples of `stride`.
-            log_snr: (B,), of the noisy picture.
+            sample: the noisy image (B, C, H, W); H and W multiples of `stride`.
+            log_snr: (B,), of the noisy image.
             encoder_hidden_states: text embeddings (B, L, D).
             encoder_attention_mask: (B, L), True at tokens; None when nothing is padded.
-            low_res, low_res_log_snr: for super-resolution, the enlarged and noised picture of the stage before, and its log-SNR.
-            cond_images: (B, cond_images_channels, h, w), for a network conditioned on pictures.
-            self_cond: the clean picture guessed at the step before; zeros at the first.
+            low_res, low_res_log_snr: for super-resolution, the enlarged and noised image of the stage before, and its log-SNR.
+            cond_images: (B, cond_images_channels, h, w), for a network conditioned on images.
+            self_cond: the clean image guessed at the step before; zeros at the first.
             drop_text: (B,) True for rows that are to be drawn without their text.
             return_dict: False returns a tuple.
         """
