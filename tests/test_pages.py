@@ -201,6 +201,15 @@ def test_named_files_are_there_and_hold_what_is_named(page) -> None:
             assert not name or re.search(rf"^(?:def|class) {name}\b", found[0].read_text(), re.M), f"{page}: {code}"
 
 
+def test_quoted_errors_are_what_the_code_says() -> None:
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    source = re.sub(r"\"\n\s*f?\"", "", source)  # of a message on several lines
+    rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.M)
+    said = [part.strip() for row in rows for quoted in re.findall(r'"([^"]+)"', row) for part in quoted.split("...") if part.strip()]
+    assert len(said) > 10
+    assert not [part for part in said if part not in source]
+
+
 def test_every_page_is_linked_from_the_first() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(f"]({page})" in text for page in DOCS)
