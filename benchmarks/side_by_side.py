@@ -23,7 +23,6 @@ from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet
 from torch import Tensor
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.interop.imagen_pytorch.conversion import convert
 from imagen_diffusers.sampling.seeds import stage_generators
 
 from .ceilings import machine
@@ -93,7 +92,7 @@ def write_imagen_pytorch(folder: Path, dim: int) -> None:
     awake(imagen)
     torch.save(imagen.state_dict(), folder / "imagen.pt")
     told = {"image_sizes": (64, 256), "noise_schedules": "cosine", "pred_objectives": "noise", "timesteps": STEPS}
-    convert(folder / "imagen.pt", settings=told)[0].save_pretrained(folder / "imagen")
+    ImagenCascadePipeline.from_imagen_pytorch(folder / "imagen.pt", settings=told).save_pretrained(folder / "imagen")
 
 
 def their_imagen(dim: int) -> Any:

@@ -21,7 +21,7 @@ from examples.scenes.oracle import Oracle, load
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
 from imagen_diffusers import ImagenCascadePipeline, bundled
-from imagen_diffusers.cli import SCHEDULERS
+from imagen_diffusers.cli.options import SCHEDULERS
 from imagen_diffusers.sampling.guidance import is_guided
 
 from .ceilings import machine

@@ -27,7 +27,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACES = (".", "imagen_diffusers", "examples", "examples/scenes")  # where a named file may be, and beside the page
 ELSEWHERE = ("cd", "git", "hf", "python3", "source")  # commands that are not ours
-BROKEN = ("benchmarks.side_by_side", "benchmarks.solvers")
 AWAY = ("from_deepfloyd", "from_imagen_pytorch", "push_to_hub")  # blocks that need the Hub, or a file of somebody
 
 
@@ -130,9 +129,7 @@ PROGRAMS = {
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of runpy, for modules that other tests have imported
 @pytest.mark.parametrize("line", sorted({shlex.join(words) for page in PAGES for words in commands(page)}))
-def test_commands_are_read_by_their_parsers(line, monkeypatch, tmp_path, request) -> None:
-    if any(name in line for name in BROKEN):
-        request.applymarker(pytest.mark.xfail(raises=ImportError, strict=True, reason="imports a name that has moved; take it off BROKEN"))
+def test_commands_are_read_by_their_parsers(line, monkeypatch, tmp_path) -> None:
     words = shlex.split(line)
     assert "..." not in words, "a reader can type whole lines only"
     if words[0] not in ELSEWHERE:
