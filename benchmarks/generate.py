@@ -55,7 +55,7 @@ def report() -> str:
     said = table(["stage", "steps", "float32", "bfloat16", "ratio"], rows)
     peak = peak_memory("benchmarks.generate", "--alone")
     memory = f"Peak memory of a process that loads it in float32 and draws once: {peak:.2f} GiB."
-    return f"Seconds a image, median of {RUNS} runs.\n\n{said}\n\n{memory}"
+    return f"Seconds per image, median of {RUNS} runs.\n\n{said}\n\n{memory}"
 
 
 def main() -> None:

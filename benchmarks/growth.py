@@ -1,8 +1,8 @@
-"""How one evaluation's time and memory grow with the image, the batch and the prompt; written as tables and drawn as a image.
+"""How one evaluation's time and memory grow with the image, the batch and the prompt; written as tables and drawn as an image.
 
     python -m benchmarks.growth --plot growth.png
 
-For each bundled super-resolution network, bfloat16, channels_last. A column says how much dearer a pixel (a image, a token) has
+For each bundled super-resolution network, bfloat16, channels_last. A column says how much dearer a pixel (an image, a token) has
 become since the first row: 1.00 is growth in proportion, less is better.
 """
 

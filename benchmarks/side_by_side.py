@@ -207,8 +207,8 @@ def compare(home: str, dim: int, runs: int) -> str:
         middle, least, most = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
         ratio = times_as_fast(seconds, first, name)
         rows.append([f"{who}, {name[1]}", *(f"{x:.2f}" for x in (middle, least, most, ratio, peaks[name])), f"{far:.1e}"])
-    said = f"{home}, {dim} channels, {STEPS} steps a stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs"
-    head = ["", "seconds a image", "from", "to", "times as fast", "peak GiB", "largest difference"]
+    said = f"{home}, {dim} channels, {STEPS} steps per stage, 64px then 256px, guidance {GUIDANCE}, median of {runs} runs"
+    head = ["", "seconds per image", "from", "to", "times as fast", "peak GiB", "largest difference"]
     return f"{said}\n\n{table(head, rows)}"
 
 

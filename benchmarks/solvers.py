@@ -79,7 +79,7 @@ def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
         seconds = (time.perf_counter() - start) / count
         told = ["", ""] if oracle is None else quality(oracle, images, scenes)
         rows.append([name, ", ".join(map(str, steps)), str(evaluations(pipe)), f"{seconds:.2f}", *told])
-    head = ["preset or solver", "steps", "evaluations", "seconds a image", "all right", "Frechet distance"]
+    head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", "Frechet distance"]
     return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
 
 

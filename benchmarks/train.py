@@ -144,7 +144,7 @@ def main() -> None:
     held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])
     text = encode(held_out["prompt"], tokenizer, text_encoder, 48)
 
-    print("| | parameters | steps | images a second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
+    print("| | parameters | steps | images per second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
     print("|---|---:|---:|---:|" + "---:|" * len(LEVELS), flush=True)
     for name, make in (
         ("imagen-pytorch", Theirs),

@@ -70,7 +70,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*UPSCALE[:1], "notes.txt", *UPSCALE[2:]], "notes.txt is not an image that can be read"),
     ([*UPSCALE[:1], "damaged.png", *UPSCALE[2:]], "damaged.png cannot be read as an image"),
     ([*UPSCALE[:1], "floats.tiff", *UPSCALE[2:]], 'image is a PIL image of mode "F"'),
-    ([*UPSCALE[:1], "large.png", *UPSCALE[2:]], "no stage enlarges a image of 64px"),
+    ([*UPSCALE[:1], "large.png", *UPSCALE[2:]], "no stage enlarges an image of 64px"),
     (["encode-text", "empty", "--output", "out", "--model", "MODEL"], "empty"),
     (["encode-text", "captioned", "--output", "small.png/a", "--model", "MODEL"], "small.png is a file"),
     (["encode-text", "captioned", "--output", "out", "--model", "TEXTLESS"], "has no text encoder and tokenizer"),

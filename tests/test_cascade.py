@@ -565,7 +565,7 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"timesteps": [None, 5.0, None]}, "timesteps of a stage is 5.0; give a list of at least one time"),
         ({"timesteps": 5}, "timesteps is 5; give a list of times, or one list, or None, for each stage"),
         ({"sigmas": 5.0, "stop_at": 1}, "sigmas is 5.0; give a list of times"),
-        ({"generator": 5}, "generator is 5; give a torch.Generator, one or one an image"),
+        ({"generator": 5}, "generator is 5; give a torch.Generator, one or one per image"),
         ({"generator": (seeded(), 5), "prompt": ["a", "a"]}, "generator is 5; give a torch.Generator"),
         ({"guidance_interval": 0.5}, r"guidance_interval is 0.5; give \(start, end\)"),
         ({"guidance_interval": ["a", "b"]}, r"guidance_interval is \('a', 'b'\); give|guidance_interval has 2 values"),

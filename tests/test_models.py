@@ -276,7 +276,7 @@ def test_bad_inputs_are_refused_in_words(name, change, message) -> None:
 
 
 def test_bad_configurations_are_refused_in_words() -> None:
-    with pytest.raises(ValueError, match="one a level"):
+    with pytest.raises(ValueError, match="one per level"):
         make_base(attention_levels=(True,))
     with pytest.raises(ValueError, match='attention_kind="cross" is unknown; use one of self, self_text, cross_text'):
         make_sr(attention_kind="cross")
@@ -284,9 +284,9 @@ def test_bad_configurations_are_refused_in_words() -> None:
         make_sr(num_attention_heads=7)
     with pytest.raises(ValueError, match="attention_head_dim=24 makes heads of 24 channels, which do not divide 32"):
         make_base(attention_head_dim=24)
-    with pytest.raises(ValueError, match="one number, or one a level"):
+    with pytest.raises(ValueError, match="one number, or one per level"):
         make_base(layers_per_block=(1,))
-    with pytest.raises(ValueError, match="one a level"):
+    with pytest.raises(ValueError, match="one per level"):
         make_sr(layers_per_block=(1,))
     with pytest.raises(ValueError, match="needs text"):
         make_sr(encoder_hid_dim=None)

@@ -1,4 +1,4 @@
-"""Networks evaluated in slices of a batch and in tiles of a image."""
+"""Networks evaluated in slices of a batch and in tiles of an image."""
 
 import pytest
 import torch

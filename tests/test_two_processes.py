@@ -134,7 +134,7 @@ def test_a_signal_to_one_process_ends_both_with_a_checkpoint(tmp_path, kind) -> 
     assert "stopped by SIGTERM" in error, error[-3000:]
     assert "exitcode  : 143" in error
     assert error.count("exitcode  : 143") == 2 or "exitcode  : -" not in error  # none was killed
-    assert [p.name for p in list_checkpoints(tmp_path / "job")] == ["checkpoint-3"]  # two examples a step: the fifth is in the third
+    assert [p.name for p in list_checkpoints(tmp_path / "job")] == ["checkpoint-3"]  # two examples per step: the fifth is in the third
 
 
 def test_the_time_limit_of_one_process_ends_both(tmp_path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .scene import Object, Scene, relation
 
-PREFIXES = ("", "", "", "there is ", "a image of ", "a photo of ", "a rendering of ")
+PREFIXES = ("", "", "", "there is ", "a picture of ", "a photo of ", "a rendering of ")
 RELATION_PHRASES = {
     "left of": ("left of", "to the left of", "on the left of"),
     "right of": ("right of", "to the right of", "on the right of"),

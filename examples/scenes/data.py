@@ -31,7 +31,7 @@ COMPLETE = 0.6  # share of captions that leave nothing open: they teach most, th
 class View:
     """What a stage is shown.
 
-    Windows of `rendered` pixels of a image of `size` are drawn and kept; of these, windows of `side` pixels are trained
+    Windows of `rendered` pixels of an image of `size` are drawn and kept; of these, windows of `side` pixels are trained
     on, each time another one. A super-resolution stage also gets the same window `scale` times smaller. Noise follows the
     cosine curve with its log-SNR moved by `log_snr_shift`.
     """
@@ -43,8 +43,8 @@ class View:
     log_snr_shift: float
 
 
-# What a image shows and where is settled at log-SNR below -2: there text lowers the loss of the base twenty times as much
-# as above. Its curve is the one of a image of 256px, so that half of its times are there and not a quarter.
+# What an image shows and where is settled at log-SNR below -2: there text lowers the loss of the base twenty times as much
+# as above. Its curve is the one of an image of 256px, so that half of its times are there and not a quarter.
 VIEWS = {
     "base": View(64, 64, 64, None, log_snr_shift_for(256)),
     "sr256": View(256, 256, 128, 4, log_snr_shift_for(256)),

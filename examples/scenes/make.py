@@ -49,7 +49,7 @@ class Plan:
 
 
 def plan_for(device: str) -> Plan:
-    """Two processors see 15 to 30 images a second and train for days at these sizes; a GPU sees thousands, and more of them pay."""
+    """Two processors see 15 to 30 images per second and train for days at these sizes; a GPU sees thousands, and more of them pay."""
     if device == "cpu":
         return Plan()
     larger = {"scenes": (400_000, 30_000, 30_000), "steps": (30_000, 8_000, 6_000), "batch_sizes": (256, 64, 64), "oracle_scenes": 30_000}

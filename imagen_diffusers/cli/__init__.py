@@ -1,6 +1,6 @@
 """The command `imagen-diffusers`: generate images, enlarge one, encode captions, convert checkpoints. Nothing imports this folder.
 
-One file a command; `options` says what several of them take. torch and diffusers are imported inside the commands, so that --help and
+One file per command; `options` says what several of them take. torch and diffusers are imported inside the commands, so that --help and
 a mistyped option answer at once.
 """
 

@@ -45,10 +45,10 @@ Tile = Annotated[
     int | None, typer.Option(min=1, help="Enlarge in overlapping tiles of this side, in pixels: larger images in the same memory.")
 ]
 Count = Annotated[int, typer.Option(min=1, help="How many images.")]
-Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one a stage, "25,8,4".')]
-Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one a stage, "5,3,1". 1 is off.')]
+Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one per stage, "25,8,4".')]
+Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one per stage, "5,3,1". 1 is off.')]
 NoiseLevel = Annotated[
-    str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one a stage.")
+    str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one per stage.")
 ]
 
 
@@ -119,7 +119,7 @@ def numbers(option: str, text: str | None, *, whole: bool = False) -> float | li
     try:
         values = [float(v) for v in text.split(",")]
     except ValueError:
-        raise ValueError(f'{option} is "{text}"; give a number, or one a stage separated by commas') from None
+        raise ValueError(f'{option} is "{text}"; give a number, or one per stage separated by commas') from None
     if not all(map(math.isfinite, values)) or whole and not all(v.is_integer() for v in values):
         raise ValueError(f'{option} is "{text}"; give {"whole" if whole else "finite"} numbers')
     values = [int(v) if v.is_integer() else v for v in values]

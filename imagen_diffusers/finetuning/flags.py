@@ -43,7 +43,7 @@ class StageValidationSettings(ValidationSettings):
         metadata={"help": "Folder of images that are not trained on; every validation_steps the error by noise level is measured on them."},
     )
     validation_images: list[Path] = field(
-        default_factory=list, metadata={"help": "For a super-resolution stage: small images to enlarge, one a prompt."}
+        default_factory=list, metadata={"help": "For a super-resolution stage: small images to enlarge, one per prompt."}
     )
 
 

@@ -36,7 +36,7 @@ def check_validation(unet: ConditionedUNet, train: TrainSettings, settings: Stag
         raise ValueError("validation_steps does nothing without validation_prompts or validation_data: give one, or leave it out")
     if settings.validation_images and not (unet.has_low_res and settings.validation_prompts):
         raise ValueError(
-            "validation_images are enlarged by a super-resolution stage, one a prompt: give validation_prompts, or leave them out"
+            "validation_images are enlarged by a super-resolution stage, one per prompt: give validation_prompts, or leave them out"
         )
 
 

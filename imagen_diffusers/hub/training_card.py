@@ -50,7 +50,7 @@ WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, 
 def write_card(
     folder: Path, kind: str, *, base: str, slots: list[str], network: str, settings: list[Any], repo: str, image: str | None = None
 ) -> None:
-    """Write README.md: what this is, how to load it, a image, and every setting it was trained with.
+    """Write README.md: what this is, how to load it, an image, and every setting it was trained with.
 
     Args:
         folder: of the result.

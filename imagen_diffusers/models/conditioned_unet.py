@@ -110,7 +110,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         name = type(self).__name__
         height, width = sample.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(f"{name} got a image of {width}x{height}; both sides must be multiples of {self.stride}")
+            raise ValueError(f"{name} got an image of {width}x{height}; both sides must be multiples of {self.stride}")
         if self.has_low_res != (low_res is not None) or self.has_low_res != (noise_level is not None):
             need = "needs both low_res and noise_level" if self.has_low_res else "takes neither low_res nor noise_level"
             raise ValueError(f"{name} (low_res_channels={self.config['low_res_channels']}) {need}")

@@ -1,4 +1,4 @@
-"""What every block is told besides the image: time, augmentation level and pooled text, as one vector.
+"""What every block is conditioned on besides the image: time, augmentation level and pooled text, as one vector.
 
 Letters in shapes: B batch, L text tokens, D text width, E embedding width.
 """

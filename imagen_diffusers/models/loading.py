@@ -13,7 +13,7 @@ class OwnMemoryMixin:
     """First base of a network: `from_pretrained` as in diffusers, with the weights in memory of their own.
 
     A loaded file leaves them at addresses where the processor's kernels add in another order, so that a saved network would not
-    draw bit-equal images.
+    generate bit-equal images.
     """
 
     @classmethod

@@ -22,7 +22,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         in_channels, out_channels: of the image; `out_channels` is twice that for a learned variance.
         low_res_channels: 3 makes it a super-resolution network that takes `low_res` and `noise_level`; 0 does not.
         block_out_channels: width of each level, finest first.
-        layers_per_block: residual blocks a level; one number, or one a level.
+        layers_per_block: residual blocks per level; one number, or one per level.
         attention_levels: which levels attend, one bool each.
         attention_head_dim: channels a head.
         encoder_hid_dim: width of the text embeddings; None for an unconditional network.
@@ -36,7 +36,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
     """
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
+    def __init__(  # noqa: PLR0913 (one argument per config value, as diffusers has it)
         self,
         sample_size: int = 64,
         in_channels: int = 3,
@@ -57,12 +57,12 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         super().__init__()
         if len(attention_levels) != len(block_out_channels):
             raise ValueError(
-                f"attention_levels has {len(attention_levels)} values and block_out_channels {len(block_out_channels)}; give one a level"
+                f"attention_levels has {len(attention_levels)} values and block_out_channels {len(block_out_channels)}; give one per level"
             )
         given = len(block_out_channels)
         layers = (layers_per_block,) * given if isinstance(layers_per_block, int) else layers_per_block
         if len(layers) != given:
-            raise ValueError(f"layers_per_block has {len(layers)} values and block_out_channels {given}; give one number, or one a level")
+            raise ValueError(f"layers_per_block has {len(layers)} values and block_out_channels {given}; give one number, or one per level")
         self._build_ends(block_out_channels[0])
         levels = list(zip(block_out_channels, attention_levels, layers, strict=True))
         width, kept = block_out_channels[0], [block_out_channels[0]]

@@ -35,7 +35,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
     """
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
+    def __init__(  # noqa: PLR0913 (one argument per config value, as diffusers has it)
         self,
         sample_size: int = 256,
         in_channels: int = 3,
@@ -57,7 +57,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         super().__init__()
         if len(layers_per_block) != len(block_out_channels):
             raise ValueError(
-                f"layers_per_block has {len(layers_per_block)} values and block_out_channels {len(block_out_channels)}; give one a level"
+                f"layers_per_block has {len(layers_per_block)} values and block_out_channels {len(block_out_channels)}; give one per level"
             )
         if linear_skip and not low_res_channels == out_channels > 0:
             raise ValueError(

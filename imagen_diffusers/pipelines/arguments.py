@@ -18,12 +18,12 @@ OUTPUT_TYPES = ("pil", "np", "pt")
 def per_stage(
     name: str, given: Sequence[float] | float | None, config: Any, numbers: Sequence[int], *, least: float, below: float = float("inf")
 ) -> list[Any]:
-    """A scalar, a list or None to one value a stage, in range; None stands for the config's.
+    """A scalar, a list or None to one value per stage, in range; None stands for the config's.
 
     Args:
         name: of the setting, in a call and in the config.
         given: by the caller.
-        config: the pipeline's, with one value a stage of the whole cascade.
+        config: the pipeline's, with one value per stage of the whole cascade.
         numbers: the stages that run, counted from 1.
         least, below: the range.
     """
@@ -45,7 +45,7 @@ def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, n
 
 
 def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
-    """A pair, pairs or None to one pair a stage."""
+    """A pair, pairs or None to one pair per stage."""
     alone = given is not None and (not isinstance(given, Sequence) or (len(given) > 0 and not isinstance(given[0], Sequence)))
     pairs = _one_each("guidance_interval", given, config, numbers, alone=alone)
     pairs = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
@@ -57,7 +57,7 @@ def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequen
 
 
 def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool) -> list[Any]:
-    """One value a stage that runs: the config's for None, the same for all where `given` is one `alone`."""
+    """One value per stage that runs: the config's for None, the same for all where `given` is one `alone`."""
     if given is None:
         recommended = config[name]
         if max(numbers) > len(recommended):
@@ -122,7 +122,7 @@ def one_a_prompt(name: str, images: Tensor | None, prompts: int, images_per_prom
     if images is None:
         return None
     if len(images) not in (1, prompts):
-        raise ValueError(f"{name} holds {len(images)} images for {prompts} prompts; give one, or one a prompt")
+        raise ValueError(f"{name} holds {len(images)} images for {prompts} prompts; give one, or one per prompt")
     return images.repeat_interleave(prompts * images_per_prompt // len(images), 0)
 
 

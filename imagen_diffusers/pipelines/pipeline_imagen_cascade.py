@@ -62,7 +62,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
     _optional_components = ["tokenizer", "text_encoder", "unet", "scheduler", "unet_2", "scheduler_2", "unet_3", "scheduler_3"]
     _callback_tensor_inputs = ["latents", "low_res", "prompt_embeds", "negative_prompt_embeds"]
 
-    def __init__(  # noqa: PLR0913 (one argument a component, as diffusers asks)
+    def __init__(  # noqa: PLR0913 (one argument per component, as diffusers asks)
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
         text_encoder: T5EncoderModel | None = None,
@@ -172,10 +172,10 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
         callback_on_step_end: Callable[["ImagenCascadePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagenCascadePipelineOutput | tuple:
-        """Draw images of prompts.
+        """Generate images of prompts.
 
         Args:
-            prompt: what to draw; or give `prompt_embeds`.
+            prompt: what to generate; or give `prompt_embeds`.
             negative_prompt: what to steer away from, in place of no text.
             height, width: of the last stage's images; by default what it was trained for.
             num_inference_steps: one value for all stages that run, or one each; the checkpoint's own by default.
@@ -183,12 +183,12 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
             noise_level: likewise, augmentation of each stage's low-resolution condition in [0, 1000), the paper's aug_level
                 times 1000: 0 follows it closely, more repairs more. A base stage ignores its own.
             guidance_interval: the steps that are guided, as fractions of them from noise to image, (start, end); one pair, or
-                one a stage. Steps outside cost half (Kynkaanniemi et al. 2024).
+                one per stage. Steps outside cost half (Kynkaanniemi et al. 2024).
             guidance_parallel: how much of guidance that is parallel to the guided output is kept; 1 is equation 2, less keeps
                 contrast down, as imagen-pytorch 2.1 does with 0.
             timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage.
-            num_images_per_prompt: images a prompt.
-            generator: one, or one a image. The same one gives the same image in any batch.
+            num_images_per_prompt: images per prompt.
+            generator: one, or one per image. The same one gives the same image in any batch.
             latents: noise to start from, standard normal (N, C, H, W) of the first stage that runs; or one (or None) for each.
             image: start from this image instead of the base stage: super-resolution. In [0, 1] where it is a tensor.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
@@ -273,7 +273,7 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
                 break
         if not torch.isfinite(state.latents).all():
             raise ValueError(
-                f"stage {stage.name} drew NaN or infinite values with {type(scheduler).__name__} in {stage.num_inference_steps} steps; "
+                f"stage {stage.name} gave NaN or infinite values with {type(scheduler).__name__} in {stage.num_inference_steps} steps; "
                 "take more steps, another scheduler, or a wider dtype"
             )
         return state.latents.clamp(-1, 1)

@@ -109,5 +109,5 @@ def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor) -> int:
     side = max(images.shape[-2:])
     bigger = [n for n in sorted(networks) if networks[n].has_low_res and networks[n].sample_size > side]
     if not bigger:
-        raise ValueError(f"no stage enlarges a image of {side}px; make it smaller, or choose one with start_at")
+        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or choose one with start_at")
     return bigger[0]

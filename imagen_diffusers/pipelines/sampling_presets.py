@@ -24,7 +24,7 @@ class SamplingPreset(ConfigMixin):
     """What `pipe.use_preset` takes; saved and loaded like a scheduler.
 
     Args:
-        stages: one entry a stage, first to last: `scheduler` (its class as `_class_name`, and options), `num_inference_steps`,
+        stages: one entry per stage, first to last: `scheduler` (its class as `_class_name`, and options), `num_inference_steps`,
             and `guidance_interval`, (start, end) as fractions of the steps; all of them are guided where it is left out.
     """
 

@@ -34,5 +34,5 @@ def one_for_each(null: TextEmbedding, text: TextEmbedding) -> TextEmbedding:
     """A row of negative text for each row of text, where there is one for all or one each."""
     have, want = len(null.embeds), len(text.embeds)
     if have not in (1, want):
-        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one a prompt")
+        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one per prompt")
     return null if have == want else TextEmbedding(null.embeds.expand(want, -1, -1), null.mask.expand(want, -1))

@@ -76,7 +76,7 @@ class StageNetwork(ABC):
 
     @property
     def self_conditioned(self) -> bool:
-        """Whether it is told what it guessed at the step before (Chen et al. 2022)."""
+        """Whether it is conditioned on its x0 of the step before (Chen et al. 2022)."""
         return False
 
     @property

@@ -1,6 +1,6 @@
 """Each image has its own generator, and each stage a child of it.
 
-So a batch size never changes a image, and changing the base's steps leaves the upscaler's noise alone. Global random
+So a batch size never changes an image, and changing the base's steps leaves the upscaler's noise alone. Global random
 state is neither read nor written.
 """
 
@@ -13,12 +13,12 @@ MAX_SEED = 2**62
 
 
 def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | None, count: int, stages: int) -> list[list[torch.Generator]]:
-    """For each stage, one generator a image.
+    """For each stage, one generator per image.
 
     Args:
-        generator: one a image; or one, from which the images draw their seeds in order; or None for fresh entropy.
+        generator: one per image; or one, from which the images take their seeds in order; or None for fresh entropy.
         count: images.
-        stages: of the full cascade, run or not, so that a subset of stages draws the same seeds.
+        stages: of the full cascade, run or not, so that a subset of stages has the same seeds.
 
     Raises:
         ValueError: for a list of another length, and for what is no generator.
@@ -27,11 +27,11 @@ def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | No
     for one in given:
         if not isinstance(one, torch.Generator):
             raise ValueError(
-                f"generator is {one!r}; give a torch.Generator, one or one an image, for example torch.Generator().manual_seed(1)"
+                f"generator is {one!r}; give a torch.Generator, one or one per image, for example torch.Generator().manual_seed(1)"
             )
     if isinstance(generator, Sequence):
         if len(generator) != count:
-            raise ValueError(f"{len(generator)} generators for {count} images; give one, or one a image")
+            raise ValueError(f"{len(generator)} generators for {count} images; give one, or one per image")
         parents = generator
     else:
         parents = [generator or _fresh()] * count
@@ -40,7 +40,7 @@ def stage_generators(generator: torch.Generator | Sequence[torch.Generator] | No
 
 
 def seed_own_noise(scheduler: Any, generators: list[torch.Generator]) -> None:
-    """Seed a scheduler whose `step` takes no generator and makes its noise from seeds (DPM-Solver SDE): one an image.
+    """Seed a scheduler whose `step` takes no generator and makes its noise from seeds (DPM-Solver SDE): one per image.
 
     Without them it would take one from torch's global state. A seed that its configuration sets stays, for all images together.
     """

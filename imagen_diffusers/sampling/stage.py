@@ -119,13 +119,13 @@ class Stage:
             text, null_text: B embeddings each; `null_text` is read only under guidance.
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
             cond_images: (B, c, h, w) in [0, 1], for a network conditioned on images.
-            noise: to start from (B, C, height, width), standard normal; drawn from the generators by default.
+            noise: to start from (B, C, height, width), standard normal; sampled from the generators by default.
         """
         device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         shape = (len(generators), self.network.channels, *size)
         dtype = torch.promote_types(self.network.dtype, torch.float32)
-        drawn = standard_normal(shape, generators, device, dtype)
-        latents = (drawn if noise is None else noise.to(device, dtype)) * scheduler.init_noise_sigma
+        sampled = standard_normal(shape, generators, device, dtype)
+        latents = (sampled if noise is None else noise.to(device, dtype)) * scheduler.init_noise_sigma
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         if low_res is not None:
             low_res = self.network.condition(low_res, size, self.noise_level, generators)

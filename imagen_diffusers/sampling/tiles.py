@@ -1,4 +1,4 @@
-"""Networks evaluated piece by piece, where a batch or a image is too large for the memory at hand.
+"""Networks evaluated piece by piece, where a batch or an image is too large for the memory at hand.
 
 The denoising loop keeps whole images: their noise, the solver and the thresholds are the same with pieces and without. Only the
 network sees less at a time.

@@ -77,7 +77,7 @@ def train_stage(
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
         text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
-        validate: draws a image, with the averaged weights, for people to look at.
+        validate: draws an image, with the averaged weights, for people to look at.
         measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
@@ -223,7 +223,7 @@ class _Fit:
         measure: Callable[[ConditionedUNet], dict[str, float]] | None,
         step: int,
     ) -> None:
-        """A image and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
+        """An image and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
         main = self.accelerator.is_main_process
         if not main and self.accelerator.distributed_type != DistributedType.FSDP:
             return

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class UnusableError(ValueError):
-    """A image that must not be trained on; the message says why."""
+    """An image that must not be trained on; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CropSettings:
 class WindowSettings(CropSettings):
     """The same for one stage, which may train on windows of its images."""
 
-    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of a image."})
+    crop_size: int | None = field(default=None, metadata={"help": "Train on windows of this side, the same in both sizes of an image."})
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ImageSettings:
 
 
 def nearest_shape(size: tuple[int, int], shapes: list[tuple[int, int]]) -> int:
-    """Which of the shapes loses least of a image of `size` when it is cropped to it."""
+    """Which of the shapes loses least of an image of `size` when it is cropped to it."""
     ratio = np.log(size[0] / size[1])
     return int(np.argmin([abs(np.log(h / w) - ratio) for h, w in shapes]))
 
@@ -172,7 +172,7 @@ def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int,
         shape: (height, width), one of `settings.shapes`; the nearest one by default.
 
     Raises:
-        UnusableError: for a image smaller than the stage's, or of a single colour.
+        UnusableError: for an image smaller than the stage's, or of a single colour.
     """
     shapes = settings.shapes
     height, width = shape or shapes[nearest_shape((image.height, image.width), shapes)]

@@ -22,7 +22,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A image at the stage's sizes, and its caption."""
+    """An image at the stage's sizes, and its caption."""
 
     levels: list[Tensor]
     caption: str | None

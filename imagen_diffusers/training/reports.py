@@ -31,7 +31,7 @@ class Meter:
         self.log_snrs += log_snr.tolist()
 
     def report(self) -> dict[str, float]:
-        """The mean loss, the same for each of `LEVELS`, and examples a second; starts anew."""
+        """The mean loss, the same for each of `LEVELS`, and examples per second; starts anew."""
         losses, log_snrs, now = np.array(self.losses), np.array(self.log_snrs), time.monotonic()
         told = {"loss": losses.mean(), "examples_per_second": len(losses) / max(now - self.since, 1e-9)}
         for low, high in LEVELS:

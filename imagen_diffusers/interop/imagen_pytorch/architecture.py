@@ -80,7 +80,7 @@ def _first_convolution(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _levels(state: dict[str, Tensor], dim: int, efficient: bool) -> dict[str, Any]:
-    """One value a level, finest first."""
+    """One value per level, finest first."""
     levels = range(_count(state, "downs.{}.1.block1.project.weight"))
 
     def each(value: Callable[[int], Any]) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ def make_norm(channels: int, groups: int | None) -> nn.Module:
 
 
 class GlobalContext(nn.Module):
-    """A gate for each channel, from a image-wide summary that attends to telling places."""
+    """A gate for each channel, from an image-wide summary that attends to telling places."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -145,7 +145,7 @@ def _known(path: Path, found: Found, settings: dict[str, Any]) -> tuple[str, dic
     missing = [name for name in ASKED[kind] if name not in known]
     if missing:
         raise ValueError(
-            f"{path} does not say {', '.join(missing)}; give what Imagen had, one value a stage ({len(found.states)}), in settings"
+            f"{path} does not say {', '.join(missing)}; give what Imagen had, one value per stage ({len(found.states)}), in settings"
         )
     return kind, known, {k: v for k, v in defaults.items() if k not in found.settings and k not in given}
 
@@ -218,7 +218,7 @@ def _split(weights: dict[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
 
 
 def _per_stage(name: str, value: Any, count: int) -> list[Any]:
-    """One value a stage, as imagen-pytorch pads them: schedules to cosine, cosine, linear, ..., others by repeating."""
+    """One value per stage, as imagen-pytorch pads them: schedules to cosine, cosine, linear, ..., others by repeating."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     if name == "noise_schedules":
         values += ["cosine"] * (2 - len(values)) + ["linear"] * (count - max(len(values), 2))

@@ -30,7 +30,7 @@ T = TypeVar("T")
 class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """The network of imagen-pytorch's `Unet`, `BaseUnet64`, `SRUnet256` and `SRUnet1024`.
 
-    Time is told as log-SNR. What stands for no text is learned, a vector a position; rows are dropped with `drop_text`.
+    It is conditioned on time as log-SNR. What stands for no text is learned, a vector per position; rows are dropped with `drop_text`.
 
     Args:
         sample_size: side of the images it was trained on.
@@ -42,9 +42,9 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
         memory_efficient: resample before a level's blocks going down and after them going up.
         resnet_groups: of group norm, in releases up to 1.26; None for the RMS norm of later ones.
         resize_mode: how conditioning images of another size are resized.
-        noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage; how the network is to be
-            told of time and level, and how its condition is enlarged. "edm" is `ElucidatedImagen`'s, whose network is
-            told EDM's noise, 0.25 ln(sigma).
+        noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage: the curves that
+            time and level are on, and how the condition is enlarged. "edm" is `ElucidatedImagen`'s, whose network is
+            conditioned on EDM's noise, 0.25 ln(sigma).
 
     The others are as in imagen-pytorch.
     """
@@ -53,7 +53,7 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
     _repeated_blocks = ["ResnetBlock", "Transformer"]
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 (one argument a config value, as diffusers has it)
+    def __init__(  # noqa: PLR0913 (one argument per config value, as diffusers has it)
         self,
         sample_size: int = 64,
         dim: int = 128,
@@ -166,7 +166,7 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
             low_res, low_res_log_snr: for super-resolution, the enlarged and noised image of the stage before, and its log-SNR.
             cond_images: (B, cond_images_channels, h, w), for a network conditioned on images.
             self_cond: the clean image guessed at the step before; zeros at the first.
-            drop_text: (B,) True for rows that are to be drawn without their text.
+            drop_text: (B,) True for rows that are generated without their text.
             return_dict: False returns a tuple.
         """
         if cond_images is not None and cond_images.shape[-2:] != sample.shape[-2:]:
