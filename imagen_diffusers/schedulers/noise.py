@@ -4,7 +4,7 @@ A curve is a table of log-SNR at the integer timesteps 0..999, exactly diffusers
 lines in log-SNR: continuous time (Imagen, appendix A; F.1 "continuous_time True") that agrees with every discrete
 scheduler where those are defined.
 
-Variance preserving throughout (equation 1 of the paper's section 2.2): z_t = alpha x + sigma eps, alpha^2 + sigma^2 = 1,
+Variance preserving throughout (section 2.2 of the paper): z_t = alpha x + sigma eps, alpha^2 + sigma^2 = 1,
 log-SNR = log(alpha^2 / sigma^2).
 """
 
@@ -83,7 +83,7 @@ def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def q_sample(x: Tensor, noise: Tensor, log_snr: Tensor) -> Tensor:
-    """z_t = alpha x + sigma eps (equation 1): images (B, C, H, W), log-SNR (B,)."""
+    """z_t = alpha x + sigma eps (section 2.2): images (B, C, H, W), log-SNR (B,)."""
     log_snr = log_snr.to(x.device, torch.promote_types(log_snr.dtype, x.dtype))
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     return (alpha * x + sigma * noise).to(x.dtype)

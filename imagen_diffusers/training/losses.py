@@ -1,4 +1,4 @@
-"""The loss of one stage (Imagen, appendix A): noise an image, ask the network, compare.
+"""The loss of one stage (Imagen, equation 1 and appendix A): noise an image, ask the network, compare.
 
 Knows networks and noise; no data, no optimizer, no pipeline. What is random comes in as `Draws`, so that the loss itself is
 a plain function, and the same examples give the same losses on any number of processes.
