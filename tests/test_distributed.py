@@ -35,10 +35,21 @@ for state in (AcceleratorState, PartialState):
     state._shared_state["distributed_type"] = DistributedType.FSDP
 """
 RUN = """
+import gc
 import sys
 from pathlib import Path
+import torch
+from torch.nn.parallel import DistributedDataParallel
 from tests.test_training import fit
 
+end = torch.distributed.destroy_process_group
+
+def end_without_reducers(*arguments):
+    # One that outlives the group may never let the program end: it destroys the group's threads with the interpreter's lock in its hands.
+    assert not any(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
+    end(*arguments)
+
+torch.distributed.destroy_process_group = end_without_reducers
 given = {"report_to": "tensorboard", "logging_steps": 1, "checkpointing_steps": 2, "optimizer": sys.argv[4]}
 fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, **given)
 """
@@ -70,8 +81,8 @@ def one(tmp_path_factory) -> Path:
 def test_two_processes_do_what_one_does(one, tmp_path, kind) -> None:
     folder = tmp_path / kind
     run_two(folder, kind, STEPS)
-    # Float32 sums in another order: 1e-6 of the loss, a little more of the gradients after four steps.
-    torch.testing.assert_close(reported(folder, "loss"), reported(one, "loss"), rtol=1e-5, atol=1e-6)
+    # Float32 sums in another order, and Adam, which makes whole steps of gradients that are all but zero: 1.5e-5 of the loss at step 4.
+    torch.testing.assert_close(reported(folder, "loss"), reported(one, "loss"), rtol=5e-5, atol=1e-6)
     torch.testing.assert_close(reported(folder, "grad_norm"), reported(one, "grad_norm"), rtol=1e-4, atol=1e-5)
     alone = ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     expected = load_file(one / "unet" / "diffusion_pytorch_model.safetensors")

@@ -21,6 +21,10 @@ from imagen_diffusers.models.weight_files import check_json, check_network_folde
 
 logger = logging.getLogger(__name__)
 
+CUSTOM_PIPELINE = '''"""For programs that import diffusers alone: DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo)."""
+
+from imagen_diffusers import ImagenCascadePipeline  # noqa: F401
+'''
 OF_THE_HUB = ("commit_message", "private", "token", "create_pr")
 
 
@@ -159,6 +163,9 @@ class FolderPipeline(DiffusionPipeline):
     ) -> str:
         """As in diffusers, with a model card of its own; a card that the repository has already stays.
 
+        A `pipeline.py` of one import goes with it, by which programs load the cascade that import diffusers alone, as
+        `DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id)`. This package must be installed there.
+
         Returns:
             The commit's address.
         """
@@ -177,7 +184,8 @@ class FolderPipeline(DiffusionPipeline):
         subfolder: str | None = None,
     ) -> str:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        if subfolder is None:  # a card stands at a repository's root
+        if subfolder is None:  # at a repository's root
+            (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
             try:
                 if not (folder / "README.md").exists():  # which may be written by hand
                     ModelCard.load(repo_id, token=token).save(folder / "README.md")

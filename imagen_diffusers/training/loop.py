@@ -70,14 +70,14 @@ def train_stage(
 
     Args:
         unet: any network of this package, in float32.
-        dataset: yields `Example`s, by index or as a `ImageStream`, or batches of them, as a `ShardedStream`.
+        dataset: yields `Example`s, by index or as an `ImageStream`, or batches of them, as a `ShardedStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
         loss: what the network predicts and how its errors count.
         tokenizer, text_encoder: to encode captions; frozen. Not needed where examples bring `prompt_embeds`.
         text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
-        validate: draws an image, with the averaged weights, for people to look at.
+        validate: generates an image, with the averaged weights, for people to look at.
         measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
@@ -116,6 +116,9 @@ def train_stage(
             stop.raised()  # in the last validation, or just now
             for tracker in accelerator.trackers:
                 tracker.finish()
+        # Gone before its process group is: a reducer that is the last to hold the group waits for the group's threads with the
+        # interpreter's lock, and a thread that still has a gathered tensor to give back waits for that lock.
+        fit.model, fit.optimizer = accelerator.free_memory(fit.model, fit.optimizer)
         stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
     return trained
 
