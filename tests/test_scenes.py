@@ -34,7 +34,7 @@ from examples.scenes.train_text_encoder import mean_of_known
 from examples.scenes.validation import SceneFigures, next_word, places_exchanged
 from imagen_diffusers.training.losses import LossSettings
 
-from .conftest import make_base
+from .conftest import make_base, make_sr
 from .test_validation import TEXT
 
 LIGHT = (1.0, 6.0, -3.0)
@@ -261,6 +261,19 @@ def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
     images = torch.stack([e["pixel_values"] for e in figures.all.data.examples]).float() / 127.5 - 1
     expected = (images.square().mean(1) * figures.all.windows).sum() / figures.all.windows.sum()
     torch.testing.assert_close(figures.all.around(figures.all.data.errors(Gray())), expected.expand(8))
+
+
+def test_figures_of_a_super_resolution_network_stand_beside_bicubics(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("examples.scenes.validation.COUNT", 2)
+    figures = SceneFigures("sr256", tmp_path, noise_curve("sr256"), LossSettings(prediction_type="sample"), compile=False, **TEXT)
+    values = figures(make_sr(encoder_hid_dim=32))
+    assert len(values) == 2 * 8 + 2
+    examples, errors = figures.all.data.examples, []
+    for example in examples:
+        small = (example["low_res"][None].float() / 127.5 - 1).clamp(-1, 1)
+        enlarged = torch.nn.functional.interpolate(small, (128, 128), mode="bicubic", antialias=True).clamp(-1, 1)
+        errors.append((enlarged[0] - (example["pixel_values"].float() / 127.5 - 1)).square().mean())
+    assert values["bicubic"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("pattern", FLOOR_PATTERNS)

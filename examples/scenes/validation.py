@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.validation import HeldOut, level_name
@@ -54,7 +55,8 @@ class SceneFigures:
 
     "log_snr_-2" over whole images, "objects/log_snr_-2" in windows around objects; and, for a base network, "shape/log_snr_-2": what
     the error in these windows gains when every shape word of the captions is another one; "color" and "size" likewise, "relation"
-    of images of two objects, and "unseen_shape" where the images show pairs of colour and shape that no training image holds.
+    of images of two objects, and "unseen_shape" where the images show pairs of colour and shape that no training image holds. For a
+    super-resolution network "bicubic" and "objects/bicubic" are the errors of its enlarged condition, which it is to beat.
     """
 
     def __init__(self, stage: str, folder: Path, table: Tensor, loss: LossSettings, *, compile: bool = True, **text):
@@ -63,7 +65,11 @@ class SceneFigures:
         windows = torch.stack([data.shown_windows(i) for i in range(COUNT)])
         self.all = Windowed(HeldOut(examples, table, loss, **text), windows)
         self.words: dict[str, tuple[Windowed, list[str]]] = {}
-        if data.low_res is None:
+        self.bicubic: dict[str, float] = {}
+        if data.low_res is not None:
+            errors = torch.stack([enlarging_error(example) for example in examples])[None]
+            self.bicubic = {"bicubic": errors.mean().item(), "objects/bicubic": self.all.around(errors).item()}
+        else:
             few = Windowed(HeldOut(examples[:WORD_COUNT], table, loss, log_snrs=WORD_LOG_SNRS, **text), windows[:WORD_COUNT])
             for name, words in (("shape", SHAPES), ("color", COLORS), ("size", SIZES)):
                 self.words[name] = few, few.prompts(next_word(words))
@@ -83,7 +89,13 @@ class SceneFigures:
                 right[id(windowed)] = windowed.around(windowed.data.errors(unet))
             lost = windowed.around(windowed.data.errors(unet, wrong)) - right[id(windowed)]
             figures |= windowed.named(f"{name}/", lost)
-        return figures
+        return figures | self.bicubic
+
+
+def enlarging_error(example: Example) -> Tensor:
+    """The squared error of the small image, enlarged: (H, W)."""
+    image, small = (example[name][None].float() / 127.5 - 1 for name in ("pixel_values", "low_res"))
+    return (resize(small, (image.shape[-2], image.shape[-1])) - image).square().mean((0, 1))
 
 
 class Windowed(NamedTuple):
