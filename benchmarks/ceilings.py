@@ -22,13 +22,13 @@ RUNS = 5
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def machine() -> str:
     """What is measured, in words."""
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
+    if torch.accelerator.is_available():
+        name = torch.get_device_module(device()).get_device_name()
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -23,8 +23,8 @@ def turns(contestants: Mapping[Name, Callable[[], Any]], runs: int, *, title: st
         for name, work in contestants.items():
             start = time.perf_counter()
             work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if run > 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -43,8 +43,8 @@ def peak_memory(module: str, *arguments: str) -> float:
 
 def print_peak_memory() -> None:
     """This process's largest size so far: of the GPU's memory where there is one, else of /proc (Linux)."""
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**30
+    if torch.accelerator.is_available():
+        peak = torch.accelerator.max_memory_allocated() / 2**30
     else:  # not getrusage, whose peak begins with the parent's
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         peak = int(status["VmHWM"].split()[0]) / 2**20

@@ -24,7 +24,7 @@ PROMPT = "a red cube left of the sphere"
 # EDM's is for networks trained under its preconditioning (and is refused below); one needs a package of its own.
 LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
 STOCK = [e.name for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
-IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n]
+IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith(("Imagen", "Lucidrains")) and n.endswith("Scheduler") and "EDM" not in n]
 
 # What seven steps make of convolutions that add in another order (for another batch, say): measured 2e-6 and 4e-15.
 ROUNDING = {torch.float32: 5e-5, torch.float64: 1e-12}

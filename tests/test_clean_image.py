@@ -27,7 +27,9 @@ pytestmark = pytest.mark.numeric
 LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
 STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
 IMAGEN = [
-    getattr(imagen_diffusers, n) for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n
+    getattr(imagen_diffusers, n)
+    for n in dir(imagen_diffusers)
+    if n.startswith(("Imagen", "Lucidrains")) and n.endswith("Scheduler") and "EDM" not in n
 ]
 SOLVERS = [c for c in [*STOCK, *IMAGEN] if c is not LucidrainsScheduler]
 STATIC = {"thresholding": False, "clip_sample": True, "clip_sample_range": 0.5}

@@ -7,12 +7,21 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
 
 import imagen_diffusers
-from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, ImagenEulerDiscreteScheduler, LucidrainsScheduler
+from imagen_diffusers import (
+    ImagenDDIMScheduler,
+    ImagenDDPMScheduler,
+    ImagenDPMSolverMultistepScheduler,
+    ImagenEDMDPMSolverMultistepScheduler,
+    ImagenEulerDiscreteScheduler,
+    LucidrainsScheduler,
+)
 from imagen_diffusers.schedulers.driving import check_drivable
 from imagen_diffusers.schedulers.swapping import KEPT
 
 IMAGEN = [
-    getattr(imagen_diffusers, n) for n in dir(imagen_diffusers) if n.startswith("Imagen") and n.endswith("Scheduler") and "EDM" not in n
+    getattr(imagen_diffusers, n)
+    for n in dir(imagen_diffusers)
+    if n.startswith(("Imagen", "Lucidrains")) and n.endswith("Scheduler") and "EDM" not in n
 ]
 ON_BETAS = [c for c in IMAGEN if c is not LucidrainsScheduler]
 STOCK = [getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers if is_torchsde_available() or e.name != "DPMSolverSDEScheduler"]
@@ -193,3 +202,10 @@ def test_euler_takes_its_options_through_from_config() -> None:
             scheduler.set_timesteps(9)
         assert torch.equal(made.sigmas, stock.sigmas)
         assert made.config.thresholding is True
+
+
+@pytest.mark.parametrize("between", [diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler, ImagenDDIMScheduler])
+def test_a_solvers_own_options_survive_a_swap_there_and_back(between) -> None:
+    options = {"solver_type": "heun", "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "use_karras_sigmas": True}
+    back = ImagenDPMSolverMultistepScheduler.from_config(between.from_config(ImagenDPMSolverMultistepScheduler(**options).config).config)
+    assert {name: back.config[name] for name in options} == options
