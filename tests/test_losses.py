@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from imagen_diffusers.sampling.network import ImagenNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.text.t5 import TextEmbedding
@@ -22,7 +23,17 @@ def draws_of(count: int, settings: LossSettings, shape=(3, 4, 4), seed: int = 0)
     return draw(shape, range(count), range(count), settings, seed=seed, device=CPU)
 
 
-class Oracle(torch.nn.Module):
+class Fake(ImagenNetwork):
+    """Itself in the place of a network of this package."""
+
+    channels, dtype = 3, torch.float32
+
+    def __init__(self):
+        super().__init__(torch.nn.Identity())
+        self.runner = self.forward
+
+
+class Oracle(Fake):
     """Knows the clean images, and says them in each way a network may, with a constant error of x0."""
 
     def __init__(self, images, kind: str, error: float):
@@ -177,7 +188,7 @@ def test_draws_are_standard_normal_and_uniform() -> None:
     assert offset.mean((1, 2, 3)).std() == pytest.approx((0.25 + 1 / 64) ** 0.5, rel=0.1)
 
 
-class Watch(torch.nn.Module):
+class Watch(Fake):
     """Remembers what it was given."""
 
     def forward(self, noisy, times, return_dict, **condition):
