@@ -70,7 +70,8 @@ def restore_forward(unet: Module) -> None:
 
 def _whole(unet: ModelMixin, state: dict[str, Tensor]) -> ModelMixin:
     """A network of its own on the CPU, with the adapters of `unet`, if any."""
-    copy: Any = type(unet).from_config(unet.config)
+    kind: Any = type(unet)
+    copy = kind.from_config(unet.config)
     for name, config in getattr(unet, "peft_config", {}).items():
         copy.add_adapter(config, name)
     copy.load_state_dict(state)
