@@ -116,6 +116,16 @@ def test_uniform_is_the_plain_squared_error_of_the_output(kind) -> None:
     assert torch.equal(output_weight(torch.linspace(-9, 9, 5), "uniform", 5.0, kind), ones)
 
 
+def test_by_prediction_stays_finite_at_pure_noise() -> None:
+    """Where noise is predicted, the weight of a capped v error would be one over the SNR."""
+    log_snr = torch.linspace(-20, 8, 29)
+    assert torch.equal(output_weight(log_snr, "by_prediction", 5.0, "epsilon"), torch.ones(29))
+    assert output_weight(log_snr, "truncated_v", 5.0, "epsilon").max() > 1e8
+    for kind in ("sample", "v_prediction"):
+        expected = output_weight(log_snr, "truncated_v", 5.0, kind)
+        assert torch.equal(output_weight(log_snr, "by_prediction", 5.0, kind), expected)
+
+
 def test_sigmoid_in_closed_form() -> None:
     """(epsilon error)^2 sigmoid(b - log-SNR) |d log-SNR / dt|, with b = log gamma."""
     log_snr, slope = torch.linspace(-8, 8, 33), torch.rand(33, generator=seeded())
