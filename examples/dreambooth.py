@@ -29,7 +29,7 @@ from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings, images_in
 from imagen_diffusers.training.run_settings import TrainSettings
 
-DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
+DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 
 
 @dataclass(frozen=True)

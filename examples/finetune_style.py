@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from imagen_diffusers.finetuning.cascade import fine_tune
 
-DEFAULTS = {"rank": 16, "learning_rate": 4e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "truncated_v"}
+DEFAULTS = {"rank": 16, "learning_rate": 4e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 
 
 def main(args: Sequence[str] | None = None) -> None:

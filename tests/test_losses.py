@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from imagen_diffusers.sampling.network import ImagenNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.text.t5 import TextEmbedding
@@ -22,7 +23,17 @@ def draws_of(count: int, settings: LossSettings, shape=(3, 4, 4), seed: int = 0)
     return draw(shape, range(count), range(count), settings, seed=seed, device=CPU)
 
 
-class Oracle(torch.nn.Module):
+class Fake(ImagenNetwork):
+    """Itself in the place of a network of this package."""
+
+    channels, dtype = 3, torch.float32
+
+    def __init__(self):
+        super().__init__(torch.nn.Identity())
+        self.runner = self.forward
+
+
+class Oracle(Fake):
     """Knows the clean images, and says them in each way a network may, with a constant error of x0."""
 
     def __init__(self, images, kind: str, error: float):
@@ -105,6 +116,16 @@ def test_uniform_is_the_plain_squared_error_of_the_output(kind) -> None:
     assert torch.equal(output_weight(torch.linspace(-9, 9, 5), "uniform", 5.0, kind), ones)
 
 
+def test_by_prediction_stays_finite_at_pure_noise() -> None:
+    """Where noise is predicted, the weight of a capped v error would be one over the SNR."""
+    log_snr = torch.linspace(-20, 8, 29)
+    assert torch.equal(output_weight(log_snr, "by_prediction", 5.0, "epsilon"), torch.ones(29))
+    assert output_weight(log_snr, "truncated_v", 5.0, "epsilon").max() > 1e8
+    for kind in ("sample", "v_prediction"):
+        expected = output_weight(log_snr, "truncated_v", 5.0, kind)
+        assert torch.equal(output_weight(log_snr, "by_prediction", 5.0, kind), expected)
+
+
 def test_sigmoid_in_closed_form() -> None:
     """(epsilon error)^2 sigmoid(b - log-SNR) |d log-SNR / dt|, with b = log gamma."""
     log_snr, slope = torch.linspace(-8, 8, 33), torch.rand(33, generator=seeded())
@@ -177,7 +198,7 @@ def test_draws_are_standard_normal_and_uniform() -> None:
     assert offset.mean((1, 2, 3)).std() == pytest.approx((0.25 + 1 / 64) ** 0.5, rel=0.1)
 
 
-class Watch(torch.nn.Module):
+class Watch(Fake):
     """Remembers what it was given."""
 
     def forward(self, noisy, times, return_dict, **condition):

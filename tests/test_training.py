@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from imagen_diffusers.models.lora import add_lora, lora_layers
+from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.t5 import encode
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example, collate
@@ -142,7 +143,7 @@ def test_learns_four_images(tmp_path) -> None:
         text = encode(batch["prompt"], make_tokenizer(), make_text_encoder(), 12)
         with torch.no_grad():
             given = {"draws": draws, "log_snr_table": TABLE, "settings": chosen, "text": text}
-            return stage_loss(unet, batch["pixel_values"], **given)[0].mean().item()
+            return stage_loss(adapt(unet), batch["pixel_values"], **given)[0].mean().item()
 
     before = loss(make_base())
     assert loss(fit(tmp_path, 60, ema_decay=0.5, checkpointing_steps=60)) < 0.2 * before

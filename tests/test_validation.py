@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 
+from imagen_diffusers.sampling.network import ImagenNetwork, adapt
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.validation import LOG_SNRS, HeldOut, level_name, read_figures, write_figures
@@ -39,10 +40,13 @@ def test_a_network_that_returns_zero_is_wrong_by_the_images_themselves() -> None
 class Noise(torch.nn.Module):
     """Returns its input, whatever it is asked."""
 
-    text_dim, has_low_res, device = None, False, torch.device("cpu")
+    text_dim, has_low_res, device, dtype, config = None, False, torch.device("cpu"), torch.float32, {"in_channels": 3}
 
     def forward(self, noisy, times, return_dict, **_):
         return (noisy,)
+
+
+adapt.register(Noise, ImagenNetwork)
 
 
 def test_levels_are_what_they_are_called() -> None:

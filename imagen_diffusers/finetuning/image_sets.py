@@ -1,34 +1,32 @@
 """What a stage of a cascade is trained on: images at its sizes, from wherever they are."""
 
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.network import network_to_train
 from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings, load_rows
 from imagen_diffusers.training.sharded_stream import ShardedStream
 from imagen_diffusers.training.text_cache import TextCache
 
 
-def network_of(pipe: ImagenCascadePipeline, stage: int) -> ConditionedUNet:
+def network_of(pipe: ImagenCascadePipeline, stage: int) -> StageNetwork:
     """Of a stage counted from 1; a `ValueError` where the cascade has no such stage, or one that cannot be trained here."""
     if stage not in pipe.stage_numbers:
         raise ValueError(f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}")
-    unet = getattr(pipe, pipe.slots(stage)[0])
-    if not isinstance(unet, ConditionedUNet):
-        raise ValueError(f"stage {stage} is a {type(unet).__name__}; only networks of this package's own kinds are trained here")
-    return unet
+    return network_to_train(getattr(pipe, pipe.slots(stage)[0]))
 
 
 def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
     """What images are made into for this stage."""
-    unet = network_of(pipe, stage)
-    resolution, scale = crop.resolution or unet.config["sample_size"], None
-    if unet.has_low_res:
-        before = [getattr(pipe, pipe.slots(n)[0]).config["sample_size"] for n in pipe.stage_numbers if n < stage]  # of any kind
-        scale = unet.config["sample_size"] // before[-1] if before else 4
+    network = network_of(pipe, stage)
+    resolution, scale = crop.resolution or network.sample_size, None
+    if network.has_low_res:
+        before = [other.sample_size for n, other in pipe.networks.items() if n < stage]
+        scale = network.sample_size // before[-1] if before else 4
     return ImageSettings(
-        resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(unet.stride, scale or 1)
+        resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(network.stride, scale or 1)
     )
 
 

@@ -4,15 +4,16 @@ It sits above pipelines and training alike; neither knows the other.
 """
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from imagen_diffusers.hub.classes import class_named
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.hub.classes import PACKAGE, class_named
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
@@ -87,7 +88,7 @@ def fit_stage(
             below that of the cache, and settings of validation that would do nothing.
     """
     slot, scheduler_slot = pipe.slots(stage)
-    unet, scheduler = network_of(pipe, stage), getattr(pipe, scheduler_slot)
+    network, scheduler = network_of(pipe, stage), getattr(pipe, scheduler_slot)
     if scheduler is None:
         raise ValueError(f"the cascade has no {scheduler_slot}, which says how noise is added; assign one")
     says = scheduler.config["prediction_type"]
@@ -99,14 +100,14 @@ def fit_stage(
             f"max_sequence_length is {train.max_sequence_length}, and the text cache holds captions of up to {limit} tokens, which are not "
             f"cut: set max_sequence_length to {limit}, or leave text_cache out"
         )
-    check_validation(unet, train, validation)
+    check_validation(network, train, validation)
     train = replace(train, max_sequence_length=min(train.max_sequence_length, limit))
     loss = replace(loss, prediction_type=loss.prediction_type or says)
     scheduler.register_to_config(prediction_type=loss.prediction_type)
     if model.rank is not None:
-        add_lora(unet, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout, seed=train.seed)
+        add_lora(network.module, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout, seed=train.seed)
     trained = train_stage(
-        unet,
+        network.module,
         dataset,
         noise_curve(scheduler),
         train,
@@ -114,7 +115,7 @@ def fit_stage(
         tokenizer=pipe.tokenizer,
         text_encoder=pipe.text_encoder,
         text_rules=TextRules.of(pipe.config),
-        null_text=None if unet.text_dim is None else null_text(pipe, cache),
+        null_text=None if network.text_dim is None else null_text(pipe, cache),
         validate=image_maker(pipe, stage, validation, train.seed),
         measure=held_out(pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop),
         stage=slot,
@@ -124,11 +125,11 @@ def fit_stage(
         scheduler.save_pretrained(train.output_dir / scheduler_slot)
 
 
-def _fresh_network(name: str, slot: str, revision: str | None) -> ConditionedUNet | None:
+def _fresh_network(name: str, slot: str, revision: str | None) -> ModelMixin | None:
     """The network a pipeline's folder describes, with fresh weights."""
     index: dict[str, Any] = ImagenCascadePipeline.load_config(name, revision=revision)  # pyright: ignore[reportAssignmentType]
-    kind = index.get(slot, (None, None))[1]
+    library, kind = index.get(slot, (None, None))
     if kind is None:
         return None
-    network = class_named(kind)
+    network = class_named(kind) if library == PACKAGE else getattr(import_module(library), kind)
     return network.from_config(network.load_config(name, subfolder=slot, revision=revision))

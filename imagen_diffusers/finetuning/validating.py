@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor
 
 from imagen_diffusers.images import labelled_grid
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.losses import LossSettings
@@ -25,7 +26,7 @@ from .image_sets import image_set, network_of
 logger = logging.getLogger(__name__)
 
 
-def check_validation(unet: ConditionedUNet, train: TrainSettings, settings: StageValidationSettings) -> None:
+def check_validation(network: StageNetwork, train: TrainSettings, settings: StageValidationSettings) -> None:
     """Refuse what would do nothing, by a `ValueError`."""
     asked = bool(settings.validation_prompts) or settings.validation_data is not None
     if asked and not train.validation_steps:
@@ -34,7 +35,7 @@ def check_validation(unet: ConditionedUNet, train: TrainSettings, settings: Stag
         )
     if train.validation_steps and not asked:
         raise ValueError("validation_steps does nothing without validation_prompts or validation_data: give one, or leave it out")
-    if settings.validation_images and not (unet.has_low_res and settings.validation_prompts):
+    if settings.validation_images and not (network.has_low_res and settings.validation_prompts):
         raise ValueError(
             "validation_images are enlarged by a super-resolution stage, one per prompt: give validation_prompts, or leave them out"
         )
@@ -87,7 +88,7 @@ def held_out(
 
 def image_maker(
     pipe: ImagenCascadePipeline, stage: int, settings: StageValidationSettings, seed: int
-) -> Callable[[ConditionedUNet], Image.Image] | None:
+) -> Callable[[ModelMixin], Image.Image] | None:
     """What generates the prompts by the stage alone, in one grid; None without prompts."""
     prompts = settings.validation_prompts
     if not prompts:
@@ -98,7 +99,7 @@ def image_maker(
             raise ValueError(f"{len(prompts)} validation_prompts need as many validation_images to enlarge")
         images = [Image.open(path).convert("RGB") for path in settings.validation_images]
 
-    def validate(_: ConditionedUNet) -> Image.Image:
+    def validate(_: ModelMixin) -> Image.Image:
         start = None if images[0] is None else stage
         made = [
             draw_examples(pipe, [prompt], seed=seed + i, image=image, start_at=start, stop_at=stage)[0]

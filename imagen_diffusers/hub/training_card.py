@@ -8,6 +8,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import ModelCard
 
 from .card_data import base_models, card_data, inherited_license
+from .classes import MODULES
 from .places import find
 from .upload import HubSettings
 
@@ -32,7 +33,7 @@ CARD = """---
 {% for name, value in settings.items() %}| `{{ name }}` | {{ value }} |
 {% endfor %}"""
 USAGE = {
-    "stage": """from imagen_diffusers import {network}, ImagenCascadePipeline{bundled}
+    "stage": """{imports}ImagenCascadePipeline{bundled}
 
 {slot} = {network}.from_pretrained("{repo}", subfolder="{slot}")
 pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot})""",
@@ -74,6 +75,7 @@ def write_card(
         repo=repo,
         slot=slots[0],
         network=network,
+        imports=_imports(network),
     )
     license = hub.license or inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
     card = ModelCard.from_template(
@@ -88,6 +90,13 @@ def write_card(
         settings={name: _plain(value) for name, value in told.items()},
     )
     card.save(folder / "README.md")
+
+
+def _imports(network: str) -> str:
+    """The beginning of the lines that import a network's class and, after it, something of this package."""
+    if network in MODULES:
+        return f"from imagen_diffusers import {network}, "
+    return f"from diffusers import {network}\nfrom imagen_diffusers import "
 
 
 def _plain(value: Any) -> str:

@@ -28,8 +28,10 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
 
-    # Submodules between the body and the world: images, times and text come in there, the image goes out.
-    ENDS = ("embedding", "stem", "head", "skip", "noisy_path", "detail")
+    # Submodules between the body and the world: images, times and text come in there, the image goes out. Muon leaves all of them to
+    # AdamW, and adapters go on none of the first three.
+    WITHOUT_LORA = ("embedding", "stem", "head")
+    ENDS = (*WITHOUT_LORA, "skip", "noisy_path", "detail")
 
     @property
     def stride(self) -> int:

@@ -4,24 +4,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from .conditioned_unet import ConditionedUNet
 from .initialization import initialized_from
+
+# What diffusers' own scripts adapt in its U-Net (train_dreambooth_lora.py): what other programs expect of an adapter of DeepFloyd IF.
+ATTENTION = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
 
 
 def lora_targets(unet: nn.Module) -> list[str]:
-    """Every convolution and projection between stem and head; these and the embedding of time and text stay as they are."""
-    ends = ("stem", "head", "embedding")
-    return [name for name, m in unet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and name.split(".")[0] not in ends]
+    """The layers that an adapter goes on.
+
+    Of diffusers' own U-Net the projections of its attention; of other networks every convolution and projection, but for those of their
+    `WITHOUT_LORA`: where images, times and text come in and the image goes out they stay as they are.
+    """
+    layers = [name for name, m in unet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    if isinstance(unet, UNet2DConditionModel):
+        blocks = ("down_blocks", "mid_block", "up_blocks")
+        return [name for name in layers if name.startswith(blocks) and name.endswith(tuple(f".{kind}" for kind in ATTENTION))]
+    return [name for name in layers if name.split(".")[0] not in getattr(unet, "WITHOUT_LORA", ())]
 
 
-def add_lora(
-    unet: ConditionedUNet, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default", seed: int = 0
-) -> None:
+def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default", seed: int = 0) -> None:
     """Freeze `unet` and give it a fresh adapter, which changes nothing yet.
 
     Args:

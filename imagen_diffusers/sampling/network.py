@@ -1,25 +1,27 @@
-"""What the denoising loop asks of a network, and the adapter that answers for the networks of this package.
+"""What sampling and training ask of a network, and the adapter that answers for the networks of this package.
 
-The loop never asks which kind of network it holds. Kinds differ in how they take their conditions and in how these were made in
-training; each says so in an adapter of its own, which registers itself with `adapt`.
+Neither asks which kind of network it holds. Kinds differ in how they take their conditions and in how these were made in
+training; each says so in an adapter of its own, which registers itself with `adapt`. What is random comes in, and levels are
+one for each image: one and the same for all of them in sampling, each example's own in training.
 """
 
 from abc import ABC, abstractmethod
+from copy import copy
 from functools import singledispatch
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor
 
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
-from imagen_diffusers.schedulers.noise import augment, resize
-from imagen_diffusers.schedulers.precision import at_least_float32, standard_normal
+from imagen_diffusers.schedulers.noise import augment, log_snr_at, resize
+from imagen_diffusers.schedulers.precision import at_least_float32
 from imagen_diffusers.text.t5 import TextEmbedding
 
 
 class StageNetwork(ABC):
-    """A network as the loop sees it. Letters in shapes: B images, C channels, L tokens.
+    """A network as sampling and training see it. Letters in shapes: B images, C channels, L tokens.
 
     Args:
         module: the network itself.
@@ -28,12 +30,18 @@ class StageNetwork(ABC):
     channels = 3
 
     def __init__(self, module: Any):
-        self.module = module
+        self.module = self.runner = module
+
+    def through(self, runner: Any) -> Self:
+        """The same network, run by calling what it was wrapped in: by `torch.compile(module)`, or by accelerate."""
+        wrapped = copy(self)
+        wrapped.runner = runner
+        return wrapped
 
     @property
     def compiled(self) -> bool:
         """Whether it runs compiled graphs, which fit one shape each: by `module.compile()` or `torch.compile(module)`."""
-        return is_compiled_module(self.module) or getattr(self.module, "_compiled_call_impl", None) is not None
+        return is_compiled_module(self.runner) or getattr(self.runner, "_compiled_call_impl", None) is not None
 
     @property
     def sample_size(self) -> int:
@@ -84,23 +92,37 @@ class StageNetwork(ABC):
         """Whether it was trained under EDM's preconditioning, and so is driven by EDM schedulers alone."""
         return False
 
-    @abstractmethod
-    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
-        """The previous stage's images (B, C, h, w) as it was trained to see them: enlarged to (height, width) and augmented."""
+    def trained_at(self, timesteps: Tensor) -> Tensor:
+        """The timesteps nearest to these that it is trained at: these, unless it knows whole steps alone."""
+        return timesteps
+
+    def log_snr(self, table: Tensor, timesteps: Tensor) -> Tensor:
+        """How noisy the images it is trained on are at timesteps (B,): on the curve of its scheduler, unless it has one of its own."""
+        return log_snr_at(table, timesteps)
 
     @abstractmethod
-    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+    def condition(self, low_res: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        """The previous stage's images as it was trained to see them: enlarged and augmented.
+
+        Args:
+            low_res: (B, C, h, w).
+            noise: standard normal (B, C, H, W), of the size to enlarge to.
+            noise_level: of the augmentation (B,), in [0, 1000).
+        """
+
+    @abstractmethod
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: Tensor | None) -> dict[str, Any]:
         """What `predict` is to be given besides the noisy images; made once a stage, since no step changes it.
 
         Args:
             text: B rows, or None.
             low_res: from `condition`, B rows, or None.
-            noise_level: its augmentation level.
+            noise_level: its augmentation level (B,), or None with it.
         """
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         """Its output, in float32 at least, for noisy images (B, C, H, W) under as many rows of `arguments`."""
-        return at_least_float32(self.module(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
+        return at_least_float32(self.runner(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
 
 
 class ImagenNetwork(StageNetwork):
@@ -116,40 +138,32 @@ class ImagenNetwork(StageNetwork):
     def low_res_channels(self) -> int:
         return self.module.config["low_res_channels"]
 
-    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
-        enlarged = resize(low_res, size)
-        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
-        return augment(enlarged, filled(enlarged, noise_level), noise)
+    def condition(self, low_res: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        return augment(resize(low_res, (noise.shape[-2], noise.shape[-1])), noise_level, noise)
 
-    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: Tensor | None) -> dict[str, Any]:
         condition: dict[str, Any] = {}
         if text is not None:
-            # Attention kernels that take no mask can run when nothing is padded; a graph is for one kind of input.
-            mask = None if not self.compiled and text.mask.all() else text.mask
+            # Attention kernels that take no mask can run when nothing is padded; a graph is for one kind of input, and a step of
+            # training does not choose its kernel by what captions it meets.
+            mask = None if not self.compiled and not self.module.training and text.mask.all() else text.mask
             condition |= {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": mask}
         if low_res is not None:
-            condition |= {"low_res": low_res.to(self.dtype), "noise_level": filled(low_res, noise_level)}
+            condition |= {"low_res": low_res.to(self.dtype), "noise_level": noise_level}
         return condition
 
 
 @singledispatch
 def adapt(module: Any) -> StageNetwork:
-    """A network as the loop sees it. Other kinds of networks join by `adapt.register`; see `imagen_diffusers.interop`.
+    """A network as sampling and training see it. Other kinds of networks join by `adapt.register`; see `imagen_diffusers.interop`.
 
     Raises:
         ValueError: for a kind no stage can be.
     """
     if is_compiled_module(module):  # `torch.compile(module)`, which runs it
-        adapted = adapt(module._orig_mod)
-        adapted.module = module
-        return adapted
+        return adapt(module._orig_mod).through(module)
     names = ", ".join(kind.__name__ for kind in adapt.registry if kind is not object)
     raise ValueError(f"{type(module).__name__} cannot be a stage; a stage is one of {names}")
 
 
 adapt.register(ConditionedUNet, ImagenNetwork)
-
-
-def filled(like: Tensor, value: float) -> Tensor:
-    """The value once for each row of `like` (B, ...): (B,), float32, on its device."""
-    return torch.full((len(like),), float(value), device=like.device)

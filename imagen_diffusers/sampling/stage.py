@@ -128,7 +128,8 @@ class Stage:
         latents = (sampled if noise is None else noise.to(device, dtype)) * scheduler.init_noise_sigma
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         if low_res is not None:
-            low_res = self.network.condition(low_res, size, self.noise_level, generators)
+            own = standard_normal((*low_res.shape[:2], *size), generators, low_res.device, low_res.dtype)
+            low_res = self.network.condition(low_res, own, self._level(low_res))
         conditions = self._conditions(text, null_text, low_res, cond_images)
         extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
         seed_own_noise(scheduler, generators)
@@ -166,12 +167,16 @@ class Stage:
             told = self._text(text, null_text if guided else None)
             copies = 2 if guided else 1
             enlarged = None if low_res is None else low_res.repeat(copies, 1, 1, 1)
-            arguments = self.network.arguments(told, enlarged, self.noise_level)
+            arguments = self.network.arguments(told, enlarged, None if enlarged is None else self._level(enlarged))
             if cond_images is not None and self.network.cond_channels:
                 arguments["cond_images"] = cond_images.repeat(copies, 1, 1, 1).to(self.network.dtype)
             return arguments
 
         return made
+
+    def _level(self, low_res: Tensor) -> Tensor:
+        """The noise level, once for each row (B,)."""
+        return torch.full((len(low_res),), float(self.noise_level), device=low_res.device)
 
     def _text(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> TextEmbedding | None:
         """The text's rows, then those of no text under guidance."""

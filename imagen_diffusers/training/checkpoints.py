@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches
@@ -95,7 +94,7 @@ class Checkpoints:
 
     folder: Path
     accelerator: Accelerator
-    unet: ConditionedUNet
+    unet: ModelMixin
     ema: EMAModel | None
     batches: Batches
     total_limit: int | None = None
@@ -179,7 +178,7 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def check_same_architecture(unet: ConditionedUNet, path: Path) -> None:
+def check_same_architecture(unet: ModelMixin, path: Path) -> None:
     saved = json.loads((path / AVERAGES / "config.json").read_text())
     ours: dict[str, Any] = json.loads(unet.to_json_string())
     different = [k for k in {*saved, *ours} if not k.startswith("_diff") and k != "_name_or_path" and saved.get(k) != ours.get(k)]

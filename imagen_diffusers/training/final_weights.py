@@ -7,19 +7,19 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import Module
 
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
 
 from .folders import PART, put_in_place
 
 
 def export_weights(
-    model: Module, unet: ConditionedUNet, ema: EMAModel | None, output_dir: Path, stage: str, accelerator: Accelerator
-) -> ConditionedUNet:
+    model: Module, unet: ModelMixin, ema: EMAModel | None, output_dir: Path, stage: str, accelerator: Accelerator
+) -> ModelMixin:
     """Give `unet` its averages and write them to `output_dir`, as a folder named after the stage; see `put_in_place`.
 
     Of a network with a LoRA adapter the folder holds the adapter alone, as `load_lora_weights` reads it. `model` is `unet` as
@@ -68,9 +68,10 @@ def restore_forward(unet: Module) -> None:
         unet.forward = original
 
 
-def _whole(unet: ConditionedUNet, state: dict[str, Tensor]) -> ConditionedUNet:
+def _whole(unet: ModelMixin, state: dict[str, Tensor]) -> ModelMixin:
     """A network of its own on the CPU, with the adapters of `unet`, if any."""
-    copy: Any = type(unet).from_config(unet.config)
+    kind: Any = type(unet)
+    copy = kind.from_config(unet.config)
     for name, config in getattr(unet, "peft_config", {}).items():
         copy.add_adapter(config, name)
     copy.load_state_dict(state)

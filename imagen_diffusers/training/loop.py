@@ -10,6 +10,7 @@ from dataclasses import asdict
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
@@ -18,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
@@ -28,6 +29,7 @@ from .final_weights import export_weights
 from .folders import one_run_in
 from .loaders import Batches, TrainingSet
 from .losses import LossSettings, StageLoss, draw, stage_loss
+from .network import network_to_train
 from .optimizers import make_optimizer
 from .order import Share
 from .processes import StopFlag, process_group
@@ -42,7 +44,7 @@ SETTLED = 20  # steps after which every weight has had a gradient: those behind 
 
 
 def train_stage(
-    unet: ConditionedUNet,
+    unet: ModelMixin,
     dataset: TrainingSet,
     log_snr_table: Tensor,
     settings: TrainSettings,
@@ -52,10 +54,10 @@ def train_stage(
     text_encoder: T5EncoderModel | None = None,
     text_rules: TextRules = PLAIN_TEXT,
     null_text: TextEmbedding | None = None,
-    validate: Callable[[ConditionedUNet], Image.Image] | None = None,
-    measure: Callable[[ConditionedUNet], dict[str, float]] | None = None,
+    validate: Callable[[ModelMixin], Image.Image] | None = None,
+    measure: Callable[[ModelMixin], dict[str, float]] | None = None,
     stage: str = "unet",
-) -> ConditionedUNet:
+) -> ModelMixin:
     """Fit `unet` to `dataset` and return it with its averaged (EMA) weights, which are also written to `output_dir/stage`.
 
     Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
@@ -69,7 +71,7 @@ def train_stage(
         place, and on the others `unet` stays in shards.
 
     Args:
-        unet: any network of this package, in float32.
+        unet: a network that can be a stage, in float32; `imagen_diffusers.interop` brings the kinds that come from elsewhere.
         dataset: yields `Example`s, by index or as an `ImageStream`, or batches of them, as a `ShardedStream`.
         log_snr_table: the noise curve the stage will be sampled with.
         settings: the run.
@@ -82,11 +84,13 @@ def train_stage(
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
-        ValueError: for checkpoints that do not fit, a folder that another run is writing into, and data without a usable image.
+        ValueError: for a network that cannot be trained, checkpoints that do not fit, a folder that another run is writing into, and data
+            without a usable image.
         FloatingPointError: when the loss or its gradients are no numbers any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
         SystemExit: on all processes, after SIGINT or SIGTERM.
     """
+    network = network_to_train(unet)
     with process_group(), one_run_in(settings.output_dir):
         remove_unfinished(settings.output_dir)
         checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
@@ -99,7 +103,7 @@ def train_stage(
         if text_encoder is not None:
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
-        fit = _Fit(accelerator, unet, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
+        fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
         start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
@@ -133,7 +137,7 @@ class _Fit:
     def __init__(
         self,
         accelerator: Accelerator,
-        unet: ConditionedUNet,
+        network: StageNetwork,
         dataset: TrainingSet,
         log_snr_table: Tensor,
         settings: TrainSettings,
@@ -143,7 +147,8 @@ class _Fit:
         text_rules: TextRules,
         null_text: TextEmbedding | None,
     ):
-        self.accelerator, self.unet, self.settings, self.loss = accelerator, unet, settings, loss
+        self.unet = unet = network.module
+        self.accelerator, self.network, self.settings, self.loss = accelerator, network, settings, loss
         self.table = log_snr_table.to(accelerator.device)
         self.tokenizer, self.text_encoder, self.text_rules = tokenizer, text_encoder, text_rules
         self.null_text = None if null_text is None else TextEmbedding(*(x.to(accelerator.device) for x in null_text))
@@ -222,8 +227,8 @@ class _Fit:
 
     def validate(
         self,
-        image: Callable[[ConditionedUNet], Image.Image] | None,
-        measure: Callable[[ConditionedUNet], dict[str, float]] | None,
+        image: Callable[[ModelMixin], Image.Image] | None,
+        measure: Callable[[ModelMixin], dict[str, float]] | None,
         step: int,
     ) -> None:
         """An image and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
@@ -266,7 +271,7 @@ class _Fit:
         text = self._text(batch)
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(
-                self.model,
+                self.network.through(self.model),  # not kept: `model` alone holds what was prepared, and lets go of it at the end
                 images,
                 draws=draws,
                 log_snr_table=self.table,
@@ -279,7 +284,7 @@ class _Fit:
         return StageLoss(losses * batch["weight"].to(device), log_snr, errors)
 
     def _text(self, batch: Batch) -> TextEmbedding | None:
-        if self.unet.text_dim is None:
+        if self.network.text_dim is None:
             return None
         if "text" in batch:
             text, most = batch["text"], self.settings.max_sequence_length

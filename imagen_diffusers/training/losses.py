@@ -12,8 +12,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
-from imagen_diffusers.schedulers.noise import alpha_sigma, augment, log_snr_at, q_sample, resize
+from imagen_diffusers.sampling.network import StageNetwork
+from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
@@ -29,7 +29,7 @@ class LossSettings:
     prediction_type: str | None = field(
         default=None, metadata={"help": "What the network predicts: epsilon, v_prediction or sample; what its scheduler says by default."}
     )
-    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running"] = field(
+    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"] = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
     snr_gamma: float = field(default=5.0, metadata={"help": "Cap of the weighting, where it has one."})
@@ -128,7 +128,7 @@ class StageLoss(NamedTuple):
 
 
 def stage_loss(
-    unet: ConditionedUNet | torch.nn.Module,
+    network: StageNetwork,
     images: Tensor,
     *,
     draws: Draws,
@@ -140,10 +140,10 @@ def stage_loss(
     pixel_weight: Tensor | None = None,
     running: RunningError | None = None,
 ) -> StageLoss:
-    """Weighted squared error for each example.
+    """Weighted squared error for each example, of the prediction alone: where the network learns a variance, too, that is left out.
 
     Args:
-        unet: the stage's network.
+        network: the stage's, by its adapter.
         images: clean images (B, C, H, W) in [-1, 1].
         draws: all that is random.
         log_snr_table: the noise curve, from `schedulers.noise.log_snr_table`.
@@ -156,21 +156,16 @@ def stage_loss(
     """
     assert settings.prediction_type is not None, "whoever knows the scheduler sets it"
     table = log_snr_table.to(images.device)
-    times = draws.times * (len(table) - 1)
-    log_snr = log_snr_at(table, times)
+    times = network.trained_at(draws.times * (len(table) - 1))
+    log_snr = network.log_snr(table, times)
     noisy = q_sample(images, draws.noise, log_snr)
 
-    condition = {}
+    level = draws.level * settings.max_noise_level
     if text is not None:
         text = drop_text(text, null_text, draws.text < settings.text_dropout)
-        condition = {"encoder_hidden_states": text.embeds, "encoder_attention_mask": text.mask}
     if low_res is not None:
-        level = draws.level * settings.max_noise_level
-        enlarged = resize(low_res, (images.shape[-2], images.shape[-1]))
-        condition["low_res"] = augment(enlarged, level, draws.low_res_noise)
-        condition["noise_level"] = level
-
-    output = unet(noisy, times, return_dict=False, **condition)[0].float()
+        low_res = network.condition(low_res, draws.low_res_noise, level)
+    output = network.predict(noisy, times, network.arguments(text, low_res, level))[:, : network.channels]
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     error = output - target(images, draws.noise, alpha, sigma, settings.prediction_type)
     error = error.square() if pixel_weight is None else error.square() * pixel_weight[:, None]

@@ -4,20 +4,19 @@ from functools import partial
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
-
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .checkpoints import trainable
 from .muon import MuonWithAdamW
 from .run_settings import TrainSettings
 
 
-def make_optimizer(unet: ConditionedUNet, settings: TrainSettings, scale: float = 1.0) -> torch.optim.Optimizer:
+def make_optimizer(unet: ModelMixin, settings: TrainSettings, scale: float = 1.0) -> torch.optim.Optimizer:
     """What the settings ask for; `scale` multiplies the learning rates.
 
     Raises:
-        ValueError: when nothing is to be trained.
+        ValueError: when nothing is to be trained, and for Muon on a network that it cannot divide.
         ImportError: for 8-bit AdamW without bitsandbytes.
     """
     named = trainable(unet)
@@ -35,15 +34,21 @@ def make_optimizer(unet: ConditionedUNet, settings: TrainSettings, scale: float 
     return _adamw(settings)([p for _, p in named], lr=settings.learning_rate * scale, **adamw)
 
 
-def split_for_muon(unet: ConditionedUNet) -> tuple[list[Tensor], list[Tensor]]:
+def split_for_muon(unet: ModelMixin) -> tuple[list[Tensor], list[Tensor]]:
     """The matrices between the ends of the network, and all other weights.
 
     What stands at the ends, where images, times and text come in and the image goes out, is no map between features; neither
     are norms and biases. These take AdamW, as in Muon's own recipes.
+
+    Raises:
+        ValueError: for a network that does not say which its ends are.
     """
+    ends = getattr(unet, "ENDS", None)
+    if ends is None:
+        raise ValueError(f"optimizer=muon must know the ends of a network, and {type(unet).__name__} does not say them; use adamw")
     matrices, others = [], []
     for name, p in trainable(unet):
-        (matrices if p.ndim >= 2 and name.split(".")[0] not in unet.ENDS else others).append(p)
+        (matrices if p.ndim >= 2 and name.split(".")[0] not in ends else others).append(p)
     return matrices, others
 
 

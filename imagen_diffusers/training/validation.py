@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
-from imagen_diffusers.schedulers.noise import alpha_sigma, augment, q_sample, resize, timestep_at
+from imagen_diffusers.sampling.network import StageNetwork, adapt
+from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample, timestep_at
 from imagen_diffusers.schedulers.prediction import to_x0
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
+from imagen_diffusers.text.t5 import TextEmbedding
 
 from .examples import Example, collate
 from .folders import PART
@@ -61,14 +63,14 @@ class HeldOut:
         self.text_rules = text_rules._replace(max_sequence_length=max_sequence_length)
         self.batch_size, self.seed = batch_size, seed
 
-    def __call__(self, unet: ConditionedUNet) -> dict[str, float]:
+    def __call__(self, unet: ModelMixin) -> dict[str, float]:
         sums = torch.zeros(len(self.log_snrs))
         for part in self._parts(unet, None):
             sums += part.mean((2, 3)).sum(1)
         means = sums / len(self.examples)
         return {level_name(level): mean.item() for level, mean in zip(self.log_snrs, means, strict=True)}
 
-    def errors(self, unet: ConditionedUNet, prompts: Sequence[str] | None = None) -> Tensor:
+    def errors(self, unet: ModelMixin, prompts: Sequence[str] | None = None) -> Tensor:
         """Squared errors of the clean image, averaged over channels: (levels, N, H, W), on the CPU.
 
         Args:
@@ -77,34 +79,35 @@ class HeldOut:
         """
         return torch.cat(list(self._parts(unet, prompts)), dim=1)
 
-    def _parts(self, unet: ConditionedUNet, prompts: Sequence[str] | None) -> Iterator[Tensor]:
+    def _parts(self, unet: ModelMixin, prompts: Sequence[str] | None) -> Iterator[Tensor]:
+        network = adapt(unet)
         for start in range(0, len(self.examples), self.batch_size):
-            yield self._errors_of(unet, range(start, min(start + self.batch_size, len(self.examples))), prompts)
+            yield self._errors_of(network, range(start, min(start + self.batch_size, len(self.examples))), prompts)
 
     @torch.no_grad()
-    def _errors_of(self, unet: ConditionedUNet, rows: range, prompts: Sequence[str] | None) -> Tensor:
+    def _errors_of(self, network: StageNetwork, rows: range, prompts: Sequence[str] | None) -> Tensor:
         batch = collate([self.examples[i] for i in rows])
-        device = unet.device
+        device = network.module.device
         images = batch["pixel_values"].to(device)
         noise, low_res_noise = torch.stack([self._noise(i, images.shape[1:]) for i in rows], dim=1).to(device)
-        condition: dict[str, Any] = {}
-        if unet.text_dim is not None:
+        text = low_res = level = None
+        if network.text_dim is not None:
             own = batch["prompt"] if prompts is None else [prompts[i] for i in rows]  # pyright: ignore[reportTypedDictNotRequiredAccess]
             assert self.tokenizer is not None and self.text_encoder is not None
-            text = read_prompts(own, self.tokenizer, self.text_encoder, self.text_rules)
-            condition = {"encoder_hidden_states": text.embeds.to(device), "encoder_attention_mask": text.mask.to(device)}
+            text = TextEmbedding(*(x.to(device) for x in read_prompts(own, self.tokenizer, self.text_encoder, self.text_rules)))
         if "low_res" in batch:
             places = torch.tensor([(i + 0.5) / len(self.examples) for i in rows], device=device)
-            enlarged = resize(batch["low_res"].to(device), (images.shape[-2], images.shape[-1]))
-            condition["noise_level"] = places * self.loss.max_noise_level
-            condition["low_res"] = augment(enlarged, condition["noise_level"], low_res_noise)
-        return torch.stack([self._errors_at(unet, images, noise, level, condition) for level in self.log_snrs])
+            level = places * self.loss.max_noise_level
+            low_res = network.condition(batch["low_res"].to(device), low_res_noise, level)
+        arguments = network.arguments(text, low_res, level)
+        return torch.stack([self._errors_at(network, images, noise, log_snr, arguments) for log_snr in self.log_snrs])
 
-    def _errors_at(self, unet: ConditionedUNet, images: Tensor, noise: Tensor, level: float, condition: dict[str, Any]) -> Tensor:
+    def _errors_at(self, network: StageNetwork, images: Tensor, noise: Tensor, level: float, arguments: dict[str, Any]) -> Tensor:
         assert self.loss.prediction_type is not None
         log_snr = torch.full((len(images),), level, device=images.device)
         noisy = q_sample(images, noise, log_snr)
-        output = unet(noisy, timestep_at(self.table.to(images.device), log_snr), return_dict=False, **condition)[0].float()
+        times = network.trained_at(timestep_at(self.table.to(images.device), log_snr))
+        output = network.predict(noisy, times, arguments)[:, : network.channels]
         alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
         return (to_x0(output, noisy, alpha, sigma, self.loss.prediction_type) - images).square().mean(1).cpu()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running")
+WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction")
 
 
 def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type: str, log_snr_slope: Tensor | None = None) -> Tensor:
@@ -24,6 +24,8 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
     - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler
       diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters.
 
+    - ``"by_prediction"``: "truncated_v", but "uniform" where noise is predicted, whose factor would grow without end towards pure noise.
+
     "running" depends on the run and is no function of the log-SNR alone: see `RunningError`.
 
     Args:
@@ -32,6 +34,8 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
         prediction_type: "epsilon", "v_prediction" or "sample".
         log_snr_slope: |d log-SNR / dt| (B,), for "sigmoid".
     """
+    if weighting == "by_prediction":
+        weighting = "uniform" if prediction_type == "epsilon" else "truncated_v"
     if weighting == "uniform":
         return torch.ones_like(log_snr)
     weight = _X0_WEIGHTS[weighting](log_snr, gamma)

@@ -1,14 +1,12 @@
-"""imagen-pytorch's U-Net, for the denoising loop."""
+"""imagen-pytorch's U-Net, for sampling and training."""
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagen_diffusers.sampling.network import StageNetwork, adapt, filled
+from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, q_sample
-from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.text.t5 import TextEmbedding
 
 from .scheduling_lucidrains import curve_log_snr, time_of
@@ -43,28 +41,34 @@ class LucidrainsNetwork(StageNetwork):
     def preconditioned(self) -> bool:
         return self.module.config["noise_schedule"] == EDM
 
-    def condition(self, low_res: Tensor, size: tuple[int, int], noise_level: float, generators: list[torch.Generator]) -> Tensor:
-        mode = self.module.config["low_res_resize_mode"]
-        enlarged = F.interpolate(low_res, size, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
-        noise = standard_normal(enlarged.shape, generators, enlarged.device, enlarged.dtype)
-        return q_sample(enlarged, noise, self._level(enlarged, noise_level))
+    def log_snr(self, table: Tensor, timesteps: Tensor) -> Tensor:
+        return self._own_log_snr(timesteps).to(timesteps.device)
 
-    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: float) -> dict[str, Any]:
+    def condition(self, low_res: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        mode = self.module.config["low_res_resize_mode"]
+        enlarged = F.interpolate(low_res, noise.shape[-2:], mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
+        return q_sample(enlarged, noise, self._low_res_log_snr(noise_level))
+
+    def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: Tensor | None) -> dict[str, Any]:
         condition: dict[str, Any] = {}
         if text is not None:
             condition = {"encoder_hidden_states": text.embeds.to(self.dtype), "encoder_attention_mask": text.mask}
             condition["drop_text"] = ~text.mask.any(1)
-        if low_res is not None:
-            condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._level(low_res, noise_level)}
+        if low_res is not None and noise_level is not None:
+            condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._low_res_log_snr(noise_level)}
         return condition
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         if not self.preconditioned:
-            timestep = curve_log_snr(self.module.config["noise_schedule"], time_of(timestep)).to(sample.device)
+            timestep = self._own_log_snr(timestep).to(sample.device)
         return super().predict(sample, timestep.expand(len(sample)), arguments)
 
-    def _level(self, like: Tensor, noise_level: float) -> Tensor:
-        return curve_log_snr(self.module.config["low_res_noise_schedule"], filled(like, noise_level / NUM_TRAIN_TIMESTEPS))
+    def _own_log_snr(self, timestep: Tensor) -> Tensor:
+        """On the CPU."""
+        return curve_log_snr(self.module.config["noise_schedule"], time_of(timestep))
+
+    def _low_res_log_snr(self, noise_level: Tensor) -> Tensor:
+        return curve_log_snr(self.module.config["low_res_noise_schedule"], noise_level / NUM_TRAIN_TIMESTEPS)
 
 
 adapt.register(LucidrainsUNet2DConditionModel, LucidrainsNetwork)

@@ -52,6 +52,12 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
     _no_split_modules = ["ResnetBlock", "Transformer"]
     _repeated_blocks = ["ResnetBlock", "Transformer"]
 
+    # Where images, times and text come in and the image goes out.
+    WITHOUT_LORA = (
+        *("init_conv", "final_conv", "text_to_cond", "to_text_non_attn_cond", "to_time_hiddens", "to_time_cond", "to_time_tokens"),
+        *("to_lowres_time_hiddens", "to_lowres_time_cond", "to_lowres_time_tokens"),
+    )
+
     @register_to_config
     def __init__(  # noqa: PLR0913 (one argument per config value, as diffusers has it)
         self,
