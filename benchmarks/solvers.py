@@ -27,7 +27,7 @@ from imagen_diffusers.sampling.guidance import is_guided
 from .ceilings import machine
 from .timing import table
 
-ORACLE = Path("runs/scenes/oracle")
+ORACLE = Path("pipelines/imagen-scenes/oracle")
 PRESETS = ("quality", "balanced", "fast")
 STEPS = ((8, 4, 2), (16, 8, 4), (32, 16, 8))
 STAGES, COUNT, BATCH = 2, 40, 8
