@@ -32,6 +32,7 @@ from examples.scenes.scene import (
 from examples.scenes.train import build, noise_curve
 from examples.scenes.train_text_encoder import mean_of_known
 from examples.scenes.validation import SceneFigures, next_word, places_exchanged
+from imagen_diffusers.sampling.network import ImagenNetwork, adapt
 from imagen_diffusers.training.losses import LossSettings
 
 from .conftest import make_base, make_sr
@@ -241,10 +242,13 @@ def test_wrong_words_are_wrong() -> None:
 class Gray(torch.nn.Module):
     """Returns a gray image, whatever it is asked."""
 
-    text_dim, has_low_res, device = None, False, torch.device("cpu")
+    text_dim, has_low_res, device, dtype, config = None, False, torch.device("cpu"), torch.float32, {"in_channels": 3}
 
     def forward(self, noisy, times, return_dict):
         return (torch.zeros_like(noisy),)
+
+
+adapt.register(Gray, ImagenNetwork)
 
 
 def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
