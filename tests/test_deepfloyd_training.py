@@ -1,7 +1,6 @@
 """DeepFloyd IF's networks train by the same path as others: by the loss of diffusers' scripts, to adapters that its pipelines load."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from imagen_diffusers.training.validation import HeldOut
 from .conftest import make_text_encoder, make_tokenizer, seeded
 from .test_deepfloyd import CALL, base_network, home, ours, quiet, schedule, sr_network  # noqa: F401 (a fixture)
 from .test_examples import flags, images  # noqa: F401 (a fixture)
-from .test_training import Squares, assert_same_state, settings, stop_at
+from .test_training import Squares, assert_resumes, settings
 
 LOSS = LossSettings(prediction_type="epsilon")
 RULES = TextRules(null_text="empty", max_sequence_length=77, text_padding="max_length", clean_caption=True)
@@ -129,11 +128,7 @@ def test_resume_equals_no_interruption(tmp_path, low_res, rank) -> None:
             add_lora(unet, rank=rank)
         return unet
 
-    fit(tmp_path, 4, low_res, network(), gradient_checkpointing=True)
-    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "whole")
-    stop_at(tmp_path, 3)
-    fit(tmp_path, 4, low_res, network(), gradient_checkpointing=True)
-    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-4")
+    assert_resumes(tmp_path, 4, lambda: fit(tmp_path, 4, low_res, network(), gradient_checkpointing=True))
     if rank is None:
         final = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
         saved = load_file(tmp_path / "checkpoint-4" / "unet_ema" / "diffusion_pytorch_model.safetensors")

@@ -1,6 +1,5 @@
 """Converted networks of imagen-pytorch train by the same path as others, by that package's own loss."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from imagen_diffusers.training.validation import HeldOut
 from .conftest import TEXT_DIM, awake, make_text_encoder, make_tokenizer, seeded
 from .test_examples import flags, images  # noqa: F401 (a fixture)
 from .test_imagen_pytorch import OBJECTIVES, PLAIN, package, pair, told_noise  # noqa: F401 (a fixture)
-from .test_training import Squares, assert_same_state, settings, stop_at
+from .test_training import Squares, assert_resumes, settings
 
 LOSS = LossSettings(prediction_type="epsilon", weighting="min_snr")
 RULES = TextRules(null_text="learned", max_sequence_length=12)
@@ -120,11 +119,7 @@ def test_resume_equals_no_interruption(tmp_path, low_res, rank) -> None:
             add_lora(unet, rank=rank)
         return unet
 
-    fit(tmp_path, 4, low_res, adapted(), gradient_checkpointing=True)
-    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "whole")
-    stop_at(tmp_path, 3)
-    fit(tmp_path, 4, low_res, adapted(), gradient_checkpointing=True)
-    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-4")
+    assert_resumes(tmp_path, 4, lambda: fit(tmp_path, 4, low_res, adapted(), gradient_checkpointing=True))
 
 
 def test_held_out_errors_are_at_the_levels_they_are_called() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from examples.scenes import train
 from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
-from examples.scenes.data import SceneDataset, object_windows
+from examples.scenes.data import ORACLE_SEEDS, SceneDataset, object_windows
 from examples.scenes.raytrace import render
 from examples.scenes.scene import (
     COLORS,
@@ -237,6 +237,17 @@ def test_wrong_words_are_wrong() -> None:
     for seed in range(20):
         scene = sample_scene(seed, num_objects=2)
         assert relation(*places_exchanged(scene).objects) == opposite[relation(*scene.objects)]
+
+
+def test_the_oracle_alone_sees_every_pair(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("examples.scenes.data._rendered", lambda *_, **__: np.zeros(0))
+    seen = {}
+    for stage in ("sr256", "oracle"):
+        data = SceneDataset(stage, 60, tmp_path)
+        seen[stage] = {(o.color, o.shape) for scene in data.scenes for o in scene.objects}
+        assert (data.first_seed >= ORACLE_SEEDS) == (stage == "oracle")
+    assert not seen["sr256"] & set(HELD_OUT)
+    assert set(HELD_OUT) <= seen["oracle"]
 
 
 class Gray(torch.nn.Module):

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +70,16 @@ def stop_at(path: Path, step: int) -> None:
             shutil.rmtree(checkpoint)
 
 
+def assert_resumes(folder: Path, steps: int, run: Callable[[], Any]) -> None:
+    """A run of so many steps into `folder`, gone on with after its checkpoint at step 3, ends as the uninterrupted one, bit for bit."""
+    run()
+    last = folder / f"checkpoint-{steps}"
+    shutil.copytree(last, folder / "whole")
+    stop_at(folder, 3)
+    run()
+    assert_same_state(folder / "whole", last)
+
+
 def assert_same_state(one: Path, two: Path) -> None:
     """Weights, averages, optimizer and schedule of two checkpoints, bit for bit."""
     for name in ("model.safetensors", "unet_ema/diffusion_pytorch_model.safetensors"):
@@ -87,11 +99,7 @@ RUNNING = LossSettings(prediction_type="sample", weighting="running", time_sampl
     ("low_res", "changes"), [(False, {}), (True, {}), (False, {"loss": RUNNING, "optimizer": "muon"})], ids=["base", "sr", "muon"]
 )
 def test_resume_equals_no_interruption(tmp_path, low_res, changes) -> None:
-    fit(tmp_path, 6, low_res, **changes)
-    shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "whole")
-    stop_at(tmp_path, 3)
-    fit(tmp_path, 6, low_res, **changes)
-    assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")
+    assert_resumes(tmp_path, 6, lambda: fit(tmp_path, 6, low_res, **changes))
 
 
 def test_accumulated_batches_equal_one_batch(tmp_path) -> None:

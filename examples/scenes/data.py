@@ -33,7 +33,8 @@ class View:
 
     Windows of `rendered` pixels of an image of `size` are drawn and kept; of these, windows of `side` pixels are trained
     on, each time another one. A super-resolution stage also gets the same window `scale` times smaller. Noise follows the
-    cosine curve with its log-SNR moved by `log_snr_shift`.
+    cosine curve with its log-SNR moved by `log_snr_shift`. Its scenes are those of `first_seed` on, of the pairs of colour and shape that
+    `held_out` allows; see `sample_scene`.
     """
 
     size: int
@@ -41,6 +42,8 @@ class View:
     side: int
     scale: int | None
     log_snr_shift: float
+    first_seed: int = TRAIN_SEEDS
+    held_out: bool | None = False
 
 
 # What an image shows and where is settled at log-SNR below -2: there text lowers the loss of the base twenty times as much
@@ -49,7 +52,8 @@ VIEWS = {
     "base": View(64, 64, 64, None, log_snr_shift_for(256)),
     "sr256": View(256, 256, 128, 4, log_snr_shift_for(256)),
     "sr1024": View(1024, 256, 192, 4, log_snr_shift_for(1024)),
-    "oracle": View(256, 256, 256, None, 0.0),  # no stage: whole images for the network that judges
+    # No stage: whole images for the network that judges. It would read a pair that it never saw as another one.
+    "oracle": View(256, 256, 256, None, 0.0, first_seed=ORACLE_SEEDS, held_out=None),
 }
 SAMPLES = 2
 OBJECT_WEIGHT = 4.0  # what an error in an object's window counts where one on a bare floor counts 1
@@ -74,12 +78,11 @@ class SceneDataset(VisitedDataset):
         object_weight: float = OBJECT_WEIGHT,
         compile: bool = True,
     ):
-        first_seed = first_seed if first_seed is not None else ORACLE_SEEDS if stage == "oracle" else TRAIN_SEEDS
-        self.view, self.count, self.first_seed, self.seed = VIEWS[stage], count, first_seed, seed
+        self.view, self.count, self.seed = VIEWS[stage], count, seed
+        self.first_seed = first_seed = self.view.first_seed if first_seed is None else first_seed
         self.object_weight = object_weight
         folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
-        # A judge that never saw a pair of colour and shape would read it as another one; the stages are not to see it.
-        self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed, held_out=None if stage == "oracle" else False)
+        self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed, self.view.held_out)
         self.images, self.low_res = (
             None if scale is None else _rendered(folder, self.view, self.scenes, first_seed, scale=scale, compile=compile)
             for scale in (1, self.view.scale)

@@ -28,7 +28,7 @@ from .flags import ModelSettings, StagesSettings, StageValidationSettings, Valid
 from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
-from .validating import draw_examples
+from .validating import generate_examples
 
 Images = Callable[[int, WindowSettings], TrainingSet]
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def fit_and_share(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, 
     folder, prompts, seed = job.train.output_dir, job.validation.validation_prompts, job.train.seed
     with process_group() as processes, one_run_in(folder):
         main = processes.is_main_process
-        before = draw_examples(pipe, prompts, seed=seed) if main else []
+        before = generate_examples(pipe, prompts, seed=seed) if main else []
         finished = fit_stages(pipe, images, job, cache)
         if main and finished:
             _share(pipe, before, job)
@@ -118,7 +118,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
     folder, prompts = job.train.output_dir, job.validation.validation_prompts
     image = "before_and_after.png" if prompts else None
     if image is not None:
-        before_and_after(before, draw_examples(pipe, prompts, seed=job.train.seed), prompts, folder / image)
+        before_and_after(before, generate_examples(pipe, prompts, seed=job.train.seed), prompts, folder / image)
     slots = [pipe.slots(n)[0] for n in job.which.stages]
     write_card(
         folder,

@@ -102,7 +102,7 @@ def image_maker(
     def validate(_: ModelMixin) -> Image.Image:
         start = None if images[0] is None else stage
         made = [
-            draw_examples(pipe, [prompt], seed=seed + i, image=image, start_at=start, stop_at=stage)[0]
+            generate_examples(pipe, [prompt], seed=seed + i, image=image, start_at=start, stop_at=stage)[0]
             for i, (prompt, image) in enumerate(zip(prompts, images, strict=True))
         ]
         return labelled_grid(made, prompts)
@@ -110,7 +110,7 @@ def image_maker(
     return validate
 
 
-def draw_examples(pipe: ImagenCascadePipeline, prompts: Sequence[str], *, seed: int = 0, **call: Any) -> list[Image.Image]:
-    """One image a prompt, by seeds that count up."""
+def generate_examples(pipe: ImagenCascadePipeline, prompts: Sequence[str], *, seed: int = 0, **call: Any) -> list[Image.Image]:
+    """One image per prompt, by seeds that count up."""
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     return [pipe(p, generator=g, **call).images[0] for p, g in zip(prompts, generators, strict=True)]  # pyright: ignore

@@ -117,7 +117,7 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
 
 
-def one_a_prompt(name: str, images: Tensor | None, prompts: int, images_per_prompt: int) -> Tensor | None:
+def one_per_prompt(name: str, images: Tensor | None, prompts: int, images_per_prompt: int) -> Tensor | None:
     """Images given once, or once a prompt, as one row for each image that is generated."""
     if images is None:
         return None

@@ -26,7 +26,7 @@ from .arguments import (
     check_output_type,
     check_text_fits,
     noise_per_stage,
-    one_a_prompt,
+    one_per_prompt,
     prepare_cond_images,
 )
 from .callbacks import RunningCallMixin, StepCallback, tensors_of
@@ -229,8 +229,8 @@ class ImagenCascadePipeline(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, 
             check_text_fits(stages, text)
         generators = stage_generators(generator, count, len(SLOTS))
         each = (count // num_images_per_prompt, num_images_per_prompt)
-        images = one_a_prompt("image", images, *each)
-        cond_images = one_a_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
+        images = one_per_prompt("image", images, *each)
+        cond_images = one_per_prompt("cond_images", prepare_cond_images(cond_images, stages, device), *each)
 
         outputs = []
         embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}

@@ -44,7 +44,7 @@ def seed_own_noise(scheduler: Any, generators: list[torch.Generator]) -> None:
 
     Without them it would take one from torch's global state. A seed that its configuration sets stays, for all images together.
     """
-    if getattr(scheduler, "noise_sampler_seed", MAX_SEED) is None:
+    if hasattr(scheduler, "noise_sampler_seed") and scheduler.noise_sampler_seed is None:
         scheduler.noise_sampler_seed = [_draw(generator, 1)[0] for generator in generators]
 
 

@@ -1,7 +1,7 @@
 """DeepFloyd IF's checkpoints as stages of a cascade: what they expect beside their weights, and where the weights lie.
 
 IF is the published Imagen (Hub: DeepFloyd/IF-I-XL-v1.0, DeepFloyd/IF-II-L-v1.0, ...). Its networks are diffusers' own and stay so;
-`networks.DeepFloydNetwork` says how they take their conditions.
+`network.DeepFloydNetwork` says how they take their conditions.
 """
 
 import os

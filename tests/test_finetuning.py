@@ -44,7 +44,7 @@ def test_images_before_and_after_are_generated_on_one_device(cascade, images, tm
     PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))
     seen = []
-    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.draw_examples", lambda pipe, *_, **__: seen.append(devices(pipe)) or [])
+    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.generate_examples", lambda pipe, *_, **__: seen.append(devices(pipe)) or [])
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.before_and_after", lambda *_: None)
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.fit_stages", lambda pipe, *_: pipe.unet.to("meta"))  # as accelerate does
     finetune_domain.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--stages", 1, "--validation_prompts", "a red cube"))
