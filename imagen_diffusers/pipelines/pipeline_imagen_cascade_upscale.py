@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor
 
 from imagen_diffusers.hub.registration import register_with_diffusers
 
 from .cascade import Cascade
+from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
 from .request import Request
 
@@ -22,7 +22,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        image: Images | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         timesteps: Sequence[Any] | None = None,
         guidance_scale: float | Sequence[float] | None = None,
@@ -40,7 +40,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         latents: Tensor | Sequence[Tensor | None] | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
-        cond_images: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
