@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+import imagen_diffusers
+
 from .loading import prepare
 from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
@@ -54,7 +56,8 @@ def sample(
     seeds = range(seed, seed + sampling.num_images_per_prompt)
     images = _images(draw or _draw, pipe, seeds, {**settings, **call})
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
-    _save(images, paths, seeds, {**asdict(pipeline), **settings, **said, **(told or {}), "prompt": prompt})
+    made_by = {"task": task, "version": imagen_diffusers.__version__}
+    _save(images, paths, seeds, {**made_by, **asdict(pipeline), **settings, **said, **(told or {}), "prompt": prompt})
 
 
 def _draw(pipe: Any, **arguments: Any) -> Any:
