@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import T5Tokenizer
 
 from imagen_diffusers.text import weight_syntax
 from imagen_diffusers.text.prompts import TextRules
@@ -66,14 +65,11 @@ def runs(weighted: WeightedText) -> list[tuple[str, float]]:
     return [("".join(character for character, _ in run), weight) for weight, run in pairs]
 
 
-def make_pieces() -> PreTrainedTokenizerFast:
-    """Parts of words with a mark for the space before them, as T5's tokenizer has them."""
+def make_pieces() -> T5Tokenizer:
+    """T5's own tokenizer, with few pieces of words, some of them with a mark for the space before."""
     pieces = ["▁a", "▁red", "▁re", "d", "▁old", "-f", "ashioned", "▁cube", "s", ",", "▁", *"abcdefghijklmnopqrstuvwxyz-()"]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), *((p, -1.0 / len(p)) for p in dict.fromkeys(pieces))]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    return T5Tokenizer(vocab=special + [(piece, -1.0 / len(piece)) for piece in dict.fromkeys(pieces)], extra_ids=0)
 
 
 def encoded(pipe, ids: list[int], hidden: set[int]) -> torch.Tensor:
@@ -99,6 +95,8 @@ def test_weights_are_read(prompt, expected) -> None:
 def test_what_cannot_be_read_is_told(shared_pipe, prompt, said) -> None:
     with pytest.raises(ValueError, match=said):
         weighted_embeddings(shared_pipe, ["a red cube", prompt])
+    with pytest.raises(ValueError, match=said):
+        weighted_embeddings(shared_pipe, prompt)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +211,7 @@ def test_weights_go_through_cleaning(monkeypatch) -> None:
     ):
         assert runs(cleaned(read_weights(prompt))) == expected
     for prompt in ("see (cubes:2).com", "a ( red:2) cube", "see (cubes.com:2)a.com"):
-        with pytest.raises(ValueError, match="across the border of a weighted part; weight whole words"):
+        with pytest.raises(ValueError, match='where a weighted part begins or ends; weight words of the cleaned prompt, "'):
             cleaned(read_weights(prompt))
 
 

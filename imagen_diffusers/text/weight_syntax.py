@@ -91,15 +91,14 @@ def cleaned(weighted: WeightedText) -> WeightedText:
     """The text as `clean_captions` makes it, its characters with their weights.
 
     Raises:
-        ValueError: where cleaning joins or drops what lies on both sides of the border of a weighted part.
+        ValueError: where cleaning changes a text across the border of a weighted part.
     """
     runs = [(weight, "".join(c for c, _ in run)) for weight, run in groupby(zip(*weighted, strict=True), key=lambda pair: pair[1])]
     plain, marked = clean_captions([weighted.text, BORDER.join(text for _, text in runs)])
     parts = marked.split(BORDER)
     if len(parts) != max(len(runs), 1) or "".join(parts) != plain:
-        raise _unread(
-            weighted.text, "is cleaned (clean_caption) across the border of a weighted part", "weight whole words, without spaces"
-        )
+        what = "is changed by its cleaning (clean_caption) where a weighted part begins or ends"
+        raise _unread(weighted.text, what, f'weight words of the cleaned prompt, "{plain}"')
     return WeightedText(plain, [weight for (weight, _), part in zip(runs, parts, strict=False) for _ in part])
 
 

@@ -15,18 +15,17 @@ from .weight_syntax import read_weights, weighted_tokens
 
 @torch.no_grad()
 def weighted_embeddings(pipe: Any, prompt: str | list[str]) -> TextEmbedding:
-    """Embeddings (B, L, D) and a mask (B, L) of prompts with weights, ``a (red:1.3) sphere``, for `prompt_embeds` and
-    `prompt_attention_mask` of a call, or for the negative ones.
+    """Prompts with weights, ``a (red:1.3) sphere``, as embeddings (B, L, D) and a mask (B, L), which a call takes in their place.
 
     A weight of 1 changes nothing, to the bit; 0 leaves the words unsaid; more than 1 says more of them. With e the embeddings of
     the plain prompt, and e_v those of the same prompt with no text in place of the tokens that weigh v, these are
 
         e + sum over the weights v of (v - 1) (e - e_v).
 
-    No text in place of a token is the end-of-text token, to which no other token attends. (compel lowers weights in this way.)
-    So a weight goes along all that its words say, in their own tokens and in the others: T5 tells every token of every other, and
-    what is done to "red" alone leaves a sphere that knows of it. A token scaled as it is, from the zeros of no text, is the same to
-    networks that norm each token (Imagen, section 2.5), whatever the weight.
+    No text in place of a token is the end-of-text token, to which no other token attends. So a weight goes along all that its words
+    say, in their own tokens and in the others, as compel goes below 1: T5 lets every token know of every other, and whatever is done
+    to "red" alone leaves a sphere that knows of it. A token scaled as it is, from the zeros of no text, is the same to networks that
+    norm each token (Imagen, section 2.5), whatever the weight.
 
     Args:
         pipe: an `ImagenCascadePipeline` with its text encoder, whose rules the text is read by.
@@ -35,7 +34,7 @@ def weighted_embeddings(pipe: Any, prompt: str | list[str]) -> TextEmbedding:
     Raises:
         ValueError: for weights that cannot be read, a tokenizer that is not a fast one, and as `encode_prompt`.
     """
-    texts = [read_weights(p) for p in ([prompt] if isinstance(prompt, str) else prompt)]
+    texts = [read_weights(p) for p in (prompt if isinstance(prompt, list | tuple) else [prompt])]
     embeds, _, mask, _ = pipe.encode_prompt([text.text for text in texts], do_classifier_free_guidance=False)
     rules = TextRules.of(pipe.config)
     for row, text in enumerate(texts):
