@@ -55,11 +55,11 @@ def test_slerp_without_an_arc_is_on_the_line(b) -> None:
 
 
 @pytest.mark.parametrize("blend", [lerp, slerp])
-def test_the_shorter_prompt_goes_on_with_its_last_token(blend) -> None:
+def test_the_shorter_prompt_repeats_its_tokens_evenly(blend) -> None:
     a, b = text(2, 0, padding=1), text(5, 1, padding=2)
     embeds, mask = blend(a, b, FRACTIONS)
     assert mask.tolist() == [[True] * 2 + [False] * 3, *([[True] * 5] * 4)]  # as long as the longer prompt, without its padding
-    longer = TextEmbedding(a.embeds[:, [0, 1, 1, 1, 1]], torch.ones(1, 5, dtype=torch.bool))
+    longer = TextEmbedding(a.embeds[:, [0, 0, 0, 1, 1]], torch.ones(1, 5, dtype=torch.bool))
     assert torch.equal(embeds[1:], blend(longer, TextEmbedding(b.embeds[:, :5], b.mask[:, :5]), FRACTIONS).embeds[1:])
     assert not embeds[0, 2:].any()
 

@@ -1,7 +1,6 @@
 """From one prompt to another: embeddings between two prompts' own. Knows no encoder and no network.
 
-Tokens are met by their place, the first of one prompt by the first of the other. Letters in shapes: F fractions, L tokens, D text
-width.
+Token meets token in order, the first the first and the end of the text the end. Letters in shapes: F fractions, L tokens, D text width.
 """
 
 import math
@@ -10,17 +9,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .t5 import TextEmbedding, pad_together
+from .t5 import TextEmbedding, pad_to, pad_together
 
 PARALLEL = 1 - 1e-6  # the cosine from which on an arc is a line, in float32
 
 
 def lerp(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], fractions: float | Sequence[float]) -> TextEmbedding:
-    """Embeddings (F, L, D) and a mask (F, L) between two prompts: (1 - t) a + t b for the tokens a and b of each place.
+    """Embeddings (F, L, D) and a mask (F, L) between two prompts: (1 - t) a + t b for tokens a and b that meet.
 
-    Fractions 0 and 1 are the prompts themselves, to the bit, with their own padding. Between them the shorter prompt repeats its last
-    token, the end of the text, up to the length of the longer one, and no token is masked that either prompt has. (Networks norm each
-    token, so one that faded into the zeros of padding would be there undiminished until it vanished.)
+    Fractions 0 and 1 are the prompts themselves, to the bit, each with its own mask. Between them both have as many tokens as the
+    longer one, none masked: the l tokens of the shorter one are repeated, as evenly as can be, as token i of L its i l // L. Attention to
+    repeated tokens and their mean are what they were, nearly; one that faded into the zeros of padding would not fade for networks
+    that norm each token, and be gone at once at the end.
 
     Args:
         first, second: embeddings (1, L, D) and mask (1, L) of one prompt each, as `weighted_embeddings` returns them and
@@ -58,21 +58,21 @@ def _between(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], fracti
     if ends[0].embeds.shape != ends[1].embeds.shape:
         widths = [end.embeds.shape[-1] for end in ends]
         raise ValueError(f"the texts are {widths[0]} and {widths[1]} wide; encode both prompts by the same text encoder")
-    a, b = (_filled(end) for end in ends)
-    either = ends[0].mask | ends[1].mask
+    count = max(int(end.mask.sum()) for end in ends)
+    a, b = (_stretched(end, count) for end in ends)
     rows = []
     for t in _checked_fractions(fractions):
-        blended = path(a, b, t).to(ends[0].embeds.dtype) * either[..., None]
-        rows.append(ends[int(t)] if t in (0, 1) else TextEmbedding(blended, either))
+        blended = TextEmbedding(path(a, b, t).to(ends[0].embeds.dtype), torch.ones_like(ends[0].mask[:, :count]))
+        rows.append(ends[int(t)] if t in (0, 1) else pad_to(blended, ends[0].mask.shape[1]))
     embeds, mask = (torch.cat(parts) for parts in zip(*rows, strict=True))
     length = int(mask.any(0).nonzero().max()) + 1  # of the longest row
     return TextEmbedding(embeds[:, :length], mask[:, :length])
 
 
-def _filled(text: TextEmbedding) -> Tensor:
-    """Its last token wherever it has none, in float32 at least."""
-    embeds = text.embeds.to(torch.promote_types(text.embeds.dtype, torch.float32))
-    return torch.where(text.mask[..., None], embeds, embeds[text.mask][-1])
+def _stretched(text: TextEmbedding, count: int) -> Tensor:
+    """Its tokens as (1, count, D), repeated where they are fewer, in float32 at least."""
+    tokens = text.embeds[text.mask].to(torch.promote_types(text.embeds.dtype, torch.float32))
+    return tokens[torch.arange(count, device=tokens.device) * len(tokens) // count][None]
 
 
 def _checked(name: str, text: tuple[Tensor, Tensor]) -> TextEmbedding:
