@@ -192,7 +192,7 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     assert "does not say how it was made" in call("generate", "--from", plain, "--model", folder).output
     assert call("upscale", plain, "a red cube", "--model", folder, "--output", large).exit_code == 0
     assert "of another image" in call("generate", "--from", large).output
-    assert "PROMPT is missing" in call("generate", "--model", folder).output
+    assert "it is missing; say what to generate" in call("generate", "--model", folder).output
 
 
 def test_edit_vary_and_extend(folder, tmp_path) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import typer
 
-import imagen_diffusers
-
+from .errors import version_of
 from .loading import prepare
 from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
@@ -56,7 +55,7 @@ def sample(
     seeds = range(seed, seed + sampling.num_images_per_prompt)
     images = _images(draw or _draw, pipe, seeds, {**settings, **call})
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
-    made_by = {"task": task, "version": imagen_diffusers.__version__}
+    made_by = {"task": task, "version": version_of("imagen_diffusers")}
     _save(images, paths, seeds, {**made_by, **asdict(pipeline), **settings, **said, **(told or {}), "prompt": prompt})
 
 
