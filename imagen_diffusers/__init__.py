@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .hub.classes import MODULES, class_named
+from .hub.classes import MODULES, class_named, known_to_diffusers
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin as ModelMixin
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel as ImagenEfficientUNet2DConditionModel
     from .pipelines.output import ImagenCascadePipelineOutput as ImagenCascadePipelineOutput
     from .pipelines.pipeline_imagen_cascade import ImagenCascadePipeline as ImagenCascadePipeline
+    from .pipelines.pipeline_imagen_cascade_img2img import ImagenCascadeImg2ImgPipeline as ImagenCascadeImg2ImgPipeline
+    from .pipelines.pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline as ImagenCascadeInpaintPipeline
+    from .pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline as ImagenCascadeUpscalePipeline
     from .pipelines.sampling_presets import SamplingPreset as SamplingPreset
     from .schedulers.scheduling_imagen_ddim import ImagenDDIMScheduler as ImagenDDIMScheduler
     from .schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler as ImagenDDPMScheduler
@@ -38,3 +41,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *MODULES})
+
+
+known_to_diffusers()

@@ -20,4 +20,4 @@ def upscale(
 
     if sampling.output.exists() and sampling.output.samefile(image):
         raise ValueError(f"--output is {image} itself; give another name, so that the image is kept")
-    sample(prompt, pipeline, sampling, image=read_image(image))
+    sample(prompt, pipeline, sampling, task="ImagenCascadeUpscalePipeline", image=read_image(image))

@@ -117,10 +117,8 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
 
 
-def one_per_prompt(name: str, images: Tensor | None, prompts: int, images_per_prompt: int) -> Tensor | None:
+def one_per_prompt(name: str, images: Tensor, prompts: int, images_per_prompt: int) -> Tensor:
     """Images given once, or once a prompt, as one row for each image that is generated."""
-    if images is None:
-        return None
     if len(images) not in (1, prompts):
         raise ValueError(f"{name} holds {len(images)} images for {prompts} prompts; give one, or one per prompt")
     return images.repeat_interleave(prompts * images_per_prompt // len(images), 0)

@@ -118,7 +118,7 @@ class FolderPipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> tuple[str | None, list[str]]:
         """See that all that will be loaded is there and whole; the variant to load, and the networks to load without it."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
-        networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
+        networks = [name for name in there if "scheduler" not in name and name not in ("tokenizer", "feature_extractor")]
         files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
         if networks and not any(map(weight_files, files.values())):
             raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")

@@ -70,6 +70,21 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
+def size_like(stages: list[Stage], image: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
+    """(height, width) of the last stage's images where a call starts from an image: its shape, the longer side as long as trained.
+
+    Args:
+        stages: those that run.
+        image: (height, width) of the caller's.
+        height, width: of the last stage's images, as the caller says; a side left out follows from the other.
+    """
+    last = stages[-1].sample_size
+    every = max(s.network.stride * last // s.sample_size for s in stages)
+    scale = height / image[0] if height else width / image[1] if width else last / max(image)
+    fitting = [max(round(side * scale / every), 1) * every for side in image]
+    return height or fitting[0], width or fitting[1]
+
+
 def plan_sizes(stages: list[Stage], start_size: int, height: int | None, width: int | None, images: Tensor | None) -> list[tuple[int, int]]:
     """(height, width) of each stage, in the ratios the stages were trained at.
 

@@ -29,7 +29,7 @@ from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
 from .network import StageNetwork
-from .seeds import seed_own_noise
+from .path import Path
 from .tiles import Pieces
 
 
@@ -100,7 +100,7 @@ class Stage:
 
     def denoise(
         self,
-        scheduler: Scheduler,
+        path: Path,
         size: tuple[int, int],
         generators: list[torch.Generator],
         *,
@@ -113,7 +113,7 @@ class Stage:
         """Noise to image, one state a step; the last one's `latents` are the image (B, C, height, width) in [-1, 1].
 
         Args:
-            scheduler: from `prepared_scheduler`.
+            path: through the steps of a `prepared_scheduler`, where a task may start late or go back.
             size: (height, width), multiples of the network's stride.
             generators: one for each image; all the randomness there is.
             text, null_text: B embeddings each; `null_text` is read only under guidance.
@@ -121,26 +121,24 @@ class Stage:
             cond_images: (B, c, h, w) in [0, 1], for a network conditioned on images.
             noise: to start from (B, C, height, width), standard normal; sampled from the generators by default.
         """
-        device = scheduler.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
-        shape = (len(generators), self.network.channels, *size)
+        device = path.prepared.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         dtype = torch.promote_types(self.network.dtype, torch.float32)
-        sampled = standard_normal(shape, generators, device, dtype)
-        latents = (sampled if noise is None else noise.to(device, dtype)) * scheduler.init_noise_sigma
-        scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
+        sampled = standard_normal((len(generators), self.network.channels, *size), generators, device, dtype)
         if low_res is not None:
             own = standard_normal((*low_res.shape[:2], *size), generators, low_res.device, low_res.dtype)
             low_res = self.network.condition(low_res, own, self._level(low_res))
+        latents = path.begin(sampled if noise is None else noise.to(device, dtype), generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
-        extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
-        seed_own_noise(scheduler, generators)
+        scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
-        for index, timestep in enumerate(scheduler.timesteps):
-            guided = guidable and scale != 1 and is_guided(index, len(scheduler.timesteps), self.guidance_interval)
-            copies = 2 if guided else 1
-            scaled = scheduler.scale_model_input(latents, timestep)
-            more = {} if guess is None else {"self_cond": guess.repeat(copies, 1, 1, 1)}
-            output = self.pieces.predict(self.network, scaled.repeat(copies, 1, 1, 1), timestep, {**conditions(guided), **more})
+        for index in path.steps:
+            latents = path.enter(index, latents, generators)
+            scheduler, timestep = path.scheduler, path.prepared.timesteps[index]
+            guided = guidable and scale != 1 and is_guided(index, path.count, self.guidance_interval)
+            given = conditions(guided) | ({} if guess is None else {"self_cond": guess.repeat(1 + guided, 1, 1, 1)})
+            scaled = scheduler.scale_model_input(latents, timestep).repeat(1 + guided, 1, 1, 1)
+            output = self.pieces.predict(self.network, scaled, timestep, given)
             output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
             if guided:
                 output = guide(*output.chunk(2), scale, self.guidance_parallel)
@@ -150,7 +148,8 @@ class Stage:
             output = as_output(scheduler, x0, timestep, latents)
             if reads_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
-            latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+            extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
+            latents = path.leave(scheduler.step(output, timestep, latents, return_dict=False, **extra)[0])
             state = StepState(index, timestep, latents, low_res, scale)
             yield state
             latents = state.latents

@@ -1,0 +1,301 @@
+"""A cascade's components, and the one way to run them; every task's pipeline is a thin subclass (Imagen, section 2)."""
+
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+import imagen_diffusers.interop  # noqa: F401 (its networks, too, can be stages)
+from imagen_diffusers.sampling.guidance import EVERYWHERE
+from imagen_diffusers.sampling.path import Path
+from imagen_diffusers.sampling.seeds import stage_generators
+from imagen_diffusers.sampling.stage import Stage
+from imagen_diffusers.text.prompts import TextRules, no_text_row
+from imagen_diffusers.text.t5 import TextEmbedding
+
+from .arguments import (
+    check_callback_inputs,
+    check_count,
+    check_output_type,
+    check_text_fits,
+    noise_per_stage,
+    one_per_prompt,
+    prepare_cond_images,
+)
+from .callbacks import RunningCallMixin, StepCallback, tensors_of
+from .compiling import as_compiled
+from .folders import FolderPipeline
+from .lora_loader import ImagenLoraLoaderMixin
+from .output import ImagenCascadePipelineOutput
+from .planning import image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
+from .request import Request
+from .safety import SafetyMixin
+from .stages import SLOTS, StagesMixin
+from .text_inputs import TextInputs
+
+Texts = tuple[TextEmbedding | None, TextEmbedding | None]
+
+
+class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin, SafetyMixin):
+    """A cascade of pixel diffusion models.
+
+    Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
+    pipeline that only encodes text.
+
+    Args:
+        tokenizer, text_encoder: a frozen T5 encoder; None where embeddings are given.
+        unet, scheduler: the base stage.
+        unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
+        safety_checker, feature_extractor: what looks at finished images, as in DeepFloyd IF's pipelines: any function of `images`
+            (N, H, W, C) in [0, 1] and `clip_input` (None without a feature extractor) that returns the images and flags of each.
+        watermarker: what marks finished PIL images, by `apply_watermark(images, size)`.
+        null_text: what stands for "no text" under guidance: "zeros" (Imagen), "empty" (the encoding of "", DeepFloyd IF) or
+            "learned" (the networks know; imagen-pytorch).
+        max_sequence_length: tokens of a prompt that are read.
+        text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
+        clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.
+        num_inference_steps, guidance_scale, noise_level, guidance_interval: what this checkpoint's authors recommend, one value
+            a stage; they are the calls' defaults.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
+    _optional_components = [
+        "tokenizer",
+        "text_encoder",
+        "unet",
+        "scheduler",
+        "unet_2",
+        "scheduler_2",
+        "unet_3",
+        "scheduler_3",
+        "safety_checker",
+        "feature_extractor",
+        "watermarker",
+    ]
+    _exclude_from_cpu_offload = ["safety_checker", "watermarker"]
+    _callback_tensor_inputs = ["latents", "low_res", "prompt_embeds", "negative_prompt_embeds"]
+
+    def __init__(  # noqa: PLR0913 (one argument per component, as diffusers asks)
+        self,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: T5EncoderModel | None = None,
+        unet: ModelMixin | None = None,
+        scheduler: SchedulerMixin | None = None,
+        unet_2: ModelMixin | None = None,
+        scheduler_2: SchedulerMixin | None = None,
+        unet_3: ModelMixin | None = None,
+        scheduler_3: SchedulerMixin | None = None,
+        safety_checker: Any = None,
+        feature_extractor: Any = None,
+        watermarker: Any = None,
+        null_text: str = "zeros",
+        max_sequence_length: int = 128,
+        text_padding: str = "longest",
+        clean_caption: bool = False,
+        num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
+        guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
+        noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
+        guidance_interval: tuple[tuple[float, float], ...] | list[list[float]] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
+    ):
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            unet_2=unet_2,
+            scheduler_2=scheduler_2,
+            unet_3=unet_3,
+            scheduler_3=scheduler_3,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+            watermarker=watermarker,
+        )
+        self.register_to_config(
+            null_text=null_text,
+            max_sequence_length=max_sequence_length,
+            text_padding=text_padding,
+            clean_caption=clean_caption,
+            num_inference_steps=list(num_inference_steps),
+            guidance_scale=list(guidance_scale),
+            noise_level=list(noise_level),
+            guidance_interval=[list(pair) for pair in guidance_interval],
+        )
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
+        empty = name in self._optional_components and value is not None and tuple(self.config.get(name) or ()) == (None, None)
+        if empty:
+            self.register_modules(**{name: value})
+        else:
+            super().__setattr__(name, value)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """The pipeline of another task with the same components, loaded once, and the same configuration.
+
+        Args:
+            pipeline: another cascade's, whose slices and tiles are kept, too; or any that diffusers' own `from_pipe` takes.
+            kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
+        """
+        if not isinstance(pipeline, Cascade):
+            return super().from_pipe(pipeline, **kwargs)  # pyright: ignore[reportReturnType]
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+        _, optional = cls._get_signature_keys(cls)
+        settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
+        made = cls(**{**pipeline.components, **settings, **kwargs})
+        made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
+        made._rows, made._tiles = pipeline._rows, pipeline._tiles
+        return made if dtype is None else made.to(dtype)
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        do_classifier_free_guidance: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Prompts to what a call takes in their place.
+
+        Args:
+            prompt, negative_prompt, num_images_per_prompt, prompt_embeds, ...: as in a call.
+            do_classifier_free_guidance: False leaves the negative ones None, where none are given.
+
+        Returns:
+            prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
+            negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
+        """
+        given = TextInputs(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
+        )
+        rules, device = TextRules.of(self.config), self._execution_device
+        text, null = given.embed(self.tokenizer, self.text_encoder, rules, device, do_classifier_free_guidance)
+        embeds, mask = (x.repeat_interleave(num_images_per_prompt, 0) for x in text)
+        null_embeds, null_mask = (None, None) if null is None else (x.repeat_interleave(num_images_per_prompt, 0) for x in null)
+        return embeds, null_embeds, mask, null_mask
+
+    @torch.no_grad()
+    def _run(self, request: Request) -> ImagenCascadePipelineOutput | tuple:
+        """Images of a request, whatever its task.
+
+        Raises:
+            ValueError: for inputs that do not fit the stages; the message says which and what would.
+        """
+        check_output_type(request.output_type)
+        function = request.callback_on_step_end
+        tensor_inputs = tensors_of(function, request.callback_on_step_end_tensor_inputs)
+        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
+        check_count("num_images_per_prompt", request.num_images_per_prompt)
+        device = self._execution_device
+        networks = self.networks
+        images = image_to_enlarge(request.low_res, networks, request.start_at, device)
+        numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
+        stages = self.stages(numbers, **request.settings)
+        edit = None if request.edit is None else request.edit.read(numbers, device)
+        height, width = request.height, request.width
+        if edit is not None:
+            height, width = size_like(stages, (edit.image.shape[-2], edit.image.shape[-1]), height, width)
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images)
+        given = images if edit is None else edit.image
+        texts, prompts = self._texts(request, stages, 1 if given is None else len(given))
+        each = (prompts, request.num_images_per_prompt)
+        generators = stage_generators(request.generator, prompts * request.num_images_per_prompt, len(SLOTS))
+        cond_images = prepare_cond_images(request.cond_images, stages, device)
+        images = None if images is None else one_per_prompt("image", images, *each)
+        cond_images = None if cond_images is None else one_per_prompt("cond_images", cond_images, *each)
+        tasks = [(None, None)] * len(stages) if edit is None else edit.for_stages(sizes, *each)
+        noises = noise_per_stage(request.latents, stages, sizes, len(generators[0]))
+        runs = [
+            (stage, Path(stage.prepared_scheduler(device), *task), size, generators[n - 1], noise)
+            for n, stage, task, size, noise in zip(numbers, stages, tasks, sizes, noises, strict=True)
+        ]
+
+        outputs, flags = [], None
+        embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
+        callback = StepCallback(self, function, tensor_inputs, embeds)
+        with self._running(sum(len(path.steps) for _, path, *_ in runs)) as progress:
+            for run in runs:
+                images = self._run_stage(*run, texts, images, cond_images, callback, progress)
+                handed, flags = self.hand_out(images, request.output_type)
+                outputs.append(handed)
+                if self._interrupt:
+                    break
+        self.maybe_free_model_hooks()
+        return ImagenCascadePipelineOutput(outputs[-1], outputs, flags) if request.return_dict else (outputs[-1], outputs)
+
+    def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:
+        """The text to follow and the one to steer away from, one row for each image, and the number of prompts.
+
+        Args:
+            request: without text, an image is followed alone, as without guidance.
+            stages: those that run.
+            rows: prompts, where the stages take none.
+        """
+        networks = self.networks
+        if not request.text.wanted(stages, networks.values()):
+            return (None, None), rows
+        if request.edit is not None and request.text == TextInputs():
+            request = replace(request, text=self._no_text(stages, rows))
+        guided = request.callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it
+        count = request.num_images_per_prompt
+        given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
+        embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)
+        text = TextEmbedding(embeds, mask)
+        null_text = None if null_embeds is None or null_mask is None else TextEmbedding(null_embeds, null_mask)
+        check_text_fits(stages, text)
+        longest = self.config["max_sequence_length"]
+        texts = as_compiled(text, networks.values(), longest), as_compiled(null_text, networks.values(), longest)
+        return texts, len(embeds) // count
+
+    def _no_text(self, stages: list[Stage], rows: int) -> TextInputs:
+        """The embedding of no text, in place of prompts and of what is steered away from: guidance then changes nothing."""
+        rules, device = TextRules.of(self.config), self._execution_device
+        width = next(stage.network.text_dim for stage in stages if stage.network.text_dim is not None)
+        none = no_text_row(width, rules, lambda texts: TextInputs(texts).embed(self.tokenizer, self.text_encoder, rules, device, False)[0])
+        if none is None:
+            none = TextEmbedding(torch.zeros(1, 1, width), torch.ones(1, 1, dtype=torch.bool))
+        embeds, mask = (x.repeat_interleave(rows, 0) for x in none)
+        return TextInputs(None, None, embeds, embeds, mask, mask)
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        path: Path,
+        size: tuple[int, int],
+        generators: list[torch.Generator],
+        noise: Tensor | None,
+        texts: Texts,
+        low_res: Tensor | None,
+        cond_images: Tensor | None,
+        callback: StepCallback,
+        progress: Any,
+    ) -> Tensor:
+        """One stage's images (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
+        self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
+        given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
+        progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
+        images = None if path.start is None else path.start.image  # where no step is made
+        for state in stage.denoise(path, size, generators, **given):
+            callback(state)
+            progress.update()
+            images = state.latents
+            if self._interrupt:
+                break
+        assert images is not None, "a stage without steps starts from an image"
+        if not torch.isfinite(images).all():
+            raise ValueError(
+                f"stage {stage.name} gave NaN or infinite values with {type(path.prepared).__name__} in {stage.num_inference_steps} steps; "
+                "take more steps, another scheduler, or a wider dtype"
+            )
+        return images.clamp(-1, 1)

@@ -1,0 +1,112 @@
+"""An image that a call starts from, and the mask of what is painted anew: as the caller gave them, and as each stage takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagen_diffusers.sampling.init_image import InitImage
+from imagen_diffusers.sampling.inpainting import Inpainting
+from imagen_diffusers.schedulers.noise import resize
+
+from .arguments import check_count, one_per_prompt, whole_per_stage
+from .image_inputs import images_to_tensor
+from .masks import feathered, mask_to_tensor, resize_mask
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a call says of the image it starts from; the arguments are explained where the tasks' pipelines take them.
+
+    Args:
+        image: in any form that `images_to_tensor` takes.
+        strength: one value, or one for each stage that runs, in [0, 1].
+        mask_image: white or True where it is painted anew; None for the whole image.
+        mask_feather: pixels of the finished image over which the painting fades into what is known.
+        jump_length, jump_n_sample: as in `Inpainting`; the second one value, or one for each stage that runs.
+    """
+
+    image: Any
+    strength: float | Sequence[float]
+    mask_image: Any = None
+    mask_feather: float = 0.0
+    jump_length: int = 1
+    jump_n_sample: int | Sequence[int] = 1
+
+    def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
+        """Checked, as tensors on `device`.
+
+        Args:
+            numbers: the stages that run, counted from 1.
+
+        Raises:
+            ValueError: for images, masks and values that do not fit; the message says which and what would.
+        """
+        if self.image is None:
+            raise ValueError("image is missing; give the image to start from")
+        strengths = _strengths(self.strength, numbers)
+        image = images_to_tensor("image", self.image).to(device) * 2 - 1
+        if self.mask_image is None:
+            return ReadEdit(image, strengths)
+        check_count("jump_length", self.jump_length)
+        if not isinstance(self.mask_feather, Real) or float(self.mask_feather) < 0:
+            raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
+        mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
+        samples = whole_per_stage("jump_n_sample", self.jump_n_sample, {}, numbers)
+        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples)
+
+
+@dataclass(frozen=True)
+class ReadEdit:
+    """The same, checked.
+
+    Args:
+        image: (N, C, h, w) in [-1, 1].
+        strengths: one for each stage that runs.
+        mask: (M, 1, h, w), True where it is painted anew.
+        samples: how often each run of `jump_length` steps is made, for each stage that runs.
+    """
+
+    image: Tensor
+    strengths: list[float]
+    mask: Tensor | None = None
+    feather: float = 0.0
+    jump_length: int = 1
+    samples: Sequence[int] = ()
+
+    def for_stages(
+        self, sizes: Sequence[tuple[int, int]], prompts: int, images_per_prompt: int
+    ) -> list[tuple[InitImage | None, Inpainting | None]]:
+        """What each stage starts from, and what it paints; both None where it starts from noise and paints everything.
+
+        Args:
+            sizes: (height, width) of each stage that runs.
+            prompts, images_per_prompt: as in `one_per_prompt`.
+        """
+        each = (prompts, images_per_prompt)
+        finished = resize(one_per_prompt("image", self.image, *each), sizes[-1])
+        mask = None if self.mask is None else resize_mask(one_per_prompt("mask_image", self.mask, *each), sizes[-1])
+        tasks: list[tuple[InitImage | None, Inpainting | None]] = []
+        for i, (size, strength) in enumerate(zip(sizes, self.strengths, strict=True)):
+            image = resize(finished, size)
+            start = InitImage(image, strength) if strength < 1 else None  # at 1 the start is noise alone
+            if mask is None:
+                tasks.append((start, None))
+                continue
+            painted = resize_mask(mask, size)
+            blend = feathered(painted, self.feather * size[0] / sizes[-1][0]) if self.feather else None
+            tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend)))
+        return tasks
+
+
+def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
+    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * len(numbers)
+    if len(values) != len(numbers):
+        raise ValueError(f"strength has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
+    for value in values:
+        if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+            raise ValueError(f"strength is {value}; give a number from 0, which keeps the image, to 1, which starts from noise alone")
+    return [float(value) for value in values]

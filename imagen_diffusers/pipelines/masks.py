@@ -1,0 +1,62 @@
+"""Masks a caller gives: which pixels are painted anew."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .image_inputs import images_to_tensor
+
+
+def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
+    """Masks as (N, 1, H, W), True where it is painted anew: where a gray value is at least half of white.
+
+    Args:
+        given: what `images_to_tensor` takes, or arrays or tensors of bool; one or a list.
+        size: (height, width) of the images they are of.
+
+    Raises:
+        ValueError: for masks of another size, and for one without a pixel to paint.
+    """
+    listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1)
+    if tuple(gray.shape[-2:]) != tuple(size):
+        raise ValueError(
+            f"mask_image is {gray.shape[-1]}x{gray.shape[-2]} and image {size[1]}x{size[0]}; give a mask of the image's own size"
+        )
+    mask = gray >= 0.5
+    empty = [i for i, one in enumerate(mask) if not one.any()]
+    if empty:
+        which = "" if len(mask) == 1 else f" {empty[0]} of {len(mask)}"
+        raise ValueError(f"mask_image{which} marks no pixel; make white what is to be painted anew, and black what stays")
+    return mask
+
+
+def _as_gray(one: Any) -> Any:
+    """Bools as 0 and 255, and tensors (H, W) with a channel; all else as it is."""
+    if isinstance(one, np.ndarray) and one.dtype == bool:
+        one = one.astype(np.uint8) * 255
+    if isinstance(one, Tensor):
+        one = one.to(torch.uint8) * 255 if one.dtype == torch.bool else one
+        one = one[None] if one.ndim == 2 else one
+    return one
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 1, H, W) to another size; a pixel is painted if any part of it is."""
+    return mask if mask.shape[-2:] == size else F.adaptive_max_pool2d(mask.float(), size) > 0
+
+
+def feathered(mask: Tensor, feather: float) -> Tensor:
+    """How much of the painting each pixel takes (N, 1, H, W): 1 where the mask is, falling to 0 over `feather` pixels around it."""
+    reach = max(math.ceil(feather), 1)
+    at = torch.arange(-reach, reach + 1, device=mask.device)
+    bell = torch.exp(-0.5 * (at / (feather / 2)) ** 2)
+    bell = bell / bell.sum()
+    spread = F.pad(mask.float(), (reach,) * 4, mode="replicate")
+    spread = F.conv2d(F.conv2d(spread, bell[None, None, None]), bell[None, None, :, None])
+    return torch.where(mask, torch.ones_like(spread), (2 * spread).clamp(max=1))
