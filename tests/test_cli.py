@@ -56,6 +56,42 @@ def test_upscale(folder, tmp_path) -> None:
     assert Image.open(big).size == (96, 64)
 
 
+def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
+    small, big = tmp_path / "small.png", tmp_path / "big.png"
+    Image.new("RGB", (24, 16), "red").save(small)
+    plain = ["upscale", small, "a red cube", "--model", folder, "--output", big, "--seed", 1]
+    for more, size in (
+        (["--scale", 3], (72, 48)),
+        (["--width", 64, "--height", 32], (64, 32)),
+        (["--start-at", 3, "--scale", 2], (48, 32)),
+    ):
+        result = call(*plain, *more)
+        assert result.exit_code == 0, result.output
+        assert Image.open(big).size == size
+    assert "not both" in call(*plain, "--scale", 2, "--width", 64).output
+    assert "scale is -1" in call(*plain, "--scale", -1).output
+
+
+def test_upscale_a_folder(folder, tmp_path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    for i, color in enumerate(("red", "blue")):
+        Image.new("RGB", (32, 32), color).save(small / f"{i}.png")
+    (small / "notes.txt").write_text("none of them")
+    plain = ["upscale", small, "a red cube", "--model", folder, "--seed", 1, "--dtype", "float32"]
+    result = call(*plain, "--output", large)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in large.iterdir()) == ["0.png", "1.png"]
+    alone = tmp_path / "alone.png"
+    call("upscale", small / "1.png", *plain[2:], "--output", alone)
+    assert Image.open(large / "1.png").tobytes() == Image.open(alone).tobytes()
+    assert "give a folder" in call(*plain).output
+    Image.new("RGB", (32, 32)).save(small / "1.jpg")
+    assert "several images named 1" in call(*plain, "--output", large).output
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
+
+
 def test_unknown_words_are_said(folder, tmp_path) -> None:
     result = call("generate", "a red dragon", "--model", folder, "--output", tmp_path / "p.png", "--stop-at", 1)
     assert result.exit_code == 0
@@ -192,7 +228,7 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     assert "does not say how it was made" in call("generate", "--from", plain, "--model", folder).output
     assert call("upscale", plain, "a red cube", "--model", folder, "--output", large).exit_code == 0
     assert "of another image" in call("generate", "--from", large).output
-    assert "PROMPT is missing" in call("generate", "--model", folder).output
+    assert "it is missing; say what to generate" in call("generate", "--model", folder).output
 
 
 def test_edit_vary_and_extend(folder, tmp_path) -> None:

@@ -4,11 +4,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import click
-from click.core import ParameterSource
+import typer
 
 TEXT_TO_IMAGE = "ImagenCascadePipeline"
-OF_THE_MACHINE = ("device", "offload")  # and not of the image
+OF_THE_MACHINE = {"device", "offload"}  # and not of the image
 
 
 def remembered(path: Path) -> dict[str, Any]:
@@ -26,15 +25,16 @@ def remembered(path: Path) -> dict[str, Any]:
     return told
 
 
-def with_remembered(group: Any, told: dict[str, Any]) -> Any:
+def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) -> Any:
     """A group of options with what is remembered wherever the command line says nothing."""
-    names = [field.name for field in fields(group) if field.name in told and field.name not in OF_THE_MACHINE and not said(field.name)]
-    return replace(group, **{name: as_option(told[name]) for name in names})
+    names = {field.name for field in fields(group)} & told.keys() - OF_THE_MACHINE
+    return replace(group, **{name: as_option(told[name]) for name in names if not said(context, name)})
 
 
-def said(name: str) -> bool:
+def said(context: typer.Context, name: str) -> bool:
     """Whether the command line gives this option."""
-    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def as_option(value: Any) -> Any:

@@ -32,5 +32,5 @@ def extend(
     def draw(pipe: Any, prompt: str | None = None, **call: Any) -> Any:
         return outpaint(pipe, prompt, known, width, height, **call)
 
-    call = {"jump_n_sample": jump_n_sample}
+    call: dict[str, Any] = {"jump_n_sample": jump_n_sample}
     sample(prompt, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told={"width": width, "height": height}, **call)

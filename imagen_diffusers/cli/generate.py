@@ -13,6 +13,7 @@ Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pi
 
 
 def generate(
+    context: typer.Context,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     prompt: Annotated[str | None, typer.Argument(help="What to generate.")] = None,
@@ -29,9 +30,9 @@ def generate(
     call: dict[str, Any] = {"negative_prompt": negative_prompt, "stop_at": stop_at, "height": height, "width": width}
     if source is not None:
         told = remembered(source)
-        pipeline, sampling = with_remembered(pipeline, told), with_remembered(sampling, told)
+        pipeline, sampling = with_remembered(context, pipeline, told), with_remembered(context, sampling, told)
         prompt = told["prompt"] if prompt is None else prompt
-        call = {name: value if said(name) else told.get(name) for name, value in call.items()}
+        call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
     if prompt is None:
-        raise ValueError('PROMPT is missing; say what to generate, for example "a large red metal sphere", or give --from an image')
+        raise typer.BadParameter("it is missing; say what to generate, or give --from an image", param_hint="PROMPT")
     sample(prompt, pipeline, sampling, **call)

@@ -7,8 +7,7 @@ from typing import Any
 
 import typer
 
-import imagen_diffusers
-
+from .errors import version_of
 from .loading import prepare
 from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
@@ -24,6 +23,7 @@ def sample(
     task: str = "ImagenCascadePipeline",
     draw: Callable[..., Any] | None = None,
     told: dict[str, Any] | None = None,
+    sources: dict[Path, Path] | None = None,
     **call: Any,
 ) -> None:
     """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
@@ -34,30 +34,34 @@ def sample(
         task: the pipeline's class.
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
         told: what the files' metadata say besides.
+        sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
         ValueError: for values that do not fit.
         OSError: for files that are missing, damaged, or cannot be written.
     """
+    from imagen_diffusers.images import read_image
+
     given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
     settings = {name: numbers(name, value, whole=name == "num_inference_steps") for name, value in given.items() if value is not None}
     call = {name: value for name, value in call.items() if value is not None}
-    paths = image_paths(sampling.output, sampling.num_images_per_prompt)
+    places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
+    paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
     pipe = prepare(pipeline, task)
-    if prompt is None:
-        pass
-    elif any(network.text_dim is not None for network in pipe.networks.values()):
+    if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
         call["prompt"] = prompt
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
-    else:
+    elif prompt is not None:
         typer.secho("The networks of this model take no text: the prompt only names the images.", fg="yellow", err=True)
     seed = _fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + sampling.num_images_per_prompt)
-    images = _images(draw or _draw, pipe, seeds, {**settings, **call})
+    made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **settings}
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
-    made_by = {"task": task, "version": imagen_diffusers.__version__}
-    _save(images, paths, seeds, {**made_by, **asdict(pipeline), **settings, **said, **(told or {}), "prompt": prompt})
+    for output, source in places.items():
+        given = {} if source is None else {"image": read_image(source)}
+        images = _images(draw or _draw, pipe, seeds, {**settings, **call, **given})
+        _save(images, paths[output], seeds, {**made_by, **said, **(told or {}), "prompt": prompt})
 
 
 def _draw(pipe: Any, **arguments: Any) -> Any:

@@ -206,7 +206,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         height, width = request.height, request.width
         if edit is not None:
             height, width = size_like(stages, (edit.image.shape[-2], edit.image.shape[-1]), height, width)
-        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images)
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images, request.scale)
         given = images if edit is None else edit.image
         texts, prompts = self._texts(request, stages, 1 if given is None else len(given))
         each = (prompts, request.num_images_per_prompt)

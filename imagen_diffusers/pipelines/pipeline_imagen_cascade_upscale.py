@@ -37,6 +37,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
         sigmas: Sequence[Any] | None = None,
+        scale: float | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
@@ -51,6 +52,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         Args:
             prompt: what the image shows.
             height, width: of the result; by default as many times larger as the stages enlarge.
+            scale: how many times larger the result is, as nearly as the stages' strides allow; in place of height and width.
             image: what to enlarge; one, or one for each prompt. Tensors in [0, 1].
             noise_level: augmentation of each stage's low-resolution condition in [0, 1000): 0 follows the image closely, more repairs more.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.

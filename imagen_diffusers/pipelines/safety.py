@@ -41,8 +41,6 @@ class SafetyMixin:
         handed: Any = self.image_processor.postprocess(images, output_type=output_type)
         if self.watermarker is not None:
             if output_type != "pil":
-                raise ValueError(
-                    f'the watermarker marks PIL images; give output_type="pil" in place of "{output_type}", or watermarker=None'
-                )
+                raise ValueError(f'the watermarker marks PIL images and output_type is "{output_type}"; give "pil", or take it off')
             handed = self.watermarker.apply_watermark(handed, handed[0].height)
         return handed, flags
