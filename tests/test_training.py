@@ -207,6 +207,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
         fit(tmp_path, 6, unet=make_base(layers_per_block=2))
 
 
+@pytest.mark.parametrize(("low_res", "make"), [(False, make_base), (True, make_sr)])
+def test_a_checkpoint_that_is_older_than_a_setting_is_of_that_settings_default(tmp_path, low_res, make) -> None:
+    fit(tmp_path, 3, low_res)
+    path = tmp_path / "checkpoint-3" / "unet_ema" / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("noisy_skip", "detail_channels"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="another architecture: detail_channels=0 there and 4 here"):
+        fit(tmp_path, 4, low_res, unet=make(detail_channels=4))
+    fit(tmp_path, 4, low_res)
+
+
 class Poison(Dataset):
     """Images of NaN."""
 
