@@ -60,7 +60,7 @@ def settings(path: Path, steps: int, **changes) -> TrainSettings:
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, loss=LOSS, measure=None, **changes):
     unet = unet or (make_sr() if low_res else make_base())
     text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
-    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), loss, measure=measure, **text)
+    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), loss, measure=measure, **text).unet
 
 
 def stop_at(path: Path, step: int) -> None:
@@ -280,7 +280,7 @@ def test_dropout_depends_on_the_seed_and_the_step_alone(tmp_path) -> None:
         unet, text = make_base(), {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
         add_lora(unet, rank=2, dropout=0.5, seed=0)
         torch.manual_seed(state)
-        return lora_layers(train_stage(unet, Squares(), TABLE, settings(tmp_path / folder, 6, seed=seed), LOSS, **text))
+        return lora_layers(train_stage(unet, Squares(), TABLE, settings(tmp_path / folder, 6, seed=seed), LOSS, **text).unet)
 
     def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(one[name], two[name]) for name in one)

@@ -13,7 +13,7 @@ from .examples import Batch, Mixed, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
 from .seeds import seed_of
-from .sharded_stream import ShardedStream, beginning
+from .sharded_stream import Place, ShardedStream, beginning
 
 TrainingSet = Dataset | ImageStream | ShardedStream
 
@@ -29,7 +29,7 @@ class Batches:
 
     def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
         self.dataset, self.share, self.settings = dataset, share, settings
-        self._given, self._places = 0, []
+        self._given, self._places = 0, list[Place]()
         if isinstance(dataset, ShardedStream):
             self.dataset = dataset.part_of(share)
             self._workers = min(settings.dataloader_num_workers, self.dataset.files)
@@ -72,7 +72,7 @@ class Batches:
                 f"the stream was read by {len(state['places'])} workers, and now there are {len(self._places)}; set "
                 f"dataloader_num_workers to {len(state['places'])}"
             )
-        self._given, self._places = state["given"], [{**beginning(), **place} for place in state["places"]]  # once without `row`
+        self._given, self._places = state["given"], [Place(**{**beginning(), **place}) for place in state["places"]]  # once without `row`
 
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
