@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from examples.scenes.device import device_type
+
 from .timing import table, turns
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -22,13 +24,16 @@ RUNS = 5
 
 
 def device() -> torch.device:
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device(device_type())
 
 
 def machine() -> str:
     """What is measured, in words."""
-    if torch.accelerator.is_available():
-        name = torch.get_device_module(device()).get_device_name()
+    kind = device_type()
+    if kind == "mps":  # of which older releases of torch do not know the name
+        name = f"Apple GPU of {platform.platform()}"
+    elif kind != "cpu":
+        name = torch.get_device_module(kind).get_device_name()
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from examples.scenes.device import device_type
+
 Name = TypeVar("Name")
 Seconds = Mapping[Name, list[float]]
 
@@ -43,8 +45,11 @@ def peak_memory(module: str, *arguments: str) -> float:
 
 def print_peak_memory() -> None:
     """This process's largest size so far: of the GPU's memory where there is one, else of /proc (Linux)."""
-    if torch.accelerator.is_available():
-        peak = torch.accelerator.max_memory_allocated() / 2**30
+    kind = device_type()
+    if kind == "mps":  # whose driver keeps what was freed
+        peak = torch.mps.driver_allocated_memory() / 2**30
+    elif kind != "cpu":
+        peak = torch.get_device_module(kind).max_memory_allocated() / 2**30
     else:  # not getrusage, whose peak begins with the parent's
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         peak = int(status["VmHWM"].split()[0]) / 2**20

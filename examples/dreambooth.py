@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share
-from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, ValidationSettings, parse
+from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, StagesTrainSettings, ValidationSettings, parse
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
@@ -27,7 +27,6 @@ from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings, images_in
-from imagen_diffusers.training.run_settings import TrainSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 
@@ -66,7 +65,8 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    kinds = (StagesSettings, ModelSettings, DreamBoothSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    kinds = (StagesSettings, ModelSettings, DreamBoothSettings, CropSettings, StagesTrainSettings)
+    kinds += (LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **DEFAULTS)
     which, model, subject, crop, train, loss, validation, hub = settings
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))

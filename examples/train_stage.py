@@ -18,7 +18,7 @@ from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_t
 from imagen_diffusers.hub.training_card import write_card
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.training.checkpoints import GO_ON, steps_done
+from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
@@ -41,8 +41,8 @@ def main(args: Sequence[str] | None = None) -> None:
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
         dataset = image_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
-        fit_stage(pipe, which.stage, dataset, model, train, loss, validation, data=data, crop=crop, cache=cache)
-        if processes.is_main_process and steps_done(train.output_dir) == train.max_train_steps:
+        finished = fit_stage(pipe, which.stage, dataset, model, train, loss, validation, data=data, crop=crop, cache=cache)
+        if processes.is_main_process and finished:
             share(pipe, which, model, train, hub, list(settings))
         elif processes.is_main_process:
             print(f"the time limit was reached before the last step; {train.output_dir} holds a checkpoint to go on from: {GO_ON}")

@@ -99,7 +99,8 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
         ["vase_train_1.png", "vase2.png", "vase3.png"],
         ["a.png", "crash-test.png"],
         ["train.png", "val.png", "test.png"],
-        ["train/a.png", "extra/b.png", "validation/c.png", "d.png"],
+        ["train/a.png", "extra/b.png", "d.png"],
+        ["validation/a.png", "test/b.png", "extra/c.png", "d.png"],
     ],
 )
 def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) -> None:
@@ -112,6 +113,38 @@ def test_names_of_files_and_folders_are_no_splits(tmp_path, names, captioned) ->
         assert sorted(row["image"]["path"] for row in read) == sorted(str(folder / name) for name in names)
         if captioned:
             assert all(row[columns.caption].endswith(row["image"]["path"].removeprefix(f"{folder}/")) for row in read)
+
+
+def parts_of(path, *parts: str):
+    """A folder with a sub-folder for each part, which holds an image and its caption."""
+    path.mkdir()
+    for i, part in enumerate(parts):
+        folder_of(path / part, {"a.png": encoded(noise_image(20, 20, i))}, {"a.png": part})
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_of_a_folder_for_training_and_one_for_validation_the_first_is_read(tmp_path, streaming) -> None:
+    for name, parts in (("one", ("train", "validation")), ("two", ("Test", "Training", "val"))):
+        data = DataSettings(train_data_dir=parts_of(tmp_path / name, *parts), cache_dir=tmp_path / "cache", streaming=streaming)
+        rows, columns = load_rows(data)
+        assert [row[columns.caption].lower() for row in rows] == ["train" if name == "one" else "training"]
+    everything = DataSettings(
+        train_data_dir=parts_of(tmp_path / "three", "train", "more"), cache_dir=tmp_path / "cache", streaming=streaming
+    )
+    assert sorted(row["text"] for row in load_rows(everything)[0]) == ["more", "train"]
+
+
+def test_a_folder_that_is_divided_in_part_is_refused(tmp_path) -> None:
+    extra = parts_of(tmp_path / "extra", "train", "validation", "more")
+    with pytest.raises(ValueError, match=r"holds train and validation, .*beside them more: give train_data_dir=.*extra.train, with"):
+        load_rows(DataSettings(train_data_dir=extra))
+    images = {name: encoded(noise_image(20, 20)) for name in ("train/a.png", "test/b.png")}
+    told_together = folder_of(tmp_path / "together", images, dict.fromkeys(images, "a cube"))
+    with pytest.raises(ValueError, match=r"beside them metadata\.jsonl: give .* with a metadata\.jsonl of its own"):
+        load_rows(DataSettings(train_data_dir=told_together))
+    with pytest.raises(ValueError, match="beside them training: give"):
+        load_rows(DataSettings(train_data_dir=parts_of(tmp_path / "twice", "train", "training", "dev")))
 
 
 def test_a_folder_may_have_any_name(tmp_path) -> None:

@@ -48,7 +48,7 @@ def folder(home, tmp_path_factory) -> str:  # noqa: F811
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, **changes) -> UNet2DConditionModel:
     given = {"text_rules": RULES, "null_text": read_prompts([""], **TEXT, rules=RULES), **TEXT}
     told = settings(path, steps, max_sequence_length=77, **changes)
-    return fit_stage(unet or NETWORKS[low_res]().train(), Squares(low_res), TABLE, told, LOSS, **given)
+    return fit_stage(unet or NETWORKS[low_res]().train(), Squares(low_res), TABLE, told, LOSS, **given).unet
 
 
 def as_diffusers_scripts(unet, image, noise, timesteps, text, low_res=None, low_res_noise=None, levels=None) -> torch.Tensor:

@@ -1,12 +1,15 @@
 """Scores and the oracle that they rest on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from examples.scenes import style, subject
+from examples.scenes.data import ORACLE_SEEDS
 from examples.scenes.evaluate import Score, all_right, fine_right, frechet
-from examples.scenes.oracle import GRID, Oracle, cell_of, oracle_loss
+from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
@@ -74,3 +77,31 @@ def test_cells_are_inside_the_grid() -> None:
     for seed in range(200):
         for o in sample_scene(seed).objects:
             assert all(0 <= v < GRID for v in cell_of(o))
+
+
+def test_prompts_are_scored_by_the_bundled_oracle() -> None:
+    root = Path(__file__).parent.parent
+    for script in (style, subject):
+        assert isinstance(load(root / script.read_flags([]).oracle), Oracle)
+
+
+def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("examples.scenes.data._rendered", lambda *_, **__: None)
+    monkeypatch.setattr("examples.scenes.classifier.draw_scenes", lambda scenes: torch.zeros(len(scenes), 3, 8, 8))
+    monkeypatch.setattr(style.oracle, "load", lambda folder: "of renders")
+    monkeypatch.setattr(style.oracle, "train", lambda data, steps, *_, **how: seen.append((data, steps, how["redraw"])) or "of drawings")
+    monkeypatch.setattr(style, "score_set", lambda name, reader, *_: [(name, reader)])
+    seen: list = []
+    args = style.read_flags(["--oracle_scenes", "5", "--oracle_steps", "7", "--folder", str(tmp_path)])
+    drawn = {style.BEFORE: torch.zeros(1, 3, 8, 8), style.AFTER: torch.zeros(1, 3, 8, 8)}
+    scores = dict(style.measure_prompts(drawn, [sample_scene(0)], args))
+    assert (
+        scores["true drawings"] == scores[style.AFTER] == "of drawings" and scores["true renders"] == scores[style.BEFORE] == "of renders"
+    )
+    ((data, steps, redraw),) = seen
+    assert (data.first_seed, len(data.scenes), steps, redraw) == (ORACLE_SEEDS, 5, 7, style.pencil)
+    assert list(tmp_path.rglob("scenes.jsonl"))  # renders are kept there, and not beside the oracle
+
+
+def test_drawings_are_made_where_the_renders_are() -> None:
+    assert style.pencil(torch.zeros(1, 3, 64, 64, device="meta")).device.type == "meta"

@@ -140,6 +140,13 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
         (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "not used by the HfArgumentParser: ['--crop_size', '32']"),
         (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "not used by the HfArgumentParser: ['--validation_images'"),
         (train_stage, [], "exactly one of train_data_dir"),
+        (
+            finetune_style,
+            ["--train_data_dir", "x", "--validation_steps", 1],
+            "validation_steps is 1, and stages trained one after the other",
+        ),
+        (finetune_style, ["--train_data_dir", "x", "--stages", 3, 3], "stages is 3 3; name one or more of the cascade's stages, each once"),
+        (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--stages", 1, 2, 1], "stages is 1 2 1; name one or more"),
         (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--with_prior_preservation"], "needs class_prompt"),
     ],
 )

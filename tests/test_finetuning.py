@@ -86,10 +86,10 @@ def test_new_layers_leave_the_global_state_as_it_was(cascade) -> None:  # noqa: 
 def test_time_is_limited_for_all_stages_together(cascade, images, tmp_path, monkeypatch, caplog) -> None:  # noqa: F811
     limits = []
 
-    def fit_stage(pipe, stage, dataset, model, train, *_, **__) -> None:
+    def fit_stage(pipe, stage, dataset, model, train, *_, **__) -> bool:
         limits.append(train.time_limit)
-        (train.output_dir / f"checkpoint-{3 if stage == 1 else 2}").mkdir(parents=True)  # the second stage runs out of time
         time.sleep(0.1)
+        return stage == 1  # the second stage runs out of time
 
     monkeypatch.setattr(cascades, "fit_stage", fit_stage)
     given = ["--train_data_dir", images, "--sr_crop_size", 32, "--push_to_hub", "--hub_model_id", "no/one"]
@@ -108,6 +108,23 @@ def test_an_unfinished_stage_is_not_shared(cascade, images, tmp_path, capsys) ->
     assert (tmp_path / "checkpoint-1").exists() and not (tmp_path / "README.md").exists()
     train_stage.main(flags(cascade, 2, tmp_path, "--train_data_dir", images))
     assert (tmp_path / "README.md").exists()
+
+
+def test_a_stage_whose_steps_were_taken_before_is_finished(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
+    """By a run of more steps, or by one in another folder, whose last checkpoint is gone on from."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_stage.main(flags(cascade, 2, first, "--train_data_dir", images))
+    (first / "README.md").unlink()
+    train_stage.main(flags(cascade, 1, first, "--train_data_dir", images))
+    elsewhere = flags(cascade, 2, second, "--train_data_dir", images)
+    elsewhere[elsewhere.index("latest")] = str(first / "checkpoint-2")
+    train_stage.main(elsewhere)
+    assert "time limit" not in capsys.readouterr().out
+    assert (first / "README.md").exists() and (second / "README.md").exists() and (second / "unet").is_dir()
+    style = ["--train_data_dir", images, "--rank", 2, "--stages", 1]
+    for steps in (2, 1):
+        finetune_style.main(flags(cascade, steps, tmp_path / "style", *style))
+        (tmp_path / "style" / "README.md").unlink()
 
 
 @pytest.fixture
@@ -149,7 +166,6 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
         (train_stage, ["--validation_data", "x"], "do nothing without validation_steps"),
         (train_stage, ["--validation_steps", 1], "nothing without validation_prompts or validation_data"),
         (train_stage, ["--stage", 2, "--validation_images", "x"], "validation_images are enlarged by a super-resolution stage"),
-        (finetune_style, ["--validation_steps", 1], "validation_steps is 1, and stages trained one after the other are not validated"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(cascade, images, tmp_path, script, more, words) -> None:  # noqa: F811

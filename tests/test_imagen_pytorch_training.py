@@ -86,7 +86,7 @@ def test_the_loss_is_that_packages_own(package, low_res, objective, weighting, d
 
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, loss=LOSS, **changes) -> LucidrainsUNet2DConditionModel:
     given = {"text_rules": RULES, "null_text": no_text_row(TEXT_DIM, RULES, lambda _: pytest.fail("learned")), **TEXT}
-    return fit_stage(unet or network(low_res), Squares(low_res), TABLE, settings(path, steps, **changes), loss, **given)
+    return fit_stage(unet or network(low_res), Squares(low_res), TABLE, settings(path, steps, **changes), loss, **given).unet
 
 
 @pytest.mark.parametrize(("low_res", "kind"), [(False, "epsilon"), (True, "sample")])

@@ -53,6 +53,8 @@ def test_what_is_older_than_what_it_is_made_from_is_made_again(tmp_path) -> None
         made(tmp_path / "pipeline" / path)
     todo = list(steps(plan, tmp_path, tmp_path / "pipeline"))
     assert [step.done for step in todo] == [True] * 6 + [False]
+    os.utime(tmp_path / "pipeline" / "tokenizer" / "tokenizer.json", (2**32, 2**32))
+    assert [step.done for step in todo] == [True] * 6 + [False]  # a stage that was trained on another text encoder stays as it is
     older(tmp_path / "pipeline" / "model_index.json")
     assert [step.done for step in todo] == [True] * 5 + [False] * 2
     older(tmp_path / "sr256" / "unet" / "config.json")  # exported before the last checkpoint

@@ -310,10 +310,11 @@ def test_weights_and_what_a_pass_shows_depend_on_the_seed(tmp_path) -> None:
     assert prompts[0] == prompts[1] != prompts[2]
 
 
-def test_a_prediction_that_stages_do_not_make_is_refused(tmp_path) -> None:
+def test_a_prediction_that_stages_do_not_make_is_refused(tmp_path, capsys) -> None:
     given = ["--stage=base", "--scenes=2", "--max_train_steps=1", f"--output_dir={tmp_path}", "--prediction_type=epsilon"]
-    with pytest.raises(ValueError, match='prediction_type is "epsilon"; stages of this cascade predict the sample'):
+    with pytest.raises(SystemExit):
         train.main(given)
+    assert 'error: prediction_type is "epsilon"; stages of this cascade predict the sample' in capsys.readouterr().err
 
 
 def test_answers_that_are_not_there_do_not_spoil_the_loss() -> None:

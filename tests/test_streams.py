@@ -208,7 +208,7 @@ def test_a_batch_may_be_larger_than_a_pass(tmp_path) -> None:
     assert numbers(take(again, 2)) == ([*range(3)] * 8)[8:]
 
 
-def test_a_batch_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkeypatch) -> None:
+def test_a_block_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sharded_stream, "ORDERED", 2)  # rows of a block
     folder = numbered(tmp_path / "some", 8, broken=(2, 3, 6, 7))
     found = take(batches(stream_of(folder), Share(2)), 5)
@@ -218,6 +218,8 @@ def test_a_batch_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkey
         ["2.png", "3.png"],
         ["6.png", "7.png"],
     ]
+    one_block = numbers(take(batches(stream_of(folder, 8), Share(2)), 4))
+    assert len(one_block) == 8 and set(one_block) == {0, 1, 4, 5}  # which stand in for the others, a whole batch of them or not
     monkeypatch.setattr(sharded_stream, "MOST_UNUSABLE", 20)
     with pytest.raises(ValueError, match=r"none of 20 images in a row can be used: .*0\.png: it cannot be read"):
         take(batches(stream_of(numbered(tmp_path / "none", 3, broken=(0, 1, 2))), Share(2)), 1)
@@ -229,3 +231,75 @@ def test_looking_for_a_usable_image_leaves_a_stream_where_it_was(files, buffer) 
     check_usable(looked_at)
     found, expected = (take(batches(stream, Share(3)), 20) for stream in (looked_at, stream_of(files, buffer)))
     assert numbers(found) == numbers(expected)
+
+
+def test_a_stream_of_one_shape_is_looked_at_as_it_is_trained_on(tmp_path) -> None:
+    folder = write_files(tmp_path / "wide", "parquet", lambda i: (24, 12))  # no square of 16 pixels fits in
+    wide = stream_of(folder, aspect_buckets=True)
+    assert take(batches(wide, Share(2)), 1)[0]["pixel_values"].shape == (2, 3, 12, 24)
+    check_usable(wide)
+    check_usable(stream_of(folder, aspect_buckets=True, crop_size=12))
+    with pytest.raises(
+        ValueError, match="none of 40 images in a row can be used: row 0: it is 24x12, smaller than the stage's 16x16; row 1"
+    ):
+        check_usable(stream_of(folder))
+
+
+def test_a_usable_image_is_looked_for_as_far_as_training_reads(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sharded_stream, "MOST_UNUSABLE", 2)
+    folder = numbered(tmp_path / "late", 8, broken=(0, 1, 2, 3, 4))
+    stream = stream_of(folder, 8)  # a block of all
+    assert set(numbers(take(batches(stream, Share(2)), 4))) == {5, 6, 7}
+    check_usable(stream)
+    monkeypatch.setattr(sharded_stream, "ORDERED", 2)
+    for look in (check_usable, lambda stream: take(batches(stream, Share(2)), 1)):
+        with pytest.raises(ValueError, match="none of 2 images in a row can be used"):
+            look(stream_of(folder))
+
+
+def nameless(path: Path, count: int, broken: tuple[int, ...]) -> Path:
+    """One Parquet file of images without file names."""
+    import datasets
+
+    path.mkdir()
+    files = [encoded(noise_image(20, 20, i))[: 100 if i in broken else None] for i in range(count)]
+    features = datasets.Features({"image": datasets.Image(decode=False), "text": datasets.Value("string")})
+    rows = {"image": [{"bytes": data, "path": None} for data in files], "text": [f"image {i}" for i in range(count)]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path / "rows.parquet")
+    return path
+
+
+def told_of(found: list) -> set[str]:
+    return {line.split(":")[0] for batch in found for line in batch["skipped"]}
+
+
+@pytest.mark.parametrize("buffer", [0, 7])
+def test_a_row_without_a_name_is_told_of_by_its_number_in_the_pass(tmp_path, buffer) -> None:
+    folder = nameless(tmp_path / "rows", 20, broken=(2, 19))
+    given = batches(stream_of(folder, buffer), Share(3))  # blocks that begin in one pass and end in the next
+    assert told_of(take(given, 40)) == {"row 2", "row 19"}
+    for stop in range(1, 14, 2):
+        first, again = (batches(stream_of(folder, buffer), Share(3)) for _ in range(2))
+        take(first, stop)
+        again.load_state_dict([first.state_dict()])
+        assert told_of(take(again, 20)) == {"row 2", "row 19"}
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
+    exact = iter(ImageStream(rows, columns, ImageSettings(16, stride=4)).at(Share(3), 0))
+    assert told_of([next(exact) for _ in range(60)]) == {"row 2", "row 19"}
+
+
+def test_rows_of_several_readers_are_told_apart(tmp_path) -> None:
+    folder = nameless(tmp_path / "rows", 8, broken=(1,))
+    assert [told_of(take(batches(stream_of(folder), Share(2, 2, rank)), 2)) for rank in (0, 1)] == [
+        set(),
+        {"row 0 of worker 0 of process 1"},
+    ]
+
+
+def test_a_place_of_an_earlier_checkpoint_is_gone_on_from(files) -> None:
+    whole, first, again = (batches(stream_of(files), Share(2)) for _ in range(3))
+    take(first, 3)
+    state = first.state_dict()
+    state["places"] = [{name: value for name, value in place.items() if name != "row"} for place in state["places"]]  # as once
+    again.load_state_dict([state])
+    assert numbers(take(again, 5)) == numbers(take(whole, 8)[3:])

@@ -10,7 +10,8 @@ from examples import finetune_domain, train_stage
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
-from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache
+from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache, tokens_to_read
+from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.text.t5 import TextEmbedding
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.fingerprints import fingerprint
@@ -81,6 +82,18 @@ def test_cached_text_is_read_by_the_same_rules(tmp_path, rules) -> None:
     for place, dropout, expected in (("text", 0.0, (embeds, mask)), ("none", 0.999, (null_embeds, null_mask))):
         for row in tokens(shown(pipe, tmp_path / place, dropout, cache)):
             torch.testing.assert_close(row, tokens(TextEmbedding(*expected))[0], rtol=2**-8, atol=2**-8)  # bfloat16 keeps 8 bits
+
+
+def test_captions_shorter_than_their_padding_in_sampling_are_refused(tmp_path) -> None:
+    """Null text of another length would be padded with zeros, which a network that sees all padding takes for text."""
+    pipe = make_pipeline(**RULES[1])
+    given = (ModelSettings(), TrainSettings(tmp_path, 1, max_sequence_length=11), LossSettings(), StageValidationSettings())
+    with pytest.raises(
+        ValueError, match="max_sequence_length is 11, and .* see every caption padded to 12 tokens: set max_sequence_length to"
+    ):
+        fit_stage(pipe, 1, Told(), *given)
+    assert [tokens_to_read(asked, TextRules.of(pipe.config)) for asked in (12, 128)] == [12, 12]
+    assert tokens_to_read(11, TextRules.of(make_pipeline(**RULES[0]).config)) == 11  # what is cut off is masked in sampling
 
 
 def test_a_cache_by_other_rules_is_refused(tmp_path) -> None:

@@ -60,7 +60,7 @@ def settings(path: Path, steps: int, **changes) -> TrainSettings:
 def fit(path: Path, steps: int, low_res: bool = False, unet=None, dataset=None, loss=LOSS, measure=None, **changes):
     unet = unet or (make_sr() if low_res else make_base())
     text = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
-    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), loss, measure=measure, **text)
+    return train_stage(unet, dataset or Squares(low_res), TABLE, settings(path, steps, **changes), loss, measure=measure, **text).unet
 
 
 def stop_at(path: Path, step: int) -> None:
@@ -207,6 +207,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
         fit(tmp_path, 6, unet=make_base(layers_per_block=2))
 
 
+@pytest.mark.parametrize(("low_res", "make"), [(False, make_base), (True, make_sr)])
+def test_a_checkpoint_that_is_older_than_a_setting_is_of_that_settings_default(tmp_path, low_res, make) -> None:
+    fit(tmp_path, 3, low_res)
+    path = tmp_path / "checkpoint-3" / "unet_ema" / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("noisy_skip", "detail_channels"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="another architecture: detail_channels=0 there and 4 here"):
+        fit(tmp_path, 4, low_res, unet=make(detail_channels=4))
+    fit(tmp_path, 4, low_res)
+
+
 class Poison(Dataset):
     """Images of NaN."""
 
@@ -267,7 +280,7 @@ def test_dropout_depends_on_the_seed_and_the_step_alone(tmp_path) -> None:
         unet, text = make_base(), {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
         add_lora(unet, rank=2, dropout=0.5, seed=0)
         torch.manual_seed(state)
-        return lora_layers(train_stage(unet, Squares(), TABLE, settings(tmp_path / folder, 6, seed=seed), LOSS, **text))
+        return lora_layers(train_stage(unet, Squares(), TABLE, settings(tmp_path / folder, 6, seed=seed), LOSS, **text).unet)
 
     def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(one[name], two[name]) for name in one)

@@ -28,6 +28,7 @@ from .oracle import ATTRIBUTES, Oracle, load
 from .raytrace import render
 from .scene import FINE_TEXTURES, Object, Scene, Seen, relation, sample_scene
 
+ORACLE = Path("pipelines/imagen-scenes/oracle")  # the bundled one
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 
 
@@ -166,7 +167,7 @@ def _windows(images: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
-    parser.add_argument("--oracle", type=Path, default=Path("pipelines/imagen-scenes/oracle"))
+    parser.add_argument("--oracle", type=Path, default=ORACLE)
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
     parser.add_argument("--fine_count", type=int, default=60, help="1024px images of prompts with a fine texture")
     parser.add_argument("--batch_size", type=int, default=8)

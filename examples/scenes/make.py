@@ -4,7 +4,9 @@
     python -m examples.scenes.make --folder runs/scenes --time_limit 540    # in slices, where a machine is lent by the minute
 
 Every step is one of the commands in this folder, printed before it runs: text encoder, base, super-resolution, oracle, assembly, scores.
-What a step has made already is kept, unless what it was made from is newer.
+What a step has made already is kept, but a stage is exported again when it has a later checkpoint, and the pipeline put together again when
+a stage's export is newer. Another text encoder, another world of scenes or other sizes than steps change nothing of what is there: begin
+in another folder.
 On a GPU the networks are compiled and see more images; sizes can be given, too.
 """
 

@@ -5,12 +5,13 @@
 The images are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the
 teaching. Then, on prompts never trained on, before and after: how many images a classifier calls pencil drawings (it has seen
 renders and redrawn renders only), how many show what the prompt says, and whether every bit is as before without the adapter. Drawings
-are read by an oracle that has gone on learning on redrawn renders.
+are read by an oracle that has gone on learning, on its own scenes redrawn.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from imagen_diffusers.images import labelled_grid
 from . import classifier, oracle
 from .captions import caption
 from .data import TEST_SEEDS, SceneDataset
-from .evaluate import Score, draw, load_cascade, scenes_and_prompts, score_set
+from .evaluate import ORACLE, Score, draw, load_cascade, scenes_and_prompts, score_set
 from .raytrace import render
 from .scene import Scene, sample_scene
 
@@ -41,16 +42,16 @@ def pencil(images: Tensor) -> Tensor:
     """Renders (B, 3, H, W) in [-1, 1] redrawn in coloured pencil: strokes get denser with darkness, edges get a line."""
     shown = (images + 1) / 2
     light = shown.mean(1, keepdim=True)
-    size = images.shape[-1]
-    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    size, device = images.shape[-1], images.device
+    y, x = torch.meshgrid(torch.arange(size, device=device), torch.arange(size, device=device), indexing="ij")
     stroke = 0.5 + 0.5 * torch.sin(2 * torch.pi * STROKES / size * (x + y + 0.15 * size / STROKES * torch.sin(x * 40 / size)))
     cover = torch.sigmoid(7 * (stroke - 0.75 * light))
-    sobel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
+    sobel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], device=device)
     reach = max(size // 256, 1)  # outlines are as wide at every size
     smooth = F.avg_pool2d(F.pad(light, (reach,) * 4, "replicate"), 2 * reach + 1, 1)
     slope = F.conv2d(F.pad(smooth, (1,) * 4, "replicate"), torch.stack((sobel, sobel.T))[:, None]).square().sum(1, keepdim=True).sqrt()
     outline = (slope * reach - 0.12).clamp(0, 0.5)
-    paper = torch.tensor([1.0, 0.98, 0.93])[:, None, None]
+    paper = torch.tensor([1.0, 0.98, 0.93], device=device)[:, None, None]
     drawn = paper * (1 - cover * (1 - shown) * 1.1) - outline
     return drawn.clamp(0, 1) * 2 - 1
 
@@ -92,9 +93,9 @@ def measure_look(drawn: dict[str, Tensor], count: int) -> list[Score]:
 
 
 def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argparse.Namespace) -> list[Score]:
-    """How many images show all their prompt says; drawings are read by an oracle that went on learning on redrawn renders."""
+    """How many images show all their prompt says; drawings are read by an oracle that went on learning, on its own scenes redrawn."""
     of_renders = oracle.load(args.oracle)
-    data = SceneDataset("sr256", args.oracle_scenes, args.oracle.parent)
+    data = SceneDataset("oracle", args.oracle_scenes, args.folder)
     of_drawings = oracle.train(data, args.oracle_steps, 24, oracle=oracle.load(args.oracle), redraw=pencil, learning_rate=1e-3)
     true = classifier.draw_scenes(scenes)
     read = {
@@ -106,17 +107,23 @@ def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argpars
     return [score_set(name, reader, images, scenes)[0] for name, (reader, images) in read.items()]
 
 
-def main() -> None:
+def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/style"))
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
     parser.add_argument("--max_train_steps", type=int, default=300, help="of each stage")
-    parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"), help="scores prompts where it is there")
-    parser.add_argument("--oracle_scenes", type=int, default=4000, help="renders it was trained on")
-    parser.add_argument("--oracle_steps", type=int, default=400, help="more of its training, on redrawn renders")
+    parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
+    parser.add_argument("--oracle_scenes", type=int, default=4000, help="its first so many, on which it learns to read drawings")
+    parser.add_argument("--oracle_steps", type=int, default=400, help="of that learning")
+    parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where renders of its scenes are kept")
     parser.add_argument("--grid", type=Path, default=None, help="where to write the image before and after")
-    args = parser.parse_args()
+    return parser.parse_args(args)
+
+
+def main() -> None:
+    args = read_flags()
+    oracle.load(args.oracle)  # where it is not there, that is said before the teaching
     teach(args)
 
     pipe = load_cascade()
@@ -136,8 +143,7 @@ def main() -> None:
 
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
     print(*measure_look(drawn, args.count), sep="\n")
-    if (args.oracle / "oracle.safetensors").exists():
-        print(*measure_prompts(drawn, scenes, args), sep="\n")
+    print(*measure_prompts(drawn, scenes, args), sep="\n")
     print(f"\nbit-equal without the adapter: {torch.equal(without, drawn[BEFORE][:8])}")
 
 

@@ -8,6 +8,7 @@ on seeds never seen: how often the name draws the gnome, and how often prompts o
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from imagen_diffusers.images import labelled_grid
 
 from . import classifier
 from .data import TEST_SEEDS
-from .evaluate import Score, draw, load_cascade, scenes_and_prompts, score_set
+from .evaluate import ORACLE, Score, draw, load_cascade, scenes_and_prompts, score_set
 from .oracle import load
 from .raytrace import render
 from .scene import PAINTS, Scene, sample_scene
@@ -42,14 +43,19 @@ def write_images(folder: Path, count: int) -> None:
             as_image(render([with_gnome(SUBJECT_SEEDS + i)], 1024, samples=2)[0]).save(folder / f"{i:02d}.png")
 
 
-def main() -> None:
+def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/subject"))
     parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--count", type=int, default=40, help="images to measure on")
     parser.add_argument("--max_train_steps", type=int, default=200, help="of each stage")
-    parser.add_argument("--oracle", type=Path, default=Path("runs/scenes/oracle"), help="scores prompts where it is there")
-    args = parser.parse_args()
+    parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
+    return parser.parse_args(args)
+
+
+def main() -> None:
+    args = read_flags()
+    reader = load(args.oracle)
     write_images(args.output_dir / "images", args.images)
     plain = ["--instance_data_dir", args.output_dir / "images", "--instance_prompt", NAME, "--max_train_steps", args.max_train_steps]
     prior = ["--with_prior_preservation", "--class_prompt", CLASS, "--class_data_dir", args.output_dir / "class", "--num_class_images", 24]
@@ -73,8 +79,7 @@ def main() -> None:
         pipe.unload_lora_weights()
         for what, images in ((f'"{NAME}"', named), (f'"{CLASS}"', class_of), ("other prompts", others)):
             print(Score(f"{name}: {what}", judge.count(images), args.count))
-        if (args.oracle / "oracle.safetensors").exists():
-            print(*score_set(f"{name}: other prompts", load(args.oracle), others, scenes)[:1], sep="\n")
+        print(*score_set(f"{name}: other prompts", reader, others, scenes)[:1], sep="\n")
         shown += [as_image(p) for p in (*named[:3], *class_of[:3])]
     labels = [f"{name}: {what}" for name in ("before", *runs) for what in [NAME] * 3 + [CLASS] * 3]
     labelled_grid(shown, labels, columns=6).save(args.output_dir / "grid.png")

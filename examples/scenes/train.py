@@ -70,6 +70,16 @@ class SceneSettings:
     folder: Path = field(default=Path("runs/scenes"), metadata={"help": "Where renders are kept."})
 
 
+@dataclass(frozen=True)
+class SampleLossSettings(LossSettings):
+    """The loss of stages that predict the clean image, as all of this cascade do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prediction_type not in (None, "sample"):
+            raise ValueError(f'prediction_type is "{self.prediction_type}"; stages of this cascade predict the sample: leave it out')
+
+
 def build(stage: str, pretrained: Path | None = None, *, seed: int = 0) -> ConditionedUNet:
     """A stage's network with new weights, which depend on the seed, or in float32 with those of a pipeline folder."""
     network, config = NETWORKS[stage]
@@ -85,9 +95,7 @@ def noise_curve(stage: str) -> torch.Tensor:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    scenes, train, loss = parse(SceneSettings, TrainSettings, LossSettings, args=args, **RECIPE)
-    if loss.prediction_type not in (None, "sample"):
-        raise ValueError(f'prediction_type is "{loss.prediction_type}"; stages of this cascade predict the sample: leave it out')
+    scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
     loss, table = replace(loss, prediction_type="sample"), noise_curve(scenes.stage)
     text = {
         "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),

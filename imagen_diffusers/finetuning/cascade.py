@@ -14,17 +14,16 @@ from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.training.checkpoints import GO_ON, steps_done
+from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.loaders import TrainingSet, check_usable
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings
-from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 
-from .flags import ModelSettings, StagesSettings, StageValidationSettings, ValidationSettings, parse
+from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
@@ -42,27 +41,17 @@ class FineTuning:
         which, model, crop, train, loss, validation, hub: its settings.
         told: all of them, and others, for the card.
         begun: when, by `time.monotonic`; the time limit counts from here.
-
-    Raises:
-        ValueError: for settings that would do nothing.
     """
 
     which: StagesSettings
     model: ModelSettings
     crop: CropSettings
-    train: TrainSettings
+    train: StagesTrainSettings
     loss: LossSettings
     validation: ValidationSettings
     hub: HubSettings
     told: list[Any]
     begun: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        if self.train.validation_steps:
-            raise ValueError(
-                f"validation_steps is {self.train.validation_steps}, and stages trained one after the other are not validated on the way: "
-                "leave it out (validation_prompts are generated before and after), or train one with examples/train_stage.py"
-            )
 
     @property
     def time_left(self) -> float:
@@ -77,7 +66,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
         args: in place of the command line.
         defaults: of the script's flags.
     """
-    kinds = (StagesSettings, ModelSettings, DataSettings, CropSettings, TrainSettings, LossSettings, ValidationSettings, HubSettings)
+    kinds = (StagesSettings, ModelSettings, DataSettings, CropSettings, StagesTrainSettings, LossSettings, ValidationSettings, HubSettings)
     settings = parse(*kinds, args=args, **defaults)
     which, model, data, crop, train, loss, validation, hub = settings
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
@@ -154,8 +143,7 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
         if left <= 0:
             return False
         own = replace(job.train, output_dir=folder, time_limit=left)
-        fit_stage(pipe, stage, datasets.pop(stage), job.model, own, job.loss, StageValidationSettings(), cache=cache)
-        if as_main_says(steps_done(folder)) < own.max_train_steps:
+        if not fit_stage(pipe, stage, datasets.pop(stage), job.model, own, job.loss, StageValidationSettings(), cache=cache):
             return False
     if this_process().is_main_process:
         _save(pipe, job, cache)

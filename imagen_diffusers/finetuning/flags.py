@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
+from imagen_diffusers.training.run_settings import TrainSettings
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -53,6 +55,24 @@ class StagesSettings:
 
     stages: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "1 is the base, 2 and 3 the super-resolution stages."})
     sr_crop_size: int = field(default=256, metadata={"help": "Super-resolution stages train on windows of at most this side."})
+
+    def __post_init__(self) -> None:
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            given = " ".join(map(str, self.stages)) or "empty"
+            raise ValueError(f"stages is {given}; name one or more of the cascade's stages, each once, for example 1 2")
+
+
+@dataclass(frozen=True)
+class StagesTrainSettings(TrainSettings):
+    """One run of each of several stages."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_steps:
+            raise ValueError(
+                f"validation_steps is {self.validation_steps}, and stages trained one after the other are not validated on the way: "
+                "leave it out (validation_prompts are generated before and after), or train one with examples/train_stage.py"
+            )
 
 
 def parse(*settings: Any, args: Sequence[str] | None = None, **defaults: Any) -> tuple[Any, ...]:

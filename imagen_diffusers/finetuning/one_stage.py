@@ -30,7 +30,7 @@ from imagen_diffusers.training.text_cache import TextCache
 
 from .flags import ModelSettings, StageValidationSettings
 from .image_sets import network_of
-from .text_encoding import load_text_encoder, null_text, place_of
+from .text_encoding import load_text_encoder, null_text, place_of, tokens_to_read
 from .validating import check_validation, held_out, image_maker
 
 
@@ -73,7 +73,7 @@ def fit_stage(
     data: DataSettings | None = None,
     crop: WindowSettings | None = None,
     cache: TextCache | None = None,
-) -> None:
+) -> bool:
     """Train one stage of `pipe` in place, on the noise, the prediction and the text it is sampled with.
 
     `train.output_dir` then holds the stage as a Hub-layout folder: its network, or its LoRA adapter, and its scheduler. All processes
@@ -83,9 +83,12 @@ def fit_stage(
         data, crop: as `dataset` was read: its columns and resolution are those of held-out images, too.
         cache: that `dataset` reads its text from, where `pipe` has no text encoder.
 
+    Returns:
+        Whether the stage is trained to its last step; otherwise the time limit came first.
+
     Raises:
-        ValueError: for a stage the cascade does not hold in whole, a prediction type its weights were not trained for, a token limit
-            below that of the cache, and settings of validation that would do nothing.
+        ValueError: for a stage the cascade does not hold in whole, a prediction type its weights were not trained for, fewer tokens than
+            `tokens_to_read` allows, and settings of validation that would do nothing.
     """
     slot, scheduler_slot = pipe.slots(stage)
     network, scheduler = network_of(pipe, stage), getattr(pipe, scheduler_slot)
@@ -94,19 +97,14 @@ def fit_stage(
     says = scheduler.config["prediction_type"]
     if loss.prediction_type not in (None, says) and not model.from_scratch:
         raise ValueError(f"prediction_type={loss.prediction_type}, but {scheduler_slot} of this checkpoint says {says}; leave it out")
-    limit = pipe.config["max_sequence_length"]
-    if cache is not None and train.max_sequence_length < limit:
-        raise ValueError(
-            f"max_sequence_length is {train.max_sequence_length}, and the text cache holds captions of up to {limit} tokens, which are not "
-            f"cut: set max_sequence_length to {limit}, or leave text_cache out"
-        )
+    rules = TextRules.of(pipe.config)
     check_validation(network, train, validation)
-    train = replace(train, max_sequence_length=min(train.max_sequence_length, limit))
+    train = replace(train, max_sequence_length=tokens_to_read(train.max_sequence_length, rules, cache))
     loss = replace(loss, prediction_type=loss.prediction_type or says)
     scheduler.register_to_config(prediction_type=loss.prediction_type)
     if model.rank is not None:
         add_lora(network.module, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout, seed=train.seed)
-    trained = train_stage(
+    unet, finished = train_stage(
         network.module,
         dataset,
         noise_curve(scheduler),
@@ -114,15 +112,16 @@ def fit_stage(
         loss,
         tokenizer=pipe.tokenizer,
         text_encoder=pipe.text_encoder,
-        text_rules=TextRules.of(pipe.config),
+        text_rules=rules,
         null_text=None if network.text_dim is None else null_text(pipe, cache),
         validate=image_maker(pipe, stage, validation, train.seed),
         measure=held_out(pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop),
         stage=slot,
     )
-    setattr(pipe, slot, trained.eval())
+    setattr(pipe, slot, unet.eval())
     if this_process().is_main_process:
         scheduler.save_pretrained(train.output_dir / scheduler_slot)
+    return finished
 
 
 def _fresh_network(name: str, slot: str, revision: str | None) -> ModelMixin | None:

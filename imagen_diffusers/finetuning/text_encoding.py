@@ -57,6 +57,27 @@ def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: Dat
     return TextCache(data.text_cache, read_by)
 
 
+def tokens_to_read(asked: int, rules: TextRules, cache: TextCache | None = None) -> int:
+    """How many tokens of a caption a run reads, where so many are asked for: at most as many as the checkpoint reads in sampling.
+
+    Raises:
+        ValueError: for fewer than these, where captions were encoded in whole, or where networks see the padding, too: they would be
+            trained on shorter text than they are sampled with.
+    """
+    limit = rules.max_sequence_length
+    if asked < limit and cache is not None:
+        raise ValueError(
+            f"max_sequence_length is {asked}, and the text cache holds captions of up to {limit} tokens, which are not cut: set "
+            f"max_sequence_length to {limit}, or leave text_cache out"
+        )
+    if asked < limit and rules.text_padding == "max_length":
+        raise ValueError(
+            f"max_sequence_length is {asked}, and the networks of this checkpoint see every caption padded to {limit} tokens: set "
+            f"max_sequence_length to {limit}"
+        )
+    return min(asked, limit)
+
+
 def null_text(pipe: ImagenCascadePipeline, cache: TextCache | None = None) -> TextEmbedding | None:
     """What stands for no text in this checkpoint, one row; None for zeros.
 

@@ -15,6 +15,8 @@ from .order import Share
 from .pyramid import ImageSettings, UnusableError
 from .reading import Columns, RowReader
 
+Numbered = tuple[int, dict[str, Any]]  # a row, and which one of its pass it is
+
 
 class ImageStream(IterableDataset):
     """Captioned images in the order of a stream, over and over; one process's share of them, each process reading all.
@@ -54,7 +56,7 @@ class ImageStream(IterableDataset):
         return stream
 
     def __iter__(self) -> Iterator[Example]:
-        ahead: deque[dict[str, Any]] = deque()  # rows from `first` on that were read already
+        ahead: deque[Numbered] = deque()  # rows from `first` on that were read already
         rows, first = self._forever(), 0
         for step in itertools.count(self.start):
             for micro in range(self.share.accumulation):
@@ -64,25 +66,26 @@ class ImageStream(IterableDataset):
                         first += 1
                     yield self._first_usable(position, ahead, rows)
 
-    def _first_usable(self, position: int, ahead: "deque[dict[str, Any]]", rows: Iterator[dict[str, Any]], limit: int = 1000) -> Example:
+    def _first_usable(self, position: int, ahead: deque[Numbered], rows: Iterator[Numbered], limit: int = 1000) -> Example:
         skipped = []
         for offset in range(limit):
             if offset == len(ahead):
                 ahead.append(next(rows))
+            number, row = ahead[offset]
             try:
-                pyramid = self.reader.pyramid(ahead[offset], position + offset)
+                pyramid = self.reader.pyramid(row, f"row {number}")
             except UnusableError as error:
                 skipped.append(str(error))
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), skipped)
         raise ValueError(f"none of {limit} images in a row can be used: {'; '.join(skipped[:3])}, ...")
 
-    def _forever(self) -> Iterator[dict[str, Any]]:
+    def _forever(self) -> Iterator[Numbered]:
         for number in itertools.count():
             self.rows.set_epoch(number)
             empty = True
-            for row in self.rows:
+            for numbered in enumerate(self.rows):
                 empty = False
-                yield row
+                yield numbered
             if empty:
                 raise ValueError("the training stream is empty")

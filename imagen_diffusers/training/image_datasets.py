@@ -1,6 +1,6 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class ImageDataset(VisitedDataset):
         prompt: the same caption for all images, where `columns` names none.
         seed: of the windows and mirrorings.
         cache_bytes: pyramids are kept in memory up to this many bytes, so that small sets are decoded and resized once.
-        first: number of the first row, for telling of rows without a name.
+        names: of the rows whose images have none, to tell of them by; their numbers by default.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ImageDataset(VisitedDataset):
         prompt: str | None = None,
         seed: int = 0,
         cache_bytes: int = 2**30,
-        first: int = 0,
+        names: Sequence[str] | None = None,
     ):
         if not len(rows):
             raise ValueError("the training set is empty")
-        self.rows, self.seed, self.first, self._free = rows, seed, first, cache_bytes
+        self.rows, self.seed, self.names, self._free = rows, seed, names, cache_bytes
         self.reader = RowReader(columns, settings, embed, prompt)
         self._kept: dict[tuple[int, int | None], Pyramid] = {}
         self._unusable: dict[tuple[int, int | None], str] = {}
@@ -97,7 +97,7 @@ class ImageDataset(VisitedDataset):
         if key in self._kept:
             return self._kept[key]
         try:
-            pyramid = self.reader.pyramid(self.rows[index], self.first + index, shape)
+            pyramid = self.reader.pyramid(self.rows[index], f"row {index}" if self.names is None else self.names[index], shape)
         except UnusableError as error:
             self._unusable[key] = str(error)
             raise

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from .examples import Batch, Mixed, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
 from .seeds import seed_of
-from .sharded_stream import ShardedStream, beginning
+from .sharded_stream import Place, ShardedStream, beginning
 
 TrainingSet = Dataset | ImageStream | ShardedStream
 
@@ -30,7 +29,7 @@ class Batches:
 
     def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
         self.dataset, self.share, self.settings = dataset, share, settings
-        self._given, self._places = 0, []
+        self._given, self._places = 0, list[Place]()
         if isinstance(dataset, ShardedStream):
             self.dataset = dataset.part_of(share)
             self._workers = min(settings.dataloader_num_workers, self.dataset.files)
@@ -73,7 +72,7 @@ class Batches:
                 f"the stream was read by {len(state['places'])} workers, and now there are {len(self._places)}; set "
                 f"dataloader_num_workers to {len(state['places'])}"
             )
-        self._given, self._places = state["given"], state["places"]
+        self._given, self._places = state["given"], [Place(**{**beginning(), **place}) for place in state["places"]]  # once without `row`
 
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
@@ -114,7 +113,8 @@ def check_usable(dataset: TrainingSet) -> None:
         ValueError: where there is none.
     """
     if isinstance(dataset, ShardedStream):
-        dataset = ImageStream(dataset.rows, dataset.columns, replace(dataset.settings, aspect_buckets=False), embed=dataset.embed)
+        dataset.first_usable()
+        return
     if isinstance(dataset, ImageStream):
         next(iter(dataset))
         return

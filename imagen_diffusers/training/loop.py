@@ -6,6 +6,7 @@ is. So a resumed run continues as if it had never stopped, and several processes
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -43,6 +44,13 @@ DROPOUT = 3  # what is random in an example besides its `losses.draw`
 SETTLED = 20  # steps after which every weight has had a gradient: those behind layers that start at zero wait for these first
 
 
+class Trained(NamedTuple):
+    """What a run leaves: its network, and whether its last step was reached, by this call or before it; otherwise time was up."""
+
+    unet: ModelMixin
+    finished: bool
+
+
 def train_stage(
     unet: ModelMixin,
     dataset: TrainingSet,
@@ -57,7 +65,7 @@ def train_stage(
     validate: Callable[[ModelMixin], Image.Image] | None = None,
     measure: Callable[[ModelMixin], dict[str, float]] | None = None,
     stage: str = "unet",
-) -> ModelMixin:
+) -> Trained:
     """Fit `unet` to `dataset` and return it with its averaged (EMA) weights, which are also written to `output_dir/stage`.
 
     Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
@@ -67,8 +75,8 @@ def train_stage(
     `processes.process_group()`.
 
     Returns:
-        `unet` itself. Where it was trained in shards (FSDP, ZeRO stage 3), the main process gets a whole network of its own in its
-        place, and on the others `unet` stays in shards.
+        `unet` itself, and whether the last step was reached, on all processes alike. Where it was trained in shards (FSDP, ZeRO stage
+        3), the main process gets a whole network of its own in its place, and on the others `unet` stays in shards.
 
     Args:
         unet: a network that can be a stage, in float32; `imagen_diffusers.interop` brings the kinds that come from elsewhere.
@@ -104,17 +112,17 @@ def train_stage(
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
         fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
-        start = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
+        start = step = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
         with StopFlag(accelerator, settings.time_limit) as stop:
             for step in _shown(fit.steps(start), start, settings.max_train_steps, accelerator.is_main_process):
-                finished = stop.raised() or step == settings.max_train_steps
-                if step % settings.checkpointing_steps == 0 or finished:
+                last = stop.raised() or step == settings.max_train_steps
+                if step % settings.checkpointing_steps == 0 or last:
                     fit.checkpoints.save(step)
-                if settings.validation_steps and (step % settings.validation_steps == 0 or finished) and not stop.signal:
+                if settings.validation_steps and (step % settings.validation_steps == 0 or last) and not stop.signal:
                     fit.validate(validate, measure, step)
-                if finished:
+                if last:
                     break
             trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
             stop.raised()  # in the last validation, or just now
@@ -124,7 +132,7 @@ def train_stage(
         # interpreter's lock, and a thread that still has a gathered tensor to give back waits for that lock.
         fit.model, fit.optimizer = accelerator.free_memory(fit.model, fit.optimizer)
         stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
-    return trained
+    return Trained(trained, step >= settings.max_train_steps)
 
 
 def _shown(steps: Iterator[int], start: int, total: int, show: bool) -> Iterator[int]:

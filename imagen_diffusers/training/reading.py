@@ -53,9 +53,12 @@ class RowReader:
     embed: Callable[[str], Tensor] | None
     prompt: str | None = None
 
-    def pyramid(self, row: dict[str, Any], number: int, shape: int | None = None) -> Pyramid:
-        """Cut to the `shape`-th of `settings.shapes`, by default the nearest. Raises `UnusableError`, naming the row."""
-        name = (row[self.columns.image] or {}).get("path") or f"row {number}"
+    def pyramid(self, row: dict[str, Any], name: str, shape: int | None = None) -> Pyramid:
+        """Cut to the `shape`-th of `settings.shapes`, by default the nearest.
+
+        Raises `UnusableError`, which tells of the row by its image's path, or by `name` where there is none.
+        """
+        name = (row[self.columns.image] or {}).get("path") or name
         try:
             caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
             if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):

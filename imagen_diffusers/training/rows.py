@@ -14,6 +14,8 @@ from .reading import Columns
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
+TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
+HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,27 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
-    if not images_in(folder):
-        raise ValueError(f"no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(folder.absolute()))}/**"]}}
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder).absolute()))}/**"]}}
+
+
+def _trained_on(folder: Path) -> Path:
+    """A folder of images itself; its `train` where all its images are there and in `validation`, `test` and the like.
+
+    Raises:
+        ValueError: for a folder without images, and for one that is divided so in part.
+    """
+    places = {path.relative_to(folder).parts[0] for path in images_in(folder)}
+    if not places:
+        raise ValueError(f"no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
+    train, held_out = ([p for p in sorted(places) if p.lower() in names] for names in (TRAIN_FOLDERS, HELD_OUT_FOLDERS))
+    if not train or not held_out:
+        return folder
+    others = {*places, *(path.name for path in folder.glob("metadata.*"))} - {*train, *held_out}
+    if others or len(train) > 1:
+        shown = sorted(others) or train[1:]
+        raise ValueError(
+            f"{folder} holds {train[0]} and {held_out[0]}, of which only the first is for training, and beside them "
+            f"{', '.join(shown[:3])}{', ...' * (len(shown) > 3)}: give train_data_dir={folder / train[0]}, with a metadata.jsonl of its own"
+        )
+    return folder / train[0]

@@ -10,25 +10,31 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypedDict
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .examples import Batch, collate
+from .examples import Batch, Example, collate
 from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, StepSampler, Visit
 from .pyramid import ImageSettings, UnusableError
-from .reading import Columns
+from .reading import Columns, RowReader
 from .seeds import seed_of
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
 MOST_UNUSABLE = 1000  # examples in a row without a usable image that are passed over
 
+Numbered = tuple[int, Any]  # a row, and which one it is of those that its worker reads in the pass
+
 
 class Place(TypedDict):
-    """How far a worker came: the pass over the stream, its state and number of blocks before the present one, batches taken from that."""
+    """How far a worker came: the pass over the stream, its state and numbers of rows and blocks before the present block, batches taken
+    from that.
+    """
 
     number: int
     rows: dict[str, Any] | None
+    row: int
     block: int
     taken: int
 
@@ -84,6 +90,23 @@ class ShardedStream(IterableDataset):
         """Rows of a block, whole batches of them."""
         return -(-(self.shuffle_buffer or ORDERED) // self.share.batch_size) * self.share.batch_size
 
+    def first_usable(self) -> Example:
+        """The first image that can be used, among as many rows as training would pass over.
+
+        Raises:
+            ValueError: where there is none.
+        """
+        reader, unusable = RowReader(self.columns, self.settings, self.embed), []
+        limit = -(-MOST_UNUSABLE // self.block_size) * self.block_size
+        for number, row in enumerate(islice(self._rows_of_pass(0, None), limit)):
+            try:
+                return reader.example(reader.pyramid(row, f"row {number}"), np.random.default_rng(self.seed), unusable)
+            except UnusableError as error:
+                unusable.append(str(error))
+        if not unusable:
+            raise ValueError("the training stream is empty")
+        raise none_usable(len(unusable), unusable)
+
     def __iter__(self) -> Iterator[tuple[int, Place, Batch] | None]:
         """A worker's number, its place after a batch, and the batch; None where it lets others go first."""
         info = get_worker_info()
@@ -94,7 +117,7 @@ class ShardedStream(IterableDataset):
             yield worker, place, batch
 
     def _batches(self, place: Place, worker: int) -> Iterator[tuple[Place, Batch]]:
-        """Batches from a place on. One without a usable image is left out, and told of by the next that has one."""
+        """Batches from a place on. Those of a block without a usable image are left out, and told of by the next batch."""
         told, lost = [], 0
         for start, block in self._blocks(place):
             for taken, (batch, unusable) in enumerate(self._batches_of_block(block, start, worker), start["taken"] + 1):
@@ -102,38 +125,40 @@ class ShardedStream(IterableDataset):
                 if batch is None:
                     lost += self.share.batch_size
                     if lost >= MOST_UNUSABLE:
-                        raise ValueError(f"none of {lost} images in a row can be used: {'; '.join(told[:3])}, ...")
+                        raise none_usable(lost, told)
                     continue
                 batch["skipped"] = [*told, *batch["skipped"]]
                 told, lost = [], 0
                 yield Place(**{**start, "taken": taken}), batch
 
-    def _blocks(self, place: Place) -> Iterator[tuple[Place, list[Any]]]:
+    def _blocks(self, place: Place) -> Iterator[tuple[Place, list[Numbered]]]:
         """Blocks of whole batches from a place on, each with its own.
 
         A block ends where a pass does, but for rows too few for a batch: these begin the next block, whose place is therefore still in
         the pass before.
         """
         size, start, block = self.share.batch_size, place, []
-        number, state = place["number"], place["rows"]
+        number, state, row = place["number"], place["rows"], place["row"]
         while True:
             rows = self._rows_of_pass(number, state)
-            read, empty = iter(rows), state is None
+            read, empty = enumerate(rows, row), state is None
             while few := list(islice(read, size - len(block) % size)):
                 empty = False
                 block += few
+                row += len(few)
                 if len(block) % size:
                     break  # the pass has ended
                 state = rows.state_dict()
                 if len(block) == self.block_size:
                     yield start, block
-                    start, block = Place(number=number, rows=state, block=_next(start, number), taken=0), []
+                    start, block = Place(number=number, rows=state, row=row, block=_next(start, number), taken=0), []
             if empty:
                 raise ValueError("the training stream is empty, or has fewer images than there are processes and workers to read it")
             if whole := len(block) // size * size:
                 yield start, block[:whole]
-                start, block = Place(number=number, rows=state, block=_next(start, number), taken=0), block[whole:]
-            number, state = number + 1, None
+                few = block[whole:]  # which came after `state`
+                start, block = Place(number=number, rows=state, row=row - len(few), block=_next(start, number), taken=0), few
+            number, state, row = number + 1, None, 0
             start = start if block else beginning(number)
 
     def _rows_of_pass(self, number: int, state: dict[str, Any] | None) -> Any:
@@ -144,16 +169,21 @@ class ShardedStream(IterableDataset):
             rows.load_state_dict(state)
         return rows
 
-    def _batches_of_block(self, block: list[Any], place: Place, worker: int) -> Iterator[tuple[Batch | None, list[str]]]:
-        """Those that were not taken yet, None for one without a usable image, and why each of its images is not."""
+    def _batches_of_block(self, block: list[Numbered], place: Place, worker: int) -> Iterator[tuple[Batch | None, list[str]]]:
+        """Those that were not taken yet, or None for each where the block has no usable image, and why each of its images is not."""
         seed = seed_of(self.seed, place["number"], self.share.rank, worker, place["block"])
-        first = place["block"] * self.block_size
-        images = ImageDataset(block, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, first=first)
+        names, rows = [self._name(number, worker) for number, _ in block], [row for _, row in block]
+        images = ImageDataset(rows, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, names=names)
         for visits in self._order(images, seed, place["taken"]):
             try:
                 yield collate([images.visit(*visit) for visit in visits]), []
             except UnusableError:
                 yield None, images.unusable
+
+    def _name(self, number: int, worker: int) -> str:
+        info = get_worker_info()
+        alone = self.share.processes == 1 and (info is None or info.num_workers == 1)
+        return f"row {number}" if alone else f"row {number} of worker {worker} of process {self.share.rank}"
 
     def _order(self, images: ImageDataset, seed: int, start: int) -> Iterator[list[Visit]]:
         size, buckets = self.share.batch_size, images.buckets()
@@ -174,4 +204,8 @@ def _next(start: Place, number: int) -> int:
 
 def beginning(number: int = 0) -> Place:
     """Of the `number`-th pass."""
-    return Place(number=number, rows=None, block=0, taken=0)
+    return Place(number=number, rows=None, row=0, block=0, taken=0)
+
+
+def none_usable(count: int, told: list[str]) -> ValueError:
+    return ValueError(f"none of {count} images in a row can be used: {'; '.join(told[:3])}{', ...' * (len(told) > 3)}")
