@@ -265,6 +265,7 @@ CALLS: list[tuple[dict, str]] = [
     ({"width": 0}, "width is 0; it must be at least 1 pixel"),
     ({"height": -64}, "height is -64"),
     ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be"),
+    ({"num_inference_steps": "3"}, "num_inference_steps is '3'; it must be a number"),
     ({"num_inference_steps": [1, 2]}, "2 values for 3 stages"),
     ({"guidance_scale": -1}, "guidance_scale is -1"),
     ({"guidance_scale": float("nan")}, "guidance_scale is nan"),

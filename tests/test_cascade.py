@@ -21,10 +21,12 @@ from imagen_diffusers.text.t5 import NULL_TEXTS
 from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_pipeline, make_sr, seeded
 
 PROMPT = "a red cube left of the sphere"
-# EDM's is for networks trained under its preconditioning (and is refused below); one needs a package of its own.
-LEFT_OUT = {"EDMEulerScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
+# EDM's is for networks trained under its preconditioning, PNDM for other curves (both are refused below); one needs a package of its own.
+LEFT_OUT = {"EDMEulerScheduler", "PNDMScheduler"} | (set() if is_torchsde_available() else {"DPMSolverSDEScheduler"})
 STOCK = [e.name for e in KarrasDiffusionSchedulers if e.name not in LEFT_OUT]
 IMAGEN = [n for n in dir(imagen_diffusers) if n.startswith(("Imagen", "Lucidrains")) and n.endswith("Scheduler") and "EDM" not in n]
+# Those that interpolate between times.
+SIGMAS = {n for n in [*STOCK, *IMAGEN] if any(kind in n for kind in ("Euler", "Heun", "KDPM2", "LMS"))}
 
 # What seven steps make of convolutions that add in another order (for another batch, say): measured 2e-6 and 4e-15.
 ROUNDING = {torch.float32: 5e-5, torch.float64: 1e-12}
@@ -607,6 +609,10 @@ def test_a_stage_of_another_text_width_is_refused() -> None:
 def test_a_scheduler_that_cannot_drive_is_refused() -> None:
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler cannot drive"):
         draw(make_pipeline(scheduler_2=diffusers.FlowMatchEulerDiscreteScheduler()))
+    with pytest.raises(ValueError, match="PNDMScheduler makes nothing but noise on a curve that ends in pure noise.*use DDPM"):
+        draw(make_pipeline(scheduler=diffusers.PNDMScheduler.from_config(ImagenDDPMScheduler().config)))
+    linear = diffusers.PNDMScheduler.from_config(ImagenDDPMScheduler(beta_schedule="linear").config)
+    assert torch.isfinite(draw(make_pipeline(scheduler=linear), stop_at=1).images).all()
     with pytest.raises(ValueError, match="unet_2 cannot be driven by an EDM scheduler, as it was trained; its scheduler is EDMEuler"):
         draw(make_pipeline(scheduler_2=diffusers.EDMEulerScheduler()))
 
@@ -622,3 +628,27 @@ def test_missing_scheduler_and_missing_encoder_are_said() -> None:
         draw(make_pipeline(scheduler_2=None))
     with pytest.raises(ValueError, match="no text encoder"):
         draw(make_pipeline(text_encoder=None, tokenizer=None))
+
+
+@pytest.mark.parametrize("name", STOCK + IMAGEN)
+def test_more_steps_than_there_are_times_are_taken_or_refused(name) -> None:
+    cls = getattr(imagen_diffusers if name in IMAGEN else diffusers, name)
+    own_curve = cls is imagen_diffusers.LucidrainsScheduler
+    stage = make_pipeline(scheduler=cls() if own_curve else cls.from_config(ImagenDDPMScheduler().config)).stages([1], 1001)[0]
+    if name.removeprefix("Imagen") in ("DDPMScheduler", "LucidrainsScheduler") and name in IMAGEN or name in SIGMAS:
+        assert len(stage.prepared_scheduler(torch.device("cpu")).timesteps) >= 1001
+        return
+    with pytest.raises(ValueError, match=f"num_inference_steps is 1001, and {name} has 1000 times to choose from; give at most 1000"):
+        stage.prepared_scheduler(torch.device("cpu"))
+
+
+def test_networks_in_the_wrong_slots_are_refused() -> None:
+    base, middle, last = make_base(), make_sr(), make_sr(**TINY_SR_2)
+    for networks, words in (
+        ((base, last, middle), "unet_2 makes images of 64px and unet_3 of 32px, but each stage must be larger than the one before"),
+        ((middle, base, last), "unet holds a super-resolution network of 32px, which belongs in unet_2 or unet_3"),
+        ((base, make_base(sample_size=32), last), "unet_2 holds a base network of 32px, which belongs in unet; put each"),
+    ):
+        pipe = make_pipeline(**dict(zip(("unet", "unet_2", "unet_3"), networks, strict=True)))
+        with pytest.raises(ValueError, match=words):
+            draw(pipe)

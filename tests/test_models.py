@@ -292,3 +292,12 @@ def test_bad_configurations_are_refused_in_words() -> None:
         make_sr(encoder_hid_dim=None)
     with pytest.raises(ValueError, match="out_channels=6; they must be equal"):
         make_sr(linear_skip=True, out_channels=6)
+
+
+@pytest.mark.parametrize(("saved", "asked"), [(make_base, ImagenEfficientUNet2DConditionModel), (make_sr, ImagenUNet2DConditionModel)])
+def test_a_network_is_not_loaded_by_the_class_of_another(tmp_path, saved, asked) -> None:
+    network = saved()
+    network.save_pretrained(tmp_path)
+    name = type(network).__name__
+    with pytest.raises(ValueError, match=f"is of {name}, not of {asked.__name__}; load it by {name}.from_pretrained"):
+        asked.from_pretrained(tmp_path)

@@ -21,6 +21,9 @@ from .checkpointing import CheckpointingMixin
 from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
 
+# Networks whose configurations share names of values and mean other things by them.
+KINDS = ("ImagenUNet2DConditionModel", "ImagenEfficientUNet2DConditionModel", "LucidrainsUNet2DConditionModel", "UNet2DConditionModel")
+
 
 class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
@@ -99,6 +102,18 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         if self.detail is not None:
             x = x + self.detail(features, given, embedding, cond_detail)
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """diffusers' hook behind `from_config` and `from_pretrained`.
+
+        Raises:
+            ValueError: for the configuration of a network of another class, whose values mean other things.
+        """
+        saved = config_dict.get("_class_name")
+        if saved in KINDS and saved not in {kind.__name__ for kind in cls.__mro__}:
+            raise ValueError(f"this folder or configuration is of {saved}, not of {cls.__name__}; load it by {saved}.from_pretrained")
+        return super().extract_init_dict(config_dict, **kwargs)
 
     def _build_ends(self, width: int) -> None:
         """Create embedding, stem and head from the config; `width` is the number of channels between them."""

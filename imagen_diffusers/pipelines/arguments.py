@@ -27,11 +27,11 @@ def per_stage(
         numbers: the stages that run, counted from 1.
         least, below: the range.
     """
-    values = _one_each(name, given, config, numbers, alone=not isinstance(given, Sequence))
+    values = _one_each(name, given, config, numbers, alone=isinstance(given, str) or not isinstance(given, Sequence))
     for value in values:
         if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
-            raise ValueError(f"{name} is {value}; it must be a number of at least {least:g}{top}")
+            raise ValueError(f"{name} is {value!r}; it must be a number of at least {least:g}{top}")
     return values
 
 
@@ -114,7 +114,7 @@ def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[i
 def check_count(name: str, value: Any) -> None:
     """A whole number of at least 1."""
     if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
 
 
 def one_per_prompt(name: str, images: Tensor, prompts: int, images_per_prompt: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Which stages a call runs, and at which sizes."""
 
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -29,6 +30,7 @@ def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, sta
     for name, value in (("start_at", start_at), ("stop_at", stop_at)):
         if value is not None and value not in there:
             raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
+    check_order(networks)
     if start_at is None:
         start_at = there[0] if images is None else _first_to_enlarge(networks, images)
     numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
@@ -44,6 +46,25 @@ def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, sta
         need = "takes no image" if images is not None else "needs image=, the image to enlarge"
         raise ValueError(f"stage {numbers[0]} {need}")
     return numbers
+
+
+def check_order(networks: dict[int, StageNetwork]) -> None:
+    """See that a base is the first stage, and that each other one enlarges the images of the one before.
+
+    Raises:
+        ValueError: naming the slots and what they hold.
+    """
+    slots = {n: "unet" if n == 1 else f"unet_{n}" for n in networks}
+    for n, network in networks.items():
+        if network.has_low_res == (n == 1):
+            kind, place = ("a super-resolution network", "unet_2 or unet_3") if n == 1 else ("a base network", "unet")
+            raise ValueError(f"{slots[n]} holds {kind} of {network.sample_size}px, which belongs in {place}; put each network in its slot")
+    for (n, small), (m, large) in pairwise(sorted(networks.items())):
+        if small.sample_size >= large.sample_size:
+            raise ValueError(
+                f"{slots[n]} makes images of {small.sample_size}px and {slots[m]} of {large.sample_size}px, but each stage must be larger "
+                "than the one before; exchange them, or leave one out"
+            )
 
 
 def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: int | None, device: torch.device) -> Tensor | None:

@@ -18,6 +18,7 @@ from imagen_diffusers.schedulers.driving import (
     accepts,
     as_output,
     check_drivable,
+    check_steps,
     clean_image,
     preconditions,
     prepare_for_x0,
@@ -89,6 +90,7 @@ class Stage:
             raise ValueError(f"{self.name} {needed}, as it was trained; its scheduler is {type(self.scheduler).__name__}")
         scheduler = copy.deepcopy(self.scheduler)
         if self.times is None:
+            check_steps(scheduler, self.num_inference_steps)
             scheduler.set_timesteps(self.num_inference_steps, device=device)
         else:
             kind, values = self.times

@@ -8,6 +8,7 @@ A diffusers scheduler works either on variance-preserving samples (DDPM, DPM-Sol
 (Euler, Heun, ...: sigma space). `scale_model_input` turns the second into the first, and one set of formulas serves both.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,9 @@ from .thresholding import threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
 USE = "use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
+# PNDM averages the noise that outputs imply over several steps. Where the curve leaves less of the image than this, the first ones are so
+# far off that no later step mends them, and the images are noise; the cosine curve leaves 1.5e-10, linear ones 4e-5 and more.
+LEAST_SIGNAL_FOR_PNDM = 1e-6
 # Stock schedulers whose `step` takes no x0; they are given the noise that it implies instead.
 TAKES_NO_X0 = frozenset(
     {
@@ -62,9 +66,29 @@ def check_drivable(scheduler: Any) -> None:
             f"{name} knows no rescale_betas_zero_snr, which its configuration sets to True, and so has another noise curve; "
             "use DDPM, DDIM, DPM-Solver++, UniPC or Euler"
         )
+    if name == "PNDMScheduler" and scheduler.alphas_cumprod[-1] < LEAST_SIGNAL_FOR_PNDM:
+        raise ValueError(f"{name} makes nothing but noise on a curve that ends in pure noise, as the cosine one does; {USE}")
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Refuse more steps than the scheduler has times for.
+
+    Raises:
+        ValueError: for a scheduler whose times are whole numbers.
+    """
+    known = scheduler.config.get("num_train_timesteps")
+    if preconditions(scheduler) or known is None or steps <= known:
+        return
+    few = copy.deepcopy(scheduler)
+    few.set_timesteps(2)
+    if not few.timesteps.is_floating_point():
+        raise ValueError(
+            f"num_inference_steps is {steps}, and {type(scheduler).__name__} has {known} times to choose from; give at most {known}, or use "
+            "ImagenDDPMScheduler, whose time is continuous"
+        )
 
 
 def _check_step(scheduler: Any) -> None:

@@ -70,7 +70,7 @@ def load_components(
     for name, place, channels in zip(("stage_1", "stage_2"), given.values(), (3, 6), strict=False):
         config: Any = UNet2DConditionModel.load_config(place, subfolder="unet", **kwargs)
         if config.get("_class_name") != UNet2DConditionModel.__name__:
-            raise ValueError(f"{name} is {place}, whose unet is a {config.get('_class_name')}; DeepFloyd IF's are UNet2DConditionModel")
+            raise ValueError(f"{name} is {place}, whose unet is of {config.get('_class_name')}; DeepFloyd IF's are UNet2DConditionModel")
         found = config["in_channels"]
         if found != channels:
             kinds = {3: "a base (such as IF-I-XL-v1.0)", 6: "a super-resolution stage (such as IF-II-L-v1.0)"}
