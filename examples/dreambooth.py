@@ -16,8 +16,9 @@ from accelerate import PartialState
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share
-from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, StagesTrainSettings, ValidationSettings, parse
+from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, StagesTrainSettings, ValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
@@ -71,6 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
     which, model, subject, crop, train, loss, validation, hub = settings
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group() as processes:
+        check_beginning(train, hub, job.folders, instance_data_dir=subject.instance_data_dir)
         pipe = load_cascade(model, seed=train.seed)
         if subject.with_prior_preservation:
             generate_class(pipe, subject, processes)
@@ -88,4 +90,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,6 +9,7 @@ Every weight of every stage is trained, and the result is a cascade; with --rank
 from collections.abc import Sequence
 
 from imagen_diffusers.finetuning.cascade import fine_tune
+from imagen_diffusers.finetuning.flags import run_script
 
 DEFAULTS = {"learning_rate": 2e-5, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100, "ema_decay": 0.999}
 
@@ -18,4 +19,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,6 +9,7 @@ Then: imagen-diffusers generate "a green cone" --lora my-style
 from collections.abc import Sequence
 
 from imagen_diffusers.finetuning.cascade import fine_tune
+from imagen_diffusers.finetuning.flags import run_script
 
 DEFAULTS = {"rank": 16, "learning_rate": 4e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 
@@ -18,4 +19,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse
+from imagen_diffusers.finetuning.beginning import check_beginning
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
 from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
@@ -38,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> None:
     settings = parse(*kinds, args=args)
     which, model, data, crop, train, loss, validation, hub = settings
     with process_group() as processes:
+        check_beginning(train, hub, [train.output_dir], train_data_dir=data.train_data_dir)
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
         dataset = image_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
@@ -63,9 +65,10 @@ def share(
         settings=told,
         repo=hub.hub_model_id or str(train.output_dir),
     )
+    print(f"written to {train.output_dir}")
     if hub.push_to_hub:
-        print(push_folder(train.output_dir, hub))
+        print(f"uploaded to {push_folder(train.output_dir, hub)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,8 +2,10 @@
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate import PartialState
@@ -12,11 +14,13 @@ from PIL import Image
 
 from examples import dreambooth, finetune_domain, finetune_style, train_stage
 from imagen_diffusers.finetuning import cascade as cascades
-from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.finetuning.validating import held_out
+from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.models.lora import add_lora, lora_layers
+from imagen_diffusers.training.checkpoints import PROGRESS
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.pyramid import WindowSettings, build_pyramid
 from imagen_diffusers.training.rows import DataSettings
@@ -26,6 +30,7 @@ from .conftest import TEXT_DIM, make_base, make_pipeline
 from .test_data import encoded, noise_image
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_losses import TABLE
+from .test_sharing import Hub
 
 
 def devices(pipe) -> set[str]:
@@ -92,6 +97,7 @@ def test_time_is_limited_for_all_stages_together(cascade, images, tmp_path, monk
         return stage == 1  # the second stage runs out of time
 
     monkeypatch.setattr(cascades, "fit_stage", fit_stage)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     given = ["--train_data_dir", images, "--sr_crop_size", 32, "--push_to_hub", "--hub_model_id", "no/one"]
     finetune_domain.main(flags(cascade, 3, tmp_path, *given, "--time_limit", 1000))
     assert len(limits) == 2
@@ -155,6 +161,8 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
     assert [tuple(example["pixel_values"].shape) for example in larger.examples] == [(3, 32, 32)]
     expected = build_pyramid(noise_image(40, 40, 3), larger_settings := image_settings(given[0], 1, WindowSettings(resolution=32)))
     assert larger_settings.resolution == 32 and torch.equal(larger.examples[0]["pixel_values"], expected[0])
+    with pytest.raises(ValueError, match="validation_data is nowhere, which is no folder"):
+        held_out(*given[:3], StageValidationSettings(validation_data=Path("nowhere")), *given[4:], data=data)
     with pytest.raises(ValueError, match="none of the images of validation_data=.* can be used: .*smaller than"):
         held_out(*given, data=data, crop=WindowSettings(resolution=64))
 
@@ -214,3 +222,84 @@ def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
     for _ in range(2):
         dreambooth.generate_class(Pipe(), subject, alone)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "a.jpg", "b.webp"]
+
+
+FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "words"),
+    [
+        (train_stage, ["--train_data_dir", "nowhere"], "train_data_dir is nowhere, which is no folder"),
+        (finetune_style, ["--train_data_dir", "{empty}"], "train_data_dir: no images in .*empty; put images there"),
+        (dreambooth, FAR, "instance_data_dir is nowhere, which is no folder"),
+        (train_stage, ["--train_data_dir", "{images}", "--output_dir", "{before}"], "holds checkpoint-3 of an earlier run; go on from it"),
+        (finetune_domain, ["--train_data_dir", "{images}", "--output_dir", "{stages}"], "holds checkpoint-3 of an earlier run"),
+        (finetune_style, ["--train_data_dir", "{images}", "--push_to_hub"], 'the repository "new" cannot be made or written .who are you'),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_loaded(images, tmp_path, monkeypatch, script, more, words) -> None:  # noqa: F811
+    empty, before = tmp_path / "empty", tmp_path / "stages" / "stage-1"
+    empty.mkdir()
+    (before / "checkpoint-3").mkdir(parents=True)
+    (before / "checkpoint-3" / PROGRESS).write_text("{}")
+    places = {"images": images, "empty": empty, "before": before, "stages": before.parent}
+    monkeypatch.setattr(huggingface_hub, "HfApi", NoEntry)
+    given = ["--max_train_steps", "1", "--output_dir", str(tmp_path / "new"), *(flag.format(**places) for flag in more)]
+    with pytest.raises(ValueError, match=words):
+        script.main(["--pretrained_model_name_or_path", "not-loaded", *given])
+
+
+class NoEntry(Hub):
+    """Knows nobody."""
+
+    def create_repo(self, name, exist_ok):
+        raise OSError("who are you\nand more")
+
+
+def test_a_result_that_is_not_uploaded_is_safe(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", NoEntry)
+    with pytest.raises(OSError, match=f"the result is whole in {tmp_path}, but it could not be uploaded: .*who are you"):
+        push_folder(tmp_path, HubSettings(push_to_hub=True))
+
+
+@pytest.mark.parametrize("error", [ValueError("train_data_dir is x,\n  no folder"), OSError("full"), FloatingPointError("NaN")])
+def test_a_script_ends_in_a_sentence(monkeypatch, error) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert ended.value.code == f"Error: {' '.join(str(error).split())}"  # which the interpreter prints, and exits with 1
+    monkeypatch.setattr("sys.argv", ["x.py", "--debug"])
+    with pytest.raises(type(error)):
+        run_script(main)
+
+
+def test_what_is_wrong_with_the_program_shows_its_stack() -> None:
+    def main() -> None:
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError):
+        run_script(main)
+
+
+def test_flags_are_refused_in_one_line_and_explained_once(capsys) -> None:
+    least = ["--output_dir", "x", "--max_train_steps", "1", "--train_data_dir", "x"]
+    for more, words in ((["--lr_scheduler", "cosin"], "invalid choice: 'cosin'"), (["--rank", "0"], "rank is 0; it must be at least 1")):
+        with pytest.raises(SystemExit):
+            finetune_style.main([*least, *more])
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
+    with pytest.raises(SystemExit):
+        finetune_style.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The opposite of --use_ema." in said and "(default: True)" in said
+    assert "(default: None)" not in said and "--debug" in said
+
+
+def test_what_was_written_is_said(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
+    finetune_style.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--rank", 2, "--stages", 1, "--debug"))
+    told = capsys.readouterr()
+    assert f"written to {tmp_path}" in told.out
+    assert "training unet 16px" in told.err

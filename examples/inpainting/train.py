@@ -18,7 +18,7 @@ from torch import Tensor
 
 from examples.scenes import train as scenes
 from examples.scenes.data import TEST_SEEDS, SceneDataset
-from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse
+from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, noise_curve
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.conditioning_images import with_cond_channels
@@ -141,4 +141,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
+from .beginning import check_beginning
 from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade
@@ -54,6 +55,11 @@ class FineTuning:
     begun: float = field(default_factory=time.monotonic)
 
     @property
+    def folders(self) -> list[Path]:
+        """Of the stages' runs."""
+        return [self.train.output_dir / f"stage-{stage}" for stage in self.which.stages]
+
+    @property
     def time_left(self) -> float:
         """In seconds, as the main process counts."""
         return as_main_says(self.begun + self.train.time_limit - time.monotonic())
@@ -71,6 +77,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
     which, model, data, crop, train, loss, validation, hub = settings
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group():
+        check_beginning(train, hub, job.folders, train_data_dir=data.train_data_dir)
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
 
@@ -119,8 +126,9 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         repo=job.hub.hub_model_id or str(folder),
         image=image,
     )
+    print(f"written to {folder}")
     if job.hub.push_to_hub:
-        print(push_folder(folder, job.hub))
+        print(f"uploaded to {push_folder(folder, job.hub)}")
 
 
 def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cache: TextCache | None = None) -> bool:
@@ -138,8 +146,8 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
     datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.which.stages}
     for dataset in datasets.values():
         check_usable(dataset)
-    for stage in job.which.stages:
-        left, folder = job.time_left, job.train.output_dir / f"stage-{stage}"
+    for stage, folder in zip(job.which.stages, job.folders, strict=True):
+        left = job.time_left
         if left <= 0:
             return False
         own = replace(job.train, output_dir=folder, time_limit=left)

@@ -1,13 +1,19 @@
-"""What the user of an example script chooses of cascades and stages, and the one parser of all scripts."""
+"""What the user of an example script chooses of cascades and stages, the one parser of all scripts, and how they end."""
 
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
 from imagen_diffusers.training.run_settings import TrainSettings
+
+DEBUG = "--debug"
+# What this package and the libraries below it raise for what they are given; and what the loss's being no number is.
+OF_THE_USER = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,10 @@ class ModelSettings:
     rank: int | None = field(default=None, metadata={"help": "Train a LoRA adapter of this rank, in place of the network."})
     lora_alpha: float | None = field(default=None, metadata={"help": "The adapter counts alpha / rank; the rank by default."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Of the adapter's inputs."})
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank is {self.rank}; it must be at least 1, or left out to train the whole network")
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,40 @@ def parse(*settings: Any, args: Sequence[str] | None = None, **defaults: Any) ->
 
     Bad values end the program with the sentence of the class that refused them.
     """
-    parser = HfArgumentParser(settings)
+    parser = _Parser(settings, formatter_class=_Help)
     parser.set_defaults(**defaults)
+    parser.add_argument(DEBUG, action="store_true", dest=argparse.SUPPRESS, help="Show the stack of an error.")
+    given = sys.argv[1:] if args is None else list(args)
     try:
-        return parser.parse_args_into_dataclasses(args=None if args is None else list(args))
+        return parser.parse_args_into_dataclasses(args=[flag for flag in given if flag != DEBUG])
     except ValueError as error:
         parser.error(str(error))
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """A script of the command line: where it cannot do what it was asked, it ends with one sentence and an exit code of 1.
+
+    What is wrong with the program itself shows its stack, and so does everything with --debug.
+    """
+    try:
+        main()
+    except OF_THE_USER as error:
+        if DEBUG in sys.argv or not str(error):
+            raise
+        sys.exit(f"Error: {' '.join(str(error).split())}")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action, argparse._StoreFalseAction):
+            return f"The opposite of --{action.dest}."
+        return action.help if action.required or action.default is None else super()._get_help_string(action)
+
+
+class _Parser(HfArgumentParser):
+    """Says what is wrong in one line, without the usage of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")

@@ -16,7 +16,7 @@ from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.rows import DataSettings, check_folder
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.validation import HeldOut
 
@@ -70,6 +70,7 @@ def held_out(
     folder = settings.validation_data
     if folder is None:
         return None
+    check_folder(folder, "validation_data")
     names = ("image_column", "caption_column", "conditioning_image_column", "cache_dir")
     columns = {} if data is None else {name: getattr(data, name) for name in names}
     whole = WindowSettings(resolution=None if crop is None else crop.resolution, center_crop=True)

@@ -16,11 +16,44 @@ class HubSettings:
     hub_token: str | None = field(default=None, metadata={"help": "The one you are logged in with by default."})
 
 
-def push_folder(folder: Path, settings: HubSettings) -> str:
-    """Upload the result, without checkpoints and logs; returns its address."""
+def reserve(folder: Path, settings: HubSettings) -> str:
+    """The repository of the result, made where it is not there yet: so that one who may not upload knows before the training.
+
+    Raises:
+        ValueError: where the Hub cannot be reached, knows no such user, or lets this one not write there.
+    """
     from huggingface_hub import HfApi
 
-    api = HfApi(token=settings.hub_token)
-    repo = api.create_repo(settings.hub_model_id or folder.resolve().name, exist_ok=True).repo_id
-    told = api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights")
+    name = settings.hub_model_id or folder.resolve().name
+    try:
+        return HfApi(token=settings.hub_token).create_repo(name, exist_ok=True).repo_id
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); log in with hf auth login, '
+            "give another hub_model_id, or leave push_to_hub out"
+        ) from None
+
+
+def push_folder(folder: Path, settings: HubSettings) -> str:
+    """Upload the result, without checkpoints and logs; returns its address.
+
+    Raises:
+        OSError: where that fails; it says what is left to do.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        repo = reserve(folder, settings)
+        told = HfApi(token=settings.hub_token).upload_folder(
+            repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights"
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the result is whole in {folder}, but it could not be uploaded: {_first_line(error)}. Run the script again with "
+            "resume_from_checkpoint=latest, which only uploads it"
+        ) from None
     return str(told)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -116,7 +116,7 @@ def train_stage(
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
         with StopFlag(accelerator, settings.time_limit) as stop:
-            for step in _shown(fit.steps(start), start, settings.max_train_steps, accelerator.is_main_process):
+            for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.max_train_steps, accelerator):
                 last = stop.raised() or step == settings.max_train_steps
                 if step % settings.checkpointing_steps == 0 or last:
                     fit.checkpoints.save(step)
@@ -135,8 +135,9 @@ def train_stage(
     return Trained(trained, step >= settings.max_train_steps)
 
 
-def _shown(steps: Iterator[int], start: int, total: int, show: bool) -> Iterator[int]:
-    return iter(tqdm(steps, total=total, initial=start, desc="training", mininterval=5, disable=not show))
+def _shown(steps: Iterator[int], name: str, start: int, total: int, accelerator: Accelerator) -> Iterator[int]:
+    show = accelerator.is_main_process
+    return iter(tqdm(steps, total=total, initial=start, desc=f"training {name}", mininterval=5, disable=not show))
 
 
 class _Fit:

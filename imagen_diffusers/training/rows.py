@@ -90,6 +90,23 @@ def images_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
 
 
+def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
+    """See that a folder is there and holds images.
+
+    Args:
+        folder: of images.
+        flag: that named it.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{flag} is {folder}, which is no folder")
+    kinds = {".tar", ".parquet", *Image.registered_extensions()}
+    if not any(path.suffix.lower() in kinds for path in folder.rglob("*")):
+        raise ValueError(f"{flag}: no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
+
+
 def _check_conditioning(column: str | None, channels: int) -> None:
     if column is not None and not channels:
         raise ValueError(
@@ -108,8 +125,8 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
     found = [wanted] if wanted is not None else [c for c in usual if c in there]
     if not found:
-        hint = "a folder of images needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
-        raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column. {hint}".strip())
+        hint = ". A folder of images needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
+        raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column{hint}")
     return found[0]
 
 
@@ -136,8 +153,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         return settings.dataset_name, {"name": settings.dataset_config_name}
     folder = settings.train_data_dir
     assert folder is not None
-    if not folder.is_dir():
-        raise ValueError(f"train_data_dir is {folder}, which is no folder")
+    check_folder(folder)
     for suffix, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
         files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:

@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+LearningRates = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+LR_SCHEDULERS = get_args(LearningRates)
 
 
 def _flag(default: Any, help: str) -> Any:
@@ -20,7 +23,7 @@ class TrainSettings:
     gradient_accumulation_steps: int = _flag(1, "Batches a step.")
     learning_rate: float = _flag(1e-4, "Highest learning rate.")
     scale_lr: bool = _flag(False, "Multiply the learning rate by the examples of a step.")
-    lr_scheduler: str = _flag("constant", "constant, constant_with_warmup, linear, cosine, cosine_with_restarts or polynomial.")
+    lr_scheduler: LearningRates = _flag("constant", "How the learning rate goes on.")
     lr_warmup_steps: int = _flag(0, "Steps over which the learning rate rises.")
     lr_num_cycles: int = _flag(1, "Restarts, for cosine_with_restarts.")
     lr_power: float = _flag(1.0, "For polynomial.")
@@ -66,6 +69,8 @@ class TrainSettings:
         for name in ("learning_rate", "muon_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.lr_scheduler not in LR_SCHEDULERS:
+            raise ValueError(f'lr_scheduler="{self.lr_scheduler}" is unknown; use one of {", ".join(LR_SCHEDULERS)}')
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f'optimizer="{self.optimizer}" is unknown; use adamw or muon')
         if self.optimizer == "muon" and self.use_8bit_adam:
