@@ -27,8 +27,8 @@ from imagen_diffusers import (
     ImagenCascadeUpscalePipeline,
     ImagenDDPMScheduler,
 )
+from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.sampling.guiders import GuiderAtWork, scale_of
-from imagen_diffusers.sampling.network import adapt
 
 from .conftest import make_base, make_pipeline, make_sr, seeded
 from .test_architecture import PACKAGE
@@ -398,13 +398,10 @@ def test_a_guider_of_other_terms_runs_without_them(shared_pipe) -> None:
 
 
 def test_layers_may_have_adapters(pipe) -> None:
-    from imagen_diffusers.models.lora import add_lora
-
     guider = SkipLayerGuidance(3.0, skip_layer_config=skip(), **EVERY_STEP)
     plain = draw(pipe, guider=guider, **BASE).images
     add_lora(pipe.unet, rank=2, seed=0)
     torch.testing.assert_close(draw(pipe, guider=guider, **BASE).images, plain, **CLOSE)  # fresh ones change nothing
-    assert adapt(pipe.unet).module is pipe.unet
 
 
 def test_there_is_one_step_and_one_equation_2() -> None:
