@@ -72,6 +72,24 @@ def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alo
     return values
 
 
+def guider_per_stage(given: Any, numbers: Sequence[int], scale: Any, interval: Any, parallel: float) -> list[Any]:
+    """The guider of each stage that runs, None for those without.
+
+    Args:
+        given: one for all stages, or one, or None, for each.
+        numbers: the stages that run, counted from 1.
+        scale, interval, parallel: as the caller gave them, which a guider takes the place of.
+
+    Raises:
+        ValueError: for any of these with a guider, and for counts that differ.
+    """
+    settings = {"guidance_scale": scale is not None, "guidance_interval": interval is not None, "guidance_parallel": parallel != 1}
+    more = [name for name, is_given in settings.items() if is_given]
+    if given is not None and more:
+        raise ValueError(f"guider takes the place of {', '.join(more)}; leave out one or the other: a guider has settings of its own")
+    return _one_each("guider", given, {"guider": [None] * max(numbers)}, numbers, alone=not isinstance(given, Sequence))
+
+
 def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list[tuple[str, list[float]] | None]:
     """The times of each stage that runs: a list for one stage, or one list or None for each of them.
 

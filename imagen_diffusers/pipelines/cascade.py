@@ -247,7 +247,8 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             return (None, None), rows
         if request.edit is not None and request.text == TextInputs():
             request = replace(request, text=self._no_text(stages, rows))
-        guided = request.callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it
+        begun = request.callback_on_step_end is not None  # a callback may begin it
+        guided = begun or any(stage.guidance_scale != 1 or stage.guider is not None for stage in stages)
         count = request.num_images_per_prompt
         given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
         embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)
