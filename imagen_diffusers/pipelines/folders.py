@@ -19,6 +19,8 @@ from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
+from .lora_loader import check_no_adapters
+
 logger = logging.getLogger(__name__)
 
 CUSTOM_PIPELINE = '''"""For programs that import diffusers alone: DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo)."""
@@ -140,7 +142,11 @@ class FolderPipeline(DiffusionPipeline):
         Args:
             push_to_hub: upload it as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`; with
                 the card that the repository has already, where the folder has none.
+
+        Raises:
+            ValueError: while a network holds a LoRA adapter.
         """
+        check_no_adapters(self)
         folder = Path(save_directory)
         repo_id = kwargs.pop("repo_id", folder.resolve().name)
         hub = {name: kwargs.pop(name) for name in OF_THE_HUB if name in kwargs}
@@ -168,7 +174,11 @@ class FolderPipeline(DiffusionPipeline):
 
         Returns:
             The commit's address.
+
+        Raises:
+            ValueError: while a network holds a LoRA adapter.
         """
+        check_no_adapters(self)
         with TemporaryDirectory() as folder:
             super().save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
             return self._publish(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
