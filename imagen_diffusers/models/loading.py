@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .weight_files import check_network_folder, sole_variant
+from .weight_files import check_network_folder, sole_variant, stored_names
 
 
 class OwnMemoryMixin:
@@ -36,13 +36,35 @@ class OwnMemoryMixin:
             if kwargs.get("variant") is None:
                 kwargs["variant"] = sole_variant({folder.name: os.listdir(folder)})
             check_network_folder(folder, kwargs["variant"])
-        loaded = super().from_pretrained(place, **kwargs)  # type: ignore[misc]
-        network = loaded[0] if isinstance(loaded, tuple) else loaded
-        missing = [name for name, parameter in network.named_parameters() if parameter.is_meta]
-        if missing and kwargs.get("device_map") is None:
-            raise OSError(f"the weights of {folder} lack {len(missing)} of its network's parameters, {missing[0]} the first; save it again")
+        told = kwargs.pop("output_loading_info", False)
+        network, info = super().from_pretrained(place, **kwargs, output_loading_info=True)  # type: ignore[misc]
+        _check_none_missing([name for name in network.state_dict() if name in info["missing_keys"]], folder)
         for parameter in network.parameters():
             plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
             if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
-        return loaded
+        return (network, info) if told else network
+
+
+def check_complete(network: nn.Module, folder: Path, variant: str | None) -> None:
+    """See that a network, of whatever library, had all its parameters from the safetensors of a folder, and none made up.
+
+    Args:
+        network: loaded from there. Of a quantized one the parameters are others than the file's, and nothing is said.
+        folder, variant: as in `check_network_folder`.
+
+    Raises:
+        OSError: naming the first that is not there.
+    """
+    if getattr(network, "hf_quantizer", None) is not None:
+        return
+    there = stored_names(folder, variant)
+    names: dict[int, list[str]] = {}  # of each parameter: tied ones have several, and are stored under one
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    _check_none_missing([tied[0] for tied in names.values() if not there.intersection(tied)], folder)
+
+
+def _check_none_missing(names: list[str], folder: Path) -> None:
+    if names:
+        raise OSError(f"the weights of {folder} lack {len(names)} of its network's parameters, {names[0]} the first; save it again")

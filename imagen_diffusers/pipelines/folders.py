@@ -12,11 +12,13 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
+from imagen_diffusers.models.loading import check_complete
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
 from .lora_loader import check_no_adapters
@@ -42,7 +44,8 @@ class FolderPipeline(DiffusionPipeline):
         weights go before it.
 
         Raises:
-            OSError: for a place that is not there, and for files that are missing, damaged or a pickle, naming them.
+            OSError: for a place that is not there, for files that are missing, damaged or a pickle, naming them, and for weights that lack
+                some of a network's.
             ValueError: where a variant must be chosen.
         """
         place = os.fspath(pretrained_model_name_or_path)
@@ -57,11 +60,15 @@ class FolderPipeline(DiffusionPipeline):
         plain: list[str] = []
         if kwargs["use_safetensors"]:
             kwargs["variant"], plain = cls._check_folder(Path(folder), index, kwargs)
+        to_load = cls._to_load(kwargs)
         with _one_bar():
             if plain:
                 alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
+        for name in to_load if kwargs["use_safetensors"] else ():
+            if isinstance(getattr(pipe, name), nn.Module):
+                check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
         pipe.register_to_config(_name_or_path=place)
         return pipe
 
