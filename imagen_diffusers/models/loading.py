@@ -1,4 +1,4 @@
-"""Loaded networks compute the very bits that saved ones did, and nothing is opened that could run code."""
+"""Loaded networks compute the very bits that saved ones did, nothing is opened that could run code, and nothing tells of this machine."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .saved_configs import leave_out_local_paths
 from .weight_files import check_network_folder, sole_variant, stored_names
 
 
 class OwnMemoryMixin:
-    """First base of a network: `from_pretrained` as in diffusers, with the weights in memory of their own.
+    """First base of a network: saved as in diffusers, but for paths, and loaded as in diffusers, with weights in memory of their own.
 
     A loaded file leaves them at addresses where the processor's kernels add in another order, so that a saved network would not
     generate bit-equal images.
@@ -44,6 +45,11 @@ class OwnMemoryMixin:
             if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
         return (network, info) if told else network
+
+    def save_config(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers, without the folder of this machine that the network was loaded from."""
+        super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
+        leave_out_local_paths([Path(save_directory, "config.json")])
 
 
 def check_complete(network: nn.Module, folder: Path, variant: str | None) -> None:

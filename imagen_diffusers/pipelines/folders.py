@@ -19,6 +19,7 @@ from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.loading import check_complete
+from imagen_diffusers.models.saved_configs import leave_out_local_paths
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
 from .lora_loader import check_no_adapters
@@ -153,11 +154,10 @@ class FolderPipeline(DiffusionPipeline):
         Raises:
             ValueError: while a network holds a LoRA adapter.
         """
-        check_no_adapters(self)
         folder = Path(save_directory)
         repo_id = kwargs.pop("repo_id", folder.resolve().name)
         hub = {name: kwargs.pop(name) for name in OF_THE_HUB if name in kwargs}
-        super().save_pretrained(str(folder), *args, **kwargs)  # without `push_to_hub`, which writes a card of diffusers over ours
+        self._write(folder, *args, **kwargs)  # without `push_to_hub`, which writes a card of diffusers over ours
         if push_to_hub:
             self._publish(folder, repo_id, **hub)
         else:
@@ -185,10 +185,15 @@ class FolderPipeline(DiffusionPipeline):
         Raises:
             ValueError: while a network holds a LoRA adapter.
         """
-        check_no_adapters(self)
         with TemporaryDirectory() as folder:
-            super().save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            self._write(Path(folder), safe_serialization=safe_serialization, variant=variant)
             return self._publish(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
+
+    def _write(self, folder: Path, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own saving of what can be loaded again, without the places on this machine that it was loaded from."""
+        check_no_adapters(self)
+        super().save_pretrained(str(folder), *args, **kwargs)
+        leave_out_local_paths([folder / self.config_name, *(folder / name / "config.json" for name in self._optional_components)])
 
     def _publish(
         self,
@@ -202,9 +207,10 @@ class FolderPipeline(DiffusionPipeline):
     ) -> str:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         if subfolder is None:  # at a repository's root
-            (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
+            if not (folder / "pipeline.py").exists():  # which may be written by hand
+                (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
             try:
-                if not (folder / "README.md").exists():  # which may be written by hand
+                if not (folder / "README.md").exists():  # likewise
                     ModelCard.load(repo_id, token=token).save(folder / "README.md")
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
