@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .hub.classes import MODULES, class_named
+from .hub.classes import MODULES, class_named, known_to_diffusers
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin as ModelMixin
@@ -41,3 +41,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *MODULES})
+
+
+known_to_diffusers()

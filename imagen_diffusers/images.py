@@ -56,6 +56,13 @@ def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What `save_png` wrote."""
+    """What `save_png` wrote.
+
+    Raises:
+        ValueError: for a file without it.
+    """
     with Image.open(path) as image:
-        return json.loads(image.text[METADATA_KEY])  # type: ignore[attr-defined]
+        told = getattr(image, "text", {}).get(METADATA_KEY)
+    if told is None:
+        raise ValueError(f"{path} does not say how it was made; give a PNG that imagen-diffusers wrote, and no program changed since")
+    return json.loads(told)

@@ -154,7 +154,7 @@ def test_options_out_of_range_are_refused(typed, words) -> None:
 
 
 def test_nothing_is_loaded_for_an_output_that_cannot_be_written(typed, monkeypatch) -> None:
-    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda _: pytest.fail("it was loaded"))
+    monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda *_: pytest.fail("it was loaded"))
     assert typed([*GENERATE, "--output", "/proc/nowhere/a.png"]).exit_code == 1
     assert typed([*GENERATE, "--num-inference-steps", "many"]).exit_code == 1
 
@@ -192,7 +192,7 @@ def test_bundled_names_and_folders_are_one(typed, tmp_path) -> None:
 
 
 def test_an_unforeseen_error_says_what_to_report(typed, monkeypatch) -> None:
-    def fail(_):
+    def fail(*_):
         raise KeyError("sigma")
 
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)
@@ -206,7 +206,7 @@ def test_an_unforeseen_error_says_what_to_report(typed, monkeypatch) -> None:
 
 
 def test_a_lack_of_memory_is_said(typed, monkeypatch) -> None:
-    def fail(_):
+    def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)

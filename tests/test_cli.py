@@ -56,6 +56,42 @@ def test_upscale(folder, tmp_path) -> None:
     assert Image.open(big).size == (96, 64)
 
 
+def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
+    small, big = tmp_path / "small.png", tmp_path / "big.png"
+    Image.new("RGB", (24, 16), "red").save(small)
+    plain = ["upscale", small, "a red cube", "--model", folder, "--output", big, "--seed", 1]
+    for more, size in (
+        (["--scale", 3], (72, 48)),
+        (["--width", 64, "--height", 32], (64, 32)),
+        (["--start-at", 3, "--scale", 2], (48, 32)),
+    ):
+        result = call(*plain, *more)
+        assert result.exit_code == 0, result.output
+        assert Image.open(big).size == size
+    assert "not both" in call(*plain, "--scale", 2, "--width", 64).output
+    assert "scale is -1" in call(*plain, "--scale", -1).output
+
+
+def test_upscale_a_folder(folder, tmp_path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    for i, color in enumerate(("red", "blue")):
+        Image.new("RGB", (32, 32), color).save(small / f"{i}.png")
+    (small / "notes.txt").write_text("none of them")
+    plain = ["upscale", small, "a red cube", "--model", folder, "--seed", 1, "--dtype", "float32"]
+    result = call(*plain, "--output", large)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in large.iterdir()) == ["0.png", "1.png"]
+    alone = tmp_path / "alone.png"
+    call("upscale", small / "1.png", *plain[2:], "--output", alone)
+    assert Image.open(large / "1.png").tobytes() == Image.open(alone).tobytes()
+    assert "give a folder" in call(*plain).output
+    Image.new("RGB", (32, 32)).save(small / "1.jpg")
+    assert "several images named 1" in call(*plain, "--output", large).output
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
+
+
 def test_unknown_words_are_said(folder, tmp_path) -> None:
     result = call("generate", "a red dragon", "--model", folder, "--output", tmp_path / "p.png", "--stop-at", 1)
     assert result.exit_code == 0
@@ -171,3 +207,65 @@ def test_a_model_whose_networks_take_no_text_samples_without(tmp_path) -> None:
     assert result.exit_code == 0, result.output
     assert "take no text" in result.output
     assert read_settings(path)["prompt"] == "anything"
+
+
+def test_an_image_is_generated_again_from_its_file(folder, tmp_path) -> None:
+    first, again, other = tmp_path / "first.png", tmp_path / "again.png", tmp_path / "other.png"
+    plain = ["--model", folder, "--dtype", "float32", "--stop-at", 2, "--scheduler", "dpm++", "--guidance-scale", "2,1.5"]
+    assert call("generate", "a red cube", *plain, "--num-inference-steps", "3,2", "--seed", 5, "--output", first).exit_code == 0
+    result = call("generate", "--from", first, "--output", again)
+    assert result.exit_code == 0, result.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert {**read_settings(again), "device": ""} == {**read_settings(first), "device": ""}
+    assert call("generate", "a blue cube", "--from", first, "--seed", 6, "--output", other).exit_code == 0
+    said = read_settings(other)
+    assert (said["prompt"], said["seed"], said["num_inference_steps"]) == ("a blue cube", 6, [3, 2])
+
+
+def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
+    plain, large = tmp_path / "plain.png", tmp_path / "large.png"
+    Image.new("RGB", (32, 32)).save(plain)
+    assert "does not say how it was made" in call("generate", "--from", plain, "--model", folder).output
+    assert call("upscale", plain, "a red cube", "--model", folder, "--output", large).exit_code == 0
+    assert "of another image" in call("generate", "--from", large).output
+    assert "it is missing; say what to generate" in call("generate", "--model", folder).output
+
+
+def test_edit_vary_and_extend(folder, tmp_path) -> None:
+    image, mask, out = tmp_path / "image.png", tmp_path / "mask.png", tmp_path / "out.png"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(image)
+    marked = Image.new("L", (64, 64))
+    marked.paste(255, (8, 8, 40, 40))
+    marked.save(mask)
+    plain = ["--model", folder, "--seed", 1, "--dtype", "float32", "--output", out]
+
+    assert call("edit", image, "a red cube", "--mask", mask, "--jump-n-sample", 2, *plain).exit_code == 0
+    kept = Image.open(out).crop((41, 0, 64, 64))
+    assert kept.tobytes() == Image.open(image).crop((41, 0, 64, 64)).tobytes()
+    assert call("edit", image, "a red cube", "--strength", 0, *plain).exit_code == 0
+    assert Image.open(out).tobytes() == Image.open(image).tobytes()
+    assert call("vary", image, "--strength", "0.5,0.5,1", *plain).exit_code == 0
+    assert Image.open(out).size == (64, 64)
+    assert read_settings(out)["prompt"] is None
+    assert call("extend", image, "a red cube", "--width", 96, *plain).exit_code == 0
+    assert Image.open(out).size == (96, 64)
+    assert Image.open(out).crop((16, 0, 80, 64)).tobytes() == Image.open(image).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["edit", "IMAGE", "a cube", "--jump-n-sample", 2], "give --mask"),
+        (["edit", "IMAGE", "a cube", "--strength", "much"], '--strength is "much"'),
+        (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
+        (["extend", "IMAGE", "a cube"], "is 64x64 already"),
+        (["extend", "IMAGE", "a cube", "--width", 32], "canvas 32x64"),
+    ],
+)
+def test_bad_edits_are_one_line(folder, tmp_path, words, message) -> None:
+    image = tmp_path / "image.png"
+    Image.new("RGB", (64, 64), "red").save(image)
+    result = call(*[image if word == "IMAGE" else word for word in words], "--model", folder, "--output", tmp_path / "out.png")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "out.png").exists()

@@ -1,14 +1,16 @@
-"""The command `imagen-diffusers`: generate images, enlarge one, encode captions, convert checkpoints. Nothing imports this folder.
+"""The command `imagen-diffusers`: generate, change, extend and enlarge images, encode captions, convert checkpoints.
 
-One file per command; `options` says what several of them take. torch and diffusers are imported inside the commands, so that --help and
-a mistyped option answer at once.
+Nothing imports this folder. One file per command, or two that differ in little; `options` says what several of them take. torch and
+diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
 """
 
 import typer
 
 from .convert import convert
+from .edit import edit, vary
 from .encode_text import encode_text
 from .errors import in_a_sentence
+from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
 from .upscale import upscale
@@ -19,5 +21,5 @@ app = typer.Typer(
     help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.",
     context_settings={"token_normalize_func": spelling},
 )
-for command in (generate, upscale, encode_text, convert):
+for command in (generate, edit, vary, extend, upscale, encode_text, convert):
     app.command()(in_a_sentence(ungrouped(command)))

@@ -22,7 +22,7 @@ def in_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except typer.Exit:
+        except (typer.Exit, typer.BadParameter):
             raise
         except Exception as error:
             if debug:
@@ -46,7 +46,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OF_THE_USER) and said:
         return said
     kind = type(error).__name__
-    versions = ", ".join(f"{name} {_version(name)}" for name in REPORTED)
+    versions = ", ".join(f"{name} {version_of(name)}" for name in REPORTED)
     where = f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return (
         f"this was not foreseen: {kind}{f': {said}' if said else ''}. "
@@ -54,7 +54,7 @@ def sentence(error: Exception) -> str:
     )
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,9 +1,11 @@
 """`imagen-diffusers generate`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from .again import remembered, said, with_remembered
 from .options import PipelineOptions, SamplingOptions
 from .sampling import sample
 
@@ -11,13 +13,26 @@ Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pi
 
 
 def generate(
-    prompt: str,
+    context: typer.Context,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    prompt: Annotated[str | None, typer.Argument(help="What to generate.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", exists=True, dir_okay=False, help="An image made by this command: the rest is as it was there."),
+    ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     stop_at: Annotated[int | None, typer.Option(min=1, help="The last stage to run.")] = None,
     height: Side = None,
     width: Side = None,
 ) -> None:
     """Generate images of PROMPT."""
-    sample(prompt, pipeline, sampling, negative_prompt=negative_prompt, stop_at=stop_at, height=height, width=width)
+    call: dict[str, Any] = {"negative_prompt": negative_prompt, "stop_at": stop_at, "height": height, "width": width}
+    if source is not None:
+        told = remembered(source)
+        pipeline, sampling = with_remembered(context, pipeline, told), with_remembered(context, sampling, told)
+        prompt = told["prompt"] if prompt is None else prompt
+        call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
+    if prompt is None:
+        raise typer.BadParameter("it is missing; say what to generate, or give --from an image", param_hint="PROMPT")
+    sample(prompt, pipeline, sampling, **call)

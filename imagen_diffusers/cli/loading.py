@@ -10,8 +10,17 @@ from imagen_diffusers.hub.places import fetch, find
 from .options import DTYPES, OFFLOADS, SCHEDULERS, PipelineOptions
 
 
-def load(model: str, dtype: str, device: str, variant: str | None = None, revision: str | None = None, **components: None):
-    """The pipeline of this name, on the CPU, without those `components` that are given as None.
+def load(
+    model: str,
+    dtype: str,
+    device: str,
+    variant: str | None = None,
+    revision: str | None = None,
+    *,
+    task: str = "ImagenCascadePipeline",
+    **components: None,
+):
+    """The pipeline of this name, of the task's class, on the CPU, without those `components` that are given as None.
 
     Raises:
         ValueError: for a model, or a type, that is not there.
@@ -28,11 +37,9 @@ def load(model: str, dtype: str, device: str, variant: str | None = None, revisi
         raise ValueError(f"--revision is of a Hub repository; {model} is a folder here, so leave it out")
     from diffusers.utils import logging
 
-    from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-
     logging.disable_progress_bar()  # of loading; the line of a call is not diffusers' own
     given = {"variant": variant, "revision": revision, **components}
-    return ImagenCascadePipeline.from_pretrained(place, dtype=_dtypes(dtype, device), **given)
+    return class_named(task).from_pretrained(place, dtype=_dtypes(dtype, device), **given)
 
 
 def _dtypes(dtype: str, device: str) -> dict[str, Any]:
@@ -48,8 +55,8 @@ def _dtypes(dtype: str, device: str) -> dict[str, Any]:
     return {"default": torch.bfloat16 if fast else torch.float32, "text_encoder": torch.float32}
 
 
-def prepare(options: PipelineOptions):
-    """The pipeline with its adapters and schedulers, ready to be called.
+def prepare(options: PipelineOptions, task: str = "ImagenCascadePipeline"):
+    """The pipeline of the task's class with its adapters and schedulers, ready to be called.
 
     Raises:
         ValueError: for values that do not fit.
@@ -65,7 +72,7 @@ def prepare(options: PipelineOptions):
     device = pick_device(o.device)
     if o.offload != "none" and device == "cpu":
         raise ValueError(f"--offload {o.offload} keeps networks off a GPU until they run; on a CPU leave it out")
-    pipe = load(o.model, o.dtype, device, o.variant, o.revision)
+    pipe = load(o.model, o.dtype, device, o.variant, o.revision, task=task)
     if preset is not None:
         pipe.use_preset(preset)
     _arrange(pipe, o.scheduler)

@@ -1,12 +1,13 @@
-"""What `generate` and `upscale` share: read the options, load, sample, write."""
+"""What the commands that make images share: read the options, load, sample, write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from .errors import version_of
 from .loading import prepare
 from .options import PipelineOptions, SamplingOptions, image_paths, numbers
 
@@ -14,40 +15,64 @@ MAX_SEED = 2**32
 MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
 
 
-def sample(prompt: str, pipeline: PipelineOptions, sampling: SamplingOptions, **call: Any) -> None:
+def sample(
+    prompt: str | None,
+    pipeline: PipelineOptions,
+    sampling: SamplingOptions,
+    *,
+    task: str = "ImagenCascadePipeline",
+    draw: Callable[..., Any] | None = None,
+    told: dict[str, Any] | None = None,
+    sources: dict[Path, Path] | None = None,
+    **call: Any,
+) -> None:
     """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
 
     Args:
-        prompt: of all of them.
+        prompt: of all of them, if the task has one.
         pipeline, sampling: the options that all commands have.
+        task: the pipeline's class.
+        draw: what makes one image, given the pipeline and its call's arguments; the call by default.
+        told: what the files' metadata say besides.
+        sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
         ValueError: for values that do not fit.
         OSError: for files that are missing, damaged, or cannot be written.
     """
+    from imagen_diffusers.images import read_image
+
     given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
     settings = {name: numbers(name, value, whole=name == "num_inference_steps") for name, value in given.items() if value is not None}
     call = {name: value for name, value in call.items() if value is not None}
-    paths = image_paths(sampling.output, sampling.num_images_per_prompt)
-    pipe = prepare(pipeline)
-    if any(network.text_dim is not None for network in pipe.networks.values()):
+    places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
+    paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
+    pipe = prepare(pipeline, task)
+    if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
         call["prompt"] = prompt
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
-    else:
+    elif prompt is not None:
         typer.secho("The networks of this model take no text: the prompt only names the images.", fg="yellow", err=True)
     seed = _fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + sampling.num_images_per_prompt)
-    images = _images(pipe, seeds, {**settings, **call})
-    told = {**asdict(pipeline), **settings, **{k: v for k, v in call.items() if k != "image"}, "prompt": prompt}
-    _save(images, paths, seeds, told)
+    made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **settings}
+    said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
+    for output, source in places.items():
+        given = {} if source is None else {"image": read_image(source)}
+        images = _images(draw or _draw, pipe, seeds, {**settings, **call, **given})
+        _save(images, paths[output], seeds, {**made_by, **said, **(told or {}), "prompt": prompt})
 
 
-def _images(pipe: Any, seeds: Sequence[int], arguments: dict[str, Any]) -> list:
+def _draw(pipe: Any, **arguments: Any) -> Any:
+    return pipe(**arguments).images[0]
+
+
+def _images(draw: Callable[..., Any], pipe: Any, seeds: Sequence[int], arguments: dict[str, Any]) -> list:
     """One image a seed, one after the other: memory does not grow with their number."""
     import torch
 
-    return [pipe(generator=torch.Generator().manual_seed(s), **arguments).images[0] for s in seeds]
+    return [draw(pipe, generator=torch.Generator().manual_seed(s), **arguments) for s in seeds]
 
 
 def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:

@@ -1,23 +1,56 @@
 """`imagen-diffusers upscale`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .options import PipelineOptions, SamplingOptions
 from .sampling import sample
 
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.")]
+
 
 def upscale(
-    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")],
+    image: Annotated[Path, typer.Argument(exists=True, help="Any image file, or a folder of them; transparent parts show white.")],
     prompt: str,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    scale: Annotated[float | None, typer.Option(help="How many times larger; as much as the stages enlarge by default.")] = None,
+    height: Side = None,
+    width: Side = None,
+    start_at: Annotated[int | None, typer.Option(min=2, help="The first stage to run; the first that enlarges by default.")] = None,
+    stop_at: Annotated[int | None, typer.Option(min=2, help="The last stage to run.")] = None,
 ) -> None:
-    """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages."""
-    from imagen_diffusers.images import read_image
+    """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages.
 
-    if sampling.output.exists() and sampling.output.samefile(image):
-        raise ValueError(f"--output is {image} itself; give another name, so that the image is kept")
-    sample(prompt, pipeline, sampling, image=read_image(image))
+    A folder's images are enlarged one after the other, into a folder that --output names.
+    """
+    if scale is not None and (height is not None or width is not None):
+        raise ValueError("give --scale, or --height and --width, not both")
+    call: dict[str, Any] = {"scale": scale, "height": height, "width": width, "start_at": start_at, "stop_at": stop_at}
+    sources = _of_folder(image, sampling.output) if image.is_dir() else {sampling.output: image}
+    for output, source in sources.items():
+        if output.exists() and output.samefile(source):
+            raise ValueError(f"--output is {source} itself; give another name, so that the image is kept")
+    sample(prompt, pipeline, sampling, task="ImagenCascadeUpscalePipeline", sources=sources, **call)
+
+
+def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
+    """The image files of a folder, by where each one's enlargement goes.
+
+    Raises:
+        ValueError: for a folder without images, an output that is a file's name, and two images that would be one file there.
+    """
+    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_FILES)
+    if not images:
+        raise ValueError(f"{folder} holds no image; image files end in {', '.join(IMAGE_FILES)}")
+    if output.suffix:
+        raise ValueError(f'{folder} is a folder and --output "{output}" the name of a file; give a folder for the enlarged images')
+    places = {output / f"{image.stem}.png": image for image in images}
+    if len(places) < len(images):
+        names = [image.stem for image in images]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{folder} holds several images named {', '.join(twice)}, which would be one PNG; rename them")
+    return places

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from .after_import import after_import
+
 PACKAGE = __name__.split(".")[0]
 
 # By name alone: torch, transformers and diffusers take seconds to import, and `imagen-diffusers --help` needs none of them.
@@ -15,10 +17,10 @@ MODULES = {
     "ImagenEfficientUNet2DConditionModel": ".models.unet_imagen_efficient",
     "LucidrainsUNet2DConditionModel": ".interop.imagen_pytorch.unet_lucidrains",
     "ImagenCascadePipelineOutput": ".pipelines.output",
-    "ImagenCascadePipeline": ".pipelines.pipeline_imagen_cascade",
-    "ImagenCascadeImg2ImgPipeline": ".pipelines.pipeline_imagen_cascade_img2img",
-    "ImagenCascadeInpaintPipeline": ".pipelines.pipeline_imagen_cascade_inpaint",
-    "ImagenCascadeUpscalePipeline": ".pipelines.pipeline_imagen_cascade_upscale",
+    "ImagenCascadePipeline": ".pipelines.tasks",
+    "ImagenCascadeImg2ImgPipeline": ".pipelines.tasks",
+    "ImagenCascadeInpaintPipeline": ".pipelines.tasks",
+    "ImagenCascadeUpscalePipeline": ".pipelines.tasks",
     "SamplingPreset": ".pipelines.sampling_presets",
     "ImagenDDIMScheduler": ".schedulers.scheduling_imagen_ddim",
     "ImagenDDPMScheduler": ".schedulers.scheduling_imagen_ddpm",
@@ -48,3 +50,13 @@ def class_named(name: str) -> Any:
 
     register_with_diffusers()
     return getattr(import_module(MODULES[name], PACKAGE), name)
+
+
+def known_to_diffusers() -> None:
+    """Have `DiffusionPipeline` and the Auto classes load our pipelines, as soon as diffusers is imported."""
+
+    def tasks() -> Any:
+        return import_module(".pipelines.tasks", PACKAGE)
+
+    after_import("diffusers.pipelines.pipeline_utils", tasks)
+    after_import("diffusers.pipelines.auto_pipeline", lambda: tasks().register_tasks())

@@ -21,3 +21,19 @@ def register_with_diffusers(*pipelines: type) -> None:
         if not hasattr(diffusers, pipeline.__name__):
             setattr(diffusers, pipeline.__name__, pipeline)
     table.setdefault("imagen_diffusers", {"ModelMixin": methods, "SchedulerMixin": methods, "DiffusionPipeline": methods})
+
+
+def register_with_auto_pipelines(model: str, **tasks: type) -> None:
+    """Let `AutoPipelineForText2Image`, `...Image2Image` and `...Inpainting` find these pipelines, and each by any of them.
+
+    Args:
+        model: a name for the kind of model they share.
+        tasks: the pipeline of each task: `text2image`, `image2image`, `inpaint`.
+    """
+    from diffusers.pipelines import auto_pipeline  # imports all of diffusers' pipelines: only where it is imported anyway
+
+    for task, pipeline in tasks.items():
+        table = getattr(auto_pipeline, f"AUTO_{task.upper()}_PIPELINES_MAPPING", None)
+        if table is None:
+            raise ImportError(f"this diffusers has no table of Auto pipelines for {task}; install the version in constraints.txt")
+        table[model] = pipeline

@@ -35,13 +35,14 @@ from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
 from .planning import image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
 from .request import Request
+from .safety import SafetyMixin
 from .stages import SLOTS, StagesMixin
 from .text_inputs import TextInputs
 
 Texts = tuple[TextEmbedding | None, TextEmbedding | None]
 
 
-class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin):
+class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin, SafetyMixin):
     """A cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -51,6 +52,9 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         tokenizer, text_encoder: a frozen T5 encoder; None where embeddings are given.
         unet, scheduler: the base stage.
         unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
+        safety_checker, feature_extractor: what looks at finished images, as in DeepFloyd IF's pipelines: any function of `images`
+            (N, H, W, C) in [0, 1] and `clip_input` (None without a feature extractor) that returns the images and flags of each.
+        watermarker: what marks finished PIL images, by `apply_watermark(images, size)`.
         null_text: what stands for "no text" under guidance: "zeros" (Imagen), "empty" (the encoding of "", DeepFloyd IF) or
             "learned" (the networks know; imagen-pytorch).
         max_sequence_length: tokens of a prompt that are read.
@@ -61,7 +65,20 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
     """
 
     model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
-    _optional_components = ["tokenizer", "text_encoder", "unet", "scheduler", "unet_2", "scheduler_2", "unet_3", "scheduler_3"]
+    _optional_components = [
+        "tokenizer",
+        "text_encoder",
+        "unet",
+        "scheduler",
+        "unet_2",
+        "scheduler_2",
+        "unet_3",
+        "scheduler_3",
+        "safety_checker",
+        "feature_extractor",
+        "watermarker",
+    ]
+    _exclude_from_cpu_offload = ["safety_checker", "watermarker"]
     _callback_tensor_inputs = ["latents", "low_res", "prompt_embeds", "negative_prompt_embeds"]
 
     def __init__(  # noqa: PLR0913 (one argument per component, as diffusers asks)
@@ -74,6 +91,9 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         scheduler_2: SchedulerMixin | None = None,
         unet_3: ModelMixin | None = None,
         scheduler_3: SchedulerMixin | None = None,
+        safety_checker: Any = None,
+        feature_extractor: Any = None,
+        watermarker: Any = None,
         null_text: str = "zeros",
         max_sequence_length: int = 128,
         text_padding: str = "longest",
@@ -93,6 +113,9 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             scheduler_2=scheduler_2,
             unet_3=unet_3,
             scheduler_3=scheduler_3,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+            watermarker=watermarker,
         )
         self.register_to_config(
             null_text=null_text,
@@ -183,7 +206,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         height, width = request.height, request.width
         if edit is not None:
             height, width = size_like(stages, (edit.image.shape[-2], edit.image.shape[-1]), height, width)
-        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images)
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images, request.scale)
         given = images if edit is None else edit.image
         texts, prompts = self._texts(request, stages, 1 if given is None else len(given))
         each = (prompts, request.num_images_per_prompt)
@@ -198,17 +221,18 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             for n, stage, task, size, noise in zip(numbers, stages, tasks, sizes, noises, strict=True)
         ]
 
-        outputs = []
+        outputs, flags = [], None
         embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
         callback = StepCallback(self, function, tensor_inputs, embeds)
         with self._running(sum(len(path.steps) for _, path, *_ in runs)) as progress:
             for run in runs:
                 images = self._run_stage(*run, texts, images, cond_images, callback, progress)
-                outputs.append(self.image_processor.postprocess(images, output_type=request.output_type))
+                handed, flags = self.hand_out(images, request.output_type)
+                outputs.append(handed)
                 if self._interrupt:
                     break
         self.maybe_free_model_hooks()
-        return ImagenCascadePipelineOutput(outputs[-1], outputs) if request.return_dict else (outputs[-1], outputs)
+        return ImagenCascadePipelineOutput(outputs[-1], outputs, flags) if request.return_dict else (outputs[-1], outputs)
 
     def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:
         """The text to follow and the one to steer away from, one row for each image, and the number of prompts.

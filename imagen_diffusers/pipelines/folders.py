@@ -12,7 +12,6 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
-from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.pipeline_card import write_model_card
@@ -22,7 +21,7 @@ from imagen_diffusers.models.loading import check_complete
 from imagen_diffusers.models.saved_configs import leave_out_local_paths
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
-from .lora_loader import check_no_adapters
+from .lora_loader import STAGES, check_no_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +66,8 @@ class FolderPipeline(DiffusionPipeline):
                 alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
-        for name in to_load if kwargs["use_safetensors"] else ():
-            if isinstance(getattr(pipe, name), nn.Module):
+        for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
+            if name in to_load and getattr(pipe, name) is not None:
                 check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
         pipe.register_to_config(_name_or_path=place)
         return pipe
@@ -128,7 +127,7 @@ class FolderPipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> tuple[str | None, list[str]]:
         """See that all that will be loaded is there and whole; the variant to load, and the networks to load without it."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
-        networks = [name for name in there if "scheduler" not in name and name != "tokenizer"]
+        networks = [name for name in there if "scheduler" not in name and name not in ("tokenizer", "feature_extractor")]
         files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
         if networks and not any(map(weight_files, files.values())):
             raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+Images = Image.Image | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray] | Sequence[Tensor]
 FORMS = "PIL images, arrays (N, H, W, C) or tensors (N, C, H, W), one or a list"
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
 

@@ -7,6 +7,8 @@ import PIL.Image
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
+HandedOut = list[PIL.Image.Image] | np.ndarray | Tensor
+
 
 @dataclass
 class ImagenCascadePipelineOutput(BaseOutput):
@@ -15,7 +17,9 @@ class ImagenCascadePipelineOutput(BaseOutput):
     Args:
         images: the last stage's images, as asked for by `output_type`.
         stage_images: the same for every stage that ran, first to last; its last entry is `images`.
+        nsfw_detected: which of `images` a safety checker found unsafe; None where the pipeline has none.
     """
 
-    images: list[PIL.Image.Image] | np.ndarray | Tensor
-    stage_images: list[list[PIL.Image.Image] | np.ndarray | Tensor]
+    images: HandedOut
+    stage_images: list[HandedOut]
+    nsfw_detected: list[bool] | None = None

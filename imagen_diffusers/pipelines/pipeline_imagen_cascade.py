@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor
 
 from imagen_diffusers.hub.registration import register_with_diffusers
 
 from .cascade import Cascade
+from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
 from .request import Request
 
@@ -34,10 +34,10 @@ class ImagenCascadePipeline(Cascade):
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        image: Images | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
-        cond_images: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        cond_images: Images | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from imagen_diffusers.hub.registration import register_with_diffusers
 
 from .cascade import Cascade
 from .edits import Edit
+from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
 from .request import Request
 
@@ -24,7 +24,7 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
     def __call__(  # noqa: PLR0913 (diffusers' call convention)
         self,
         prompt: str | list[str] | None = None,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        image: Images | None = None,
         strength: float | Sequence[float] = 0.7,
         num_inference_steps: int | Sequence[int] | None = None,
         timesteps: Sequence[Any] | None = None,
@@ -44,7 +44,7 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         sigmas: Sequence[Any] | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
         stop_at: int | None = None,
-        cond_images: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor
 
 from imagen_diffusers.hub.registration import register_with_diffusers
 
 from .cascade import Cascade
+from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
 from .request import Request
 
@@ -22,7 +22,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        image: Images | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         timesteps: Sequence[Any] | None = None,
         guidance_scale: float | Sequence[float] | None = None,
@@ -37,10 +37,11 @@ class ImagenCascadeUpscalePipeline(Cascade):
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
         sigmas: Sequence[Any] | None = None,
+        scale: float | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
         start_at: int | None = None,
         stop_at: int | None = None,
-        cond_images: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
@@ -51,6 +52,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         Args:
             prompt: what the image shows.
             height, width: of the result; by default as many times larger as the stages enlarge.
+            scale: how many times larger the result is, as nearly as the stages' strides allow; in place of height and width.
             image: what to enlarge; one, or one for each prompt. Tensors in [0, 1].
             noise_level: augmentation of each stage's low-resolution condition in [0, 1000): 0 follows the image closely, more repairs more.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.

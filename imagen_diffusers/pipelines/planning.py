@@ -1,5 +1,6 @@
 """Which stages a call runs, and at which sizes."""
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -70,6 +71,12 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
+def finest_step(stages: list[Stage]) -> int:
+    """What height and width of the last stage's images must be multiples of, so that every stage's are multiples of its stride."""
+    last = stages[-1].sample_size
+    return max(stage.network.stride * last // stage.sample_size for stage in stages)
+
+
 def size_like(stages: list[Stage], image: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
     """(height, width) of the last stage's images where a call starts from an image: its shape, the longer side as long as trained.
 
@@ -78,14 +85,19 @@ def size_like(stages: list[Stage], image: tuple[int, int], height: int | None, w
         image: (height, width) of the caller's.
         height, width: of the last stage's images, as the caller says; a side left out follows from the other.
     """
-    last = stages[-1].sample_size
-    every = max(s.network.stride * last // s.sample_size for s in stages)
-    scale = height / image[0] if height else width / image[1] if width else last / max(image)
-    fitting = [max(round(side * scale / every), 1) * every for side in image]
+    scale = height / image[0] if height else width / image[1] if width else stages[-1].sample_size / max(image)
+    fitting = _scaled(image, scale, finest_step(stages))
     return height or fitting[0], width or fitting[1]
 
 
-def plan_sizes(stages: list[Stage], start_size: int, height: int | None, width: int | None, images: Tensor | None) -> list[tuple[int, int]]:
+def plan_sizes(
+    stages: list[Stage],
+    start_size: int,
+    height: int | None,
+    width: int | None,
+    images: Tensor | None,
+    scale: float | None = None,
+) -> list[tuple[int, int]]:
     """(height, width) of each stage, in the ratios the stages were trained at.
 
     Args:
@@ -93,31 +105,43 @@ def plan_sizes(stages: list[Stage], start_size: int, height: int | None, width: 
         start_size: the trained size of what the first one starts from.
         height, width: of the last stage's images; None for the trained size, or to follow `images`.
         images: what a super-resolution stage starts from (B, C, h, w).
+        scale: how many times larger than `images` the last stage's are, as nearly as the stages can; as they were trained by default.
 
     Raises:
         ValueError: for sizes that the stages cannot have.
     """
-    last = stages[-1].sample_size
+    last, every = stages[-1].sample_size, finest_step(stages)
     for name, side in (("height", height), ("width", width)):
         if side is not None and side < 1:
             raise ValueError(f"{name} is {side}; it must be at least 1 pixel, or None for the trained size")
     if images is not None:
-        scale = last / start_size
-        height, width = height or round(images.shape[-2] * scale), width or round(images.shape[-1] * scale)
+        given, trained = (images.shape[-2], images.shape[-1]), last / start_size
+        fitting = [round(side * trained) for side in given] if scale is None else _scaled(given, _checked_scale(scale), every)
+        height, width = height or fitting[0], width or fitting[1]
     final = (height or last, width or last)
     sizes = []
     for stage in stages:
         stride = stage.network.stride
         exact = [side * stage.sample_size / last for side in final]
         if any(side != int(side) or side < 1 or side % stride for side in exact):
-            every = max(s.network.stride * last // s.sample_size for s in stages)
-            nearest = [max(round(side / every), 1) * every for side in final]
+            nearest = _scaled(final, 1.0, every)
             raise ValueError(
                 f"height={final[0]}, width={final[1]} would make stage {stage.name} {exact[1]:g}x{exact[0]:g}, which is not a multiple of "
                 f"its stride {stride}; with these stages both must be multiples of {every}, such as height={nearest[0]}, width={nearest[1]}"
             )
         sizes.append((int(exact[0]), int(exact[1])))
     return sizes
+
+
+def _scaled(size: tuple[int, int], scale: float, every: int) -> list[int]:
+    """The multiples of `every` nearest to both sides, scaled; at least one of it."""
+    return [max(round(side * scale / every), 1) * every for side in size]
+
+
+def _checked_scale(scale: Any) -> float:
+    if not isinstance(scale, Real) or not 0 < float(scale) < float("inf"):
+        raise ValueError(f"scale is {scale}; give a number greater than 0, for example 2")
+    return float(scale)
 
 
 def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor) -> int:

@@ -21,6 +21,7 @@ class Request:
         text: prompts or embeddings.
         settings: of the stages, by the names that `StagesMixin.stages` takes.
         low_res: images that the first stage enlarges.
+        scale: how many times larger their enlargements are.
         edit: an image to start from, and what of it is painted anew.
     """
 
@@ -32,6 +33,7 @@ class Request:
     generator: torch.Generator | list[torch.Generator] | None = None
     latents: Tensor | Sequence[Tensor | None] | None = None
     low_res: Any = None
+    scale: float | None = None
     start_at: int | None = None
     stop_at: int | None = None
     cond_images: Any = None

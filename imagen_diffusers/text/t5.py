@@ -5,11 +5,13 @@ D text width.
 """
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +53,26 @@ def encode(
         if len(prompt_ids) > max_length:
             dropped = tokenizer.decode(prompt_ids[max_length - 1 :], skip_special_tokens=True)
             logger.warning(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
-    cut = [i if len(i) <= max_length else [*i[: max_length - 1], i[-1]] for i in ids]  # the end-of-text token stays
-    padded = tokenizer.pad({"input_ids": cut}, padding=padding, max_length=max_length, return_tensors="pt").to(
-        device or text_encoder.device
-    )
-    mask = padded["attention_mask"].bool()
-    hidden = text_encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+    short = [cut(prompt_ids, max_length) for prompt_ids in ids]
+    given, attention = padded(short, tokenizer, max_length, padding, device or text_encoder.device)
+    mask = attention.bool()
+    hidden = text_encoder(input_ids=given, attention_mask=attention).last_hidden_state
     if padding == "max_length":
         return TextEmbedding(hidden, torch.ones_like(mask))
     return TextEmbedding(hidden * mask[..., None], mask)
+
+
+def cut(tokens: list[T], max_length: int) -> list[T]:
+    """`max_length` tokens at most, or what belongs to each: the end-of-text token stays."""
+    return tokens if len(tokens) <= max_length else [*tokens[: max_length - 1], tokens[-1]]
+
+
+def padded(
+    ids: list[list[int]], tokenizer: PreTrainedTokenizerBase, max_length: int, padding: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rows of tokens as the encoder takes them, ids (B, L) and what it attends to (B, L), 1 or 0; `padding` as in `encode`."""
+    found = tokenizer.pad({"input_ids": ids}, padding=padding, max_length=max_length, return_tensors="pt").to(device)
+    return found["input_ids"], found["attention_mask"]
 
 
 def null_embedding(like: TextEmbedding) -> TextEmbedding:

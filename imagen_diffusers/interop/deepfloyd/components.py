@@ -15,8 +15,11 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 HUB = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 
-# What IFPipeline and IFSuperResolutionPipeline do and default to.
+# What IFPipeline and IFSuperResolutionPipeline do and default to, without their safety checker and watermark.
 SETTINGS = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "watermarker": None,
     "null_text": "empty",
     "max_sequence_length": 77,
     "text_padding": "max_length",

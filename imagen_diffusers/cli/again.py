@@ -1,0 +1,44 @@
+"""The settings an image was generated with, as its file remembers them, in place of options that are not given."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+TEXT_TO_IMAGE = "ImagenCascadePipeline"
+OF_THE_MACHINE = {"device", "offload"}  # and not of the image
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """What the file says of its image.
+
+    Raises:
+        ValueError: for a file that says nothing, and for an image that was not generated from a prompt alone.
+    """
+    from imagen_diffusers.images import read_settings
+
+    told = read_settings(path)
+    task = told.get("task", TEXT_TO_IMAGE)
+    if task != TEXT_TO_IMAGE:
+        raise ValueError(f"{path} was made by {task} of another image, which its file does not hold; give an image made by generate")
+    return told
+
+
+def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) -> Any:
+    """A group of options with what is remembered wherever the command line says nothing."""
+    names = {field.name for field in fields(group)} & told.keys() - OF_THE_MACHINE
+    return replace(group, **{name: as_option(told[name]) for name in names if not said(context, name)})
+
+
+def said(context: typer.Context, name: str) -> bool:
+    """Whether the command line gives this option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def as_option(value: Any) -> Any:
+    """A remembered value as the command line spells it: numbers of several stages are separated by commas."""
+    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, float) else value

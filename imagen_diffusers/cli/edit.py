@@ -1,0 +1,52 @@
+"""`imagen-diffusers edit` and `imagen-diffusers vary`: images that start from an image."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import PipelineOptions, SamplingOptions, numbers
+from .sampling import sample
+
+ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
+Strength = Annotated[
+    str | None, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.7 by default; 1 under a mask.")
+]
+StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
+
+
+def edit(
+    image: ImageFile,
+    prompt: str,
+    pipeline: PipelineOptions,
+    sampling: SamplingOptions,
+    mask: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")
+    ] = None,
+    strength: Strength = None,
+    jump_n_sample: Annotated[
+        int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
+    ] = None,
+    mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    stop_at: StopAt = None,
+) -> None:
+    """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
+    from imagen_diffusers.images import read_image
+
+    if mask is None and (jump_n_sample is not None or mask_feather is not None):
+        raise ValueError("--jump-n-sample and --mask-feather are about what a mask marks; give --mask, or leave them out")
+    painting: dict[str, Any] = {}
+    if mask is not None:
+        painting = {"mask_image": read_image(mask), "jump_n_sample": jump_n_sample, "mask_feather": mask_feather}
+    call = {"strength": numbers("--strength", strength), "negative_prompt": negative_prompt, "stop_at": stop_at, **painting}
+    task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
+    sample(prompt, pipeline, sampling, task=task, image=read_image(image), **call)
+
+
+def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: Strength = None, stop_at: StopAt = None) -> None:
+    """Images like IMAGE, without a prompt."""
+    from imagen_diffusers.images import read_image
+
+    call = {"strength": numbers("--strength", strength), "stop_at": stop_at}
+    sample(None, pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", image=read_image(image), **call)

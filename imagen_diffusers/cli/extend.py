@@ -1,0 +1,36 @@
+"""`imagen-diffusers extend`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import PipelineOptions, SamplingOptions
+from .sampling import sample
+
+Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's own by default.")]
+
+
+def extend(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")],
+    prompt: str,
+    pipeline: PipelineOptions,
+    sampling: SamplingOptions,
+    width: Side = None,
+    height: Side = None,
+    jump_n_sample: Annotated[int | None, typer.Option(min=1, help="How often each step is made, so that the painting fits.")] = None,
+) -> None:
+    """Paint around IMAGE, to a larger canvas that shows PROMPT."""
+    from imagen_diffusers.images import read_image
+    from imagen_diffusers.pipelines.outpainting import outpaint
+
+    known = read_image(image)
+    width, height = width or known.width, height or known.height
+    if (width, height) == known.size:
+        raise ValueError(f"{image} is {known.width}x{known.height} already; give a larger --width or --height")
+
+    def draw(pipe: Any, prompt: str | None = None, **call: Any) -> Any:
+        return outpaint(pipe, prompt, known, width, height, **call)
+
+    call: dict[str, Any] = {"jump_n_sample": jump_n_sample}
+    sample(prompt, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told={"width": width, "height": height}, **call)

@@ -1,0 +1,58 @@
+"""Prompts whose words have weights, as embeddings. Knows no network.
+
+Letters in shapes: B prompts, L tokens, D text width, V weights that are not 1.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .prompts import TextRules
+from .t5 import TextEmbedding, padded
+from .weight_syntax import read_weights, weighted_tokens
+
+
+@torch.no_grad()
+def weighted_embeddings(pipe: Any, prompt: str | list[str]) -> TextEmbedding:
+    """Prompts with weights, ``a (red:1.3) sphere``, as embeddings (B, L, D) and a mask (B, L), which a call takes in their place.
+
+    A weight of 1 changes nothing, to the bit; 0 leaves the words unsaid; more than 1 says more of them. With e the embeddings of
+    the plain prompt, and e_v those of the same prompt with no text in place of the tokens that weigh v, these are
+
+        e + sum over the weights v of (v - 1) (e - e_v).
+
+    No text in place of a token is the end-of-text token, to which no other token attends. So a weight goes along all that its words
+    say, in their own tokens and in the others, as compel goes below 1: T5 lets every token know of every other, and whatever is done
+    to "red" alone leaves a sphere that knows of it. A token scaled as it is, from the zeros of no text, is the same to networks that
+    norm each token (Imagen, section 2.5), whatever the weight.
+
+    Args:
+        pipe: an `ImagenCascadePipeline` with its text encoder, whose rules the text is read by.
+        prompt: one or several, with weights as `weight_syntax` reads them.
+
+    Raises:
+        ValueError: for weights that cannot be read, a tokenizer that is not a fast one, and as `encode_prompt`.
+    """
+    texts = [read_weights(p) for p in (prompt if isinstance(prompt, list | tuple) else [prompt])]
+    embeds, _, mask, _ = pipe.encode_prompt([text.text for text in texts], do_classifier_free_guidance=False)
+    rules = TextRules.of(pipe.config)
+    for row, text in enumerate(texts):
+        ids, weights = weighted_tokens(text, pipe.tokenizer, rules)
+        values = sorted({*weights} - {1.0})
+        if values:
+            hidden = torch.tensor([[weight == value for weight in weights] for value in values])
+            without = _without(ids, hidden, pipe, rules, embeds.device)
+            plain, seen = embeds[row, : without.shape[1]].to(without.dtype), mask[row, : without.shape[1], None]
+            factors = torch.tensor(values, dtype=without.dtype, device=embeds.device)[:, None, None] - 1
+            embeds[row, : without.shape[1]] = plain + (factors * (plain - without)).sum(0) * seen
+    return TextEmbedding(embeds, mask)
+
+
+def _without(ids: list[int], hidden: Tensor, pipe: Any, rules: TextRules, device: torch.device) -> Tensor:
+    """Embeddings (V, L, D), in float32 at least, of one prompt's tokens, without those that are `hidden` in a row (V, tokens)."""
+    given, attention = padded([ids] * len(hidden), pipe.tokenizer, rules.max_sequence_length, rules.text_padding, device)
+    hidden = torch.nn.functional.pad(hidden, (0, given.shape[1] - hidden.shape[1])).to(device)
+    given, attention = given.masked_fill(hidden, ids[-1]), attention.masked_fill(hidden, 0)
+    without = pipe.text_encoder(input_ids=given, attention_mask=attention).last_hidden_state
+    return without.to(torch.promote_types(without.dtype, torch.float32))

@@ -1,0 +1,107 @@
+"""One cascade, several tasks: moving between their pipelines, and finding them by diffusers' own classes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
+
+import imagen_diffusers
+from imagen_diffusers import (
+    ImagenCascadeImg2ImgPipeline,
+    ImagenCascadeInpaintPipeline,
+    ImagenCascadePipeline,
+    ImagenCascadeUpscalePipeline,
+)
+
+from .conftest import make_pipeline, seeded
+
+TASKS = (ImagenCascadePipeline, ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenCascadeUpscalePipeline)
+AUTO = {
+    AutoPipelineForText2Image: ImagenCascadePipeline,
+    AutoPipelineForImage2Image: ImagenCascadeImg2ImgPipeline,
+    AutoPipelineForInpainting: ImagenCascadeInpaintPipeline,
+}
+PROMPT = "a red cube"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_loads_the_same_folder(folder, task) -> None:
+    pipe = task.from_pretrained(folder)
+    assert type(pipe) is task
+    assert pipe.stage_numbers == [1, 2, 3]
+    assert list(pipe.config.num_inference_steps) == [3, 2, 2]
+
+
+@pytest.mark.parametrize("auto", AUTO, ids=lambda auto: auto.__name__)
+def test_auto_classes_find_the_pipeline_of_their_task(folder, auto) -> None:
+    pipe = auto.from_pretrained(folder)
+    assert type(pipe) is AUTO[auto]
+    for other, task in AUTO.items():
+        moved = other.from_pipe(pipe)
+        assert type(moved) is task
+        assert moved.unet is pipe.unet
+        assert moved.text_encoder is pipe.text_encoder
+        assert list(moved.config.guidance_scale) == [3.0, 2.0, 1.0]
+
+
+def test_they_are_found_when_the_package_is_imported_and_none_of_its_classes(folder) -> None:
+    """By a program that imports the package first, and by one that imports it last."""
+    lines = ["import imagen_diffusers", "from diffusers import AutoPipelineForInpainting, DiffusionPipeline"]
+    use = [
+        f"assert type(AutoPipelineForInpainting.from_pretrained({folder!r})).__name__ == 'ImagenCascadeInpaintPipeline'",
+        f"assert type(DiffusionPipeline.from_pretrained({folder!r})).__name__ == 'ImagenCascadePipeline'",
+    ]
+    for order in (lines, lines[::-1]):
+        subprocess.run([sys.executable, "-c", "\n".join(order + use)], check=True, capture_output=True)
+
+
+def test_importing_the_package_imports_no_diffusers() -> None:
+    said = "import sys, imagen_diffusers; assert 'diffusers' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_saved_task_is_loaded_as_what_it_was(tmp_path, task) -> None:
+    task.from_pipe(make_pipeline()).save_pretrained(tmp_path)
+    assert type(DiffusionPipeline.from_pretrained(tmp_path)) is task
+    assert type(ImagenCascadePipeline.from_pretrained(tmp_path)) is ImagenCascadePipeline
+
+
+def test_moving_shares_components_and_settings() -> None:
+    pipe = make_pipeline().to(torch.bfloat16)
+    pipe.enable_slicing(1)
+    pipe.enable_tiling(16)
+    moved = ImagenCascadeUpscalePipeline.from_pipe(pipe)
+    assert moved.components == pipe.components
+    assert moved.unet.dtype == torch.bfloat16
+    assert moved.config == {**pipe.config, "_name_or_path": moved.config["_name_or_path"]}
+    small = torch.rand(1, 3, 32, 32, generator=seeded(1))
+    with pytest.warns(FutureWarning, match="ImagenCascadeUpscalePipeline"):
+        expected = pipe(PROMPT, image=small, generator=seeded(), output_type="pt").images
+    assert torch.equal(moved(PROMPT, image=small, generator=seeded(), output_type="pt").images, expected)
+    moved.unet.to(torch.float32)
+    assert pipe.unet.dtype == torch.float32  # one and the same
+
+
+def test_moving_takes_components_in_place_of_the_pipelines() -> None:
+    moved = ImagenCascadeImg2ImgPipeline.from_pipe(make_pipeline(), unet_3=None, guidance_scale=[1.0, 1.0])
+    assert moved.stage_numbers == [1, 2]
+    assert list(moved.config.guidance_scale) == [1.0, 1.0]
+
+
+def test_upscaling_needs_an_image() -> None:
+    with pytest.raises(ValueError, match="image is missing; give the image to enlarge"):
+        ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT)
+
+
+def test_public_names_are_listed() -> None:
+    assert {task.__name__ for task in TASKS} <= set(imagen_diffusers.__all__)
