@@ -506,6 +506,26 @@ def test_networks_without_text_take_none() -> None:
     assert draw(last, None, image=images).images.shape[0] == 1
 
 
+def test_where_no_stage_that_runs_takes_text_a_prompt_only_counts() -> None:
+    sr = make_sr(encoder_hid_dim=None, attention_kind="self")
+    pipe = make_pipeline(unet_2=sr, unet_3=None, scheduler_3=None, tokenizer=None, text_encoder=None)
+    image = torch.rand(1, 3, 16, 16, generator=seeded())
+    plain = draw(pipe, None, image=image).images
+    assert torch.equal(draw(pipe, "a red cube", image=image).images, plain)
+    assert torch.equal(draw(pipe, "a red cube", negative_prompt="blue", image=image).images, plain)
+    assert draw(pipe, ["a cube", "a sphere"], image=image).images.shape[0] == 2
+    assert draw(pipe, None, prompt_embeds=torch.zeros(3, 2, TEXT_DIM), image=image).images.shape[0] == 3
+    for given, message in (
+        ({"prompt": ["a"], "prompt_embeds": torch.zeros(1, 2, TEXT_DIM)}, "exactly one of prompt"),
+        ({"prompt": "a", "negative_prompt": ["b", "c"]}, "2 negative prompts for 1"),
+        ({"prompt": 5}, "a prompt is a int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw(pipe, **given, image=image)
+    with pytest.raises(ValueError, match="no text encoder"):
+        draw(pipe, "a red cube")
+
+
 def test_any_component_may_be_none() -> None:
     empty = ImagenCascadePipeline()
     with pytest.raises(ValueError, match="no stage"):

@@ -244,7 +244,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """
         networks = self.networks
         if not request.text.wanted(stages, networks.values()):
-            return (None, None), rows
+            return (None, None), request.text.count(rows)
         if request.edit is not None and request.text == TextInputs():
             request = replace(request, text=self._no_text(stages, rows))
         guided = request.callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it

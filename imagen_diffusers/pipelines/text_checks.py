@@ -30,9 +30,14 @@ def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = Fa
     return TextEmbedding(embeds, mask)
 
 
+def check_one_for_each(negatives: int, prompts: int) -> None:
+    """A `ValueError` unless there is one negative prompt for all or one each."""
+    if negatives not in (1, prompts):
+        raise ValueError(f"{negatives} negative prompts for {prompts} prompts; give one, or one per prompt")
+
+
 def one_for_each(null: TextEmbedding, text: TextEmbedding) -> TextEmbedding:
     """A row of negative text for each row of text, where there is one for all or one each."""
     have, want = len(null.embeds), len(text.embeds)
-    if have not in (1, want):
-        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one per prompt")
+    check_one_for_each(have, want)
     return null if have == want else TextEmbedding(null.embeds.expand(want, -1, -1), null.mask.expand(want, -1))
