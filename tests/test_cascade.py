@@ -461,6 +461,12 @@ def test_times_may_be_given_for_each_stage(shared_pipe) -> None:
     given = {"stop_at": 2, "callback_on_step_end": lambda pipe, step, t, tensors: seen.append(float(t))}
     draw(shared_pipe, **given, timesteps=[[900.0, 500.5, 20.0], None], num_inference_steps=[9, 2])
     assert seen[:3] == [900.0, 500.5, 20.0] and len(seen) == 5
+    seen.clear()
+    draw(shared_pipe, **given, timesteps=((t for t in (900.0, 20.0)), iter([700.0])))
+    assert seen == [900.0, 20.0, 700.0]
+    seen.clear()
+    draw(shared_pipe, **{**given, "stop_at": 1}, timesteps=(t for t in (900.0, 20.0)))
+    assert seen == [900.0, 20.0]
     pipe = make_pipeline(scheduler=diffusers.EulerDiscreteScheduler.from_config(shared_pipe.scheduler.config))
     seen.clear()
     draw(pipe, **{**given, "stop_at": 1}, sigmas=[9.0, 3.0, 1.0, 0.0])
@@ -532,6 +538,8 @@ def test_any_component_may_be_none() -> None:
         empty("a cube")
     only_text = make_pipeline(unet=None, scheduler=None, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     assert only_text.encode_prompt("a cube")[0].shape[-1] == TEXT_DIM
+    with pytest.raises(ValueError, match="num_images_per_prompt is 0"):
+        only_text.encode_prompt("a cube", num_images_per_prompt=0)
 
 
 def test_offload_keeps_one_network_on_the_device(residents) -> None:

@@ -128,6 +128,11 @@ def test_stages_in_the_wrong_order_are_said(home) -> None:
         ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])
 
 
+def test_a_text_encoder_by_its_name_is_refused(home) -> None:
+    with pytest.raises(ValueError, match='text_encoder is "google/t5"; give an encoder that is loaded, None for none, or leave it out'):
+        ImagenCascadePipeline.from_deepfloyd(home["one"], text_encoder="google/t5")
+
+
 def test_ifs_own_spelling_of_the_dtype_is_heard_and_other_words_are_refused(home) -> None:
     pipe = ours(home, torch_dtype=torch.bfloat16)
     assert {pipe.unet.dtype, pipe.unet_2.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}

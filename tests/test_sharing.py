@@ -63,6 +63,19 @@ def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> No
     assert "secret" not in card
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("ImagenUNet2DConditionModel", "from imagen_diffusers import ImagenUNet2DConditionModel, ImagenCascadePipeline"),
+        ("UNet2DConditionModel", "from diffusers import UNet2DConditionModel\nfrom imagen_diffusers import ImagenCascadePipeline"),
+        ("Denoiser", "# Import your own Denoiser here.\nfrom imagen_diffusers import ImagenCascadePipeline"),
+    ],
+)
+def test_a_card_says_where_its_network_is_imported_from(tmp_path, network, said) -> None:
+    write_card(tmp_path, "stage", base="a/b", slots=["unet"], network=network, settings=[], repo="me/new")
+    assert f"```python\n{said}\n" in (tmp_path / "README.md").read_text()
+
+
 def header(folder: Path) -> dict:
     return ModelCard.load(folder / "README.md").data.to_dict()
 

@@ -88,9 +88,11 @@ class FolderPipeline(DiffusionPipeline):
             path, ema, settings: as in `interop.imagen_pytorch.conversion.load_components`.
             components: `tokenizer` and `text_encoder`, if they are at hand.
         """
-        parts, report = imagen_pytorch.load_components(path, ema=ema, settings=settings)
-        for line in report:
-            logger.log(logging.WARNING if "assumed" in line else logging.INFO, line)
+        parts, found, assumed = imagen_pytorch.load_components(path, ema=ema, settings=settings)
+        for line in found:
+            logger.info(line)
+        for line in assumed:
+            logger.warning(line)
         return cls(**components, **parts)
 
     @classmethod
