@@ -136,7 +136,6 @@ def test_held_out_errors_are_at_the_levels_they_are_called() -> None:
     [
         ({"noise_schedule": EDM}, "under EDM's preconditioning"),
         ({"self_cond": True}, "on its own guesses"),
-        ({"cond_images_channels": 2}, "on conditioning images"),
     ],
 )
 def test_networks_that_need_more_are_refused_in_words(tmp_path, changes, words) -> None:

@@ -26,7 +26,7 @@ def draws_of(count: int, settings: LossSettings, shape=(3, 4, 4), seed: int = 0)
 class Fake(ImagenNetwork):
     """Itself in the place of a network of this package."""
 
-    channels, dtype = 3, torch.float32
+    channels, cond_channels, dtype = 3, 0, torch.float32
 
     def __init__(self):
         super().__init__(torch.nn.Identity())

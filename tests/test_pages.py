@@ -14,15 +14,16 @@ from typer.main import get_command
 
 import imagen_diffusers
 from imagen_diffusers.cli import app
+from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 
-from .conftest import make_pipeline
+from .conftest import make_base, make_pipeline
 from .test_architecture import PACKAGE, ROOMS
 from .test_repository import setup_arguments
 
 ROOT = Path(__file__).parent.parent
 DOCS = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md"))]
-PAGES = ["README.md", "CONTRIBUTING.md", *DOCS, "examples/scenes/README.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", *DOCS, "examples/scenes/README.md", "examples/inpainting/README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACES = (".", "imagen_diffusers", "examples", "examples/scenes")  # where a named file may be, and beside the page
@@ -165,6 +166,8 @@ def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     pipe = make_pipeline()
     add_lora(pipe.unet, rank=2, seed=0)
     pipe.save_lora_weights("my-style", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
+    if "inpainting" in page:
+        make_pipeline(unet=with_cond_channels(make_base(), 4)).save_pretrained("runs/inpainting/pipeline")
     run_blocks(page, {"__name__": "page", "torch": torch, "pipe": make_pipeline()})
 
 

@@ -41,8 +41,9 @@ def image_set(
     cache: TextCache | None = None,
 ) -> ImageDataset | ImageStream | ShardedStream:
     """Captioned images for this stage, or, with `prompt`, images that all have this caption; embedded where there is a `cache`."""
-    captioned = prompt is None and network_of(pipe, stage).text_dim is not None
-    rows, columns = load_rows(data, captions=captioned)
+    network = network_of(pipe, stage)
+    captioned = prompt is None and network.text_dim is not None
+    rows, columns = load_rows(data, captions=captioned, cond_channels=network.cond_channels)
     embed = cache if captioned else None
     settings = image_settings(pipe, stage, crop)
     if data.streaming:

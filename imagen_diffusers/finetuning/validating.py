@@ -35,6 +35,11 @@ def check_validation(network: StageNetwork, train: TrainSettings, settings: Stag
         )
     if train.validation_steps and not asked:
         raise ValueError("validation_steps does nothing without validation_prompts or validation_data: give one, or leave it out")
+    if settings.validation_prompts and network.cond_channels:
+        raise ValueError(
+            "validation_prompts alone do not make images here: this network is conditioned on images; leave them out, and give "
+            "validation_data to measure the error"
+        )
     if settings.validation_images and not (network.has_low_res and settings.validation_prompts):
         raise ValueError(
             "validation_images are enlarged by a super-resolution stage, one per prompt: give validation_prompts, or leave them out"
@@ -65,7 +70,8 @@ def held_out(
     folder = settings.validation_data
     if folder is None:
         return None
-    columns = {} if data is None else {name: getattr(data, name) for name in ("image_column", "caption_column", "cache_dir")}
+    names = ("image_column", "caption_column", "conditioning_image_column", "cache_dir")
+    columns = {} if data is None else {name: getattr(data, name) for name in names}
     whole = WindowSettings(resolution=None if crop is None else crop.resolution, center_crop=True)
     dataset = image_set(pipe, stage, DataSettings(train_data_dir=folder, **columns), whole)
     assert isinstance(dataset, ImageDataset)

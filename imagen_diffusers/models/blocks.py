@@ -84,10 +84,10 @@ class Upsample(nn.Module):
 class PatchStem(nn.Module):
     """Image to features: patches of pixels become channels (a plain convolution when `patch_size` is 1)."""
 
-    def __init__(self, in_channels: int, out_channels: int, patch_size: int):
+    def __init__(self, in_channels: int, out_channels: int, patch_size: int, *, bias: bool = True):
         super().__init__()
         self.unshuffle = nn.PixelUnshuffle(patch_size)
-        self.conv = nn.Conv2d(in_channels * patch_size**2, out_channels, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels * patch_size**2, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.unshuffle(x))
@@ -168,9 +168,35 @@ class DetailHead(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
 
-    def forward(self, features: Tensor, image: Tensor, embedding: Tensor) -> Tensor:
-        """Features (B, in_channels, H / patch, W / patch) and the image (B, image_channels, H, W) to (B, out_channels, H, W)."""
+    def forward(self, features: Tensor, image: Tensor, embedding: Tensor, more: Tensor | None = None) -> Tensor:
+        """Features (B, in_channels, H / patch, W / patch) and the image (B, image_channels, H, W) to (B, out_channels, H, W).
+
+        `more` (B, channels, H, W) is added to what comes of the image.
+        """
         x = self.shuffle(self.from_features(F.silu(self.norm(features)))) + self.from_image(image)
+        x = x if more is None else x + more
         scale, shift = self.to_scale_shift(embedding)[..., None, None].chunk(2, dim=1)
         x = self.conv(F.silu(torch.addcmul(shift, x, 1 + scale)))
         return self.out(F.silu(x))
+
+
+class CondImages(nn.Module):
+    """Conditioning images, which come in wherever the noisy image does: at the stem and, where there is one, at the detail head.
+
+    They are more input channels of the convolutions there, whose weights start at zero. These channels are added up apart from the
+    others: so zeros change not one bit, where a wider convolution would add in another order.
+
+    Args:
+        channels: of the conditioning images.
+        width, patch_size: of the stem.
+        detail_channels: of the detail head; 0 where there is none.
+    """
+
+    def __init__(self, channels: int, width: int, patch_size: int, detail_channels: int):
+        super().__init__()
+        self.stem = zeroed(PatchStem(channels, width, patch_size, bias=False))
+        self.detail = zeroed(nn.Conv2d(channels, detail_channels, 3, padding=1, bias=False)) if detail_channels else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (B, channels, H, W) to what is added at the stem and at the detail head, None where there is none."""
+        return self.stem(images), None if self.detail is None else self.detail(images)

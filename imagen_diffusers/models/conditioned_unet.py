@@ -2,7 +2,8 @@
 
 `ConditionedUNet` holds what the base network and the efficient super-resolution network share: the embedding of time,
 augmentation level and text, the stem, the head, and the checks. A subclass brings the body between stem and head. It
-knows no scheduler and no text encoder, and does no guidance, no text dropout and no resizing.
+knows no scheduler and no text encoder, and does no guidance, no text dropout and no resizing: whoever calls it has done that
+(`sampling/network.py`).
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from .blocks import DetailHead, LinearSkip, PatchHead, PatchStem
+from .blocks import CondImages, DetailHead, LinearSkip, PatchHead, PatchStem
 from .checkpointing import CheckpointingMixin
 from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
@@ -31,7 +32,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
     # Submodules between the body and the world: images, times and text come in there, the image goes out. Muon leaves all of them to
     # AdamW, and adapters go on none of the first three.
     WITHOUT_LORA = ("embedding", "stem", "head")
-    ENDS = (*WITHOUT_LORA, "skip", "noisy_path", "detail")
+    ENDS = (*WITHOUT_LORA, "skip", "noisy_path", "detail", "cond")
 
     @property
     def stride(self) -> int:
@@ -60,6 +61,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         encoder_attention_mask: Tensor | None = None,
         low_res: Tensor | None = None,
         noise_level: Tensor | float | int | None = None,
+        cond_images: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
         """Predict what the scheduler asks for (noise, v or the clean image) from a noisy image.
@@ -71,25 +73,31 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             encoder_attention_mask: (B, L), non-zero at tokens, zero at padding; None when nothing is padded.
             low_res: for super-resolution, the previous stage's image already resized to H x W and augmented.
             noise_level: how much noise `low_res` was given, on the scale of `timestep`, a number or (B,).
+            cond_images: for a network conditioned on images (B, cond_channels, H, W), in [0, 1].
             return_dict: False returns a tuple.
 
         Raises:
             ValueError: for a size, a width or a condition the network was not built for.
         """
         self._check_inputs(sample, encoder_hidden_states, low_res, noise_level)
+        self._check_cond_images(sample, cond_images)
         timestep = _per_example(timestep, sample)
         level = None if noise_level is None else _per_example(noise_level, sample)
         mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
         embedding = self.embedding(timestep, level, encoder_hidden_states, mask, sample.dtype)  # B E
         given = sample if low_res is None else torch.cat((sample, low_res), dim=1)
-        features = self.body(self.stem(given), embedding, encoder_hidden_states, mask)
+        x, cond_detail = self.stem(given), None
+        if self.cond is not None:
+            cond_stem, cond_detail = self.cond(cond_images)
+            x = x + cond_stem
+        features = self.body(x, embedding, encoder_hidden_states, mask)
         x = self.head(features)
         if self.skip is not None:
             x = x + self.skip(low_res, embedding)
         if self.noisy_path is not None:
             x = x + self.noisy_path(sample, embedding)
         if self.detail is not None:
-            x = x + self.detail(features, given, embedding)
+            x = x + self.detail(features, given, embedding, cond_detail)
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
 
     def _build_ends(self, width: int) -> None:
@@ -107,6 +115,15 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             channels = c.in_channels + c.low_res_channels, c.out_channels, c.detail_channels
             sizes = {"patch_size": c.patch_size, "embedding_dim": embedding_dim, "norm_groups": c.norm_num_groups}
             self.detail = DetailHead(width, *channels, **sizes)
+        self.cond = None
+        if c.cond_channels:
+            self.build_cond()
+
+    def build_cond(self) -> CondImages:
+        """Create the way in for conditioning images from the config, with weights of zero."""
+        c: Any = self.config
+        self.cond = CondImages(c.cond_channels, c.block_out_channels[0], c.patch_size, c.detail_channels)
+        return self.cond
 
     def _check_inputs(self, sample: Tensor, text: Tensor | None, low_res: Tensor | None, noise_level) -> None:
         name = type(self).__name__
@@ -124,6 +141,18 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             raise ValueError(f"{name} {state} encoder_hidden_states")
         if text is not None and text.shape[-1] != self.text_dim:
             raise ValueError(f"encoder_hidden_states are {text.shape[-1]} wide; {name} was built for {self.text_dim} (encoder_hid_dim)")
+
+    def _check_cond_images(self, sample: Tensor, cond_images: Tensor | None) -> None:
+        wanted, name = self.config["cond_channels"], type(self).__name__
+        size = "x".join(map(str, sample.shape[-2:]))
+        if not wanted and cond_images is not None:
+            raise ValueError(
+                f"{name} (cond_channels=0) takes no cond_images; leave them out, or make a network that takes them "
+                "with models/conditioning_images.py: with_cond_channels"
+            )
+        if wanted and (cond_images is None or cond_images.shape[1] != wanted or cond_images.shape[-2:] != sample.shape[-2:]):
+            given = "none" if cond_images is None else f"the shape {tuple(cond_images.shape)}"
+            raise ValueError(f"{name} (cond_channels={wanted}) needs cond_images of {wanted} channels, {size} as sample is; it got {given}")
 
 
 def _per_example(value: Tensor | float | int, sample: Tensor) -> Tensor:

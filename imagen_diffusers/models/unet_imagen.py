@@ -21,6 +21,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         sample_size: the side it was trained at; a hint, any multiple of `stride` runs.
         in_channels, out_channels: of the image; `out_channels` is twice that for a learned variance.
         low_res_channels: 3 makes it a super-resolution network that takes `low_res` and `noise_level`; 0 does not.
+        cond_channels: of the images it is conditioned on (`cond_images`: a mask and what it leaves, edges, ...); 0 for none.
         block_out_channels: width of each level, finest first.
         layers_per_block: residual blocks per level; one number, or one per level.
         attention_levels: which levels attend, one bool each.
@@ -42,6 +43,7 @@ class ImagenUNet2DConditionModel(ConditionedUNet):
         in_channels: int = 3,
         out_channels: int = 3,
         low_res_channels: int = 0,
+        cond_channels: int = 0,
         block_out_channels: tuple[int, ...] = (128, 256, 384, 512),
         layers_per_block: int | tuple[int, ...] = 3,
         attention_levels: tuple[bool, ...] = (False, True, True, True),

@@ -19,6 +19,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         sample_size: the side it was trained for; a hint, any multiple of `stride` runs.
         in_channels, out_channels: of the image.
         low_res_channels: 3 takes `low_res` and `noise_level`; 0 makes an unconditioned (base) network.
+        cond_channels: as in `ImagenUNet2DConditionModel`.
         block_out_channels: width of each level, finest first; every level halves the size.
         layers_per_block: residual blocks of each level.
         attention_kind: what the coarsest level does, as in `ImagenAttention`: "self_text" (F.2: self-attention joined
@@ -41,6 +42,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         in_channels: int = 3,
         out_channels: int = 3,
         low_res_channels: int = 3,
+        cond_channels: int = 0,
         block_out_channels: tuple[int, ...] = (128, 256, 512, 1024),
         layers_per_block: tuple[int, ...] = (2, 4, 8, 8),
         attention_kind: str | None = "self_text",

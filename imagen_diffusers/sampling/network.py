@@ -116,6 +116,8 @@ class StageNetwork(ABC):
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: Tensor | None) -> dict[str, Any]:
         """What `predict` is to be given besides the noisy images; made once a stage, since no step changes it.
 
+        Conditioning images, for a network that takes them, are added to it as "cond_images": (B, c, h, w) in [0, 1], of any size.
+
         Args:
             text: B rows, or None.
             low_res: from `condition`, B rows, or None.
@@ -140,6 +142,10 @@ class ImagenNetwork(StageNetwork):
     def low_res_channels(self) -> int:
         return self.module.config["low_res_channels"]
 
+    @property
+    def cond_channels(self) -> int:
+        return self.module.config.get("cond_channels", 0)
+
     def condition(self, low_res: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
         return augment(resize(low_res, (noise.shape[-2], noise.shape[-1])), noise_level, noise)
 
@@ -153,6 +159,13 @@ class ImagenNetwork(StageNetwork):
         if low_res is not None:
             condition |= {"low_res": low_res.to(self.dtype), "noise_level": noise_level}
         return condition
+
+    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
+        given = arguments.get("cond_images")
+        if given is not None:
+            size = (sample.shape[-2], sample.shape[-1])
+            arguments = {**arguments, "cond_images": resize(given, size).clamp(min=0)}  # they are in [0, 1], and cubic curves overshoot
+        return super().predict(sample, timestep, arguments)
 
 
 @singledispatch

@@ -5,6 +5,7 @@ A checkpoint is written beside its place and moved there in one rename; so `chec
 and how far the run was.
 """
 
+import inspect
 import json
 import re
 import shutil
@@ -179,7 +180,9 @@ def whole(value: Tensor) -> Tensor:
 
 
 def check_same_architecture(unet: ModelMixin, path: Path) -> None:
-    saved = json.loads((path / AVERAGES / "config.json").read_text())
+    """Refuse the checkpoint of another network; values that its configuration did not know yet are as their defaults say."""
+    defaults = {name: p.default for name, p in inspect.signature(type(unet).__init__).parameters.items() if p.default is not p.empty}
+    saved = {**json.loads(json.dumps(defaults)), **json.loads((path / AVERAGES / "config.json").read_text())}
     ours: dict[str, Any] = json.loads(unet.to_json_string())
     different = [k for k in {*saved, *ours} if not k.startswith("_diff") and k != "_name_or_path" and saved.get(k) != ours.get(k)]
     if different:

@@ -1,7 +1,9 @@
 """What a training set yields, and how examples become a batch."""
 
+from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -9,17 +11,21 @@ from torch.utils.data import Dataset
 
 from imagen_diffusers.text.t5 import TextEmbedding
 
+CONDITION = 1  # apart from what else is random in a visit: a mask does not follow from the window
+
 
 class Example(TypedDict, total=False):
     """One image.
 
-    `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution. For a network with text
-    either `prompt` or its unpadded `prompt_embeds` (L, D). `weight` is how much its loss counts, 1 where it is left out.
-    `pixel_weight` (H, W) is how much each pixel's does, 1 on average. `skipped` tells of images that could not be used in its place.
+    `pixel_values` (C, H, W) in [-1, 1] or uint8; `low_res` (C, h, w) likewise, for super-resolution. For a network conditioned on
+    images `cond_images` (c, h, w), in [0, 1], as sampling has it, or uint8. For a network with text either `prompt` or its unpadded
+    `prompt_embeds` (L, D). `weight` is how much its loss counts, 1 where it is left out. `pixel_weight` (H, W) is how much each
+    pixel's does, 1 on average. `skipped` tells of images that could not be used in its place.
     """
 
     pixel_values: Tensor
     low_res: Tensor
+    cond_images: Tensor
     prompt: str
     prompt_embeds: Tensor
     weight: float
@@ -84,11 +90,37 @@ class Mixed(VisitedDataset):
         return example if part == 0 else Example(**{**example, "weight": self.weight})
 
 
+class Conditioned(VisitedDataset):
+    """A set with conditioning images made of its images: a mask and what it leaves, edges, a sketch.
+
+    Args:
+        dataset: of images.
+        make: an image as the set has it (C, H, W), with a generator for what is random in its condition, to `Example.cond_images`.
+        seed: of these generators; each example has another one in each pass.
+    """
+
+    def __init__(self, dataset: VisitedDataset, make: Callable[[Tensor, np.random.Generator], Tensor], *, seed: int = 0):
+        self.dataset, self.make, self.seed = dataset, make, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def buckets(self) -> list[int] | None:
+        return self.dataset.buckets()
+
+    def visit(self, index: int, number: int) -> Example:
+        example = self.dataset.visit(index, number)
+        image = example["pixel_values"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        cond_images = self.make(image, np.random.default_rng((self.seed, index, number, CONDITION)))
+        return Example(**{**example, "cond_images": cond_images})
+
+
 class Batch(TypedDict):
-    """Examples put together: floats in [-1, 1], embeddings padded."""
+    """Examples put together: floats in [-1, 1], those of `cond_images` in [0, 1], embeddings padded."""
 
     pixel_values: Tensor
     low_res: NotRequired[Tensor]
+    cond_images: NotRequired[Tensor]
     prompt: NotRequired[list[str]]
     text: NotRequired[TextEmbedding]
     weight: Tensor
@@ -105,6 +137,8 @@ def collate(examples: list[Example]) -> Batch:
     )
     if "low_res" in given[0]:
         batch["low_res"] = _to_float(torch.stack([e["low_res"] for e in given]))
+    if any("cond_images" in e for e in given):
+        batch["cond_images"] = _cond_images(given)
     if "pixel_weight" in given[0]:
         batch["pixel_weight"] = torch.stack([e["pixel_weight"] for e in given])
     if "prompt_embeds" in given[0]:
@@ -118,3 +152,17 @@ def collate(examples: list[Example]) -> Batch:
 
 def _to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+def _cond_images(examples: list[dict[str, Any]]) -> Tensor:
+    """(B, c, h, w) in [0, 1]; a `ValueError` where some are missing, and for floats of another range."""
+    there = [e["cond_images"] for e in examples if "cond_images" in e]
+    if len(there) < len(examples):
+        raise ValueError(f"{len(there)} of {len(examples)} examples of a batch have cond_images; give them with all, or with none")
+    images = torch.stack(there)
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"cond_images have values from {low:g} to {high:g}; give floats in [0, 1], as sampling has them, or uint8")
+    return images.float()

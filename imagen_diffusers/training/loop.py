@@ -267,7 +267,7 @@ class _Fit:
             device=device,
             log_snr_table=self.table,
         )
-        given = {k: batch[k].to(device) for k in ("low_res", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        given = {k: batch[k].to(device) for k in ("low_res", "cond_images", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
         text = self._text(batch)
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(

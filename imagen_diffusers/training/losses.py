@@ -17,6 +17,7 @@ from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
+from .network import with_cond_images
 from .seeds import seed_of
 from .times import check_time_sampling, draw_times
 from .weighting import RunningError, check_weighting, output_weight
@@ -137,6 +138,7 @@ def stage_loss(
     text: TextEmbedding | None = None,
     null_text: TextEmbedding | None = None,
     low_res: Tensor | None = None,
+    cond_images: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     running: RunningError | None = None,
 ) -> StageLoss:
@@ -151,6 +153,7 @@ def stage_loss(
         text: embeddings and mask, before dropout.
         null_text: one row that stands for no text; None for zeros, as in the paper.
         low_res: for super-resolution, the small images, not yet resized or augmented.
+        cond_images: for a network conditioned on images (B, c, h, w), in [0, 1] as in sampling.
         pixel_weight: how much each pixel's error counts (B, H, W); None for 1.
         running: the errors of late, for the weighting "running".
     """
@@ -165,7 +168,8 @@ def stage_loss(
         text = drop_text(text, null_text, draws.text < settings.text_dropout)
     if low_res is not None:
         low_res = network.condition(low_res, draws.low_res_noise, level)
-    output = network.predict(noisy, times, network.arguments(text, low_res, level))[:, : network.channels]
+    arguments = with_cond_images(network, network.arguments(text, low_res, level), cond_images)
+    output = network.predict(noisy, times, arguments)[:, : network.channels]
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     error = output - target(images, draws.noise, alpha, sigma, settings.prediction_type)
     error = error.square() if pixel_weight is None else error.square() * pixel_weight[:, None]

@@ -7,6 +7,8 @@ DeepFloyd IF has it, the loss sees nothing: its channels get no gradient of thei
 
 from typing import Any
 
+from torch import Tensor
+
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 
 
@@ -20,8 +22,31 @@ def network_to_train(module: Any) -> StageNetwork:
     for needs, what in (
         (network.preconditioned, "under EDM's preconditioning (imagen-pytorch's ElucidatedImagen)"),
         (network.self_conditioned, "on its own guesses (self_cond)"),
-        (network.cond_channels, "on conditioning images (cond_images_channels), which training sets here do not hold"),
     ):
         if needs:
             raise ValueError(f"this {type(module).__name__} was trained {what}; it can be sampled here, and not trained further")
     return network
+
+
+def with_cond_images(network: StageNetwork, arguments: dict[str, Any], cond_images: Tensor | None) -> dict[str, Any]:
+    """The arguments of a network, with conditioning images (B, c, h, w) in [0, 1] where it takes them.
+
+    Raises:
+        ValueError: where they are missing, or not taken, or have other channels.
+    """
+    wanted, name = network.cond_channels, type(network.module).__name__
+    if cond_images is None:
+        if wanted:
+            raise ValueError(
+                f"this {name} takes conditioning images of {wanted} channels, and the examples have none: give them as cond_images, "
+                "by conditioning_image_column, or by training/examples.py: Conditioned"
+            )
+        return arguments
+    if not wanted:
+        raise ValueError(
+            f"the examples have cond_images, and this {name} takes none: leave them out, or make a network that takes them "
+            "with models/conditioning_images.py: with_cond_channels"
+        )
+    if cond_images.shape[1] != wanted:
+        raise ValueError(f"cond_images have {cond_images.shape[1]} channels, and this {name} takes {wanted}; give as many")
+    return {**arguments, "cond_images": cond_images.to(network.dtype)}

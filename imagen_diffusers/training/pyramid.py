@@ -180,24 +180,30 @@ def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int,
         raise UnusableError(f"it is {image.width}x{image.height}, smaller than the stage's {width}x{height}")
     if all(low == high for low, high in image.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]
         raise UnusableError("every pixel has the same colour")
+    levels = [1, settings.scale] if settings.low_res_scale else [1]
+    return [cropped(image, (height, width), smaller=s) for s in levels]
+
+
+def cropped(image: Image.Image, shape: tuple[int, int], *, smaller: int = 1) -> Tensor:
+    """The middle of an image, of this shape (height, width), resized to it or to that many times smaller: uint8 (C, H, W)."""
+    height, width = shape
     scale = min(image.height / height, image.width / width)
     crop_width, crop_height = width * scale, height * scale
     left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
     box = (left, top, left + crop_width, top + crop_height)
-    levels = [1, settings.scale] if settings.low_res_scale else [1]
-    resized = [image.resize((width // s, height // s), Image.Resampling.BICUBIC, box=box) for s in levels]
-    return [torch.from_numpy(np.array(level)).permute(2, 0, 1).contiguous() for level in resized]
+    resized = image.resize((width // smaller, height // smaller), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.array(resized)).reshape(height // smaller, width // smaller, -1).permute(2, 0, 1).contiguous()
 
 
 def cut(levels: list[Tensor], settings: ImageSettings, rng: np.random.Generator) -> list[Tensor]:
-    """The same window of every level, mirrored or not."""
+    """The same window of every level, mirrored or not; levels are as large as the first, or `settings.scale` times smaller."""
     if settings.crop_size:
         side, scale = settings.crop_size, settings.scale
         room = [(length - side) // scale for length in levels[0].shape[-2:]]
         top, left = (r // 2 if settings.center_crop else int(rng.integers(r + 1)) for r in room)  # in pixels of the smaller level
         levels = [
             level[:, top * scale // s : (top * scale + side) // s, left * scale // s : (left * scale + side) // s]
-            for level, s in zip(levels, (1, scale), strict=False)
+            for level, s in ((level, levels[0].shape[-1] // level.shape[-1]) for level in levels)
         ]
     if settings.random_flip and rng.random() < 0.5:
         levels = [level.flip(-1) for level in levels]

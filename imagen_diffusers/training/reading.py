@@ -6,30 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from .examples import Example
-from .pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape, size_of
+from .pyramid import ImageSettings, UnusableError, build_pyramid, cropped, cut, decode, nearest_shape, size_of
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the image and its caption are in a row; `caption` is None where captions are not wanted."""
+    """Where the image and its caption are in a row; `caption` is None where captions are not wanted.
+
+    `cond` is where the conditioning image is, read with `cond_channels`, 1 (gray) or 3; None for none.
+    """
 
     image: str
     caption: str | None
+    cond: str | None = None
+    cond_channels: int = 0
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """An image at the stage's sizes, and its caption."""
+    """An image at the stage's sizes, its caption, and its conditioning image at the first of these sizes."""
 
     levels: list[Tensor]
     caption: str | None
+    cond: Tensor | None = None
+
+    @property
+    def whole(self) -> list[Tensor]:
+        """All that windows are cut from, the conditioning image last."""
+        return self.levels if self.cond is None else [*self.levels, self.cond]
 
     @property
     def size(self) -> int:
-        return sum(level.numel() for level in self.levels)
+        return sum(level.numel() for level in self.whole)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,8 @@ class RowReader:
             if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
                 raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
             image = decode(file_of(row[self.columns.image]))
-            return Pyramid(build_pyramid(image, self.settings, None if shape is None else self.settings.shapes[shape]), caption)
+            levels = build_pyramid(image, self.settings, None if shape is None else self.settings.shapes[shape])
+            return Pyramid(levels, caption, self._cond(row, image, levels[0]))
         except UnusableError as error:
             raise UnusableError(f"{name}: {error}") from None
 
@@ -64,8 +77,10 @@ class RowReader:
         return number if height >= least[0] and width >= least[1] else None
 
     def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
-        levels = cut(pyramid.levels, self.settings, rng)
+        levels = cut(pyramid.whole, self.settings, rng)
         example = Example(pixel_values=levels[0], skipped=skipped)
+        if pyramid.cond is not None:
+            example["cond_images"] = levels.pop()
         if len(levels) > 1:
             example["low_res"] = levels[1]
         if pyramid.caption is not None and self.embed is not None:
@@ -73,6 +88,19 @@ class RowReader:
         elif pyramid.caption is not None:
             example["prompt"] = pyramid.caption
         return example
+
+    def _cond(self, row: dict[str, Any], image: Image.Image, level: Tensor) -> Tensor | None:
+        """The conditioning image of a row, cropped and resized as its image was to `level`; None where no column is for it."""
+        if self.columns.cond is None:
+            return None
+        try:
+            cond = decode(file_of(row[self.columns.cond]))
+            if cond.width * image.height != cond.height * image.width:
+                raise UnusableError(f"it is {cond.width}x{cond.height}, of another shape than the image, {image.width}x{image.height}")
+        except UnusableError as error:
+            raise UnusableError(f"of its conditioning image: {error}") from None
+        cond = cond.convert("L") if self.columns.cond_channels == 1 else cond
+        return cropped(cond, (level.shape[-2], level.shape[-1]))
 
 
 def as_next(buckets: list[int | None]) -> list[int]:

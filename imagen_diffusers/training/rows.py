@@ -27,6 +27,9 @@ class DataSettings:
     dataset_config_name: str | None = field(default=None, metadata={"help": "Which configuration of the Hub dataset."})
     image_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(IMAGE_COLUMNS)}."})
     caption_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(CAPTION_COLUMNS)}."})
+    conditioning_image_column: str | None = field(
+        default=None, metadata={"help": "For a network conditioned on images (cond_channels 1 or 3): their column."}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many."})
     streaming: bool = field(default=False, metadata={"help": "Read as a stream, in its own order, without unpacking it first."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows shuffled among each other; 0 keeps their order."})
@@ -44,18 +47,28 @@ class DataSettings:
             raise ValueError("give exactly one of train_data_dir and dataset_name")
 
 
-def load_rows(settings: DataSettings, *, captions: bool = True) -> tuple[Any, Columns]:
+def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: int = 0) -> tuple[Any, Columns]:
     """The rows, images still encoded, as `datasets` gives them, and which columns to read.
 
+    Args:
+        settings: where they are.
+        captions: whether they are wanted.
+        cond_channels: of the conditioning images that the column of `settings` holds; 0 for a network that takes none.
+
     Raises:
-        ValueError: for a place without images, or images without captions.
+        ValueError: for a place without images, or images without captions, and for conditioning images that the network does not take.
     """
     import datasets
 
+    _check_conditioning(settings.conditioning_image_column, cond_channels)
     rows, there = _rows(settings)
     image = _column("image", settings.image_column, IMAGE_COLUMNS, there)
     caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there) if captions else None
-    return rows.cast_column(image, datasets.Image(decode=False)), Columns(image, caption)
+    rows, cond = rows.cast_column(image, datasets.Image(decode=False)), None
+    if settings.conditioning_image_column is not None:
+        cond = _column("conditioning_image", settings.conditioning_image_column, (), there)
+        rows = rows.cast_column(cond, datasets.Image(decode=False))
+    return rows, Columns(image, caption, cond, cond_channels)
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
@@ -73,6 +86,19 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
 def images_in(folder: Path) -> list[Path]:
     """The files in `folder`, and in folders in it, that are images by their names."""
     return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
+
+
+def _check_conditioning(column: str | None, channels: int) -> None:
+    if column is not None and not channels:
+        raise ValueError(
+            f"conditioning_image_column is {column}, and this network takes no conditioning images: leave it out, or make one that takes "
+            "them with models/conditioning_images.py: with_cond_channels"
+        )
+    if column is not None and channels not in (1, 3):
+        raise ValueError(
+            f"conditioning_image_column is {column}, and this network takes conditioning images of {channels} channels; image files have "
+            "1 (gray) or 3 (RGB): make the others by training/examples.py: Conditioned"
+        )
 
 
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:

@@ -20,6 +20,7 @@ from imagen_diffusers.text.t5 import TextEmbedding
 from .examples import Example, collate
 from .folders import PART
 from .losses import LossSettings
+from .network import with_cond_images
 
 LOG_SNRS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # from where the layout is settled to where detail is
 FILE = "validation.jsonl"
@@ -31,7 +32,8 @@ class HeldOut:
     The figures are named "log_snr_-6" and so on, whatever the network predicts. Noise depends on the seed and the example alone.
 
     Args:
-        examples: images and captions (not embeddings), for super-resolution with `low_res`.
+        examples: images and captions (not embeddings), for super-resolution with `low_res`, for networks conditioned on images with
+            `cond_images`.
         log_snr_table: the noise curve of the stage.
         loss: what the network predicts, and how far conditions are noised in training: here evenly over the same range.
         tokenizer, text_encoder: for networks with text.
@@ -99,7 +101,8 @@ class HeldOut:
             places = torch.tensor([(i + 0.5) / len(self.examples) for i in rows], device=device)
             level = places * self.loss.max_noise_level
             low_res = network.condition(batch["low_res"].to(device), low_res_noise, level)
-        arguments = network.arguments(text, low_res, level)
+        shown = batch["cond_images"].to(device) if "cond_images" in batch else None
+        arguments = with_cond_images(network, network.arguments(text, low_res, level), shown)
         return torch.stack([self._errors_at(network, images, noise, log_snr, arguments) for log_snr in self.log_snrs])
 
     def _errors_at(self, network: StageNetwork, images: Tensor, noise: Tensor, level: float, arguments: dict[str, Any]) -> Tensor:

@@ -1,0 +1,152 @@
+"""How well edits do what they are asked, read by the oracle on true renders: recolouring, removing, extending.
+
+    python -m examples.scenes.edits --output runs/scenes/edits
+
+Renders of scenes never trained on are edited under a mask around one object. A grid of the first ones, before and after, goes to
+the output folder. Beside each score stands what the base does from the prompt alone.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from imagen_diffusers import ImagenCascadeInpaintPipeline
+from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.pipelines.outpainting import outpaint
+
+from .captions import caption
+from .data import TEST_SEEDS, object_windows
+from .evaluate import Score, draw, load_cascade, same
+from .oracle import Oracle, load
+from .raytrace import render
+from .scene import COLORS, HELD_OUT, Object, Scene, sample_scene
+
+SIZE = 256
+RECOLOUR_SEEDS, REMOVE_SEEDS, EXTEND_SEEDS = (TEST_SEEDS + n for n in (60_000, 70_000, 80_000))
+SHOWN = 8
+
+
+def recoloured(scene: Scene, seed: int) -> Scene:
+    """The scene with its first object in another colour, of a pair with its shape that training holds."""
+    first = scene.objects[0]
+    others = [c for c in COLORS if c != first.color and (c, first.shape) not in HELD_OUT]
+    return replace(scene, objects=(replace(first, color=str(np.random.default_rng(seed).choice(others))), *scene.objects[1:]))
+
+
+def without_second(scene: Scene) -> Scene:
+    return replace(scene, objects=scene.objects[:1])
+
+
+def masks_around(objects: list[Object], scenes: list[Scene]) -> Tensor:
+    """Squares around one object of each scene (N, 1, SIZE, SIZE), True inside."""
+    alone = [replace(scene, objects=(o,)) for o, scene in zip(objects, scenes, strict=True)]
+    return torch.stack([torch.from_numpy(object_windows(scene, SIZE, (0, 0), SIZE)) for scene in alone])[:, None] > 0
+
+
+def prompts_of(scenes: list[Scene], seed: int) -> list[str]:
+    return [caption(scene, np.random.default_rng(seed + i), complete=True) for i, scene in enumerate(scenes)]
+
+
+def rendered(scenes: list[Scene]) -> Tensor:
+    """(N, 3, SIZE, SIZE) in [-1, 1]."""
+    return torch.cat([render(scenes[i : i + 8], SIZE, samples=2) for i in range(0, len(scenes), 8)])
+
+
+def painted(pipe: ImagenCascadeInpaintPipeline, images: Tensor, masks: Tensor, prompts: list[str], batch: int, **call) -> Tensor:
+    """Images (N, 3, SIZE, SIZE) in [-1, 1], painted anew under the masks; image i has seed i."""
+    parts = []
+    for start in tqdm(range(0, len(prompts), batch), desc="painting", mininterval=5):
+        few = slice(start, start + batch)
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(prompts[few]))]
+        given = {"generator": generators, "stop_at": 2, "output_type": "pt", **call}
+        parts.append(pipe(prompts[few], images[few] / 2 + 0.5, masks[few], **given).images * 2 - 1)
+    return torch.cat(parts)
+
+
+def first_is_there(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> int:
+    """In how many images an object of the first one's colour and shape is read."""
+    read = [seen for seen, _ in oracle.read(images)]
+    return sum(any(same(s.objects[0], o, ("shape", "color")) for o in r) for s, r in zip(scenes, read, strict=True))
+
+
+def count_is_right(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> int:
+    return sum(len(seen) == len(scene.objects) for scene, (seen, _) in zip(scenes, oracle.read(images), strict=True))
+
+
+def border_jump(image: Image.Image, left: int, width: int) -> float:
+    """How much larger the steps between neighbours are across the borders of what was known than elsewhere."""
+    values = np.asarray(image, np.float32)
+    steps = np.abs(np.diff(values, axis=1)).mean((0, 2))
+    borders = [left - 1, left + width - 1]
+    return float(steps[borders].mean() / np.delete(steps, borders).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
+    parser.add_argument("--oracle", type=Path, default=Path("pipelines/imagen-scenes/oracle"))
+    parser.add_argument("--count", type=int, default=64, help="renders recoloured, and as many with one object removed")
+    parser.add_argument("--extend_count", type=int, default=8, help="1024px images extended to 2048x1024")
+    parser.add_argument("--jump_n_sample", type=int, default=1, help="how often each step of the base is made")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--output", type=Path, default=Path("runs/scenes/edits"))
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    base = load_cascade(args.model)
+    pipe = ImagenCascadeInpaintPipeline.from_pipe(base)
+    pipe.set_progress_bar_config(disable=True)
+    oracle, often = load(args.oracle), {"jump_n_sample": [args.jump_n_sample, 1]}
+
+    print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
+    scenes = [sample_scene(RECOLOUR_SEEDS + i, num_objects=1, unnamed_share=0.0) for i in range(args.count)]
+    wanted = [recoloured(scene, RECOLOUR_SEEDS + i) for i, scene in enumerate(scenes)]
+    prompts, images = prompts_of(wanted, RECOLOUR_SEEDS), rendered(scenes)
+    edited = painted(pipe, images, masks_around([s.objects[0] for s in scenes], scenes), prompts, args.batch_size, **often)
+    alone = draw(base, prompts, args.batch_size, 2)
+    print(Score("recoloured: new colour and old shape", first_is_there(oracle, edited, wanted), args.count))
+    print(Score("the same prompts without an image", first_is_there(oracle, alone, wanted), args.count), flush=True)
+    _grid(images, edited, args.output / "recoloured.png")
+
+    scenes = [sample_scene(REMOVE_SEEDS + i, num_objects=2, unnamed_share=0.0) for i in range(args.count)]
+    wanted = [without_second(scene) for scene in scenes]
+    prompts, images = prompts_of(wanted, REMOVE_SEEDS), rendered(scenes)
+    edited = painted(pipe, images, masks_around([s.objects[1] for s in scenes], scenes), prompts, args.batch_size, **often)
+    alone = draw(base, prompts, args.batch_size, 2)
+    print(Score("one of two removed: number of objects", count_is_right(oracle, edited, wanted), args.count))
+    print(Score("the same prompts without an image", count_is_right(oracle, alone, wanted), args.count), flush=True)
+    _grid(images, edited, args.output / "removed.png")
+
+    jumps = extended(pipe, args.extend_count, args.jump_n_sample, args.output)
+    if jumps:
+        middle, span = np.mean(jumps), f"{min(jumps):.2f} to {max(jumps):.2f}"
+        print(f"| extended: steps at the borders over those elsewhere | {middle:.2f} | {span} | {len(jumps)} |")
+
+
+def extended(pipe: ImagenCascadeInpaintPipeline, count: int, jump_n_sample: int, output: Path) -> list[float]:
+    """Border jumps of 1024px renders that are extended to 2048x1024; the images go to `output`."""
+    jumps = []
+    for i in range(count):
+        scene = sample_scene(EXTEND_SEEDS + i, num_objects=1, unnamed_share=0.0)
+        pixels = render([scene], 1024, samples=2)[0].permute(1, 2, 0)
+        image = Image.fromarray(((pixels + 1) * 127.5).round().byte().numpy())
+        call = {"generator": torch.Generator().manual_seed(i), "jump_n_sample": [jump_n_sample, 1, 1]}
+        wide = outpaint(pipe, None, image, 2048, 1024, **call)  # no words: they would ask for the object once more
+        wide.resize((1024, 512)).save(output / f"extended-{i}.png")
+        jumps.append(border_jump(wide, 512, 1024))
+    return jumps
+
+
+def _grid(before: Tensor, after: Tensor, path: Path) -> None:
+    shown = [x for pair in zip(before[:SHOWN], after[:SHOWN], strict=True) for x in pair]
+    tiles = [Image.fromarray(((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()) for x in shown]
+    labelled_grid(tiles, ["before", "after"] * (len(tiles) // 2), columns=4).save(path)
+
+
+if __name__ == "__main__":
+    main()
