@@ -175,7 +175,11 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         Returns:
             prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
             negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
+
+        Raises:
+            ValueError: for text that is said in no way or in two, and counts and widths that do not fit.
         """
+        check_count("num_images_per_prompt", num_images_per_prompt)
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
@@ -244,7 +248,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """
         networks = self.networks
         if not request.text.wanted(stages, networks.values()):
-            return (None, None), rows
+            return (None, None), request.text.count(rows)
         if request.edit is not None and request.text == TextInputs():
             request = replace(request, text=self._no_text(stages, rows))
         begun = request.callback_on_step_end is not None  # a callback may begin it

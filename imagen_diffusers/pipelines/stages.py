@@ -10,7 +10,7 @@ from imagen_diffusers.sampling.guiders import check_guider, scale_of
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.sampling.stage import Stage
 
-from .arguments import guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
+from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
 from .sampling_presets import SamplingPreset, apply_preset
 from .tiling import TilingMixin
@@ -65,6 +65,7 @@ class StagesMixin(TilingMixin):
         levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
         intervals = interval_per_stage(guidance_interval, self.config, numbers)
         times = times_per_stage(timesteps, sigmas, numbers)
+        check_finite("guidance_parallel", guidance_parallel)
         stages = []
         for number, n, w, level, pair, own, one in zip(numbers, steps, scales, levels, intervals, times, guiders, strict=True):
             unet, _ = SLOTS[number - 1]
