@@ -40,6 +40,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--preset", "slow"], '"slow" is not there.*balanced'),
     ([*GENERATE, "--preset", "ddim-cosine"], r'"ddim-cosine" is not there: it is no path, not bundled \(balanced, fast, quality\)'),
     ([*GENERATE, "--preset", "empty"], "sampling_preset.json"),
+    ([*GENERATE, "--preset", "preset"], "a preset's stages are None; give a list with one entry for each stage"),
     ([*UPSCALE, "--output", "small.png"], "--output is small.png itself"),
     ([*GENERATE, "--preset", "you/nowhere"], '"you/nowhere" is no path here'),
     ([*GENERATE, "--lora", "nowhere"], '"nowhere" is not there'),
@@ -107,8 +108,9 @@ def place(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("place")
     make_pipeline().save_pretrained(path / "MODEL")
     make_pipeline(text_encoder=None, tokenizer=None).save_pretrained(path / "TEXTLESS")
-    for name in ("empty", "folder.png", "captioned"):
+    for name in ("empty", "folder.png", "captioned", "preset"):
         (path / name).mkdir()
+    (path / "preset" / "sampling_preset.json").write_text("{}")
     (path / "captioned" / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "a red cube"}))
     for name, side in (("small.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
         Image.effect_noise((side, side), 64).save(path / name)
@@ -282,6 +284,21 @@ CALLS: list[tuple[dict, str]] = [
     ({"cond_images": torch.zeros(1, 3, 16, 16)}, "takes no cond_images"),
     ({"output_type": "jpeg"}, "use one of pil, np, pt"),
     ({"callback_on_step_end_tensor_inputs": ["noise"]}, "a callback can see"),
+    ({"callback_on_step_end_tensor_inputs": "latents"}, "tensor_inputs is 'latents'; give a list of names"),
+    ({"callback_on_step_end_tensor_inputs": None}, "tensor_inputs is None; give a list of names"),
+    ({"negative_prompt_embeds": torch.zeros(1, 2, 31)}, "negative_prompt_embeds are 31 wide and the prompt's 32"),
+    ({"guidance_parallel": (1, 0.5, 0)}, r"guidance_parallel is \(1, 0.5, 0\); it must be one finite number"),
+    ({"guidance_parallel": None}, "guidance_parallel is None; it must be one finite number"),
+    ({"guidance_parallel": float("nan")}, "guidance_parallel is nan; it must be one finite number"),
+    ({"timesteps": (t for t in ())}, "timesteps has 1 lists for 3 stages"),
+    ({"timesteps": [(t for t in ()), None, None]}, r"timesteps of a stage is \[\]; give a list of at least one time"),
+    ({"latents": "x"}, "latents hold 'x'; give a tensor of standard normal noise"),
+    ({"latents": 5}, "latents hold 5; give a tensor"),
+    ({"latents": [None, "x", None]}, "latents hold 'x'; give a tensor"),
+    ({"image": torch.zeros(0, 3, 16, 16)}, r"image is of the shape \(0, 3, 16, 16\); give at least one image of at least one pixel"),
+    ({"image": torch.zeros(1, 3, 0, 16, dtype=torch.uint8)}, r"image is of the shape \(1, 3, 0, 16\); give at least"),
+    ({"image": np.zeros((0, 16, 3), np.float32)}, r"image is of the shape \(0, 16, 3\); give at least"),
+    ({"image": Image.new("RGB", (0, 16))}, r"image is of the shape \(0, 16\); give at least"),
 ]
 
 

@@ -463,6 +463,12 @@ def test_times_may_be_given_for_each_stage(shared_pipe) -> None:
     given = {"stop_at": 2, "callback_on_step_end": lambda pipe, step, t, tensors: seen.append(float(t))}
     draw(shared_pipe, **given, timesteps=[[900.0, 500.5, 20.0], None], num_inference_steps=[9, 2])
     assert seen[:3] == [900.0, 500.5, 20.0] and len(seen) == 5
+    seen.clear()
+    draw(shared_pipe, **given, timesteps=((t for t in (900.0, 20.0)), iter([700.0])))
+    assert seen == [900.0, 20.0, 700.0]
+    seen.clear()
+    draw(shared_pipe, **{**given, "stop_at": 1}, timesteps=(t for t in (900.0, 20.0)))
+    assert seen == [900.0, 20.0]
     pipe = make_pipeline(scheduler=diffusers.EulerDiscreteScheduler.from_config(shared_pipe.scheduler.config))
     seen.clear()
     draw(pipe, **{**given, "stop_at": 1}, sigmas=[9.0, 3.0, 1.0, 0.0])
@@ -508,12 +514,34 @@ def test_networks_without_text_take_none() -> None:
     assert draw(last, None, image=images).images.shape[0] == 1
 
 
+def test_where_no_stage_that_runs_takes_text_a_prompt_only_counts() -> None:
+    sr = make_sr(encoder_hid_dim=None, attention_kind="self")
+    pipe = make_pipeline(unet_2=sr, unet_3=None, scheduler_3=None, tokenizer=None, text_encoder=None)
+    image = torch.rand(1, 3, 16, 16, generator=seeded())
+    plain = draw(pipe, None, image=image).images
+    assert torch.equal(draw(pipe, "a red cube", image=image).images, plain)
+    assert torch.equal(draw(pipe, "a red cube", negative_prompt="blue", image=image).images, plain)
+    assert draw(pipe, ["a cube", "a sphere"], image=image).images.shape[0] == 2
+    assert draw(pipe, None, prompt_embeds=torch.zeros(3, 2, TEXT_DIM), image=image).images.shape[0] == 3
+    for given, message in (
+        ({"prompt": ["a"], "prompt_embeds": torch.zeros(1, 2, TEXT_DIM)}, "exactly one of prompt"),
+        ({"prompt": "a", "negative_prompt": ["b", "c"]}, "2 negative prompts for 1"),
+        ({"prompt": 5}, "a prompt is a int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw(pipe, **given, image=image)
+    with pytest.raises(ValueError, match="no text encoder"):
+        draw(pipe, "a red cube")
+
+
 def test_any_component_may_be_none() -> None:
     empty = ImagenCascadePipeline()
     with pytest.raises(ValueError, match="no stage"):
         empty("a cube")
     only_text = make_pipeline(unet=None, scheduler=None, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     assert only_text.encode_prompt("a cube")[0].shape[-1] == TEXT_DIM
+    with pytest.raises(ValueError, match="num_images_per_prompt is 0"):
+        only_text.encode_prompt("a cube", num_images_per_prompt=0)
 
 
 def test_offload_keeps_one_network_on_the_device(residents) -> None:

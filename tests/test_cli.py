@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 
-from .conftest import make_base, make_pipeline
+from .conftest import make_base, make_pipeline, make_sr
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,17 @@ def test_offload_is_diffusers_own(folder, monkeypatch, kind) -> None:
         monkeypatch.setattr(ImagenCascadePipeline, given, lambda self, device, given=given: seen.append((given, device)))
     loading.prepare(PipelineOptions(model=str(folder), offload=kind, dtype="float32"))
     assert seen == [(f"enable_{kind}_cpu_offload", "cuda")]
+
+
+def test_enlarging_by_stages_that_take_no_text_needs_no_text_encoder(tmp_path) -> None:
+    sr = make_sr(encoder_hid_dim=None, attention_kind="self")
+    pipe = make_pipeline(unet_2=sr, unet_3=None, scheduler_3=None, tokenizer=None, text_encoder=None)
+    pipe.save_pretrained(tmp_path / "model")
+    Image.effect_noise((16, 16), 64).save(tmp_path / "small.png")
+    words = ["upscale", tmp_path / "small.png", "a red cube", "--model", tmp_path / "model", "--output", tmp_path / "large.png"]
+    result = call(*words, "--dtype", "float32")
+    assert result.exit_code == 0, result.output
+    assert Image.open(tmp_path / "large.png").size == (32, 32)
 
 
 def test_a_model_whose_networks_take_no_text_samples_without(tmp_path) -> None:

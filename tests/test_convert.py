@@ -1,6 +1,7 @@
 """imagen-pytorch's own files, written by the package itself, become cascades that say what it says."""
 
 import inspect
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,9 @@ def expected(unet, low_res: bool) -> torch.Tensor:
 
 
 def convert(path: Path, **how) -> tuple[ImagenCascadePipeline, list[str]]:
-    parts, report = load_components(path, **how)
-    return ImagenCascadePipeline(**parts), report
+    parts, found, assumed = load_components(path, **how)
+    assert all("assumed" in line for line in assumed) and not any("assumed" in line for line in found)
+    return ImagenCascadePipeline(**parts), [*found, *assumed]
 
 
 @pytest.mark.parametrize("ema", [True, False])
@@ -141,6 +143,16 @@ def small(**more) -> dict[str, torch.Tensor]:
     return unet.state_dict()
 
 
+def test_what_was_assumed_is_a_warning_wherever_the_file_lies(tmp_path, caplog) -> None:
+    path = tmp_path / "assumed.pt"
+    torch.save({f"unets.0.{name}": value for name, value in small().items()}, path)
+    with caplog.at_level(logging.INFO, logger="imagen_diffusers"):
+        ImagenCascadePipeline.from_imagen_pytorch(path, settings={**SETTINGS, "image_sizes": 16, "noise_schedules": "cosine"})
+    said = {record.getMessage(): record.levelname for record in caplog.records if record.name == "imagen_diffusers.pipelines.folders"}
+    assert said[f"{path}: raw weights of 1 networks, without a configuration"] == "INFO"
+    assert said["assumed timesteps=1000"] == said["network 1: assumed self_cond=False"] == "WARNING"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,6 +166,8 @@ def small(**more) -> dict[str, torch.Tensor]:
         ({"noise_schedules": "wavy"}, 'noise_schedules has "wavy"; imagen-pytorch\'s are cosine, linear'),
         ({"lowres_noise_schedule": "wavy"}, 'lowres_noise_schedule has "wavy"'),
         ({"unets": [{"self_kond": True}]}, "settings of unet 1 have self_kond, which imagen-pytorch has not"),
+        ({"unets": [{"sample_size": 16}]}, "settings of unet 1 have sample_size, which imagen-pytorch has not"),
+        ({"unets": [{"noise_schedule": "linear"}]}, "settings of unet 1 have noise_schedule, which imagen-pytorch has not"),
         ({"unets": [{}, {}]}, "settings have 2 unets for 1 networks"),
     ],
 )

@@ -1,5 +1,8 @@
 """DeepFloyd IF's networks as stages draw what IF's own pipelines draw, bit for bit; and more than those can."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from diffusers import (
@@ -125,6 +128,11 @@ def test_stages_in_the_wrong_order_are_said(home) -> None:
         ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])
 
 
+def test_a_text_encoder_by_its_name_is_refused(home) -> None:
+    with pytest.raises(ValueError, match='text_encoder is "google/t5"; give an encoder that is loaded, None for none, or leave it out'):
+        ImagenCascadePipeline.from_deepfloyd(home["one"], text_encoder="google/t5")
+
+
 def test_ifs_own_spelling_of_the_dtype_is_heard_and_other_words_are_refused(home) -> None:
     pipe = ours(home, torch_dtype=torch.bfloat16)
     assert {pipe.unet.dtype, pipe.unet_2.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
@@ -199,8 +207,28 @@ def test_a_network_that_cannot_be_a_stage_is_refused() -> None:
         UNet2DModel(block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)),
         schedule(1.0),
     )
-    with pytest.raises(ValueError, match="UNet2DModel cannot be a stage"):
+    with pytest.raises(ValueError, match="UNet2DModel cannot be a stage; .* ImagenEfficientUNet2DConditionModel.* UNet2DConditionModel"):
         pipe("a red cube")
+
+
+def test_what_lets_networks_of_if_be_stages_is_said_where_it_is_missing() -> None:
+    code = """
+from diffusers import UNet2DConditionModel
+from imagen_diffusers.sampling.network import adapt
+
+unet = UNet2DConditionModel(16, 3, 6, block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
+    up_block_types=("UpBlock2D",) * 2)
+try:
+    adapt(unet)
+except ValueError as error:
+    print(error)
+import imagen_diffusers.interop
+print(type(adapt(unet)).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said, kind = done.stdout.splitlines()
+    assert "one of ImagenUNet2DConditionModel, ImagenEfficientUNet2DConditionModel. Networks of other origins join by import" in said
+    assert kind == "DeepFloydNetwork", done.stderr
 
 
 def test_the_command_writes_a_cascade(home, tmp_path) -> None:

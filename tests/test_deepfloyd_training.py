@@ -228,4 +228,5 @@ def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F8
     if "--rank" not in more:
         slot = ImagenCascadePipeline.slots(stage)[0]
         UNet2DConditionModel.from_pretrained(tmp_path, subfolder=slot)
+        assert "_name_or_path" not in json.loads((tmp_path / slot / "config.json").read_text())  # a folder of this machine
         assert "from diffusers import UNet2DConditionModel\nfrom imagen_diffusers import ImagenCascadePipeline" in card

@@ -211,9 +211,9 @@ def elucidated_pair(package, tmp_path, **changes):
     state = {f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()}
     imagen.load_state_dict(state)
     torch.save(state, tmp_path / "elucidated.pt")
-    parts, report = load_components(tmp_path / "elucidated.pt", settings={"imagen_type": "elucidated", **settings})
+    parts, _, assumed = load_components(tmp_path / "elucidated.pt", settings={"imagen_type": "elucidated", **settings})
     pipe = ImagenCascadePipeline(**parts)
-    assert any("assumed sigma_min=0.002" in line for line in report)
+    assert "assumed sigma_min=0.002" in assumed
     pipe.set_progress_bar_config(disable=True)
     return imagen, pipe
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel, bundled
+from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models.weight_files import sole_variant, weight_files
 
 from .conftest import make_pipeline, seeded
+from .test_deepfloyd import base_network
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -162,14 +164,36 @@ def test_what_is_left_out_or_given_is_not_looked_at(folder) -> None:
     assert ImagenCascadePipeline.from_pretrained(folder, unet_2=None, unet_3=make_pipeline().unet_3).stage_numbers == [1, 3]
 
 
-def test_a_file_without_some_of_the_weights_is_refused(folder) -> None:
-    from safetensors.torch import load_file, save_file
+def leave_out(path: Path, kind: str) -> str:
+    """Save a file of weights without the first one of this kind; its name."""
+    weights = load_file(path)
+    first = next(name for name in weights if kind in name)
+    save_file({name: value for name, value in weights.items() if name != first}, path, metadata={"format": "pt"})
+    return first
 
-    weights = load_file(folder / "unet" / WEIGHTS)
-    first = next(iter(weights))
-    save_file({name: value for name, value in weights.items() if name != first}, folder / "unet" / WEIGHTS, metadata={"format": "pt"})
+
+@pytest.mark.parametrize("more", [{}, {"low_cpu_mem_usage": False}])
+def test_weights_without_some_are_refused_and_none_are_made_up(folder, more) -> None:
+    first = leave_out(folder / "unet" / WEIGHTS, "conv1.weight")
     with pytest.raises(OSError, match=f"unet lack 1 of its network's parameters, {first}"):
-        ImagenCascadePipeline.from_pretrained(folder)
+        ImagenCascadePipeline.from_pretrained(folder, **more)
+    with pytest.raises(OSError, match=f"unet lack 1 of its network's parameters, {first}"):
+        ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet", **more)
+    whole, info = ImagenEfficientUNet2DConditionModel.from_pretrained(folder, subfolder="unet_2", output_loading_info=True, **more)
+    assert (type(whole), info["missing_keys"]) == (ImagenEfficientUNet2DConditionModel, [])
+
+
+@pytest.mark.parametrize("more", [{}, {"low_cpu_mem_usage": False}])
+@pytest.mark.parametrize("name", ["unet", "text_encoder"])
+def test_networks_of_other_libraries_lack_no_weights_either(tmp_path, name, more) -> None:
+    make_pipeline(unet=base_network(), unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).save_pretrained(tmp_path)
+    assert ImagenCascadePipeline.from_pretrained(tmp_path, **more).stage_numbers == [1]
+    first = leave_out(
+        tmp_path / name / ("model.safetensors" if name == "text_encoder" else WEIGHTS),
+        "to_q.weight" if name == "unet" else "SelfAttention.q",
+    )
+    with pytest.raises(OSError, match=f"{name} lack 1 of its network's parameters, {first}"):
+        ImagenCascadePipeline.from_pretrained(tmp_path, **more)
 
 
 @pytest.mark.parametrize(

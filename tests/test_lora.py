@@ -271,3 +271,87 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     with pytest.raises(ValueError, match="rank is 0"):
         add_lora(make_base(), rank=0)
     assert not has_lora(pipe.unet)
+
+
+def test_a_cascade_with_an_adapter_is_not_saved(saved, tmp_path, monkeypatch) -> None:
+    """Its weights have names that nothing loads; fused and taken off they have their own again."""
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0])
+    refused = pytest.raises(ValueError, match=r"^unet, unet_2 of this pipeline hold .* fuse_lora\(\) and unload_lora_weights\(\)")
+    for prepare in (lambda: None, pipe.fuse_lora, lambda: setattr(pipe, "unet", torch.compile(pipe.unet))):
+        prepare()
+        with refused:
+            pipe.save_pretrained(tmp_path / "new")
+        with refused:
+            pipe.push_to_hub("me/new")
+    assert not (tmp_path / "new").exists()
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "new")
+    loaded = type(pipe).from_pretrained(tmp_path / "new")
+    loaded.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(draw(loaded), saved[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrapped_first", [True, False])
+def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> None:
+    """`torch.compile(unet)` wraps a network, and no module of diffusers is what it returns."""
+
+    def wrap(pipe) -> None:
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+
+    pipe, plain = make_pipeline(), make_pipeline()
+    before = draw(pipe)
+    if wrapped_first:
+        wrap(pipe)
+    for one in (pipe, plain):
+        one.load_lora_weights(saved[0], adapter_name="look")
+    if not wrapped_first:
+        wrap(pipe)
+    assert pipe.get_list_adapters() == {"unet": ["look"], "unet_2": ["look"]}
+    assert pipe.get_active_adapters() == ["look"]
+    for change in (
+        lambda p: p.set_adapters("look", 0.5),
+        lambda p: p.disable_lora(),
+        lambda p: p.enable_lora(),
+        lambda p: p.fuse_lora(),
+        lambda p: p.unfuse_lora(),
+    ):
+        change(pipe)
+        change(plain)
+        torch.testing.assert_close(draw(pipe), draw(plain), rtol=0, atol=1e-4)  # compiled, text is padded
+        assert pipe.fused_loras == plain.fused_loras
+    pipe.delete_adapters("look")
+    assert not any(pipe.get_list_adapters().values())
+    pipe.load_lora_weights(saved[0], adapter_name="look")
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-4)  # an update was added and subtracted
+    assert not has_lora(pipe.unet)
+
+
+def test_a_network_takes_a_second_adapter() -> None:
+    unet, alone = make_base(), make_base()
+    plain = sorted(add_lora(alone, rank=2, name="b") or lora_layers(alone, "b"))
+    add_lora(unet, rank=4, name="a")
+    wake(unet, 0)
+    first = lora_layers(unet, "a")
+    add_lora(unet, rank=2, name="b")
+    assert sorted(lora_layers(unet, "b")) == plain
+    assert all(torch.equal(value, first[name]) for name, value in lora_layers(unet, "a").items())
+    with pytest.raises(ValueError, match='has an adapter "b" already; give another name'):
+        add_lora(unet, rank=2, name="b")
+    wake(unet, 1)
+    x, text = torch.randn(1, 3, 16, 16, generator=seeded()), torch.randn(1, 3, 32, generator=seeded(1))
+    with torch.no_grad():
+        unet.set_adapters("a")
+        one = unet(x, 500, text).sample
+        unet.set_adapters("b")
+        assert not torch.allclose(unet(x, 500, text).sample, one, atol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, float("nan")])
+def test_an_alpha_that_would_switch_an_adapter_off_is_refused(alpha) -> None:
+    unet = make_base()
+    with pytest.raises(ValueError, match=f"alpha is {alpha}; it must be above 0"):
+        add_lora(unet, rank=2, alpha=alpha)
+    assert not has_lora(unet)
+    assert all(p.requires_grad for p in unet.parameters())

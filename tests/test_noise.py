@@ -16,6 +16,7 @@ from imagen_diffusers.schedulers.noise import (
     log_snr_table,
     q_sample,
     resize,
+    same_curve,
     shift_betas,
     timestep_at,
 )
@@ -34,6 +35,14 @@ def test_curves_equal_stock_diffusers(schedule) -> None:
     alpha, sigma = alpha_sigma(log_snr_table(betas))
     torch.testing.assert_close(alpha**2, stock.alphas_cumprod, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1000))
+
+
+def test_curves_are_the_same_up_to_rounding() -> None:
+    betas = beta_table("squaredcos_cap_v2")
+    nudged = betas.nextafter(torch.tensor(1.0))
+    assert same_curve(betas.tolist(), nudged.tolist())
+    assert not same_curve(betas.tolist(), shift_betas(betas, -0.05).tolist())
+    assert not same_curve(betas.tolist(), betas[:-1].tolist())
 
 
 def test_fractions_lie_between_their_neighbours() -> None:

@@ -91,6 +91,15 @@ def test_presets_that_do_not_fit_change_nothing(pipe) -> None:
         make_pipeline(scheduler=None).use_preset(bundled("fast"))
 
 
+@pytest.mark.parametrize("written", ["{}", '{"stages": {"a": 1}}', '{"stages": [1, 2, 3]}', '{"stages": 5}', "[1]"])
+def test_a_file_that_is_no_preset_is_said(pipe, tmp_path, written) -> None:
+    (tmp_path / "sampling_preset.json").write_text(written)
+    with pytest.raises(ValueError, match="a preset's stages are|holds no object; a preset is one"):
+        pipe.use_preset(tmp_path)
+    with pytest.raises(ValueError, match="a preset's stages are None; give a list with one entry for each stage"):
+        SamplingPreset()
+
+
 def test_entries_that_no_stage_can_be_sampled_by_change_nothing(pipe) -> None:
     before = {name: getattr(pipe, name) for name in ("scheduler", "scheduler_2", "scheduler_3")}
     config = dict(pipe.config)

@@ -148,6 +148,33 @@ def test_a_curve_of_its_own_is_not_moved_by_a_word() -> None:
     assert torch.equal(moved.betas, ImagenDDPMScheduler(beta_schedule="linear", log_snr_shift=-1.0).betas)
 
 
+def test_a_curve_of_another_processor_is_moved_as_ones_own() -> None:
+    """There the last bits of betas are others."""
+    config = dict(ImagenDDPMScheduler(log_snr_shift=-1.0).config)
+    betas = torch.tensor(config["trained_betas"])
+    config["trained_betas"] = torch.where(torch.arange(1000) % 3 == 0, betas.nextafter(torch.tensor(1.0)), betas).tolist()
+    moved = ImagenDDPMScheduler.from_config(config, log_snr_shift=-2.0)
+    assert torch.equal(moved.betas, ImagenDDPMScheduler(log_snr_shift=-2.0).betas)
+
+
+def test_another_number_of_timesteps_is_another_curve() -> None:
+    source = ImagenDDPMScheduler(log_snr_shift=-1.0, prediction_type="sample")
+    expected = ImagenDDPMScheduler(log_snr_shift=-1.0, num_train_timesteps=500)
+    assert torch.equal(ImagenDDPMScheduler.from_config(source.config, num_train_timesteps=500).betas, expected.betas)
+    assert torch.equal(ImagenDDPMScheduler.from_config(source.config, num_train_timesteps=1000).betas, source.betas)
+    made = LucidrainsScheduler.from_config(LucidrainsScheduler("linear").config, num_train_timesteps=500)
+    assert torch.equal(made.betas, LucidrainsScheduler("linear", num_train_timesteps=500).betas)
+    for cls in ON_BETAS:
+        plain = cls.from_config(cls().config, num_train_timesteps=500)
+        assert torch.equal(plain.betas, cls(num_train_timesteps=500).betas)
+        own = LucidrainsScheduler("linear").config
+        assert torch.equal(cls.from_config(own, num_train_timesteps=1000).betas, LucidrainsScheduler("linear").betas)
+        with pytest.raises(ValueError, match="num_train_timesteps=500 makes a curve of a beta_schedule, and .* are another curve"):
+            cls.from_config(own, num_train_timesteps=500)
+    with pytest.raises(ValueError, match="another curve"):  # which knows no shift, and would lose it
+        ImagenEulerDiscreteScheduler.from_config(source.config, num_train_timesteps=500)
+
+
 @pytest.mark.parametrize("cls", [*ON_BETAS, ImagenEDMDPMSolverMultistepScheduler])
 def test_stocks_cap_goes_where_nobody_asked_for_it(cls) -> None:
     edm = cls is ImagenEDMDPMSolverMultistepScheduler

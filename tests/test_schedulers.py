@@ -16,7 +16,7 @@ from imagen_diffusers import (
     LucidrainsScheduler,
 )
 from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_and_noise
-from imagen_diffusers.schedulers.noise import alpha_sigma
+from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.schedulers.swapping import KEPT
 
@@ -284,6 +284,14 @@ def test_diffusion_schedulers_that_do_not_sample_from_noise_alone_are_refused(na
 def test_bad_settings_are_refused_in_words(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         ImagenDDPMScheduler(**change)
+
+
+@pytest.mark.parametrize("name", ["ImagenDDPMScheduler", "ImagenDDIMScheduler", "ImagenEulerDiscreteScheduler"])
+def test_trained_betas_are_one_for_each_timestep(name) -> None:
+    betas = beta_table("linear").tolist()
+    with pytest.raises(ValueError, match="trained_betas are 1000 and num_train_timesteps is 500; give one for each timestep"):
+        getattr(imagen_diffusers, name)(trained_betas=betas, num_train_timesteps=500)
+    assert len(getattr(imagen_diffusers, name)(trained_betas=betas[::2], num_train_timesteps=500).betas) == 500
 
 
 def test_bad_timesteps_are_refused_in_words() -> None:

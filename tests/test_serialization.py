@@ -66,10 +66,10 @@ def test_loading_leaves_quantized_weights_as_their_quantizer_made_them(tmp_path,
     load = ModelMixin.from_pretrained.__func__
 
     def quantizing(cls, *args, **kwargs):
-        unet = load(cls, *args, **kwargs)
+        unet, info = load(cls, *args, **kwargs)
         unet.head.conv.weight = Packed(unet.head.conv.weight.data)
         unet.quantized = unet.head.conv.weight.data.data_ptr()
-        return unet
+        return unet, info
 
     monkeypatch.setattr(ModelMixin, "from_pretrained", classmethod(quantizing))
     unet = ImagenUNet2DConditionModel.from_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """What would be uploaded, without a Hub."""
 
+import json
 import re
 import subprocess
 import sys
@@ -60,6 +61,19 @@ def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> No
     assert "base_model: a/b" in card
     assert "![Images](p.png)" in card
     assert "secret" not in card
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("ImagenUNet2DConditionModel", "from imagen_diffusers import ImagenUNet2DConditionModel, ImagenCascadePipeline"),
+        ("UNet2DConditionModel", "from diffusers import UNet2DConditionModel\nfrom imagen_diffusers import ImagenCascadePipeline"),
+        ("Denoiser", "# Import your own Denoiser here.\nfrom imagen_diffusers import ImagenCascadePipeline"),
+    ],
+)
+def test_a_card_says_where_its_network_is_imported_from(tmp_path, network, said) -> None:
+    write_card(tmp_path, "stage", base="a/b", slots=["unet"], network=network, settings=[], repo="me/new")
+    assert f"```python\n{said}\n" in (tmp_path / "README.md").read_text()
 
 
 def header(folder: Path) -> dict:
@@ -144,6 +158,38 @@ def test_a_card_that_is_in_the_folder_stays(uploads, monkeypatch, tmp_path) -> N
     (tmp_path / "README.md").write_text("by hand")
     make_pipeline().save_pretrained(tmp_path, push_to_hub=True)
     assert (tmp_path / "README.md").read_text() == uploads[0]["card"] == "by hand"
+
+
+def test_a_pipeline_file_that_is_in_the_folder_stays(uploads, tmp_path) -> None:
+    (tmp_path / "pipeline.py").write_text("# by hand")
+    make_pipeline().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/new")
+    assert (tmp_path / "pipeline.py").read_text() == "# by hand"
+    assert "pipeline.py" in uploads[0]["files"]
+
+
+def told_of_origins(folder: Path) -> dict[str, str]:
+    """What the configurations of a folder say of where they were loaded from."""
+    found = {path.relative_to(folder): json.loads(path.read_text()).get("_name_or_path") for path in folder.rglob("*.json")}
+    return {str(path): name for path, name in found.items() if name is not None}
+
+
+def test_no_path_of_this_machine_is_saved_or_uploaded(uploads, tmp_path, monkeypatch) -> None:
+    pipe = make_pipeline(unet=base_network())
+    pipe.save_pretrained(tmp_path / "mine")
+    pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "mine")
+    pipe.unet_3.register_to_config(_name_or_path="me/theirs")
+    pipe.save_pretrained(tmp_path / "new")
+    assert told_of_origins(tmp_path / "new") == {"unet_3/config.json": "me/theirs"}
+    assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "new").rglob("*.json"))
+    assert pipe.config["_name_or_path"] == str(tmp_path / "mine")  # for the card
+    pipe.unet_2.save_pretrained(tmp_path / "alone")
+    assert told_of_origins(tmp_path / "alone") == {}
+    assert pipe.unet_2.config["_name_or_path"] == str(tmp_path / "mine" / "unet_2")
+    monkeypatch.setattr(
+        diffusers.utils.hub_utils, "upload_folder", lambda *, folder_path, **_: uploads.append(told_of_origins(Path(folder_path)))
+    )
+    pipe.push_to_hub("me/new")
+    assert uploads[-1] == {"unet_3/config.json": "me/theirs"}
 
 
 def test_a_cascade_with_settings_for_fewer_stages_is_saved_with_its_card(tmp_path) -> None:

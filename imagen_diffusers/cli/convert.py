@@ -66,8 +66,8 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
             "tokenizer": AutoTokenizer.from_pretrained(text_encoder),
             "text_encoder": T5EncoderModel.from_pretrained(text_encoder, use_safetensors=True),
         }
-    parts, report = load_components(source, ema=not raw, settings=told)
-    return ImagenCascadePipeline(**components, **parts), report
+    parts, found, assumed = load_components(source, ema=not raw, settings=told)
+    return ImagenCascadePipeline(**components, **parts), [*found, *assumed]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -44,21 +44,16 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         return
     named = [pipe.config.get("_name_or_path"), *(getattr(network.module, "config", {}).get("_name_or_path") for network in stages.values())]
     place, first = next((name for name in named if name), None), min(stages)
-    kinds = [network_name(network.module) for network in stages.values()]
+    kinds = [type(network.module).__name__ for network in stages.values()]
     card = ModelCard.from_template(
         card_data(inherited_license(place, kinds, ask=repo is not None, token=token), base_models(named), tags=["cascade"]),
         template_str=CARD,
         rows="\n".join(_row(pipe, n) for n in stages),
         repo=repo or str(folder),
-        network=network_name(stages[first].module),
+        network=type(stages[first].module).__name__,
         slot=pipe.slots(first)[0],
     )
     card.save(folder / "README.md")
-
-
-def network_name(module: Any) -> str:
-    """The class of a network, compiled or not."""
-    return type(getattr(module, "_orig_mod", module)).__name__
 
 
 def _row(pipe: Any, number: int) -> str:
@@ -66,7 +61,7 @@ def _row(pipe: Any, number: int) -> str:
     network, scheduler = pipe.networks[number], getattr(pipe, scheduler_slot)
     steps, guidance, level = (_value(pipe.config[key], number) for key in ("num_inference_steps", "guidance_scale", "noise_level"))
     return (
-        f"| `{slot}` | {network_name(network.module)} | {network.module.num_parameters() / 1e6:.1f} M | {network.sample_size}px | "
+        f"| `{slot}` | {type(network.module).__name__} | {network.module.num_parameters() / 1e6:.1f} M | {network.sample_size}px | "
         f"{'none' if scheduler is None else type(scheduler).__name__} | {steps} | {guidance} | {level} |"
     )
 

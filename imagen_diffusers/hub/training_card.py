@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import ModelCard
 
@@ -96,7 +97,8 @@ def _imports(network: str) -> str:
     """The beginning of the lines that import a network's class and, after it, something of this package."""
     if network in MODULES:
         return f"from imagen_diffusers import {network}, "
-    return f"from diffusers import {network}\nfrom imagen_diffusers import "
+    theirs = f"from diffusers import {network}" if hasattr(diffusers, network) else f"# Import your own {network} here."
+    return f"{theirs}\nfrom imagen_diffusers import "
 
 
 def _plain(value: Any) -> str:

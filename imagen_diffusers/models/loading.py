@@ -1,4 +1,4 @@
-"""Loaded networks compute the very bits that saved ones did, and nothing is opened that could run code."""
+"""Loaded networks compute the very bits that saved ones did, nothing is opened that could run code, and nothing tells of this machine."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .weight_files import check_network_folder, sole_variant
+from .saved_configs import leave_out_local_paths
+from .weight_files import check_network_folder, sole_variant, stored_names
 
 
 class OwnMemoryMixin:
-    """First base of a network: `from_pretrained` as in diffusers, with the weights in memory of their own.
+    """First base of a network: saved as in diffusers, but for paths, and loaded as in diffusers, with weights in memory of their own.
 
     A loaded file leaves them at addresses where the processor's kernels add in another order, so that a saved network would not
     generate bit-equal images.
@@ -36,13 +37,40 @@ class OwnMemoryMixin:
             if kwargs.get("variant") is None:
                 kwargs["variant"] = sole_variant({folder.name: os.listdir(folder)})
             check_network_folder(folder, kwargs["variant"])
-        loaded = super().from_pretrained(place, **kwargs)  # type: ignore[misc]
-        network = loaded[0] if isinstance(loaded, tuple) else loaded
-        missing = [name for name, parameter in network.named_parameters() if parameter.is_meta]
-        if missing and kwargs.get("device_map") is None:
-            raise OSError(f"the weights of {folder} lack {len(missing)} of its network's parameters, {missing[0]} the first; save it again")
+        told = kwargs.pop("output_loading_info", False)
+        network, info = super().from_pretrained(place, **kwargs, output_loading_info=True)  # type: ignore[misc]
+        _check_none_missing([name for name in network.state_dict() if name in info["missing_keys"]], folder)
         for parameter in network.parameters():
             plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
             if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
-        return loaded
+        return (network, info) if told else network
+
+    def save_config(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers, without the folder of this machine that the network was loaded from."""
+        super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
+        leave_out_local_paths([Path(save_directory, "config.json")])
+
+
+def check_complete(network: nn.Module, folder: Path, variant: str | None) -> None:
+    """See that a network, of whatever library, had all its parameters from the safetensors of a folder, and none made up.
+
+    Args:
+        network: loaded from there. Of a quantized one the parameters are others than the file's, and nothing is said.
+        folder, variant: as in `check_network_folder`.
+
+    Raises:
+        OSError: naming the first that is not there.
+    """
+    if getattr(network, "hf_quantizer", None) is not None:
+        return
+    there = stored_names(folder, variant)
+    names: dict[int, list[str]] = {}  # of each parameter: tied ones have several, and are stored under one
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    _check_none_missing([tied[0] for tied in names.values() if not there.intersection(tied)], folder)
+
+
+def _check_none_missing(names: list[str], folder: Path) -> None:
+    if names:
+        raise OSError(f"the weights of {folder} lack {len(names)} of its network's parameters, {names[0]} the first; save it again")

@@ -22,7 +22,10 @@ def lora_targets(unet: nn.Module) -> list[str]:
     Of diffusers' own U-Net the projections of its attention; of other networks every convolution and projection, but for those of their
     `WITHOUT_LORA`: where images, times and text come in and the image goes out they stay as they are.
     """
-    layers = [name for name, m in unet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    modules = dict(unet.named_modules())
+    adapted = tuple(f"{name}." for name, m in modules.items() if isinstance(m, BaseTunerLayer))  # whose parts are none of the network's own
+    kinds = nn.Conv2d | nn.Linear | BaseTunerLayer
+    layers = [name for name, m in modules.items() if isinstance(m, kinds) and not name.startswith(adapted)]
     if isinstance(unet, UNet2DConditionModel):
         blocks = ("down_blocks", "mid_block", "up_blocks")
         return [name for name in layers if name.startswith(blocks) and name.endswith(tuple(f".{kind}" for kind in ATTENTION))]
@@ -30,24 +33,28 @@ def lora_targets(unet: nn.Module) -> list[str]:
 
 
 def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float = 0.0, name: str = "default", seed: int = 0) -> None:
-    """Freeze `unet` and give it a fresh adapter, which changes nothing yet.
+    """Freeze `unet` and give it a fresh adapter, which changes nothing yet, and acts in place of adapters that are there.
 
     Args:
         rank: of each update.
-        alpha: the update counts alpha / rank; by default 1.
+        alpha: the update counts alpha / rank; the rank by default.
         dropout: of the adapter's inputs.
         name: of the adapter.
         seed: of its first weights.
 
     Raises:
-        ValueError: for a rank below 1.
+        ValueError: for a rank below 1, an alpha that is not above 0, and the name of an adapter that is there.
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}; it must be at least 1")
+    if alpha is not None and not alpha > 0:
+        raise ValueError(f"alpha is {alpha}; it must be above 0, or left out for the rank: the update counts alpha / rank")
+    if name in getattr(unet, "peft_config", {}):
+        raise ValueError(f'the network has an adapter "{name}" already; give another name, or take that one off by delete_adapters')
     targets = lora_targets(unet)
     unet.requires_grad_(False)
     with initialized_from(seed):
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=targets)  # pyright: ignore
+        config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets)  # pyright: ignore
         unet.add_adapter(config, name)
 
 

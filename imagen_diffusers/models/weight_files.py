@@ -79,6 +79,15 @@ def check_network_folder(folder: Path, variant: str | None) -> None:
                 raise OSError(f"{folder / missing[0]} is missing, which {index.name} names; fetch or save it again")
 
 
+def stored_names(folder: Path, variant: str | None) -> set[str]:
+    """The names of all weights that will be loaded; folder and variant as in `check_network_folder`."""
+    found: set[str] = set()
+    for name in _chosen(folder, [path.name for path in folder.iterdir()], variant):
+        with safe_open(folder / name, framework="pt") as file:
+            found.update(file.keys())
+    return found
+
+
 def _chosen(folder: Path, names: list[str], variant: str | None) -> list[str]:
     """The safetensors files that will be loaded; an `OSError` that says what is there instead."""
     files = weight_files(names)

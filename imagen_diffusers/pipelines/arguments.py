@@ -1,6 +1,7 @@
 """The checks of a call. Every error says what was given, what is allowed and what to do."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -72,6 +73,24 @@ def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alo
     return values
 
 
+def guider_per_stage(given: Any, numbers: Sequence[int], scale: Any, interval: Any, parallel: float) -> list[Any]:
+    """The guider of each stage that runs, None for those without.
+
+    Args:
+        given: one for all stages, or one, or None, for each.
+        numbers: the stages that run, counted from 1.
+        scale, interval, parallel: as the caller gave them, which a guider takes the place of.
+
+    Raises:
+        ValueError: for any of these with a guider, and for counts that differ.
+    """
+    settings = {"guidance_scale": scale is not None, "guidance_interval": interval is not None, "guidance_parallel": parallel != 1}
+    more = [name for name, is_given in settings.items() if is_given]
+    if given is not None and more:
+        raise ValueError(f"guider takes the place of {', '.join(more)}; leave out one or the other: a guider has settings of its own")
+    return _one_each("guider", given, {"guider": [None] * max(numbers)}, numbers, alone=not isinstance(given, Sequence))
+
+
 def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list[tuple[str, list[float]] | None]:
     """The times of each stage that runs: a list for one stage, or one list or None for each of them.
 
@@ -85,13 +104,17 @@ def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list
         return [None] * len(numbers)
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise ValueError(f"{name} is {given}; give a list of times, or one list, or None, for each stage that runs")
-    lists = list(given) if any(one is None or isinstance(one, Sequence) for one in given) else [given]
+    given = list(given)
+    lists = given if any(one is None or isinstance(one, Sequence | Iterator) for one in given) else [given]
     if len(lists) != len(numbers):
         raise ValueError(f"{name} has {len(lists)} lists for {len(numbers)} stages; give one list, or None, for each stage that runs")
     for one in lists:
-        if one is not None and (not isinstance(one, Iterable) or isinstance(one, str) or len(list(one)) == 0):
+        if one is not None and (not isinstance(one, Iterable) or isinstance(one, str)):
             raise ValueError(f"{name} of a stage is {one}; give a list of at least one time, or None for the scheduler's own")
-    return [None if one is None else (name, list(one)) for one in lists]
+    each = [None if one is None else list(one) for one in lists]
+    if [] in each:
+        raise ValueError(f"{name} of a stage is []; give a list of at least one time, or None for the scheduler's own")
+    return [None if one is None else (name, one) for one in each]
 
 
 def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[int, int]], count: int) -> list[Tensor | None]:
@@ -100,7 +123,10 @@ def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[i
     Raises:
         ValueError: for shapes that are not (count, channels, height, width) of the stage.
     """
-    tensors = [given] if given is None or isinstance(given, Tensor) else list(given)
+    tensors = [given] if given is None or isinstance(given, Tensor) else list(given) if isinstance(given, Sequence) else [given]
+    strange = [one for one in tensors if one is not None and not isinstance(one, Tensor)]
+    if strange:
+        raise ValueError(f"latents hold {strange[0]!r}; give a tensor of standard normal noise, or one, or None, for each stage that runs")
     if len(tensors) > len(stages):
         raise ValueError(f"latents has {len(tensors)} tensors for {len(stages)} stages; give one, or None, for each stage that runs")
     tensors += [None] * (len(stages) - len(tensors))
@@ -109,6 +135,12 @@ def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[i
         if tensor is not None and tuple(tensor.shape) != wanted:
             raise ValueError(f"latents of {stage.name} have the shape {tuple(tensor.shape)}; this call needs {wanted}, standard normal")
     return tensors
+
+
+def check_finite(name: str, value: Any) -> None:
+    """One finite number."""
+    if not isinstance(value, Real) or not math.isfinite(float(value)):
+        raise ValueError(f"{name} is {value}; it must be one finite number, for all stages")
 
 
 def check_count(name: str, value: Any) -> None:
@@ -158,7 +190,9 @@ def check_output_type(output_type: str) -> None:
         raise ValueError(f'output_type="{output_type}" is unknown; use one of {", ".join(OUTPUT_TYPES)}')
 
 
-def check_callback_inputs(asked: Sequence[str], offered: list[str]) -> None:
+def check_callback_inputs(asked: Any, offered: list[str]) -> None:
+    if not isinstance(asked, Iterable) or isinstance(asked, str):
+        raise ValueError(f"callback_on_step_end_tensor_inputs is {asked!r}; give a list of names, of {offered}")
     unknown = [name for name in asked if name not in offered]
     if unknown:
         raise ValueError(f"callback_on_step_end_tensor_inputs names {unknown}; a callback can see {offered}")

@@ -175,7 +175,11 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         Returns:
             prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
             negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
+
+        Raises:
+            ValueError: for text that is said in no way or in two, and counts and widths that do not fit.
         """
+        check_count("num_images_per_prompt", num_images_per_prompt)
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
@@ -244,10 +248,11 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """
         networks = self.networks
         if not request.text.wanted(stages, networks.values()):
-            return (None, None), rows
+            return (None, None), request.text.count(rows)
         if request.edit is not None and request.text == TextInputs():
             request = replace(request, text=self._no_text(stages, rows))
-        guided = request.callback_on_step_end is not None or any(stage.guidance_scale != 1 for stage in stages)  # a callback may begin it
+        begun = request.callback_on_step_end is not None  # a callback may begin it
+        guided = begun or any(stage.guidance_scale != 1 or stage.guider is not None for stage in stages)
         count = request.num_images_per_prompt
         given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
         embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)

@@ -17,7 +17,11 @@ from transformers.utils import logging as transformers_logging
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
+from imagen_diffusers.models.loading import check_complete
+from imagen_diffusers.models.saved_configs import leave_out_local_paths
 from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
+
+from .lora_loader import STAGES, check_no_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,8 @@ class FolderPipeline(DiffusionPipeline):
         weights go before it.
 
         Raises:
-            OSError: for a place that is not there, and for files that are missing, damaged or a pickle, naming them.
+            OSError: for a place that is not there, for files that are missing, damaged or a pickle, naming them, and for weights that lack
+                some of a network's.
             ValueError: where a variant must be chosen.
         """
         place = os.fspath(pretrained_model_name_or_path)
@@ -55,11 +60,15 @@ class FolderPipeline(DiffusionPipeline):
         plain: list[str] = []
         if kwargs["use_safetensors"]:
             kwargs["variant"], plain = cls._check_folder(Path(folder), index, kwargs)
+        to_load = cls._to_load(kwargs)
         with _one_bar():
             if plain:
                 alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
+        for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
+            if name in to_load and getattr(pipe, name) is not None:
+                check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
         pipe.register_to_config(_name_or_path=place)
         return pipe
 
@@ -79,9 +88,11 @@ class FolderPipeline(DiffusionPipeline):
             path, ema, settings: as in `interop.imagen_pytorch.conversion.load_components`.
             components: `tokenizer` and `text_encoder`, if they are at hand.
         """
-        parts, report = imagen_pytorch.load_components(path, ema=ema, settings=settings)
-        for line in report:
-            logger.log(logging.WARNING if "assumed" in line else logging.INFO, line)
+        parts, found, assumed = imagen_pytorch.load_components(path, ema=ema, settings=settings)
+        for line in found:
+            logger.info(line)
+        for line in assumed:
+            logger.warning(line)
         return cls(**components, **parts)
 
     @classmethod
@@ -140,11 +151,14 @@ class FolderPipeline(DiffusionPipeline):
         Args:
             push_to_hub: upload it as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`; with
                 the card that the repository has already, where the folder has none.
+
+        Raises:
+            ValueError: while a network holds a LoRA adapter.
         """
         folder = Path(save_directory)
         repo_id = kwargs.pop("repo_id", folder.resolve().name)
         hub = {name: kwargs.pop(name) for name in OF_THE_HUB if name in kwargs}
-        super().save_pretrained(str(folder), *args, **kwargs)  # without `push_to_hub`, which writes a card of diffusers over ours
+        self._write(folder, *args, **kwargs)  # without `push_to_hub`, which writes a card of diffusers over ours
         if push_to_hub:
             self._publish(folder, repo_id, **hub)
         else:
@@ -168,10 +182,19 @@ class FolderPipeline(DiffusionPipeline):
 
         Returns:
             The commit's address.
+
+        Raises:
+            ValueError: while a network holds a LoRA adapter.
         """
         with TemporaryDirectory() as folder:
-            super().save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            self._write(Path(folder), safe_serialization=safe_serialization, variant=variant)
             return self._publish(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
+
+    def _write(self, folder: Path, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own saving of what can be loaded again, without the places on this machine that it was loaded from."""
+        check_no_adapters(self)
+        super().save_pretrained(str(folder), *args, **kwargs)
+        leave_out_local_paths([folder / self.config_name, *(folder / name / "config.json" for name in self._optional_components)])
 
     def _publish(
         self,
@@ -185,9 +208,10 @@ class FolderPipeline(DiffusionPipeline):
     ) -> str:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         if subfolder is None:  # at a repository's root
-            (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
+            if not (folder / "pipeline.py").exists():  # which may be written by hand
+                (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
             try:
-                if not (folder / "README.md").exists():  # which may be written by hand
+                if not (folder / "README.md").exists():  # likewise
                     ModelCard.load(repo_id, token=token).save(folder / "README.md")
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)

@@ -42,6 +42,9 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
 
 def _batch(name: str, one: Any, channels: int) -> Tensor:
     """(N, C, H, W), integers of 8 or, from PIL alone, 16 bits, or float32 in [-1, 1]."""
+    size = one.size if isinstance(one, Image.Image) else tuple(one.shape) if isinstance(one, np.ndarray | Tensor) else ()
+    if 0 in size:
+        raise ValueError(f"{name} is of the shape {size}; give at least one image of at least one pixel")
     if isinstance(one, Image.Image):
         return torch.from_numpy(_from_pil(name, one, channels)).permute(2, 0, 1)[None]
     if isinstance(one, np.ndarray):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
+from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -14,8 +15,34 @@ logger = logging.getLogger(__name__)
 STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
 
 
+def check_no_adapters(pipe: Any) -> None:
+    """See that the weights of a cascade have the names they are loaded by, which an adapter's layers change, fused or not.
+
+    Raises:
+        ValueError: naming the stages that hold an adapter.
+    """
+    unets = {stage: getattr(pipe, stage) for stage in STAGES}
+    adapted = [s for s, unet in unets.items() if unet is not None and any(".base_layer." in name for name, _ in unet.named_parameters())]
+    if adapted:
+        raise ValueError(
+            f"{', '.join(adapted)} of this pipeline hold a LoRA adapter, and a folder saved with its layers would not load again; call "
+            "fuse_lora() and unload_lora_weights() to save weights with the adapter in them, or unload_lora_weights() to save them without"
+        )
+
+
+class _Unwrapped(LoraBaseMixin):
+    """A cascade's networks out of what `torch.compile` wrapped them in, in the slots where diffusers' LoRA methods look for them."""
+
+    _lora_loadable_modules = list(STAGES)
+
+    def __init__(self, pipe: LoraBaseMixin):
+        self._merged_adapters = pipe._merged_adapters
+        for stage in STAGES:
+            setattr(self, stage, unwrap_module(getattr(pipe, stage)))
+
+
 class ImagenLoraLoaderMixin(LoraBaseMixin):
-    """diffusers' LoRA methods for a cascade. `fuse_lora`, `unfuse_lora`, `unload_lora_weights`, `enable_lora`, ... are its own."""
+    """diffusers' LoRA methods for a cascade, whose networks may be wrapped by `torch.compile`."""
 
     _lora_loadable_modules = list(STAGES)
 
@@ -85,7 +112,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
         taken = {name for names in self.get_list_adapters().values() for name in names}
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
-        unets = {stage: getattr(self, stage) for stage in sorted(stages)}
+        unets = {stage: unwrap_module(getattr(self, stage)) for stage in sorted(stages)}
         with all_or_none(list(unets.values()), adapter_name):
             for stage, unet in unets.items():
                 unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
@@ -148,7 +175,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             raise ValueError(f"no adapter is called {', '.join(unknown)}; loaded are: {there or 'none'}")
         for stage, loaded in there.items():
             mine = [(n, w.get(stage) if isinstance(w, dict) else w) for n, w in zip(names, weights, strict=True) if n in loaded]
-            unet = getattr(self, stage)
+            unet = unwrap_module(getattr(self, stage))
             unet.enable_lora()
             unet.set_adapters([n for n, _ in mine], [w for _, w in mine])
 
@@ -158,9 +185,34 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
         return list(dict.fromkeys(name for stage in self.get_list_adapters() for name in chosen_adapters(getattr(self, stage))))
 
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """The adapters that are loaded, by stage."""
+        return _Unwrapped(self).get_list_adapters()
+
     def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         """Add the active adapters into the weights, for speed; of all stages that have one by default."""
-        super().fuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        unwrapped = _Unwrapped(self)
+        unwrapped.fuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        self._merged_adapters = unwrapped._merged_adapters
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
-        super().unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        """Take fused adapters out of the weights again; of all stages that have one by default."""
+        unwrapped = _Unwrapped(self)
+        unwrapped.unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        self._merged_adapters = unwrapped._merged_adapters
+
+    def unload_lora_weights(self) -> None:
+        """Take the adapters of all stages off; what was fused stays in the weights."""
+        _Unwrapped(self).unload_lora_weights()
+
+    def delete_adapters(self, adapter_names: list[str] | str) -> None:
+        """Take these adapters off, of all stages that have them."""
+        _Unwrapped(self).delete_adapters(adapter_names)
+
+    def enable_lora(self) -> None:
+        """Let the chosen adapters act again."""
+        _Unwrapped(self).enable_lora()
+
+    def disable_lora(self) -> None:
+        """Let no adapter act, until `enable_lora`."""
+        _Unwrapped(self).disable_lora()

@@ -29,6 +29,7 @@ class ImagenCascadePipeline(Cascade):
         noise_level: float | Sequence[float] | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        guider: Any = None,
         timesteps: Sequence[Any] | None = None,
         sigmas: Sequence[Any] | None = None,
         num_images_per_prompt: int = 1,
@@ -61,6 +62,8 @@ class ImagenCascadePipeline(Cascade):
                 one per stage. Steps outside cost half (Kynkaanniemi et al. 2024).
             guidance_parallel: how much of guidance that is parallel to the guided output is kept; 1 is equation 2, less keeps
                 contrast down, as imagen-pytorch 2.1 does with 0.
+            guider: of `diffusers.guiders`, in place of the three; one for all stages, or one (or None, unguided) each. It is copied, and
+                acts on what the networks predict.
             timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage.
             num_images_per_prompt: images per prompt.
             generator: one, or one per image. The same one gives the same image in any batch.
@@ -75,7 +78,8 @@ class ImagenCascadePipeline(Cascade):
             return_dict: False returns (images, stage_images).
             callback_on_step_end: called after each step with the pipeline, the step counted over all stages, its
                 timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`, and set
-                `pipe._guidance_scale` (1 or less ends guidance for the running stage) or `pipe.interrupt`. diffusers' own callbacks work.
+                `pipe._guidance_scale` (1 or less ends guidance for the running stage; with a guider it is the guider's) or
+                `pipe.interrupt`. diffusers' own callbacks work.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.

@@ -41,6 +41,7 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         noise_level: float | Sequence[float] | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        guider: Any = None,
         sigmas: Sequence[Any] | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
         stop_at: int | None = None,

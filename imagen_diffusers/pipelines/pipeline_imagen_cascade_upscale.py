@@ -36,6 +36,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         noise_level: float | Sequence[float] | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        guider: Any = None,
         sigmas: Sequence[Any] | None = None,
         scale: float | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,

@@ -10,7 +10,16 @@ from torch import Tensor
 from .edits import Edit
 from .text_inputs import TextInputs
 
-SETTINGS = ("num_inference_steps", "guidance_scale", "noise_level", "guidance_interval", "guidance_parallel", "timesteps", "sigmas")
+SETTINGS = (
+    "num_inference_steps",
+    "guidance_scale",
+    "noise_level",
+    "guidance_interval",
+    "guidance_parallel",
+    "guider",
+    "timesteps",
+    "sigmas",
+)
 
 
 @dataclass(frozen=True)

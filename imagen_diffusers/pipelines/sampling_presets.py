@@ -26,18 +26,32 @@ class SamplingPreset(ConfigMixin):
     Args:
         stages: one entry per stage, first to last: `scheduler` (its class as `_class_name`, and options), `num_inference_steps`,
             and `guidance_interval`, (start, end) as fractions of the steps; all of them are guided where it is left out.
+
+    Raises:
+        ValueError: for stages that are no such list.
     """
 
     config_name = "sampling_preset.json"
 
     @register_to_config
-    def __init__(self, stages: list[dict[str, Any]]):
-        pass
+    def __init__(self, stages: list[dict[str, Any]] | None = None):
+        if not isinstance(stages, list | tuple) or not all(isinstance(stage, Mapping) for stage in stages):
+            raise ValueError(
+                f"a preset's stages are {stages}; give a list with one entry for each stage, of scheduler, num_inference_steps and, if "
+                "need be, guidance_interval"
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "SamplingPreset":
-        """From a folder or a Hub id."""
-        return cls.from_config(cls.load_config(str(pretrained_model_name_or_path), **kwargs))  # pyright: ignore
+        """From a folder or a Hub id.
+
+        Raises:
+            ValueError: for a file that is no preset.
+        """
+        config = cls.load_config(str(pretrained_model_name_or_path), **kwargs)
+        if not isinstance(config, Mapping):
+            raise ValueError(f"{cls.config_name} of {pretrained_model_name_or_path} holds no object; a preset is one, with its stages")
+        return cls.from_config(config)  # pyright: ignore
 
     def scheduler(self, number: int, current: Any) -> Any:
         """Stage `number`'s scheduler, on the noise curve of its current one.

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.sampling.guidance import EVERYWHERE
+from imagen_diffusers.sampling.guiders import check_guider, scale_of
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.sampling.stage import Stage
 
-from .arguments import interval_per_stage, per_stage, times_per_stage, whole_per_stage
+from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
 from .sampling_presets import SamplingPreset, apply_preset
 from .tiling import TilingMixin
@@ -44,6 +46,7 @@ class StagesMixin(TilingMixin):
         noise_level: Sequence[float] | float | None = None,
         guidance_interval: Sequence[Any] | None = None,
         guidance_parallel: float = 1.0,
+        guider: Any = None,
         timesteps: Sequence[Any] | None = None,
         sigmas: Sequence[Any] | None = None,
     ) -> list[Stage]:
@@ -51,18 +54,26 @@ class StagesMixin(TilingMixin):
 
         Args:
             numbers: stages counted from 1.
-            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, timesteps, sigmas: as in `__call__`.
+            num_inference_steps, guidance_scale, noise_level, guidance_interval, guidance_parallel, guider, timesteps, sigmas: as in
+                `__call__`.
         """
+        guiders = guider_per_stage(guider, numbers, guidance_scale, guidance_interval, guidance_parallel)
+        if guider is not None:
+            guidance_scale, guidance_interval = 1.0, EVERYWHERE
         steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
         scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
         levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
         intervals = interval_per_stage(guidance_interval, self.config, numbers)
         times = times_per_stage(timesteps, sigmas, numbers)
+        check_finite("guidance_parallel", guidance_parallel)
         stages = []
-        for number, n, w, level, pair, own in zip(numbers, steps, scales, levels, intervals, times, strict=True):
+        for number, n, w, level, pair, own, one in zip(numbers, steps, scales, levels, intervals, times, guiders, strict=True):
             unet, _ = SLOTS[number - 1]
             network = adapt(getattr(self, unet))
-            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own)
+            if one is not None:
+                check_guider(one, unet, network)
+                w = scale_of(one)
+            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own, one)
             stages.append(Stage(unet, network, self.scheduler_of(number), *settings))
         return stages
 

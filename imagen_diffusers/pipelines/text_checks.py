@@ -30,9 +30,19 @@ def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = Fa
     return TextEmbedding(embeds, mask)
 
 
+def check_one_for_each(negatives: int, prompts: int) -> None:
+    """A `ValueError` unless there is one negative prompt for all or one each."""
+    if negatives not in (1, prompts):
+        raise ValueError(f"{negatives} negative prompts for {prompts} prompts; give one, or one per prompt")
+
+
 def one_for_each(null: TextEmbedding, text: TextEmbedding) -> TextEmbedding:
     """A row of negative text for each row of text, where there is one for all or one each."""
     have, want = len(null.embeds), len(text.embeds)
-    if have not in (1, want):
-        raise ValueError(f"{have} negative prompts for {want} prompts; give one, or one per prompt")
+    check_one_for_each(have, want)
+    if null.embeds.shape[-1] != text.embeds.shape[-1]:
+        raise ValueError(
+            f"negative_prompt_embeds are {null.embeds.shape[-1]} wide and the prompt's {text.embeds.shape[-1]}; encode both by the text "
+            "encoder that the networks were trained with"
+        )
     return null if have == want else TextEmbedding(null.embeds.expand(want, -1, -1), null.mask.expand(want, -1))

@@ -12,7 +12,7 @@ from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
 from imagen_diffusers.text.t5 import TextEmbedding
 
-from .text_checks import checked, listed, one_for_each
+from .text_checks import check_one_for_each, checked, listed, one_for_each
 
 
 class TextInputs(NamedTuple):
@@ -67,7 +67,7 @@ class TextInputs(NamedTuple):
         return text, null and one_for_each(null, text)
 
     def wanted(self, stages: list[Stage], networks: Iterable[StageNetwork]) -> bool:
-        """Whether a call embeds its text: where a stage that runs takes text, or another one of the pipeline does and there is some.
+        """Whether a call embeds its text: where a stage that runs takes some. Where another one of the pipeline would, it only counts.
 
         Raises:
             ValueError: for text that no network of the pipeline takes.
@@ -77,7 +77,27 @@ class TextInputs(NamedTuple):
         given = [name for name, value in self._asdict().items() if value is not None]
         if given and all(network.text_dim is None for network in networks):
             raise ValueError(f"the networks of this pipeline take no text; leave out {', '.join(given)}")
-        return bool(given)
+        return False
+
+    def count(self, rows: int) -> int:
+        """How many prompts there are, without an encoder; `rows` where nothing is said.
+
+        Raises:
+            ValueError: for both or neither of prompt and prompt_embeds beside other text, and for counts that differ.
+        """
+        if all(value is None for value in self):
+            return rows
+        self._check()
+        if self.prompt_embeds is not None:
+            prompts = len(checked("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask).embeds)
+        else:
+            assert self.prompt is not None
+            prompts = len(listed(self.prompt))
+        if self.negative_prompt is not None:
+            check_one_for_each(len(listed(self.negative_prompt)), prompts)
+        elif self.negative_prompt_embeds is not None:
+            check_one_for_each(len(self.negative_prompt_embeds), prompts)
+        return prompts
 
     def _check(self) -> None:
         """One way of saying each text, and masks only of embeddings that are given."""

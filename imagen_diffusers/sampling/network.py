@@ -15,6 +15,8 @@ from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor
 
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
+from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import augment, log_snr_at, resize
 from imagen_diffusers.schedulers.precision import at_least_float32
 from imagen_diffusers.text.t5 import TextEmbedding
@@ -176,7 +178,11 @@ def adapt(module: Any) -> StageNetwork:
     if is_compiled_module(module):  # `torch.compile(module)`, which runs it
         return adapt(module._orig_mod).through(module)
     names = ", ".join(kind.__name__ for kind in adapt.registry if kind is not object)
-    raise ValueError(f"{type(module).__name__} cannot be a stage; a stage is one of {names}")
+    raise ValueError(
+        f"{type(module).__name__} cannot be a stage; a stage is one of {names}. Networks of other origins join by import "
+        "imagen_diffusers.interop, and your own by adapt.register"
+    )
 
 
-adapt.register(ConditionedUNet, ImagenNetwork)
+for kind in (ImagenUNet2DConditionModel, ImagenEfficientUNet2DConditionModel):
+    adapt.register(kind, ImagenNetwork)

@@ -8,7 +8,7 @@ and no files.
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.text.t5 import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
+from .guiders import Guider, GuiderAtWork
 from .network import StageNetwork
 from .path import Path
 from .tiles import Pieces
@@ -55,12 +56,13 @@ class Stage:
         scheduler: any variance-preserving diffusers scheduler, or an EDM one for a network trained under EDM's
             preconditioning; it is copied, never changed.
         num_inference_steps: steps the scheduler is asked for.
-        guidance_scale: w of equation 2; 1 turns guidance off.
+        guidance_scale: w of equation 2; 1 turns guidance off. With a guider, `guiders.scale_of` it, for callbacks to read.
         noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
         guidance_interval: the steps that are guided, as fractions of them all, from noise to image.
         guidance_parallel: as in `guidance.guide`.
         pieces: how much the network is given at once.
         times: in place of `num_inference_steps`: ("timesteps", values) or ("sigmas", values), for schedulers that take them.
+        guider: guides in place of equation 2; it is copied, never changed.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     guidance_parallel: float = 1.0
     pieces: Pieces = Pieces()
     times: tuple[str, list[float]] | None = None
+    guider: Guider | None = None
 
     @property
     def sample_size(self) -> int:
@@ -132,19 +135,21 @@ class Stage:
         latents = path.begin(sampled if noise is None else noise.to(device, dtype), generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
+        guider, first = self._guider_at_work(path), path.steps[0] if path.steps else 0
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
 
         for index in path.steps:
             latents = path.enter(index, latents, generators)
             scheduler, timestep = path.scheduler, path.prepared.timesteps[index]
-            guided = guidable and scale != 1 and is_guided(index, path.count, self.guidance_interval)
-            given = conditions(guided) | ({} if guess is None else {"self_cond": guess.repeat(1 + guided, 1, 1, 1)})
-            scaled = scheduler.scale_model_input(latents, timestep).repeat(1 + guided, 1, 1, 1)
-            output = self.pieces.predict(self.network, scaled, timestep, given)
-            output, variance = output[:, : self.network.channels], output[:, self.network.channels :]
-            if guided:
+            predict = partial(self._predict, scheduler.scale_model_input(latents, timestep), timestep, conditions, guess)
+            if guider is not None:
+                output, variance = guider.output(predict, index - first, timestep)
+            elif guidable and scale != 1 and is_guided(index, path.count, self.guidance_interval):
+                output, variance = predict(True, False)
                 output = guide(*output.chunk(2), scale, self.guidance_parallel)
                 variance = variance.chunk(2)[0]  # is not guided
+            else:
+                output, variance = predict(True)
             x0 = clean_image(scheduler, output, timestep, latents, self.scheduler.config)
             guess = None if guess is None else x0
             output = as_output(scheduler, x0, timestep, latents)
@@ -157,16 +162,41 @@ class Stage:
             latents = state.latents
             if state.guidance_scale != scale:
                 scale = max(state.guidance_scale, 1.0)
+                if guider is not None:
+                    guider.follow(scale)
+
+    def _guider_at_work(self, path: Path) -> GuiderAtWork | None:
+        if self.guider is None:
+            return None
+        return GuiderAtWork.of(self.guider, self.network, self.name, len(set(path.steps)))
+
+    def _predict(
+        self, scaled: Tensor, timestep: Tensor, conditions: Callable[..., dict[str, Any]], guess: Tensor | None, *with_text: bool
+    ) -> tuple[Tensor, Tensor]:
+        """What the network predicts, and the variance it learned, for each of `with_text` in turn: the images' rows with text or without.
+
+        Args:
+            scaled: noisy images (B, C, H, W), as the network takes them.
+            conditions: from `_conditions`.
+            guess: x0 of the step before, for a network that takes it.
+        """
+        copies = len(with_text)
+        given = conditions(*with_text) | ({} if guess is None else {"self_cond": guess.repeat(copies, 1, 1, 1)})
+        output = self.pieces.predict(self.network, scaled.repeat(copies, 1, 1, 1), timestep, given)
+        return output[:, : self.network.channels], output[:, self.network.channels :]
 
     def _conditions(
         self, text: TextEmbedding | None, null_text: TextEmbedding | None, low_res: Tensor | None, cond_images: Tensor | None
-    ) -> Callable[[bool], dict[str, Any]]:
-        """What the network is given besides the noisy images, by whether the step is guided; each is made once a stage."""
+    ) -> Callable[..., dict[str, Any]]:
+        """What the network is given besides the noisy images, by whether their rows are with text, without, or both in turn.
+
+        Each is made once a stage.
+        """
 
         @cache
-        def made(guided: bool) -> dict[str, Any]:
-            told = self._text(text, null_text if guided else None)
-            copies = 2 if guided else 1
+        def made(*with_text: bool) -> dict[str, Any]:
+            told = self._text([text if with_it else null_text for with_it in with_text])
+            copies = len(with_text)
             enlarged = None if low_res is None else low_res.repeat(copies, 1, 1, 1)
             arguments = self.network.arguments(told, enlarged, None if enlarged is None else self._level(enlarged))
             if cond_images is not None and self.network.cond_channels:
@@ -179,9 +209,12 @@ class Stage:
         """The noise level, once for each row (B,)."""
         return torch.full((len(low_res),), float(self.noise_level), device=low_res.device)
 
-    def _text(self, text: TextEmbedding | None, null_text: TextEmbedding | None) -> TextEmbedding | None:
-        """The text's rows, then those of no text under guidance."""
-        if text is None or self.network.text_dim is None or null_text is None:
-            return None if self.network.text_dim is None else text
-        text, null_text = pad_together(text, null_text)
-        return TextEmbedding(torch.cat((text.embeds, null_text.embeds)), torch.cat((text.mask, null_text.mask)))
+    def _text(self, texts: list[TextEmbedding | None]) -> TextEmbedding | None:
+        """The rows of each text in turn; None for a network, or a call, without text."""
+        given = [text for text in texts if text is not None]
+        if self.network.text_dim is None or not given:
+            return None
+        if len(given) == 1:
+            return given[0]
+        padded = pad_together(*given)
+        return TextEmbedding(torch.cat([text.embeds for text in padded]), torch.cat([text.mask for text in padded]))

@@ -9,6 +9,7 @@ log-SNR = log(alpha^2 / sigma^2).
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -55,6 +56,12 @@ def log_snr_shift_for(size: int, reference_size: int = 64) -> float:
 
 def log_snr_table(betas: Tensor) -> Tensor:
     return log_snr_of(torch.cumprod(1 - betas, dim=0))
+
+
+def same_curve(betas: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether betas mean the same log-SNR, up to the rounding of another processor's arithmetic."""
+    one, two = (log_snr_table(torch.tensor(b, dtype=torch.float32)) for b in (betas, others))
+    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=1e-2)
 
 
 def log_snr_of(alphas_cumprod: Tensor) -> Tensor:

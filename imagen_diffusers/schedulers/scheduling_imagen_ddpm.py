@@ -12,7 +12,6 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from torch import Tensor
 
 from .noise import (
-    BETA_SCHEDULES,
     NUM_TRAIN_TIMESTEPS,
     alpha_sigma,
     beta_table,
@@ -43,7 +42,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         num_train_timesteps: the length of diffusers' scale; the network sees times on it.
         beta_start, beta_end: of the linear schedules.
         beta_schedule: "squaredcos_cap_v2" (the paper's cosine), "linear" or "scaled_linear".
-        trained_betas: the curve itself, instead.
+        trained_betas: the curve itself, instead; num_train_timesteps of them.
         log_snr_shift: moves the curve for large images, `log_snr_shift_for(size)`. Written into `trained_betas` too,
             so that every stock scheduler swapped in keeps the curve.
         prediction_type: "epsilon" (the paper's), "v_prediction" or "sample".
@@ -85,6 +84,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         variance_type: str | None = "fixed_small",
         clip_sample_range: float = 1.0,
     ):
+        self._check_betas()
         check_prediction_type(prediction_type)
         self.variance_type, self.variance_interpolation = variance_type or "fixed_small", variance_interpolation
         _check_variance(self.variance_type, variance_interpolation)
@@ -105,18 +105,12 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         """diffusers' hook behind `from_config`.
 
         Raises:
-            ValueError: for zero terminal SNR, and for a shift of a curve that follows from no `beta_schedule`, besides what every Imagen
-                scheduler refuses.
+            ValueError: for zero terminal SNR, besides what every Imagen scheduler refuses.
         """
         if config_dict.get("rescale_betas_zero_snr"):
             raise ValueError(
                 f"{cls.__name__} has no rescale_betas_zero_snr, which the configuration sets to True: its log-SNR is finite. Use "
                 "ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler or ImagenEulerDiscreteScheduler"
-            )
-        if "log_snr_shift" in kwargs and not {"beta_schedule", "trained_betas"} & kwargs.keys() and not _follows(config_dict):
-            raise ValueError(
-                f"log_snr_shift={kwargs['log_snr_shift']} moves the curve of a beta_schedule, and the configuration's trained_betas are "
-                "another curve; give beta_schedule as well, or trained_betas that are moved already"
             )
         return super().extract_init_dict(config_dict, **kwargs)
 
@@ -255,16 +249,6 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
                 "timesteps in order"
             )
         return place
-
-
-def _follows(config: dict[str, Any]) -> bool:
-    """Whether a configuration's curve is that of its other values: there are no `trained_betas`, or they were written from these."""
-    betas = config.get("trained_betas")
-    if betas is None or config.get("beta_schedule") not in BETA_SCHEDULES:
-        return betas is None
-    ends = {name: config[name] for name in ("beta_start", "beta_end", "num_train_timesteps") if name in config}
-    plain = beta_table(config["beta_schedule"], **ends)
-    return shift_betas(plain, config.get("log_snr_shift", 0.0)).tolist() == list(betas)
 
 
 def _check_variance(variance_type: str, variance_interpolation: float | None) -> None:

@@ -14,6 +14,7 @@ import diffusers
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
+from .noise import BETA_SCHEDULES, beta_table, same_curve, shift_betas
 from .thresholding import dynamic_threshold
 
 KEPT = frozenset(
@@ -34,7 +35,8 @@ KEPT = frozenset(
     }
 )
 # What a curve follows from where it is not `trained_betas`, which go before all of these; the last two are words of our own schedulers.
-CURVE = frozenset({"beta_schedule", "beta_start", "beta_end", "log_snr_shift", "noise_schedule"})
+CURVE = frozenset({"beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "log_snr_shift", "noise_schedule"})
+CHANGES = frozenset({"num_train_timesteps", "log_snr_shift"})  # which make of a schedule another curve, and are no schedule
 
 
 class ImagenSchedulerMixin:
@@ -49,13 +51,24 @@ class ImagenSchedulerMixin:
         # diffusers lists every argument that was given by its position, too.
         self.register_to_config(_use_default_values=sorted(k for k in listed if self.config[k] == defaults[k]))  # type: ignore[attr-defined]
 
+    def _check_betas(self) -> None:
+        """Call at the start of every `__init__`.
+
+        Raises:
+            ValueError: for `trained_betas` that are not one for each timestep.
+        """
+        betas, timesteps = self.config.get("trained_betas"), self.config["num_train_timesteps"]
+        if betas is not None and len(betas) != timesteps:
+            raise ValueError(f"trained_betas are {len(betas)} and num_train_timesteps is {timesteps}; give one for each timestep")
+
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """diffusers' hook behind `from_config`: take the kept values even where the other scheduler had its defaults.
 
         Raises:
             ValueError: between EDM's preconditioning, which has no betas, and a curve of betas: neither can be told by the other. For
-                options of other schedulers, which plain diffusers ignores when they are given as keywords.
+                options of other schedulers, which plain diffusers ignores when they are given as keywords. For another shift or number of
+                timesteps of a curve that follows from no `beta_schedule`.
         """
         taken = cls._get_init_keys(cls)  # type: ignore[attr-defined]
         has = {"betas": bool({"beta_schedule", "trained_betas"} & config_dict.keys()), "sigma_data": "sigma_data" in config_dict}
@@ -68,7 +81,7 @@ class ImagenSchedulerMixin:
         foreign = sorted(kwargs.keys() & _stock_options() - taken)
         if foreign:
             raise ValueError(f"{cls.__name__} has no {', '.join(foreign)}; its options are {', '.join(sorted(taken - {'self'}))}")
-        if kwargs.keys() & CURVE and "trained_betas" not in kwargs:  # they were of the curve before, as what this class does not know
+        if _asks_for_another_curve(config_dict, kwargs, taken):  # these were of the curve before, as what this class does not know
             config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas" and (k in taken or k not in CURVE)}
         by_default = config_dict.get("_use_default_values", [])
         if "sample_max_value" in by_default:  # stock's cap, which nobody asked for
@@ -80,6 +93,34 @@ class ImagenSchedulerMixin:
         """Stock solvers call this on x0 under `thresholding`; here it is the paper's (section 2.3), exact and at any size."""
         c = self.config
         return dynamic_threshold(sample, c.dynamic_thresholding_ratio, c.sample_max_value)
+
+
+def _asks_for_another_curve(config: dict[str, Any], asked: dict[str, Any], taken: set[str]) -> bool:
+    """Whether a curve is to be made from keywords and the rest of a configuration, in place of its `trained_betas`.
+
+    Raises:
+        ValueError: where the rest does not tell of what.
+    """
+    wanted = {name for name in asked.keys() & CURVE if name != "num_train_timesteps" or asked[name] != config.get(name)}
+    if not wanted or "trained_betas" in asked:
+        return False
+    changes = wanted & CHANGES
+    if changes and "beta_schedule" in taken - asked.keys() and not _follows(config, taken):
+        raise ValueError(
+            f"{', '.join(f'{name}={asked[name]}' for name in sorted(changes))} makes a curve of a beta_schedule, and the configuration's "
+            "trained_betas are another curve; give beta_schedule as well, or trained_betas that are as they should be"
+        )
+    return True
+
+
+def _follows(config: dict[str, Any], taken: set[str]) -> bool:
+    """Whether a configuration's curve is that of its other values, of those that are `taken`: it has no betas, or these are theirs."""
+    betas = config.get("trained_betas")
+    if betas is None or config.get("beta_schedule") not in BETA_SCHEDULES:
+        return betas is None
+    ends = {name: config[name] for name in ("beta_start", "beta_end", "num_train_timesteps") if name in config}
+    shift = config.get("log_snr_shift", 0.0) if "log_snr_shift" in taken else 0.0
+    return same_curve(shift_betas(beta_table(config["beta_schedule"], **ends), shift).tolist(), betas)
 
 
 @cache

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
+from imagen_diffusers.models.saved_configs import leave_out_local_paths
 
 from .folders import PART, put_in_place
 
@@ -44,6 +45,7 @@ def export_weights(
             LoraBaseMixin._save_lora_weights(part, {stage: lora_layers(unet, state=state)}, {stage: lora_metadata(unet)})  # pyright: ignore
         else:
             _whole(unet, state).save_pretrained(part)  # a copy, since files hold plain memory layouts only
+            leave_out_local_paths([part / "config.json"])
         put_in_place(part, folder)
     accelerator.wait_for_everyone()
     return trained

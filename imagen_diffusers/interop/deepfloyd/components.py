@@ -58,12 +58,15 @@ def load_components(
         kwargs: `revision`, `cache_dir`, `token`, `local_files_only` or `force_download`, for every load.
 
     Raises:
-        ValueError: for stages that are not IF's or in the wrong order, before anything large is loaded.
+        ValueError: for stages that are not IF's or in the wrong order, and a text encoder by its name, before anything large is loaded.
         TypeError: for other arguments.
     """
     unknown = sorted(kwargs.keys() - HUB)
     if unknown:
         raise TypeError(f"from_deepfloyd takes no {', '.join(unknown)}; besides its own arguments it takes {', '.join(sorted(HUB))}")
+    loads = isinstance(text_encoder, str)
+    if loads and text_encoder != "load":
+        raise ValueError(f'text_encoder is "{text_encoder}"; give an encoder that is loaded, None for none, or leave it out for stage_1\'s')
     weights = {**kwargs, "variant": variant, "dtype": dtype or torch_dtype or torch.float32, "use_safetensors": use_safetensors}
     given = {"": str(stage_1), **({} if stage_2 is None else {"_2": str(stage_2)})}
     places = {suffix: os.path.abspath(place) if os.path.isdir(place) else place for suffix, place in given.items()}  # for cards
@@ -78,7 +81,6 @@ def load_components(
     first, components = str(stage_1), {}
     if text_encoder is not None:
         components["tokenizer"] = AutoTokenizer.from_pretrained(first, subfolder="tokenizer", **kwargs)
-        loads = isinstance(text_encoder, str) and text_encoder == "load"
         components["text_encoder"] = T5EncoderModel.from_pretrained(first, subfolder="text_encoder", **weights) if loads else text_encoder
     for suffix, place in places.items():
         components["unet" + suffix] = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **weights)

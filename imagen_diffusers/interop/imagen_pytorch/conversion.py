@@ -38,7 +38,7 @@ DEFAULTS = {
 
 @dataclass
 class Found:
-    """What a file holds: the networks' weights, and the settings saved with them; `report` says what was found and assumed.
+    """What a file holds: the networks' weights, and the settings saved with them; `report` says what was found.
 
     `kind` is the cascade's, where the file tells.
     """
@@ -85,8 +85,10 @@ def read(path: Path, *, ema: bool = True) -> Found:
     return Found(states, held.get("imagen_type"), settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
 
 
-def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
-    """A file as the networks, schedulers and settings of a cascade by name, and a report of what was found and what was assumed.
+def load_components(
+    path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """A file as the networks, schedulers and settings of a cascade by name, what was found, line by line, and what was assumed.
 
     Args:
         path: the file.
@@ -108,7 +110,7 @@ def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, A
     if any(small >= large for small, large in pairwise(stages["image_sizes"])):
         raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's images are larger than those of the one before")
     parts: dict[str, Any] = {}
-    report = [*found.report, *(f"assumed {name}={value}" for name, value in assumed.items())]
+    report, guesses = found.report, [f"assumed {name}={value}" for name, value in assumed.items()]
     for n, state in enumerate(found.states):
         of_stage = {name: values[n] for name, values in stages.items()}
         unet, notes = build(state, _unet_settings(n, found, settings or {}, known, of_stage), f"network {n + 1}")
@@ -118,7 +120,8 @@ def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, A
         suffix = "" if n == 0 else f"_{n + 1}"
         parts["unet" + suffix] = unet
         parts["scheduler" + suffix] = _scheduler(of_stage, ratio=known["dynamic_thresholding_percentile"])
-        report += [*notes, f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {of_stage['image_sizes']}px"]
+        guesses += notes
+        report += [f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {of_stage['image_sizes']}px"]
     level = 1000 * known["lowres_sample_noise_level"]
     call = {
         "null_text": "learned",
@@ -127,7 +130,7 @@ def load_components(path: str | Path, *, ema: bool = True, settings: dict[str, A
         "guidance_scale": (1.0, 1.0, 1.0),
         "noise_level": (0.0, level, level),
     }
-    return {**parts, **call}, report
+    return {**parts, **call}, report, guesses
 
 
 def _known(path: Path, found: Found, settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -183,7 +186,7 @@ def _scheduler(said: dict[str, Any], ratio: float) -> LucidrainsScheduler | Imag
 
 
 def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[LucidrainsUNet2DConditionModel, list[str]]:
-    """A network with these weights, built as they tell and, for what they do not tell, as is said.
+    """A network with these weights, built as they tell and, for what they do not tell, as is said; and what was assumed.
 
     Raises:
         ValueError: for weights that are missing or left over, listed.

@@ -12,7 +12,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, log_snr_table
+from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, same_curve
 from imagen_diffusers.schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler
 
 
@@ -77,7 +77,7 @@ class LucidrainsScheduler(ImagenDDPMScheduler):
         kept = curve_log_snr(noise_schedule, times).double().sigmoid()
         before = torch.cat((torch.ones(1, dtype=torch.float64), kept[:-1]))
         betas = (1 - kept / before).clamp(max=0.999).float().tolist()
-        if trained_betas is not None and not _same_curve(trained_betas, betas):
+        if trained_betas is not None and not same_curve(trained_betas, betas):
             raise ValueError(
                 f'trained_betas are not those of imagen-pytorch\'s "{noise_schedule}" curve; '
                 "sample by ImagenDDPMScheduler, which takes any curve"
@@ -123,9 +123,3 @@ class LucidrainsScheduler(ImagenDDPMScheduler):
         self.num_inference_steps = num_inference_steps
         self._path = curve_log_snr(self.config.noise_schedule, times).double()
         self._step_index = None
-
-
-def _same_curve(betas: list[float], others: list[float]) -> bool:
-    """Whether they mean the same log-SNR, up to the rounding of another processor's arithmetic."""
-    one, two = (log_snr_table(torch.tensor(b, dtype=torch.float32)) for b in (betas, others))
-    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=1e-2)

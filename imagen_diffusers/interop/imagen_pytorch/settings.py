@@ -26,6 +26,8 @@ NOT_READ = (
     *("P_mean", "P_std", "S_churn", "S_tmin", "S_tmax", "S_noise"),
 )
 OF_THE_CALLER = ("unets", "imagen_type")
+# Of our network of it alone: the cascade's settings say them.
+OURS = ("sample_size", "noise_schedule", "low_res_noise_schedule", "low_res_resize_mode")
 # Of `Unet`, beside those that our network of it has.
 OF_A_UNET = (
     *("num_image_tokens", "out_dim", "layer_attns_add_text_cond", "cross_embed_downsample", "cross_embed_downsample_kernel_sizes"),
@@ -43,7 +45,7 @@ def check_given(settings: Mapping[str, Any], networks: int) -> None:
     unets = settings.get("unets", ())
     if unets and len(unets) != networks:
         raise ValueError(f"settings have {len(unets)} unets for {networks} networks; give the arguments of each, or leave unets out")
-    own = {*inspect.signature(LucidrainsUNet2DConditionModel.__init__).parameters} - {"self"}
+    own = {*inspect.signature(LucidrainsUNet2DConditionModel.__init__).parameters} - {"self", *OURS}
     for n, unet in enumerate(unets, start=1):
         _check_names(f"settings of unet {n}", unet, own | {*OF_A_UNET})
 
