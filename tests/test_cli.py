@@ -1,5 +1,7 @@
 """The command, on the tiny cascade."""
 
+from importlib.metadata import version
+
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -280,3 +282,15 @@ def test_bad_edits_are_one_line(folder, tmp_path, words, message) -> None:
     assert result.exit_code == 1
     assert message in result.output
     assert not (tmp_path / "out.png").exists()
+
+
+def test_the_version_is_told() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("imagen-diffusers ") and version("imagen_diffusers") in result.output
+
+
+def test_tiles_of_a_base_are_said_to_do_nothing(folder, tmp_path) -> None:
+    plain = ["generate", "a red cube", "--model", folder, "--output", tmp_path / "x.png", "--num-inference-steps", 1, "--tile", 32]
+    assert "--tile changes nothing here" in call(*plain, "--stop-at", 1).output
+    assert "--tile" not in call(*plain, "--stop-at", 2).output

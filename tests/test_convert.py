@@ -206,7 +206,9 @@ def test_files_that_cannot_be_read_are_said(package, tmp_path) -> None:  # noqa:
     (tmp_path / "short.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:5000])
     torch.save({"unets.0.weight": Spring()}, tmp_path / "code.pt")
     (tmp_path / "empty.pt").touch()
-    for name, message in (("short", "damaged or cut short"), ("empty", "damaged or cut short"), ("code", "holds more than weights")):
+    (tmp_path / "text.pt").write_text("a note")
+    read_as = {"short": "damaged or cut short", "empty": "damaged or cut short", "text": "cut short$", "code": "holds more than weights"}
+    for name, message in read_as.items():
         with pytest.raises(ValueError, match=message):
             convert(tmp_path / f"{name}.pt", settings=SETTINGS)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -298,3 +299,10 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
 def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:
     with pytest.raises(ValueError, match=words):
         ImageSettings(**changes)
+
+
+def test_what_reads_images_is_named_where_it_is_missing(tmp_path, monkeypatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[train\]"'):
+        load_rows(DataSettings(train_data_dir=tmp_path))

@@ -272,3 +272,18 @@ def test_cleaning_captions_says_nothing_of_image_processors() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "['a red cube']\n"
     assert "CLIPImageProcessor" not in done.stderr
+
+
+def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:
+    none = dict.fromkeys(("unet", "unet_2", "unet_3", "text_encoder"))
+    assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [16, 8, 4]
+    monkeypatch.chdir(tmp_path)
+    make_pipeline(num_inference_steps=(5, 4, 3)).save_pretrained("imagen-scenes")  # a folder here goes first
+    assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [5, 4, 3]
+
+
+def test_what_is_no_pipeline_is_said_at_once(tmp_path) -> None:
+    with pytest.raises(OSError, match=r'"nowhere" is not there: it is no path, not bundled .*imagen-scenes'):
+        ImagenCascadePipeline.from_pretrained("nowhere")
+    with pytest.raises(OSError, match=f"^{tmp_path} is no pipeline: it holds no model_index.json"):
+        ImagenCascadePipeline.from_pretrained(tmp_path)

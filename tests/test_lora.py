@@ -355,3 +355,8 @@ def test_an_alpha_that_would_switch_an_adapter_off_is_refused(alpha) -> None:
         add_lora(unet, rank=2, alpha=alpha)
     assert not has_lora(unet)
     assert all(p.requires_grad for p in unet.parameters())
+
+
+def test_an_adapter_that_is_not_there_is_said_at_once(shared_pipe) -> None:
+    with pytest.raises(ValueError, match='"nowhere" is not there: it is no path, and no Hub id'):
+        shared_pipe.load_lora_weights("nowhere")

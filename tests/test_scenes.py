@@ -1,6 +1,8 @@
 """The worked example: scenes, captions and the ray tracer."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +17,15 @@ from examples.scenes.raytrace import render
 from examples.scenes.scene import (
     COLORS,
     FINE_TEXTURES,
+    FLOOR_COLORS,
     FLOOR_PATTERNS,
     HELD_OUT,
+    MATERIALS,
     PAINT_JITTER,
     PAINTS,
+    RELATIONS,
     SHAPES,
+    SIZES,
     TEXTURES,
     UNNAMED_DISTANCE,
     WORLD,
@@ -37,6 +43,8 @@ from imagen_diffusers.training.losses import LossSettings
 
 from .conftest import make_base, make_sr
 from .test_validation import TEXT
+
+ROOT = Path(__file__).parent.parent
 
 LIGHT = (1.0, 6.0, -3.0)
 
@@ -324,3 +332,13 @@ def test_answers_that_are_not_there_do_not_spoil_the_loss() -> None:
     assert none == 0 and not scores.grad.any()
     answers = torch.tensor([1, -100, 3])
     torch.testing.assert_close(mean_of_known(scores, answers), F.cross_entropy(scores, answers))
+
+
+def test_the_readme_lists_every_word_of_the_scenes() -> None:
+    (known,) = re.findall(r"^It knows (.*?)\. On other words", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    objects, floors = " ".join(known.split()).split("; on ")
+    said = {"dotted": "dots", "finely striped": "fine stripes", "finely checkered": "engraved checks"}
+    for word in (*SHAPES, *SIZES, *MATERIALS, *COLORS, *(said.get(t, t) for t in TEXTURES), *RELATIONS):
+        assert re.search(rf"\b{word}s?\b", objects), word
+    for word in (*FLOOR_COLORS, *FLOOR_PATTERNS):
+        assert re.search(rf"\b{word}\b", floors), word

@@ -4,12 +4,14 @@ Nothing imports this folder. One file per command, or two that differ in little;
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
 """
 
+from typing import Annotated
+
 import typer
 
 from .convert import convert
 from .edit import edit, vary
 from .encode_text import encode_text
-from .errors import in_a_sentence
+from .errors import in_a_sentence, version_of
 from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
@@ -21,5 +23,20 @@ app = typer.Typer(
     help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.",
     context_settings={"token_normalize_func": spelling},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"imagen-diffusers {version_of('imagen_diffusers')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _about(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")] = False,
+) -> None:
+    pass
+
+
 for command in (generate, edit, vary, extend, upscale, encode_text, convert):
     app.command()(in_a_sentence(ungrouped(command)))

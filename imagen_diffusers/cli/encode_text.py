@@ -23,12 +23,13 @@ def encode_text(
     """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
     from tqdm import tqdm
 
+    from imagen_diffusers.hub.places import find
     from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.rows import DataSettings, load_captions
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)
-    folder = Path(data) if Path(data).exists() else None
+    folder = Path(data) if Path(find(data, ())).exists() else None
     place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
     captions, count = load_captions(place)
     pipe = load(model, "float32", (where := pick_device(device)), variant, revision, unet=None, unet_2=None, unet_3=None).to(where)

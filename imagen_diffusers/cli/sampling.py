@@ -49,6 +49,8 @@ def sample(
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
     pipe = prepare(pipeline, task)
+    if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
+        typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
         call["prompt"] = prompt
         _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])

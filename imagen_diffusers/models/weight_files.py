@@ -123,6 +123,16 @@ def check_whole(path: Path) -> None:
         raise OSError(f"{path} {what} ({error})") from None
 
 
+def check_index(folder: str, name: str) -> None:
+    """See that a folder is a pipeline's.
+
+    Raises:
+        OSError: for one that has no file of this name, which says what belongs to it.
+    """
+    if not Path(folder, name).is_file():
+        raise OSError(f"{folder} is no pipeline: it holds no {name}; give the folder that does, or load an adapter by load_lora_weights")
+
+
 def check_json(folder: Path) -> None:
     """See that a folder's JSON files can be read.
 

@@ -11,15 +11,16 @@ from typing import Any, Self
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
-from huggingface_hub.utils import HFValidationError, are_progress_bars_disabled, disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.pipeline_card import write_model_card
+from imagen_diffusers.hub.places import find
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.loading import check_complete
 from imagen_diffusers.models.saved_configs import leave_out_local_paths
-from imagen_diffusers.models.weight_files import check_json, check_network_folder, plain_beside, sole_variant, weight_files
+from imagen_diffusers.models.weight_files import check_index, check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
 from .lora_loader import STAGES, check_no_adapters
 
@@ -37,7 +38,7 @@ class FolderPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """As in diffusers: a folder or a Hub id, with `dtype`, `variant`, `unet_3=None`, ...
+        """As in diffusers: a folder, a Hub id, or the name of a bundled pipeline, with `dtype`, `variant`, `unet_3=None`, ...
 
         The repository of a DeepFloyd IF base loads, too, as a cascade of one stage. Weights are safetensors; pickles are opened
         only with `use_safetensors=False`. Networks whose weights are all of one variant ("fp16") are loaded without `variant=`; plain
@@ -48,8 +49,12 @@ class FolderPipeline(DiffusionPipeline):
                 some of a network's.
             ValueError: where a variant must be chosen.
         """
-        place = os.fspath(pretrained_model_name_or_path)
+        try:
+            place = find(os.fspath(pretrained_model_name_or_path), ("pipelines",))
+        except ValueError as error:
+            raise OSError(str(error)) from None
         if os.path.isdir(place):
+            check_index(place, cls.config_name)
             place = os.path.abspath(place)  # for the card of what is saved from it, elsewhere: relative it could be a Hub id
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
@@ -98,10 +103,6 @@ class FolderPipeline(DiffusionPipeline):
     @classmethod
     def _fetch(cls, place: str, kwargs: dict[str, Any]) -> str:
         """The folder of a Hub id in the cache, with all that will be loaded."""
-        try:
-            validate_repo_id(place)
-        except HFValidationError:
-            raise OSError(f'"{place}" is no folder, and no Hub id, which has the form "user/name"') from None
         variant = kwargs.get("variant")
         if kwargs["use_safetensors"] and variant is None and not kwargs.get("local_files_only"):
             try:

@@ -10,6 +10,8 @@ from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
+from imagen_diffusers.hub.places import find
+
 logger = logging.getLogger(__name__)
 
 STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
@@ -60,7 +62,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         user_agent = {"file_type": "attn_procs_weights", "framework": "pytorch"}
         source = pretrained_model_name_or_path_or_dict
         state, metadata = _fetch_state_dict(
-            source if isinstance(source, dict) else str(source), **given, user_agent=user_agent, allow_pickle=False
+            source if isinstance(source, dict) else find(str(source), ()), **given, user_agent=user_agent, allow_pickle=False
         )
         return (state, metadata) if wants_metadata else state
 

@@ -60,7 +60,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     Raises:
         ValueError: for a place without images, or images without captions, and for conditioning images that the network does not take.
     """
-    import datasets
+    datasets = _library()
 
     _check_conditioning(settings.conditioning_image_column, cond_channels)
     rows, there = _rows(settings)
@@ -132,7 +132,7 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
 
 def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
     """The rows as `datasets` gives them, and the names of their columns."""
-    import datasets
+    datasets = _library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     kind, arguments = _builder(settings)
@@ -145,6 +145,15 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
     if settings.max_train_samples is not None:
         rows = rows.take(settings.max_train_samples)
     return rows, rows.column_names or list(next(iter(rows)))
+
+
+def _library() -> Any:
+    """Hugging Face `datasets`, which comes with what training needs."""
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError('captioned images are read by the package datasets, which is not here: pip install -e ".[train]"') from None
+    return datasets
 
 
 def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:

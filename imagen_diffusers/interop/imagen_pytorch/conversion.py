@@ -66,8 +66,9 @@ def read(path: Path, *, ema: bool = True) -> Found:
     except FileNotFoundError:
         raise
     except Exception as error:  # of any kind: what is no pickle is read as one
-        what = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} is no file of torch.save, or is damaged or cut short: {what}") from None
+        known = isinstance(error, RuntimeError) and str(error)  # torch's own words; others tell of its inside
+        what = f": {str(error).splitlines()[0]}" if known else ""
+        raise ValueError(f"{path} is no file of torch.save, or is damaged or cut short{what}") from None
     if not isinstance(held, dict):
         raise ValueError(f"{path} holds a {type(held).__name__}; a checkpoint of imagen-pytorch is a dictionary")
     if {"config", "state_dict"} <= set(held):
