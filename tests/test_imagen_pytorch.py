@@ -131,10 +131,10 @@ VARIANTS = {
 }
 
 
-def two_stages(package, objective: str, kind: type | None = None, **changes) -> tuple[Any, ImagenCascadePipeline]:
+def two_stages(package, objective: str, kind: type | None = None, *, steps: int = STEPS, **changes) -> tuple[Any, ImagenCascadePipeline]:
     """That package's `Imagen`, or a class made of it, and the pipeline with the same two networks."""
     theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0, **changes) for n in (0, 1)), strict=True)
-    plain = {"image_sizes": SIZES, "timesteps": STEPS, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
+    plain = {"image_sizes": SIZES, "timesteps": steps, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
     imagen = (kind or package.Imagen)(theirs, pred_objectives=objective, **plain)
     imagen.load_state_dict({f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()})
     ours[1].register_to_config(noise_schedule="linear")
@@ -146,7 +146,7 @@ def two_stages(package, objective: str, kind: type | None = None, **changes) -> 
         unet_2=ours[1],
         scheduler_2=LucidrainsScheduler("linear", prediction_type=OBJECTIVES[objective]),
         null_text="learned",
-        num_inference_steps=(STEPS, STEPS, 1),
+        num_inference_steps=(steps, steps, 1),
         noise_level=(0.0, 200.0, 0.0),
     )
     pipe.set_progress_bar_config(disable=True)

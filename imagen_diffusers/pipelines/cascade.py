@@ -119,7 +119,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """The pipeline of another task with the same components, loaded once, and the same configuration.
 
         Args:
-            pipeline: another cascade's, whose slices and tiles are kept, too; or any that diffusers' own `from_pipe` takes.
+            pipeline: another cascade's, whose slices, tiles and progress bar are kept, too; or any that diffusers' own `from_pipe` takes.
             kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
         """
         if not isinstance(pipeline, Cascade):
@@ -130,6 +130,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         made = cls(**{**pipeline.components, **settings, **kwargs})
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         made._rows, made._tiles = pipeline._rows, pipeline._tiles
+        made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 
     def encode_prompt(

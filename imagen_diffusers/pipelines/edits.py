@@ -53,7 +53,7 @@ class Edit:
         if self.mask_image is None:
             return ReadEdit(image, strengths)
         check_count("jump_length", self.jump_length)
-        if not _is_number(self.mask_feather) or not 0 <= self.mask_feather < math.inf:
+        if not _is_number(self.mask_feather) or not 0 <= float(self.mask_feather) < math.inf:
             raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
         mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
@@ -113,7 +113,7 @@ def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
     if len(values) != len(numbers):
         raise ValueError(f"strength has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
     for value in values:
-        if not _is_number(value) or not 0 <= value <= 1:
+        if not _is_number(value) or not 0 <= float(value) <= 1:
             raise ValueError(f"strength is {value}; give a number from 0, which keeps the image, to 1, which starts from noise alone")
     return [float(value) for value in values]
 

@@ -16,8 +16,8 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     """Images as (N, channels, H, W), float32 in [0, 1].
 
     PIL images are turned upright and become RGB, or gray for one channel, transparent ones over white, and 16 bits a channel keep their
-    brightness. Integers of arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is negative, as diffusers has it.
-    Gray images get three channels.
+    brightness. Integers of arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is
+    negative, as diffusers has it. Gray images get three channels.
 
     Args:
         name: of the argument, for errors.

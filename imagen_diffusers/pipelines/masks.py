@@ -59,5 +59,6 @@ def feathered(mask: Tensor, feather: float) -> Tensor:
     bell = torch.exp(-0.5 * (at / (feather / 2)) ** 2)
     bell = bell / bell.sum()
     spread = F.pad(mask.float(), (reach,) * 4, mode="replicate")
-    spread = F.conv2d(F.conv2d(spread, bell[None, None, None]), bell[None, None, :, None])
+    # One at a time: a convolution may add in another order for another batch.
+    spread = torch.cat([F.conv2d(F.conv2d(one, bell[None, None, None]), bell[None, None, :, None]) for one in spread.split(1)])
     return torch.where(mask, torch.ones_like(spread), (2 * spread).clamp(max=1))

@@ -32,4 +32,3 @@ class InitImage:
         if place == len(scheduler.timesteps):
             return self.image.to(noise)
         return noised_to(scheduler, self.image.to(noise), noise, scheduler.timesteps[place])
-
