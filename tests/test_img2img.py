@@ -27,7 +27,7 @@ from imagen_diffusers.text.t5 import NULL_TEXTS
 from .conftest import make_base, make_pipeline, seeded
 from .test_cascade import PROMPT, ROUNDING
 from .test_deepfloyd import CALL, PROMPTS, home, ours, quiet  # noqa: F401 (a fixture)
-from .test_imagen_pytorch import SIZES, STEPS, package, two_stages  # noqa: F401 (a fixture)
+from .test_imagen_pytorch import SIZES, package, two_stages  # noqa: F401 (a fixture)
 
 
 def varying(**changes) -> ImagenCascadeImg2ImgPipeline:
@@ -103,7 +103,7 @@ def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(loaded, solver, stren
         for one in (base, larger):
             one.scheduler.step = partial(one.scheduler.step, use_clipped_model_output=True)
     image = a_picture(2, 32, 32)
-    given = {"prompt": PROMPTS, "strength": strength, "guidance_scale": 4.0, **CALL, "num_inference_steps": 8}
+    given = {"prompt": PROMPTS, "strength": strength, "guidance_scale": 4.0, **CALL, "num_inference_steps": 5}
     made = pipe(**given, image=image, generator=[seeded(3), seeded(4)]).stage_images
 
     first, second, _ = stage_generators([seeded(3), seeded(4)], 2, 3)
@@ -118,16 +118,16 @@ def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(loaded, solver, stren
 @pytest.mark.parametrize("objective", ["noise", "v"])
 def test_steps_are_skipped_as_by_imagen_pytorch(package, objective) -> None:  # noqa: F811
     """Its `init_images` are added whole to whole noise, whatever time the skipped steps lead to; the noise it is told mends that."""
-    skipped, strength = 8, 0.6
+    steps, skipped, strength = 10, 4, 0.6
     image = a_picture(1, 32, 32)
     images = [resize(image * 2 - 1, (size, size)).double() / 2 + 0.5 for size in SIZES]
     text = torch.randn(1, 5, 24, generator=seeded(5)).double()
-    imagen, pipe = two_stages(package, objective)
+    imagen, pipe = two_stages(package, objective, steps=steps)
     queue = []
     with float64_throughout(imagen):
         for n, generators in enumerate(stage_generators(seeded(3), 1, 2)):
-            told = [noise.double() for noise in noises(generators[0], SIZES[n], STEPS - skipped, low_res=n > 0)]
-            x, time = images[n] * 2 - 1, torch.linspace(1.0, 0.0, STEPS + 1)[skipped : skipped + 1]
+            told = [noise.double() for noise in noises(generators[0], SIZES[n], steps - skipped, low_res=n > 0)]
+            x, time = images[n] * 2 - 1, torch.linspace(1.0, 0.0, steps + 1)[skipped : skipped + 1]
             told[n] = imagen.noise_schedulers[n].q_sample(x, t=time, noise=told[n])[0] - x
             queue += told
         given = {"init_images": tuple(one.double() for one in images), "skip_steps": skipped, "use_tqdm": False}
