@@ -15,6 +15,7 @@ from torch import Tensor
 from examples.scenes.data import TEST_SEEDS
 from examples.scenes.evaluate import load_cascade, scenes_and_prompts
 from examples.scenes.raytrace import render
+from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.sampling.tiles import spans
 
 from .ceilings import machine
@@ -27,7 +28,7 @@ STAGE, SCALE = 3, 4
 @torch.no_grad()
 def enlarge(small: Tensor, prompt: str, tile: int | None) -> Tensor:
     """(1, 3, h, w) in [0, 1] to four times the side, in bfloat16."""
-    pipe = load_cascade()
+    pipe = ImagenCascadeUpscalePipeline.from_pipe(load_cascade())
     if tile is not None:
         pipe.enable_tiling(tile, OVERLAP)
     return pipe(prompt, image=small, start_at=STAGE, generator=torch.Generator().manual_seed(0), output_type="pt").images

@@ -136,6 +136,23 @@ def test_files_and_functions_read_in_one_sitting() -> None:
             assert length <= LONGEST_FUNCTION, f"{path.name}: {function.name} has {length} lines"
 
 
+def calls(name: str) -> list[str]:
+    """Where something of this name is called with several arguments, as a file and the line's receiver; `super()`'s own apart."""
+    found = []
+    for path in FILES:
+        for node in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and len(node.args) > 1):
+            function = ast.unparse(node.func)
+            if function.split(".")[-1] == name and not function.startswith("super()"):
+                found.append(f"{path.relative_to(PACKAGE).as_posix()}: {function}")
+    return found
+
+
+def test_there_is_one_denoising_loop() -> None:
+    """The steps of optimizers, learning rates and averaged weights take one argument or none."""
+    assert calls("step") == ["sampling/stage.py: scheduler.step"]
+    assert calls("guide") == ["sampling/stage.py: guide"]
+
+
 def test_root_folders_hold_data_only() -> None:
     for folder in ("pipelines", "schedulers"):
         assert not list((PACKAGE.parent / folder).rglob("*.py"))

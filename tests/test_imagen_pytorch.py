@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -130,13 +131,32 @@ VARIANTS = {
 }
 
 
+def two_stages(package, objective: str, kind: type | None = None, *, steps: int = STEPS, **changes) -> tuple[Any, ImagenCascadePipeline]:
+    """That package's `Imagen`, or a class made of it, and the pipeline with the same two networks."""
+    theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0, **changes) for n in (0, 1)), strict=True)
+    plain = {"image_sizes": SIZES, "timesteps": steps, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
+    imagen = (kind or package.Imagen)(theirs, pred_objectives=objective, **plain)
+    imagen.load_state_dict({f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()})
+    ours[1].register_to_config(noise_schedule="linear")
+    for unet, size in zip(ours, SIZES, strict=True):
+        unet.register_to_config(sample_size=size)
+    pipe = ImagenCascadePipeline(
+        unet=ours[0],
+        scheduler=LucidrainsScheduler("cosine", prediction_type=OBJECTIVES[objective]),
+        unet_2=ours[1],
+        scheduler_2=LucidrainsScheduler("linear", prediction_type=OBJECTIVES[objective]),
+        null_text="learned",
+        num_inference_steps=(steps, steps, 1),
+        noise_level=(0.0, 200.0, 0.0),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return imagen, pipe
+
+
 def sampled(package, variant: str, objective: str, cond_scale: float, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Both stages' images, in [0, 1], by that package and by the pipeline, from the same weights and the same noise."""
     changes = VARIANTS[variant]
-    theirs, ours = zip(*(pair(package, lowres_cond=n > 0, memory_efficient=n > 0, **changes) for n in (0, 1)), strict=True)
-    plain = {"image_sizes": SIZES, "timesteps": STEPS, "text_embed_dim": 24, "noise_schedules": ("cosine", "linear")}
-    imagen = package.Imagen(theirs, pred_objectives=objective, **plain)
-    imagen.load_state_dict({f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()})
+    imagen, pipe = two_stages(package, objective, **changes)
     text = torch.randn(1, 5, 24, generator=seeded(5)).to(dtype)
     conditioned = "cond_images_channels" in changes
     shown = {"cond_images": torch.rand(1, 2, 32, 32, generator=seeded(6)).to(dtype)} if conditioned else {}
@@ -149,20 +169,7 @@ def sampled(package, variant: str, objective: str, cond_scale: float, dtype: tor
     with told_noise([noise.to(dtype) for noise in queue]), precision:
         expected = imagen.sample(text_embeds=text, cond_scale=cond_scale, **shown, **kept)
 
-    kind = OBJECTIVES[objective]
-    ours[1].register_to_config(noise_schedule="linear")
-    for unet, size in zip(ours, SIZES, strict=True):
-        unet.register_to_config(sample_size=size)
-    pipe = ImagenCascadePipeline(
-        unet=ours[0],
-        scheduler=LucidrainsScheduler("cosine", prediction_type=kind),
-        unet_2=ours[1],
-        scheduler_2=LucidrainsScheduler("linear", prediction_type=kind),
-        null_text="learned",
-        num_inference_steps=(STEPS, STEPS, 1),
-        noise_level=(0.0, 200.0, 0.0),
-    ).to(dtype)
-    pipe.set_progress_bar_config(disable=True)
+    pipe.to(dtype)
     guided = {"guidance_scale": cond_scale, "guidance_parallel": 0.0 if parallel else 1.0}
     made = pipe(prompt_embeds=text, generator=seeded(3), output_type="pt", **guided, **shown).stage_images
     assert all(images.dtype == dtype for images in made)

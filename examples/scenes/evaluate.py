@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.schedulers.noise import resize
 
@@ -138,6 +138,7 @@ def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, coun
     At 1024px features are taken over windows of 256 pixels, so that detail counts.
     """
     size, small = (256, 64) if stage == 2 else (1024, 256)
+    enlarging = ImagenCascadeUpscalePipeline.from_pipe(pipe)
     true, ours, plain = [], [], []
     scenes, prompts = scenes_and_prompts(count, 2, TEST_SEEDS + 50_000)
     for start in tqdm(range(0, count, batch), desc=f"super-resolution to {size}px", mininterval=5):
@@ -145,11 +146,8 @@ def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, coun
         low, high = render(few, small, samples=2), render(few, size, samples=2)
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
         image = (low + 1) / 2
-        drawn = (
-            pipe(prompts[start : start + batch], image=image, start_at=stage, stop_at=stage, generator=generators, output_type="pt").images
-            * 2
-            - 1
-        )
+        given = {"start_at": stage, "stop_at": stage, "generator": generators, "output_type": "pt"}
+        drawn = enlarging(prompts[start : start + batch], image=image, **given).images * 2 - 1
         for features, images in ((true, high), (ours, drawn), (plain, resize(low, (size, size)))):
             features.append(oracle.features(_windows(images)))
     t, o, p = (torch.cat(x) for x in (true, ours, plain))

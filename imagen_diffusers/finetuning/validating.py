@@ -10,7 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.image_datasets import ImageDataset
@@ -107,9 +109,11 @@ def image_maker(
         images = [Image.open(path).convert("RGB") for path in settings.validation_images]
 
     def validate(_: ModelMixin) -> Image.Image:
-        start = None if images[0] is None else stage
+        larger = ImagenCascadeUpscalePipeline.from_pipe(pipe)
         made = [
-            generate_examples(pipe, [prompt], seed=seed + i, image=image, start_at=start, stop_at=stage)[0]
+            generate_examples(pipe, [prompt], seed=seed + i, stop_at=stage)[0]
+            if image is None
+            else generate_examples(larger, [prompt], seed=seed + i, image=image, start_at=stage, stop_at=stage)[0]
             for i, (prompt, image) in enumerate(zip(prompts, images, strict=True))
         ]
         return labelled_grid(made, prompts)
@@ -117,7 +121,7 @@ def image_maker(
     return validate
 
 
-def generate_examples(pipe: ImagenCascadePipeline, prompts: Sequence[str], *, seed: int = 0, **call: Any) -> list[Image.Image]:
+def generate_examples(pipe: Cascade, prompts: Sequence[str], *, seed: int = 0, **call: Any) -> list[Image.Image]:
     """One image per prompt, by seeds that count up."""
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     return [pipe(p, generator=g, **call).images[0] for p, g in zip(prompts, generators, strict=True)]  # pyright: ignore

@@ -33,7 +33,7 @@ from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
-from .planning import image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
+from .planning import check_starts_at_a_base, image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
 from .request import Request
 from .safety import SafetyMixin
 from .stages import SLOTS, StagesMixin
@@ -142,7 +142,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """The pipeline of another task with the same components, loaded once, and the same configuration.
 
         Args:
-            pipeline: another cascade's, whose slices and tiles are kept, too; or any that diffusers' own `from_pipe` takes.
+            pipeline: another cascade's, whose slices, tiles and progress bar are kept, too; or any that diffusers' own `from_pipe` takes.
             kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
         """
         if not isinstance(pipeline, Cascade):
@@ -153,6 +153,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         made = cls(**{**pipeline.components, **settings, **kwargs})
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         made._rows, made._tiles = pipeline._rows, pipeline._tiles
+        made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 
     def encode_prompt(
@@ -203,16 +204,20 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         check_count("num_images_per_prompt", request.num_images_per_prompt)
         device = self._execution_device
         networks = self.networks
+        if request.edit is not None:
+            check_starts_at_a_base(type(self).__name__, networks)
         images = image_to_enlarge(request.low_res, networks, request.start_at, device)
         numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
         stages = self.stages(numbers, **request.settings)
+        if request.unprompted:
+            stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
         edit = None if request.edit is None else request.edit.read(numbers, device)
         height, width = request.height, request.width
         if edit is not None:
             height, width = size_like(stages, (edit.image.shape[-2], edit.image.shape[-1]), height, width)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images, request.scale)
-        given = images if edit is None else edit.image
-        texts, prompts = self._texts(request, stages, 1 if given is None else len(given))
+        rows = edit.rows if edit is not None else 1 if images is None else len(images)
+        texts, prompts = self._texts(request, stages, rows)
         each = (prompts, request.num_images_per_prompt)
         generators = stage_generators(request.generator, prompts * request.num_images_per_prompt, len(SLOTS))
         cond_images = prepare_cond_images(request.cond_images, stages, device)
@@ -242,36 +247,36 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """The text to follow and the one to steer away from, one row for each image, and the number of prompts.
 
         Args:
-            request: without text, an image is followed alone, as without guidance.
+            request: unprompted, it follows the embedding of no text.
             stages: those that run.
             rows: prompts, where the stages take none.
         """
         networks = self.networks
         if not request.text.wanted(stages, networks.values()):
             return (None, None), request.text.count(rows)
-        if request.edit is not None and request.text == TextInputs():
-            request = replace(request, text=self._no_text(stages, rows))
         begun = request.callback_on_step_end is not None  # a callback may begin it
         guided = begun or any(stage.guidance_scale != 1 or stage.guider is not None for stage in stages)
         count = request.num_images_per_prompt
-        given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
-        embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)
-        text = TextEmbedding(embeds, mask)
-        null_text = None if null_embeds is None or null_mask is None else TextEmbedding(null_embeds, null_mask)
+        if request.unprompted:
+            text = null_text = self._no_text(stages, rows * count)
+        else:
+            given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
+            embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)
+            text = TextEmbedding(embeds, mask)
+            null_text = None if null_embeds is None or null_mask is None else TextEmbedding(null_embeds, null_mask)
         check_text_fits(stages, text)
         longest = self.config["max_sequence_length"]
         texts = as_compiled(text, networks.values(), longest), as_compiled(null_text, networks.values(), longest)
-        return texts, len(embeds) // count
+        return texts, len(text.embeds) // count
 
-    def _no_text(self, stages: list[Stage], rows: int) -> TextInputs:
-        """The embedding of no text, in place of prompts and of what is steered away from: guidance then changes nothing."""
+    def _no_text(self, stages: list[Stage], rows: int) -> TextEmbedding:
+        """The embedding of no text, in place of prompts: so many rows."""
         rules, device = TextRules.of(self.config), self._execution_device
         width = next(stage.network.text_dim for stage in stages if stage.network.text_dim is not None)
         none = no_text_row(width, rules, lambda texts: TextInputs(texts).embed(self.tokenizer, self.text_encoder, rules, device, False)[0])
         if none is None:
             none = TextEmbedding(torch.zeros(1, 1, width), torch.ones(1, 1, dtype=torch.bool))
-        embeds, mask = (x.repeat_interleave(rows, 0) for x in none)
-        return TextInputs(None, None, embeds, embeds, mask, mask)
+        return TextEmbedding(*(x.to(device).repeat_interleave(rows, 0) for x in none))
 
     def _run_stage(
         self,
@@ -290,7 +295,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
-        images = None if path.start is None else path.start.image  # where no step is made
+        images = None if path.start is None else path.start.image.to(stage.dtype)  # where no step is made
         for state in stage.denoise(path, size, generators, **given):
             callback(state)
             progress.update()

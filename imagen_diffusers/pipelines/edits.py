@@ -1,5 +1,6 @@
 """An image that a call starts from, and the mask of what is painted anew: as the caller gave them, and as each stage takes them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -34,7 +35,7 @@ class Edit:
     mask_image: Any = None
     mask_feather: float = 0.0
     jump_length: int = 1
-    jump_n_sample: int | Sequence[int] = 1
+    jump_n_sample: int | Sequence[int] | None = 1
 
     def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
         """Checked, as tensors on `device`.
@@ -52,10 +53,10 @@ class Edit:
         if self.mask_image is None:
             return ReadEdit(image, strengths)
         check_count("jump_length", self.jump_length)
-        if not isinstance(self.mask_feather, Real) or float(self.mask_feather) < 0:
+        if not _is_number(self.mask_feather) or not 0 <= float(self.mask_feather) < math.inf:
             raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
         mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
-        samples = whole_per_stage("jump_n_sample", self.jump_n_sample, {}, numbers)
+        samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
         return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples)
 
 
@@ -76,6 +77,11 @@ class ReadEdit:
     feather: float = 0.0
     jump_length: int = 1
     samples: Sequence[int] = ()
+
+    @property
+    def rows(self) -> int:
+        """Images or masks, whichever are more: results, where there are no prompts to count."""
+        return max(len(self.image), 1 if self.mask is None else len(self.mask))
 
     def for_stages(
         self, sizes: Sequence[tuple[int, int]], prompts: int, images_per_prompt: int
@@ -107,6 +113,10 @@ def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
     if len(values) != len(numbers):
         raise ValueError(f"strength has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
     for value in values:
-        if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        if not _is_number(value) or not 0 <= float(value) <= 1:
             raise ValueError(f"strength is {value}; give a number from 0, which keeps the image, to 1, which starts from noise alone")
     return [float(value) for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

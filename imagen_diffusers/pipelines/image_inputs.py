@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 Images = Image.Image | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray] | Sequence[Tensor]
@@ -16,9 +16,9 @@ WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
 def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     """Images as (N, channels, H, W), float32 in [0, 1].
 
-    PIL images become RGB, or gray for one channel, transparent ones over white, and 16 bits a channel keep their brightness. Integers of
-    arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is negative, as diffusers has it.
-    Gray images get three channels.
+    PIL images are turned upright and become RGB, or gray for one channel, transparent ones over white, and 16 bits a channel keep their
+    brightness. Integers of arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is
+    negative, as diffusers has it. Gray images get three channels.
 
     Args:
         name: of the argument, for errors.
@@ -61,6 +61,7 @@ def _batch(name: str, one: Any, channels: int) -> Tensor:
 
 def _from_pil(name: str, image: Image.Image, channels: int) -> np.ndarray:
     """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
+    image = ImageOps.exif_transpose(image)  # a camera's note of how it was held
     if image.mode in WIDE:
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F"):

@@ -16,7 +16,7 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
     """Masks as (N, 1, H, W), True where it is painted anew: where a gray value is at least half of white.
 
     Args:
-        given: what `images_to_tensor` takes, or arrays or tensors of bool; one or a list.
+        given: what `images_to_tensor` takes, also of bool; arrays and tensors (N, H, W), too, and tensors (H, W); one or a list.
         size: (height, width) of the images they are of.
 
     Raises:
@@ -37,12 +37,13 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
 
 
 def _as_gray(one: Any) -> Any:
-    """Bools as 0 and 255, and tensors (H, W) with a channel; all else as it is."""
-    if isinstance(one, np.ndarray) and one.dtype == bool:
-        one = one.astype(np.uint8) * 255
+    """Bools as 0 and 255, and arrays and tensors with a channel; all else as it is."""
+    if isinstance(one, np.ndarray):
+        one = one.astype(np.uint8) * 255 if one.dtype == bool else one
+        return one[..., None] if one.ndim == 3 and one.shape[-1] not in (1, 3) else one  # (N, H, W), as diffusers reads it
     if isinstance(one, Tensor):
         one = one.to(torch.uint8) * 255 if one.dtype == torch.bool else one
-        one = one[None] if one.ndim == 2 else one
+        return one[None, None] if one.ndim == 2 else one[:, None] if one.ndim == 3 else one
     return one
 
 
@@ -58,5 +59,6 @@ def feathered(mask: Tensor, feather: float) -> Tensor:
     bell = torch.exp(-0.5 * (at / (feather / 2)) ** 2)
     bell = bell / bell.sum()
     spread = F.pad(mask.float(), (reach,) * 4, mode="replicate")
-    spread = F.conv2d(F.conv2d(spread, bell[None, None, None]), bell[None, None, :, None])
+    # One at a time: a convolution may add in another order for another batch.
+    spread = torch.cat([F.conv2d(F.conv2d(one, bell[None, None, None]), bell[None, None, :, None]) for one in spread.split(1)])
     return torch.where(mask, torch.ones_like(spread), (2 * spread).clamp(max=1))

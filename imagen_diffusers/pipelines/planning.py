@@ -67,6 +67,19 @@ def check_order(networks: dict[int, StageNetwork]) -> None:
             )
 
 
+def check_starts_at_a_base(task: str, networks: dict[int, StageNetwork]) -> None:
+    """For tasks whose image is not one to enlarge.
+
+    Raises:
+        ValueError: for a pipeline whose first stage enlarges.
+    """
+    if networks and networks[min(networks)].has_low_res:
+        raise ValueError(
+            f"{task} begins at a base stage, and this pipeline holds only the super-resolution stages {sorted(networks)}; load or assign "
+            "unet and scheduler, or enlarge images by ImagenCascadeUpscalePipeline"
+        )
+
+
 def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: int | None, device: torch.device) -> Tensor | None:
     """The caller's images (N, C, h, w) in [-1, 1], with the channels that stage `start_at` enlarges, or all stages that enlarge any.
 
@@ -106,9 +119,9 @@ def size_like(stages: list[Stage], image: tuple[int, int], height: int | None, w
         image: (height, width) of the caller's.
         height, width: of the last stage's images, as the caller says; a side left out follows from the other.
     """
-    scale = height / image[0] if height else width / image[1] if width else stages[-1].sample_size / max(image)
+    scale = height / image[0] if height is not None else width / image[1] if width is not None else stages[-1].sample_size / max(image)
     fitting = _scaled(image, scale, finest_step(stages))
-    return height or fitting[0], width or fitting[1]
+    return fitting[0] if height is None else height, fitting[1] if width is None else width
 
 
 def plan_sizes(

@@ -52,6 +52,11 @@ class Request:
     callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
 
+    @property
+    def unprompted(self) -> bool:
+        """Whether an image alone is followed."""
+        return self.edit is not None and self.text == TextInputs()
+
     @classmethod
     def of(cls, arguments: dict[str, Any], **more: Any) -> Self:
         """The request of a call with these arguments.

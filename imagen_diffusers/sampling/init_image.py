@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from imagen_diffusers.schedulers.protocol import Scheduler
+from imagen_diffusers.schedulers.rewinding import noised_to
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,3 @@ class InitImage:
         if place == len(scheduler.timesteps):
             return self.image.to(noise)
         return noised_to(scheduler, self.image.to(noise), noise, scheduler.timesteps[place])
-
-
-def noised_to(scheduler: Scheduler, image: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Images (B, C, H, W) as noisy as the scheduler's latents are at the step that it stands before."""
-    return scheduler.add_noise(image, noise, torch.stack([timestep] * len(image)))

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
-
-from .init_image import noised_to
+from imagen_diffusers.schedulers.rewinding import noised_to
 
 
 @dataclass(frozen=True)

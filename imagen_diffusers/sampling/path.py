@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
-from imagen_diffusers.schedulers.rewinding import begun_at, noised_again
+from imagen_diffusers.schedulers.rewinding import begun_at, check_can_begin_late, check_can_go_back, noised_again
 
 from .init_image import InitImage
 from .inpainting import Inpainting
@@ -39,18 +39,17 @@ class Path:
         """Lay the steps out.
 
         Raises:
-            ValueError: for a scheduler that cannot go back, where the painting asks for it.
+            ValueError: for a scheduler that cannot begin late, or go back, where that is asked of it.
         """
         self._place = first = 0 if self.start is None else self.start.first_step(self.prepared)
+        if first > 0:
+            check_can_begin_late(self.prepared)
         self.scheduler = self.prepared if self.start is None and self.painting is None else begun_at(self.prepared, first)
         if self.painting is None:
             self.steps = list(range(first, self.count))
             return
-        if self.painting.jump_n_sample > 1 and getattr(self.prepared, "order", 1) > 1:
-            raise ValueError(
-                f"{type(self.prepared).__name__} evaluates the network several times a step and cannot go back between them; give "
-                "jump_n_sample=1, or use DDPM, DDIM, Euler, DPM-Solver++ or UniPC"
-            )
+        if self.painting.jump_n_sample > 1:
+            check_can_go_back(self.prepared)
         self.steps = self.painting.steps(first, self.count)
 
     @property

@@ -81,6 +81,11 @@ class Stage:
     def sample_size(self) -> int:
         return self.network.sample_size
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its images: float32 at least."""
+        return torch.promote_types(self.network.dtype, torch.float32)
+
     def prepared_scheduler(self, device: torch.device) -> Scheduler:
         """A copy of the scheduler with its timesteps set, whose `step` is given the clean image.
 
@@ -127,12 +132,11 @@ class Stage:
             noise: to start from (B, C, height, width), standard normal; sampled from the generators by default.
         """
         device = path.prepared.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
-        dtype = torch.promote_types(self.network.dtype, torch.float32)
-        sampled = standard_normal((len(generators), self.network.channels, *size), generators, device, dtype)
+        sampled = standard_normal((len(generators), self.network.channels, *size), generators, device, self.dtype)
         if low_res is not None:
             own = standard_normal((*low_res.shape[:2], *size), generators, low_res.device, low_res.dtype)
             low_res = self.network.condition(low_res, own, self._level(low_res))
-        latents = path.begin(sampled if noise is None else noise.to(device, dtype), generators)
+        latents = path.begin(sampled if noise is None else noise.to(device, self.dtype), generators)
         conditions = self._conditions(text, null_text, low_res, cond_images)
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         guider, first = self._guider_at_work(path), path.steps[0] if path.steps else 0

@@ -169,6 +169,14 @@ def signal_and_noise(scheduler: Any, timestep: float | Tensor) -> tuple[Tensor, 
     return alpha_sigma(log_snr_at(log_snr_table(scheduler.betas.cpu()), torch.tensor(time)))
 
 
+def latents_level(scheduler: Any, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+    """What of the image and what of the noise is in the scheduler's latents at the step that it stands before, 0-dim, on the CPU."""
+    alpha, sigma = signal_and_noise(scheduler, timestep)
+    # A sigma so small that the scale rounds to 1 is the same in both spaces.
+    in_sigma_space = preconditions(scheduler) or scheduler.scale_model_input(torch.ones(()), timestep).item() != 1
+    return (torch.ones(()), sigma / alpha) if in_sigma_space else (alpha, sigma)
+
+
 def _sigma_ratio(scheduler: Any, timestep: float | Tensor) -> Tensor:
     """sigma / alpha at the scheduler's step, 0-dim: what diffusers' solvers call a sigma."""
     middle = getattr(scheduler, "mid_point_sigma", None)

@@ -10,8 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .driving import preconditions, signal_and_noise
+from .driving import latents_level
 from .protocol import Scheduler
+
+# What their first steps are is laid out from step 0 on; begun later, they go wrong even where the network knows the answer.
+BEGIN_AT_THE_FIRST = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})
+USE = "DDPM, DDIM, Euler, DPM-Solver++ or UniPC"
+
+
+def check_can_begin_late(scheduler: Any) -> None:
+    """Refuse, by name, schedulers whose first step must be their first.
+
+    Raises:
+        ValueError: for those.
+    """
+    name = type(scheduler).__name__
+    if name in BEGIN_AT_THE_FIRST:
+        raise ValueError(f"{name} cannot begin at a later step, as starting from an image and going back ask of it; use {USE}")
+
+
+def check_can_go_back(scheduler: Any) -> None:
+    """Refuse, by name, schedulers that cannot go back between two steps.
+
+    Raises:
+        ValueError: for those.
+    """
+    check_can_begin_late(scheduler)
+    if getattr(scheduler, "order", 1) > 1:
+        raise ValueError(
+            f"{type(scheduler).__name__} evaluates the network several times a step and cannot go back between them; give "
+            f"jump_n_sample=1, or use {USE}"
+        )
 
 
 def begun_at(prepared: Scheduler, place: int) -> Scheduler:
@@ -20,6 +49,15 @@ def begun_at(prepared: Scheduler, place: int) -> Scheduler:
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(place)
     return scheduler
+
+
+def noised_to(scheduler: Scheduler, image: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """Images (B, C, H, W) as noisy as the scheduler's latents are at the step that it stands before.
+
+    Not `scheduler.add_noise`, which knows no level between two steps, where some solvers evaluate the network.
+    """
+    signal, sigma = latents_level(scheduler, timestep)
+    return (signal * image + sigma * noise).to(image.dtype)
 
 
 def noised_again(prepared: Scheduler, latents: Tensor, done: int, place: int, noise: Tensor) -> Tensor:
@@ -32,22 +70,14 @@ def noised_again(prepared: Scheduler, latents: Tensor, done: int, place: int, no
         place: the step to go back to.
         noise: standard normal (B, C, H, W).
     """
-    (alpha, sigma, unit), (alpha_back, sigma_back, unit_back) = (_level(prepared, at) for at in (done, place))
-    kept = alpha_back / alpha
+    (signal, sigma), (signal_back, sigma_back) = (_level(prepared, at) for at in (done, place))
+    kept = signal_back / signal
     spread = (sigma_back**2 - (kept * sigma) ** 2).clamp(min=0) ** 0.5
-    z = kept * unit * latents + spread * noise
-    return (z / unit_back).to(latents.dtype)
+    return (kept * latents + spread * noise).to(latents.dtype)
 
 
-def _level(prepared: Scheduler, place: int) -> tuple[Tensor, Tensor, Tensor]:
-    """alpha, sigma, and what latents are multiplied by to be variance preserving, before step `place`; 0-dim."""
+def _level(prepared: Scheduler, place: int) -> tuple[Tensor, Tensor]:
+    """`latents_level` before step `place`; after the last one there is no noise."""
     if place == len(prepared.timesteps):
-        return torch.ones(()), torch.zeros(()), torch.ones(())
-    timestep = prepared.timesteps[place]
-    alpha, sigma = signal_and_noise(begun_at(prepared, place), timestep)
-    return alpha, sigma, alpha if in_sigma_space(begun_at(prepared, place), timestep) else torch.ones(())
-
-
-def in_sigma_space(scheduler: Scheduler, timestep: Tensor) -> bool:
-    """Whether its latents are x0 + sigma noise; the others' are variance preserving. For a copy: diffusers notes that it was asked."""
-    return preconditions(scheduler) or scheduler.scale_model_input(torch.ones(()), timestep).item() != 1
+        return torch.ones(()), torch.zeros(())
+    return latents_level(begun_at(prepared, place), prepared.timesteps[place])
