@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .models.unet_imagen import ImagenUNet2DConditionModel as ImagenUNet2DConditionModel
     from .models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel as ImagenEfficientUNet2DConditionModel
     from .pipelines.output import ImagenCascadePipelineOutput as ImagenCascadePipelineOutput
-    from .pipelines.pipeline_imagen_cascade import ImagenCascadePipeline as ImagenCascadePipeline
-    from .pipelines.pipeline_imagen_cascade_img2img import ImagenCascadeImg2ImgPipeline as ImagenCascadeImg2ImgPipeline
-    from .pipelines.pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline as ImagenCascadeInpaintPipeline
-    from .pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline as ImagenCascadeUpscalePipeline
     from .pipelines.sampling_presets import SamplingPreset as SamplingPreset
+    from .pipelines.tasks import ImagenCascadeImg2ImgPipeline as ImagenCascadeImg2ImgPipeline
+    from .pipelines.tasks import ImagenCascadeInpaintPipeline as ImagenCascadeInpaintPipeline
+    from .pipelines.tasks import ImagenCascadePipeline as ImagenCascadePipeline
+    from .pipelines.tasks import ImagenCascadeUpscalePipeline as ImagenCascadeUpscalePipeline
     from .schedulers.scheduling_imagen_ddim import ImagenDDIMScheduler as ImagenDDIMScheduler
     from .schedulers.scheduling_imagen_ddpm import ImagenDDPMScheduler as ImagenDDPMScheduler
     from .schedulers.scheduling_imagen_dpmsolver_multistep import ImagenDPMSolverMultistepScheduler as ImagenDPMSolverMultistepScheduler

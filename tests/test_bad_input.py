@@ -77,7 +77,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["encode-text", "captioned", "--output", "out", "--model", "TEXTLESS"], "has no text encoder and tokenizer"),
     (["convert", "stable-diffusion", "small.png", "out"], '"stable-diffusion" is unknown'),
     (["convert", "deepfloyd", "./nowhere", "out"], '"./nowhere" is not there'),
-    (["convert", "deepfloyd", "MODEL", "out"], "MODEL, whose unet is a ImagenUNet2DConditionModel"),
+    (["convert", "deepfloyd", "MODEL", "out"], "MODEL, whose unet is of ImagenUNet2DConditionModel"),
     (["convert", "deepfloyd", "MODEL", "out", "--raw"], "--raw is not for deepfloyd"),
     (["convert", "imagen-pytorch", "./nowhere", "out"], "nowhere is no file"),
     (["convert", "imagen-pytorch", "notes.txt", "out"], "notes.txt is no file of torch.save"),

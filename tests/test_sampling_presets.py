@@ -114,7 +114,7 @@ def test_entries_that_no_stage_can_be_sampled_by_change_nothing(pipe) -> None:
         ({"scheduler": {"_class_name": "EDMEulerScheduler"}}, "unet_2 cannot be driven by an EDM scheduler"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be a number of at least 1"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; it must be a whole number"),
-        ({"num_inference_steps": "many"}, "num_inference_steps is many"),
+        ({"num_inference_steps": "many"}, "num_inference_steps is 'many'"),
         ({"num_inference_steps": 5000}, "5000"),
         ({"guidance_interval": [0.8, 0.2]}, r"guidance_interval is \(0.8, 0.2\)"),
         ({"guidance_interval": 0.5}, "guidance_interval is 0.5"),

@@ -32,7 +32,8 @@ def per_stage(
     for value in values:
         if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
-            raise ValueError(f"{name} is {value!r}; it must be a number of at least {least:g}{top}")
+            told = value if isinstance(value, Real) else repr(value)
+            raise ValueError(f"{name} is {told}; it must be a number of at least {least:g}{top}")
     return values
 
 
