@@ -79,6 +79,8 @@ def of_the_command(words: list[str], monkeypatch, folder: Path) -> None:
     for word in words:
         if word.endswith((".png", ".json")):
             (folder / word).touch()  # what an earlier command has made
+    if words[0] == "upscale" and not (folder / words[1]).exists():
+        (folder / words[1]).mkdir()  # of images
     command = get_command(app)
     if "--help" not in words:
         context = command.make_context("imagen-diffusers", words[:1])
