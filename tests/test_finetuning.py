@@ -13,12 +13,14 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from examples import dreambooth, finetune_domain, finetune_style, train_stage
+from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.finetuning import cascade as cascades
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade
-from imagen_diffusers.finetuning.validating import held_out
+from imagen_diffusers.finetuning.validating import held_out, image_maker
 from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.training.checkpoints import PROGRESS
 from imagen_diffusers.training.losses import LossSettings
@@ -54,6 +56,24 @@ def test_images_before_and_after_are_generated_on_one_device(cascade, images, tm
     monkeypatch.setattr("imagen_diffusers.finetuning.cascade.fit_stages", lambda pipe, *_: pipe.unet.to("meta"))  # as accelerate does
     finetune_domain.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--stages", 1, "--validation_prompts", "a red cube"))
     assert seen == [{"meta"}, {"meta"}]
+
+
+@pytest.mark.filterwarnings("error:image= of ImagenCascadePipeline:FutureWarning")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_stage_is_looked_at_alone(pipe, tmp_path, stage) -> None:
+    prompts = ["a red cube", "a blue sphere"]
+    files = [tmp_path / f"{n}.png" for n in range(len(prompts))] if stage == 2 else []
+    for n, file in enumerate(files):
+        noise_image(16, 16, n).save(file)
+    look = image_maker(pipe, stage, StageValidationSettings(validation_prompts=prompts, validation_images=files), seed=1)
+    assert look is not None
+    enlarging = ImagenCascadeUpscalePipeline.from_pipe(pipe)
+    expected = []
+    for n, prompt in enumerate(prompts):
+        given = {"generator": torch.Generator().manual_seed(1 + n), "stop_at": stage}
+        one = pipe(prompt, **given) if stage == 1 else enlarging(prompt, image=noise_image(16, 16, n), start_at=2, **given)
+        expected += one.images
+    assert look(getattr(pipe, pipe.slots(stage)[0])).tobytes() == labelled_grid(expected, prompts).tobytes()
 
 
 @pytest.mark.gpu
