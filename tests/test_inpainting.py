@@ -342,7 +342,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_image": [gray(a_mask()), gray(a_mask(8, 8))], "prompt": ["a", "a"]}, "mask_image holds images of 8x8, 64x64"),
     ({"jump_n_sample": 0}, "jump_n_sample is 0; it must be a number of at least 1"),
     ({"jump_n_sample": 1.5}, "jump_n_sample is 1.5; it must be a whole number"),
-    ({"jump_n_sample": "two"}, "jump_n_sample has 3 values|jump_n_sample is t"),
+    ({"jump_n_sample": "two"}, "jump_n_sample is 'two'"),
     ({"jump_n_sample": [2, 2]}, "jump_n_sample has 2 values for 3 stages"),
     ({"jump_length": 0}, "jump_length is 0; it must be a whole number of at least 1"),
     ({"jump_length": 2.0}, "jump_length is 2.0; it must be a whole number"),
