@@ -31,19 +31,30 @@ FEATURES = 160
 APART = 7  # cells: a centre is the strongest within 3 to each side
 
 
+def _conv(wide: int, to: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(wide, to, 3, stride, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """Two convolutions, added to what they read."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv(channels, channels, 1), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
 class Oracle(nn.Module):
     """256px images to a heat map of centres, attribute scores at every cell, the place, and the floor."""
 
     def __init__(self) -> None:
         super().__init__()
-
-        def block(wide: int, to: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(wide, to, 3, stride, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU())
-
-        self.fine = nn.Sequential(block(3, 24, 2), block(24, 48, 2), block(48, 64, 1), block(64, 96, 2), block(96, 96, 1))  # 32x32
-        self.wide = nn.Sequential(block(96, FEATURES, 2), block(FEATURES, FEATURES, 1), block(FEATURES, FEATURES, 1))  # 16x16
-        self.down = nn.Conv2d(FEATURES, 64, 1)
-        self.joint = block(96 + 64, FEATURES, 1)
+        self.fine = nn.Sequential(_conv(3, 24, 2), _conv(24, 48, 2), Residual(48), _conv(48, 112, 2), Residual(112), Residual(112))  # 32x32
+        self.wide = nn.Sequential(_conv(112, FEATURES, 2), Residual(FEATURES), Residual(FEATURES))  # 16x16
+        self.down = nn.Conv2d(FEATURES, 112, 1)
+        self.joint = nn.Sequential(Residual(112), _conv(112, FEATURES, 1))
         self.heads = nn.Conv2d(FEATURES, 1 + 2 + sum(WIDTHS), 1)
         self.floor = nn.Linear(FEATURES, sum(len(v) for v in FLOOR.values()))
 
@@ -51,7 +62,7 @@ class Oracle(nn.Module):
         """(B, 3, 256, 256) in [-1, 1] to maps (B, 3 + attributes, 32, 32), floor scores, and features (B, FEATURES)."""
         fine = self.fine(images)
         wide = self.wide(fine)
-        joint = self.joint(torch.cat((fine, F.interpolate(self.down(wide), scale_factor=2.0)), 1))
+        joint = self.joint(fine + F.interpolate(self.down(wide), scale_factor=2.0))
         pooled = wide.mean((2, 3))
         return self.heads(joint), self.floor(pooled), torch.cat((pooled, joint.amax((2, 3))), 1)
 
@@ -157,14 +168,15 @@ def load(folder: Path) -> Oracle:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/oracle"))
-    parser.add_argument("--scenes", type=int, default=6000, help="of its own, with every pair of colour and shape")
+    parser.add_argument("--scenes", type=int, default=14000, help="of its own, with every pair of colour and shape")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
-    parser.add_argument("--max_train_steps", type=int, default=3000)
+    parser.add_argument("--max_train_steps", type=int, default=5000)
     parser.add_argument("--train_batch_size", type=int, default=24)
     args = parser.parse_args()
     oracle = train(SceneDataset("oracle", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    save_file(oracle.state_dict(), args.output_dir / "oracle.safetensors")
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in oracle.state_dict().items()}
+    save_file(halves, args.output_dir / "oracle.safetensors")
 
 
 if __name__ == "__main__":
