@@ -28,7 +28,7 @@ def per_stage(
         numbers: the stages that run, counted from 1.
         least, below: the range.
     """
-    values = _one_each(name, given, config, numbers, alone=isinstance(given, str) or not isinstance(given, Sequence))
+    values = one_each(name, given, config, numbers, alone=isinstance(given, str) or not isinstance(given, Sequence))
     for value in values:
         if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
@@ -49,7 +49,7 @@ def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, n
 def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
     """A pair, pairs or None to one pair per stage."""
     alone = given is not None and (not isinstance(given, Sequence) or (len(given) > 0 and not isinstance(given[0], Sequence)))
-    pairs = _one_each("guidance_interval", given, config, numbers, alone=alone)
+    pairs = one_each("guidance_interval", given, config, numbers, alone=alone)
     pairs = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
     for pair in pairs:
         numeric = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(end, Real) for end in pair)
@@ -58,7 +58,7 @@ def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequen
     return [(float(start), float(end)) for start, end in pairs]
 
 
-def _one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool) -> list[Any]:
+def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool) -> list[Any]:
     """One value per stage that runs: the config's for None, the same for all where `given` is one `alone`."""
     if given is None:
         recommended = config[name]
@@ -89,7 +89,7 @@ def guider_per_stage(given: Any, numbers: Sequence[int], scale: Any, interval: A
     more = [name for name, is_given in settings.items() if is_given]
     if given is not None and more:
         raise ValueError(f"guider takes the place of {', '.join(more)}; leave out one or the other: a guider has settings of its own")
-    return _one_each("guider", given, {"guider": [None] * max(numbers)}, numbers, alone=not isinstance(given, Sequence))
+    return one_each("guider", given, {"guider": [None] * max(numbers)}, numbers, alone=not isinstance(given, Sequence))
 
 
 def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list[tuple[str, list[float]] | None]:

@@ -1,5 +1,6 @@
 """A cascade's components, and the one way to run them; every task's pipeline is a thin subclass (Imagen, section 2)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -197,11 +198,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
-        check_output_type(request.output_type)
-        function = request.callback_on_step_end
-        tensor_inputs = tensors_of(function, request.callback_on_step_end_tensor_inputs)
-        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
-        check_count("num_images_per_prompt", request.num_images_per_prompt)
+        tensor_inputs = self._check(request)
         device = self._execution_device
         networks = self.networks
         if request.edit is not None:
@@ -232,7 +229,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
 
         outputs, flags = [], None
         embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
-        callback = StepCallback(self, function, tensor_inputs, embeds)
+        callback = StepCallback(self, request.callback_on_step_end, tensor_inputs, embeds)
         with self._running(sum(len(path.steps) for _, path, *_ in runs)) as progress:
             for run in runs:
                 images = self._run_stage(*run, texts, images, cond_images, callback, progress)
@@ -242,6 +239,15 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
                     break
         self.maybe_free_model_hooks()
         return ImagenCascadePipelineOutput(outputs[-1], outputs, flags) if request.return_dict else (outputs[-1], outputs)
+
+    def _check(self, request: Request) -> Sequence[str]:
+        """What can be seen to be wrong of a request before anything is read; the tensors that its callback is handed."""
+        check_output_type(request.output_type)
+        self.check_can_be_marked(request.output_type)
+        tensor_inputs = tensors_of(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
+        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
+        check_count("num_images_per_prompt", request.num_images_per_prompt)
+        return tensor_inputs
 
     def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:
         """The text to follow and the one to steer away from, one row for each image, and the number of prompts.

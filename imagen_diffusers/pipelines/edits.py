@@ -13,7 +13,7 @@ from imagen_diffusers.sampling.init_image import InitImage
 from imagen_diffusers.sampling.inpainting import Inpainting
 from imagen_diffusers.schedulers.noise import resize
 
-from .arguments import check_count, one_per_prompt, whole_per_stage
+from .arguments import check_count, one_each, one_per_prompt, whole_per_stage
 from .image_inputs import images_to_tensor
 from .masks import feathered, mask_to_tensor, resize_mask
 
@@ -109,9 +109,8 @@ class ReadEdit:
 
 
 def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
-    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * len(numbers)
-    if len(values) != len(numbers):
-        raise ValueError(f"strength has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
+    alone = isinstance(given, str) or not isinstance(given, Sequence)
+    values = one_each("strength", given, {"strength": [None] * max(numbers)}, numbers, alone=alone)
     for value in values:
         if not _is_number(value) or not 0 <= float(value) <= 1:
             raise ValueError(f"strength is {value}; give a number from 0, which keeps the image, to 1, which starts from noise alone")

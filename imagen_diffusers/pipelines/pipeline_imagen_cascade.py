@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.hub.registration import register_with_diffusers
-
 from .cascade import Cascade
 from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
@@ -93,6 +91,3 @@ class ImagenCascadePipeline(Cascade):
                 stacklevel=2,
             )
         return self._run(Request.of(given, low_res=image))
-
-
-register_with_diffusers(ImagenCascadePipeline)

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.hub.registration import register_with_diffusers
-
 from .cascade import Cascade
 from .edits import Edit
 from .image_inputs import Images
@@ -67,6 +65,3 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
         return self._run(Request.of(locals(), edit=Edit(image, strength)))
-
-
-register_with_diffusers(ImagenCascadeImg2ImgPipeline)

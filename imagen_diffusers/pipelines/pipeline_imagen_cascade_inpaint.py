@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.hub.registration import register_with_diffusers
-
 from .cascade import Cascade
 from .edits import Edit
 from .image_inputs import Images
@@ -77,6 +75,3 @@ class ImagenCascadeInpaintPipeline(Cascade):
         if mask_image is None:
             raise ValueError("mask_image is missing; give a mask, white where the image is to be painted anew")
         return self._run(Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample)))
-
-
-register_with_diffusers(ImagenCascadeInpaintPipeline)

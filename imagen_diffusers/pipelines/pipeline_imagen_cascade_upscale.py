@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_diffusers.hub.registration import register_with_diffusers
-
 from .cascade import Cascade
 from .image_inputs import Images
 from .output import ImagenCascadePipelineOutput
@@ -67,6 +65,3 @@ class ImagenCascadeUpscalePipeline(Cascade):
         if image is None:
             raise ValueError("image is missing; give the image to enlarge")
         return self._run(Request.of(given, low_res=image))
-
-
-register_with_diffusers(ImagenCascadeUpscalePipeline)

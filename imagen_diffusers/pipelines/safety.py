@@ -21,12 +21,17 @@ class SafetyMixin:
     image_processor: VaeImageProcessor
     _execution_device: torch.device
 
-    def hand_out(self, images: Tensor, output_type: str) -> tuple[HandedOut, list[bool] | None]:
-        """Images (N, C, H, W) in [-1, 1] as asked for by `output_type`, and which of them the checker found unsafe; None without one.
+    def check_can_be_marked(self, output_type: str) -> None:
+        """A watermarker marks PIL images alone.
 
         Raises:
-            ValueError: for a watermarker and images that are not PIL's, which it cannot mark.
+            ValueError: for a watermarker and images of another type.
         """
+        if self.watermarker is not None and output_type != "pil":
+            raise ValueError(f'the watermarker marks PIL images and output_type is "{output_type}"; give "pil", or take it off')
+
+    def hand_out(self, images: Tensor, output_type: str) -> tuple[HandedOut, list[bool] | None]:
+        """Images (N, C, H, W) in [-1, 1] as asked for by `output_type`, and which of them the checker found unsafe; None without one."""
         flags = None
         if self.safety_checker is not None:
             shown: Any = self.image_processor.postprocess(images, output_type="np")
@@ -40,7 +45,5 @@ class SafetyMixin:
             images = torch.from_numpy(shown).permute(0, 3, 1, 2).to(images) * 2 - 1
         handed: Any = self.image_processor.postprocess(images, output_type=output_type)
         if self.watermarker is not None:
-            if output_type != "pil":
-                raise ValueError(f'the watermarker marks PIL images and output_type is "{output_type}"; give "pil", or take it off')
             handed = self.watermarker.apply_watermark(handed, handed[0].height)
         return handed, flags

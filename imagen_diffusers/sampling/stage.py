@@ -141,6 +141,7 @@ class Stage:
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         guider, first = self._guider_at_work(path), path.steps[0] if path.steps else 0
         guess = torch.zeros_like(latents) if self.network.self_conditioned else None
+        extra = {"generator": generators} if accepts(path.prepared.step, "generator") else {}
 
         for index in path.steps:
             latents = path.enter(index, latents, generators)
@@ -159,7 +160,6 @@ class Stage:
             output = as_output(scheduler, x0, timestep, latents)
             if reads_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
-            extra = {"generator": generators} if accepts(scheduler.step, "generator") else {}
             latents = path.leave(scheduler.step(output, timestep, latents, return_dict=False, **extra)[0])
             state = StepState(index, timestep, latents, low_res, scale)
             yield state
