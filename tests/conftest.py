@@ -152,3 +152,9 @@ def residents(monkeypatch) -> Residents:
     monkeypatch.setattr(CpuOffload, "pre_forward", pre_forward)
     monkeypatch.setattr(CpuOffload, "init_hook", init_hook)
     return found
+
+
+def forbid_networks(monkeypatch: pytest.MonkeyPatch, pipe: ImagenCascadePipeline) -> None:
+    """Let a test fail as soon as a network of the pipeline runs."""
+    for unet in ("unet", "unet_2", "unet_3"):
+        monkeypatch.setattr(getattr(pipe, unet), "forward", lambda *_, **__: pytest.fail("a network ran"))

@@ -18,7 +18,7 @@ import imagen_diffusers.cli.sampling
 from imagen_diffusers.cli import app
 from imagen_diffusers.cli.loading import pick_device
 
-from .conftest import make_pipeline
+from .conftest import forbid_networks, make_pipeline
 from .test_loading import Code, cut
 
 GENERATE = ["generate", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
@@ -304,7 +304,6 @@ CALLS: list[tuple[dict, str]] = [
 
 @pytest.mark.parametrize(("given", "said"), CALLS, ids=lambda x: ", ".join(x) if isinstance(x, dict) else "")
 def test_a_call_says_what_is_wrong_before_any_network_runs(shared_pipe, monkeypatch, given, said) -> None:
-    for unet in ("unet", "unet_2", "unet_3"):
-        monkeypatch.setattr(getattr(shared_pipe, unet), "forward", lambda *_, **__: pytest.fail("a network ran"))
+    forbid_networks(monkeypatch, shared_pipe)
     with pytest.raises(ValueError, match=said):
         shared_pipe(**{"prompt": "a red cube", **given})

@@ -17,7 +17,7 @@ from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.text.t5 import NULL_TEXTS
 
-from .conftest import make_pipeline, seeded
+from .conftest import forbid_networks, make_pipeline, seeded
 from .test_cascade import PROMPT, ROUNDING
 from .test_imagen_pytorch import SIZES, package, two_stages  # noqa: F401 (a fixture)
 from .test_img2img import a_picture, held_upright, quiet
@@ -358,8 +358,7 @@ BAD: list[tuple[dict, str]] = [
 
 @pytest.mark.parametrize(("given", "said"), BAD, ids=lambda x: ", ".join(x) if isinstance(x, dict) else "")
 def test_a_call_says_what_is_wrong_before_any_network_runs(shared, monkeypatch, given, said) -> None:
-    for unet in ("unet", "unet_2", "unet_3"):
-        monkeypatch.setattr(getattr(shared, unet), "forward", lambda *_, **__: pytest.fail("a network ran"))
+    forbid_networks(monkeypatch, shared)
     with pytest.raises(ValueError, match=said):
         draw(shared, given.get("prompt", PROMPT), **{name: value for name, value in given.items() if name != "prompt"})
 

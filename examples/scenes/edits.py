@@ -22,7 +22,7 @@ from imagen_diffusers.pipelines.outpainting import outpaint
 
 from .captions import caption
 from .data import TEST_SEEDS, object_windows
-from .evaluate import Score, draw, load_cascade, same
+from .evaluate import ORACLE, Score, draw, load_cascade, same
 from .oracle import Oracle, load
 from .raytrace import render
 from .scene import COLORS, HELD_OUT, Object, Scene, sample_scene
@@ -39,7 +39,8 @@ def recoloured(scene: Scene, seed: int) -> Scene:
     return replace(scene, objects=(replace(first, color=str(np.random.default_rng(seed).choice(others))), *scene.objects[1:]))
 
 
-def without_second(scene: Scene) -> Scene:
+def without_second(scene: Scene, seed: int) -> Scene:
+    """The scene with its first object alone; nothing of it is left to chance."""
     return replace(scene, objects=scene.objects[:1])
 
 
@@ -90,7 +91,7 @@ def border_jump(image: Image.Image, left: int, width: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
-    parser.add_argument("--oracle", type=Path, default=Path("pipelines/imagen-scenes/oracle"))
+    parser.add_argument("--oracle", type=Path, default=ORACLE)
     parser.add_argument("--count", type=int, default=64, help="renders recoloured, and as many with one object removed")
     parser.add_argument("--extend_count", type=int, default=8, help="1024px images extended to 2048x1024")
     parser.add_argument("--jump_n_sample", type=int, default=1, help="how often each step of the base is made")
@@ -101,26 +102,22 @@ def main() -> None:
     base = load_cascade(args.model)
     pipe = ImagenCascadeInpaintPipeline.from_pipe(base)
     pipe.set_progress_bar_config(disable=True)
-    oracle, often = load(args.oracle), {"jump_n_sample": [args.jump_n_sample, 1]}
+    oracle = load(args.oracle)
 
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    scenes = [sample_scene(RECOLOUR_SEEDS + i, num_objects=1, unnamed_share=0.0) for i in range(args.count)]
-    wanted = [recoloured(scene, RECOLOUR_SEEDS + i) for i, scene in enumerate(scenes)]
-    prompts, images = prompts_of(wanted, RECOLOUR_SEEDS), rendered(scenes)
-    edited = painted(pipe, images, masks_around([s.objects[0] for s in scenes], scenes), prompts, args.batch_size, **often)
-    alone = draw(base, prompts, args.batch_size, 2)
-    print(Score("recoloured: new colour and old shape", first_is_there(oracle, edited, wanted), args.count))
-    print(Score("the same prompts without an image", first_is_there(oracle, alone, wanted), args.count), flush=True)
-    _grid(images, edited, args.output / "recoloured.png")
-
-    scenes = [sample_scene(REMOVE_SEEDS + i, num_objects=2, unnamed_share=0.0) for i in range(args.count)]
-    wanted = [without_second(scene) for scene in scenes]
-    prompts, images = prompts_of(wanted, REMOVE_SEEDS), rendered(scenes)
-    edited = painted(pipe, images, masks_around([s.objects[1] for s in scenes], scenes), prompts, args.batch_size, **often)
-    alone = draw(base, prompts, args.batch_size, 2)
-    print(Score("one of two removed: number of objects", count_is_right(oracle, edited, wanted), args.count))
-    print(Score("the same prompts without an image", count_is_right(oracle, alone, wanted), args.count), flush=True)
-    _grid(images, edited, args.output / "removed.png")
+    for name, score, seed, objects, change, judge in (
+        ("recoloured", "recoloured: new colour and old shape", RECOLOUR_SEEDS, 1, recoloured, first_is_there),
+        ("removed", "one of two removed: number of objects", REMOVE_SEEDS, 2, without_second, count_is_right),
+    ):
+        scenes = [sample_scene(seed + i, num_objects=objects, unnamed_share=0.0) for i in range(args.count)]
+        wanted = [change(scene, seed + i) for i, scene in enumerate(scenes)]
+        prompts, images = prompts_of(wanted, seed), rendered(scenes)
+        masks = masks_around([scene.objects[-1] for scene in scenes], scenes)
+        edited = painted(pipe, images, masks, prompts, args.batch_size, jump_n_sample=[args.jump_n_sample, 1])
+        alone = draw(base, prompts, args.batch_size, 2)
+        print(Score(score, judge(oracle, edited, wanted), args.count))
+        print(Score("the same prompts without an image", judge(oracle, alone, wanted), args.count), flush=True)
+        _grid(images, edited, args.output / f"{name}.png")
 
     jumps = extended(pipe, args.extend_count, args.jump_n_sample, args.output)
     if jumps:

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-TEXT_TO_IMAGE = "ImagenCascadePipeline"
+from .options import TEXT_TO_IMAGE
+
 OF_THE_MACHINE = {"device", "offload"}  # and not of the image
 
 

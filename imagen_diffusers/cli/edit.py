@@ -5,14 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import PipelineOptions, SamplingOptions, numbers
+from .options import ImageFile, NegativePrompt, PipelineOptions, SamplingOptions, StopAt, numbers
 from .sampling import sample
 
-ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
 Strength = Annotated[
     str | None, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.7 by default; 1 under a mask.")
 ]
-StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 
 def edit(
@@ -28,7 +26,7 @@ def edit(
         int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
     ] = None,
     mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    negative_prompt: NegativePrompt = None,
     stop_at: StopAt = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""

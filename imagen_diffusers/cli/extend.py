@@ -1,18 +1,17 @@
 """`imagen-diffusers extend`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import PipelineOptions, SamplingOptions
+from .options import ImageFile, PipelineOptions, SamplingOptions
 from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's own by default.")]
 
 
 def extend(
-    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")],
+    image: ImageFile,
     prompt: str,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from .again import remembered, said, with_remembered
-from .options import PipelineOptions, SamplingOptions
+from .options import NegativePrompt, PipelineOptions, SamplingOptions, StopAt
 from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
@@ -21,8 +21,8 @@ def generate(
         Path | None,
         typer.Option("--from", exists=True, dir_okay=False, help="An image made by this command: the rest is as it was there."),
     ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
-    stop_at: Annotated[int | None, typer.Option(min=1, help="The last stage to run.")] = None,
+    negative_prompt: NegativePrompt = None,
+    stop_at: StopAt = None,
     height: Side = None,
     width: Side = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from imagen_diffusers.hub.classes import class_named
 from imagen_diffusers.hub.places import fetch, find
 
-from .options import DTYPES, OFFLOADS, SCHEDULERS, PipelineOptions
+from .options import DTYPES, OFFLOADS, SCHEDULERS, TEXT_TO_IMAGE, PipelineOptions
 
 
 def load(
@@ -17,7 +17,7 @@ def load(
     variant: str | None = None,
     revision: str | None = None,
     *,
-    task: str = "ImagenCascadePipeline",
+    task: str = TEXT_TO_IMAGE,
     **components: None,
 ):
     """The pipeline of this name, of the task's class, on the CPU, without those `components` that are given as None.
@@ -55,7 +55,7 @@ def _dtypes(dtype: str, device: str) -> dict[str, Any]:
     return {"default": torch.bfloat16 if fast else torch.float32, "text_encoder": torch.float32}
 
 
-def prepare(options: PipelineOptions, task: str = "ImagenCascadePipeline"):
+def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
     """The pipeline of the task's class with its adapters and schedulers, ready to be called.
 
     Raises:

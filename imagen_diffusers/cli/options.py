@@ -21,6 +21,7 @@ SCHEDULERS = {
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 DEFAULT_MODEL = "imagen-scenes"
+TEXT_TO_IMAGE = "ImagenCascadePipeline"  # the task of a command that says none
 FORMER = {"steps": "num-inference-steps", "num-images": "num-images-per-prompt", "stages": "stop-at"}
 
 Model = Annotated[str, typer.Option(help="A folder, the name of a bundled pipeline, or a Hub id.")]
@@ -50,6 +51,9 @@ Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, 
 NoiseLevel = Annotated[
     str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one per stage.")
 ]
+ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
+NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
+StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 
 @dataclass(frozen=True)

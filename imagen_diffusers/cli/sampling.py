@@ -9,7 +9,7 @@ import typer
 
 from .errors import version_of
 from .loading import prepare
-from .options import PipelineOptions, SamplingOptions, image_paths, numbers
+from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, image_paths, numbers
 
 MAX_SEED = 2**32
 MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
@@ -20,7 +20,7 @@ def sample(
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     *,
-    task: str = "ImagenCascadePipeline",
+    task: str = TEXT_TO_IMAGE,
     draw: Callable[..., Any] | None = None,
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
