@@ -235,6 +235,15 @@ def test_an_image_is_generated_again_from_its_file(folder, tmp_path) -> None:
     assert (said["prompt"], said["seed"], said["num_inference_steps"]) == ("a blue cube", 6, [3, 2])
 
 
+def test_one_number_for_all_stages_is_remembered(folder, tmp_path) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    plain = ["--model", folder, "--dtype", "float32", "--stop-at", 1, "--num-inference-steps", 2, "--guidance-scale", 1.5, "--noise-level", 0]
+    assert call("generate", "a red cube", *plain, "--output", first).exit_code == 0
+    result = call("generate", "--from", first, "--output", again)
+    assert result.exit_code == 0, result.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+
+
 def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     plain, large = tmp_path / "plain.png", tmp_path / "large.png"
     Image.new("RGB", (32, 32)).save(plain)

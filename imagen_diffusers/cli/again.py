@@ -39,7 +39,7 @@ def said(context: typer.Context, name: str) -> bool:
 
 
 def as_option(value: Any) -> Any:
-    """A remembered value as the command line spells it: numbers of several stages are separated by commas."""
+    """A remembered value as an option has it: numbers of several stages are separated by commas."""
     if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
         return ",".join(map(str, value))
-    return str(value) if isinstance(value, float) else value
+    return value

@@ -112,8 +112,8 @@ def spelling(name: str) -> str:
     return FORMER.get(name, name)
 
 
-def numbers(option: str, text: str | None, *, whole: bool = False) -> float | list[float] | None:
-    """ "5" to 5, "5,3,1" to [5, 3, 1]; whole numbers stay whole, and None stays None.
+def numbers(option: str, text: str | float | None, *, whole: bool = False) -> float | list[float] | None:
+    """ "5" to 5, "5,3,1" to [5, 3, 1]; whole numbers stay whole, and None and what was read before stay what they are.
 
     Raises:
         ValueError: for what is no number, or, if `whole`, no whole one.
@@ -121,7 +121,7 @@ def numbers(option: str, text: str | None, *, whole: bool = False) -> float | li
     if text is None:
         return None
     try:
-        values = [float(v) for v in text.split(",")]
+        values = [float(v) for v in str(text).split(",")]
     except ValueError:
         raise ValueError(f'{option} is "{text}"; give a number, or one per stage separated by commas') from None
     if not all(map(math.isfinite, values)) or whole and not all(v.is_integer() for v in values):
