@@ -9,6 +9,7 @@ import typer
 from .options import TEXT_TO_IMAGE
 
 OF_THE_MACHINE = {"device", "offload"}  # and not of the image
+INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 
 def remembered(path: Path) -> dict[str, Any]:
@@ -29,7 +30,8 @@ def remembered(path: Path) -> dict[str, Any]:
 def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) -> Any:
     """A group of options with what is remembered wherever the command line says nothing."""
     names = {field.name for field in fields(group)} & told.keys() - OF_THE_MACHINE
-    return replace(group, **{name: as_option(told[name]) for name in names if not said(context, name)})
+    left = [name for name in names if not said(context, name) and not said(context, INSTEAD.get(name, name))]
+    return replace(group, **{name: as_option(told[name]) for name in left})
 
 
 def said(context: typer.Context, name: str) -> bool:

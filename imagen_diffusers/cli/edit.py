@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import ImageFile, NegativePrompt, PipelineOptions, SamplingOptions, StopAt, numbers
+from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
 from .sampling import sample
 
 Strength = Annotated[
@@ -16,6 +16,7 @@ Strength = Annotated[
 def edit(
     image: ImageFile,
     prompt: str,
+    text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     mask: Annotated[
@@ -26,7 +27,6 @@ def edit(
         int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
     ] = None,
     mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None,
-    negative_prompt: NegativePrompt = None,
     stop_at: StopAt = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
@@ -37,9 +37,9 @@ def edit(
     painting: dict[str, Any] = {}
     if mask is not None:
         painting = {"mask_image": read_image(mask), "jump_n_sample": jump_n_sample, "mask_feather": mask_feather}
-    call = {"strength": numbers("--strength", strength), "negative_prompt": negative_prompt, "stop_at": stop_at, **painting}
+    call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **painting}
     task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
-    sample(prompt, pipeline, sampling, task=task, image=read_image(image), **call)
+    sample(prompt, text, pipeline, sampling, task=task, image=read_image(image), **call)
 
 
 def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: Strength = None, stop_at: StopAt = None) -> None:
@@ -47,4 +47,4 @@ def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions,
     from imagen_diffusers.images import read_image
 
     call = {"strength": numbers("--strength", strength), "stop_at": stop_at}
-    sample(None, pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", image=read_image(image), **call)
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", image=read_image(image), **call)

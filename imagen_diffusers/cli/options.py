@@ -48,11 +48,23 @@ Tile = Annotated[
 Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one per stage, "25,8,4".')]
 Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one per stage, "5,3,1". 1 is off.')]
+Guider = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="One of diffusers' guiders in place of the guidance scale, NAME or NAME:setting=value,setting=value. "
+        "Given again, one for each stage; none for a stage without."
+    ),
+]
 NoiseLevel = Annotated[
     str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one per stage.")
 ]
 ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
 NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
+Weights = Annotated[
+    bool, typer.Option("--weights/--no-weights", help="Read (red:1.3) in prompts as a weight: above 1 says more of a word, below 1 less.")
+]
+BlendWith = Annotated[str | None, typer.Option(help="A second prompt, towards which --blend goes.")]
+Blend = Annotated[float | None, typer.Option(min=0, max=1, help="How far from the prompt, 0, to that of --blend-with, 1.")]
 StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 
@@ -81,7 +93,18 @@ class SamplingOptions:
     num_images_per_prompt: Count = 1
     num_inference_steps: Steps = None
     guidance_scale: Guidance = None
+    guider: Guider = None
     noise_level: NoiseLevel = None
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What is said beside the prompt, and how it is read."""
+
+    negative_prompt: NegativePrompt = None
+    weights: Weights = False
+    blend_with: BlendWith = None
+    blend: Blend = None
 
 
 def ungrouped(command: Callable[..., None]) -> Callable[..., None]:
