@@ -25,7 +25,7 @@ from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.pipelines.outpainting import outpaint
 
 from .captions import caption
-from .data import TEST_SEEDS, object_windows
+from .data import TEST_SEEDS
 from .evaluate import ORACLE, Score, draw, load_cascade, same
 from .oracle import Oracle, load
 from .raytrace import render
