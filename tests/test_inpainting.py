@@ -128,13 +128,19 @@ def eight_bits(images, output_type: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
-@pytest.mark.parametrize("feather", [0.0, 4.0])
+@pytest.mark.parametrize(("feather", "seamless"), [(0.0, False), (4.0, False), (0.0, True)])
 @pytest.mark.parametrize("size", [(64, 64), (80, 100)])
-def test_what_is_known_is_kept_to_the_last_bit_at_every_stage(shared, output_type, feather, size) -> None:
+def test_what_is_known_is_kept_to_the_last_bit_at_every_stage(shared, output_type, feather, seamless, size) -> None:
     """The last stage's is the caller's own, where it has that size; the others' are it, resized."""
     given = (a_picture(2, *size) * 255).round().byte()
     prompts, generators = [PROMPT, "a blue cube"], [seeded(1), seeded(2)]
-    arguments = {"mask_image": a_mask(*size), "mask_feather": feather, "output_type": output_type, "generator": generators}
+    arguments = {
+        "mask_image": a_mask(*size),
+        "mask_feather": feather,
+        "seamless": seamless,
+        "output_type": output_type,
+        "generator": generators,
+    }
     stages = draw(shared, prompts, image=given, **arguments).stage_images
     wanted = (64, 64) if size == (64, 64) else (48, 64)  # four-fold, in strides of 8
     finished = resize(given.float() / 255 * 2 - 1, wanted)
@@ -351,6 +357,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_feather": float("inf")}, "mask_feather is inf; give a number of pixels"),
     ({"mask_feather": "4"}, "mask_feather is 4; give a number of pixels"),
     ({"mask_feather": None}, "mask_feather is None; give a number of pixels"),
+    ({"seamless": "yes"}, "seamless is 'yes'; give True or False"),
     ({"strength": 2}, "strength is 2; give a number from 0"),
     ({"strength": [0.5]}, "strength has 1 values for 3 stages"),
 ]

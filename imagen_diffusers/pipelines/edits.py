@@ -28,6 +28,7 @@ class Edit:
         mask_image: white or True where it is painted anew; None for the whole image.
         mask_feather: pixels of the finished image over which the painting fades into what is known.
         jump_length, jump_n_sample: as in `Inpainting`; the second one value, or one for each stage that runs.
+        seamless: as in `Inpainting`.
     """
 
     image: Any
@@ -36,6 +37,7 @@ class Edit:
     mask_feather: float = 0.0
     jump_length: int = 1
     jump_n_sample: int | Sequence[int] | None = 1
+    seamless: bool = False
 
     def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
         """Checked, as tensors on `device`.
@@ -57,7 +59,9 @@ class Edit:
             raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
         mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
-        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples)
+        if not isinstance(self.seamless, bool):
+            raise ValueError(f"seamless is {self.seamless!r}; give True or False")
+        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples, self.seamless)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class ReadEdit:
     feather: float = 0.0
     jump_length: int = 1
     samples: Sequence[int] = ()
+    seamless: bool = False
 
     @property
     def rows(self) -> int:
@@ -104,7 +109,7 @@ class ReadEdit:
                 continue
             painted = resize_mask(mask, size)
             blend = feathered(painted, self.feather * size[0] / sizes[-1][0]) if self.feather else None
-            tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend)))
+            tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend, self.seamless)))
         return tasks
 
 

@@ -34,7 +34,7 @@ def outpaint(
         width, height: of the result, at least the image's.
         left, top: where on the canvas the image stands; in its middle by default.
         overlap: share of a window that its neighbour has painted already, in (0, 1).
-        call: other arguments of the pipeline's call, for example `generator` and `jump_n_sample`.
+        call: other arguments of the pipeline's call, for example `generator` and `jump_n_sample`; `seamless` is True by default.
 
     Raises:
         ValueError: for a canvas smaller than the image, an image that does not stand on it, and sizes no stage can have.
@@ -64,7 +64,7 @@ def outpaint(
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
-        given = {**call, **shape, "output_type": "pil"}
+        given = {"seamless": True, **call, **shape, "output_type": "pil"}
         painted: Any = pipe(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
