@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 
-from .conftest import make_base, make_pipeline, make_sr
+from .conftest import make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,13 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
     assert result.output.startswith("Error:"), result.output
+    make_text_encoder().save_pretrained(tmp_path / "t5")
+    make_tokenizer().save_pretrained(tmp_path / "t5")
+    other = ["encode-text", data, "--output", tmp_path / "other", "--model", "imagen-medium"]
+    assert "holds configurations and no weights" in call(*other).output
+    result = call(*other, "--text-encoder", tmp_path / "t5")
+    assert result.exit_code == 0 and "2 captions" in result.output, result.output
+    assert "is not there" in call(*other, "--text-encoder", tmp_path / "t6").output
 
 
 def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> None:

@@ -53,7 +53,9 @@ def test_every_public_name_is_found_where_the_package_says() -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="pipelines imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"):
+    with pytest.raises(
+        ValueError, match="pipelines imagen-medium, imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"
+    ):
         bundled("imagen-moon")
 
 
@@ -65,16 +67,17 @@ def test_scheduler_presets_load(folder) -> None:
     scheduler.set_timesteps(5)
 
 
-def test_the_papers_configurations_are_the_presets() -> None:
-    index = json.loads((bundled("imagen-paper") / "model_index.json").read_text())
-    for slot, preset in (
-        ("unet", configurations.PAPER_BASE),
-        ("unet_2", configurations.PAPER_SR256),
-        ("unet_3", configurations.PAPER_SR1024),
-    ):
+PAPER = (configurations.PAPER_BASE, configurations.PAPER_SR256, configurations.PAPER_SR1024)
+MEDIUM = (configurations.MEDIUM_BASE, configurations.MEDIUM_SR256, configurations.MEDIUM_SR1024)
+
+
+@pytest.mark.parametrize(("name", "presets"), [("imagen-paper", PAPER), ("imagen-medium", MEDIUM)])
+def test_folders_without_weights_hold_the_configurations(name, presets) -> None:
+    index = json.loads((bundled(name) / "model_index.json").read_text())
+    for slot, preset in zip(("unet", "unet_2", "unet_3"), presets, strict=True):
         network = getattr(imagen_diffusers, index[slot][1])
         with torch.device("meta"):
-            built = network.from_config(network.load_config(bundled("imagen-paper"), subfolder=slot))
+            built = network.from_config(network.load_config(bundled(name), subfolder=slot))
         for key, value in preset.items():
             assert built.config[key] == (list(value) if isinstance(value, tuple) else value)
 
