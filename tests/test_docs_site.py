@@ -91,6 +91,7 @@ def test_settings_say_in_the_reference_what_their_flags_say() -> None:
 
     assert told('field(default=1, metadata={"help": "How many."})') == "How many."
     assert told('field(metadata={"help": f"One of {names}."})') == "One of `names`."
+    assert told('_flag(1, "How " "many.")') == "How many."
     assert told('field(metadata={"other": 1})') is told("field(default=1)") is told("1") is None
 
 
