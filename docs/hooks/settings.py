@@ -39,6 +39,5 @@ def as_text(told: ast.expr) -> str:
     """A string, or an f-string with its values as code."""
     if not isinstance(told, ast.JoinedStr):
         return ast.literal_eval(told)
-    return "".join(
-        f"`{ast.unparse(part.value)}`" if isinstance(part, ast.FormattedValue) else ast.literal_eval(part) for part in told.values
-    )
+    code = (f"`{ast.unparse(part.value)}`" if isinstance(part, ast.FormattedValue) else ast.literal_eval(part) for part in told.values)
+    return "".join(code)
