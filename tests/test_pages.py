@@ -23,7 +23,8 @@ from .test_repository import setup_arguments
 
 ROOT = Path(__file__).parent.parent
 DOCS = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md"))]
-PAGES = ["README.md", "CONTRIBUTING.md", *DOCS, "examples/scenes/README.md", "examples/inpainting/README.md"]
+REFERENCE = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs" / "reference").glob("*.md"))]  # in full on the site alone
+PAGES = ["README.md", "CONTRIBUTING.md", *DOCS, *REFERENCE, "examples/scenes/README.md", "examples/inpainting/README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACES = (".", "imagen_diffusers", "examples", "examples/scenes")  # where a named file may be, and beside the page
