@@ -137,7 +137,7 @@ def plan_sizes(
     Args:
         stages: those that run.
         start_size: the trained size of what the first one starts from.
-        height, width: of the last stage's images; None for the trained size, or to follow `images`.
+        height, width: of the last stage's images; None for the trained size, or to follow `images`, whose shape one of them alone keeps.
         images: what a super-resolution stage starts from (B, C, h, w).
         scale: how many times larger than `images` the last stage's are, as nearly as the stages can; as they were trained by default.
 
@@ -148,10 +148,12 @@ def plan_sizes(
     for name, side in (("height", height), ("width", width)):
         if side is not None and side < 1:
             raise ValueError(f"{name} is {side}; it must be at least 1 pixel, or None for the trained size")
+    if scale is not None and (height is not None or width is not None):
+        raise ValueError(f"scale is {scale}, beside height={height}, width={width}; give scale, or height and width, not both")
     if images is not None:
         given, trained = (images.shape[-2], images.shape[-1]), last / start_size
         fitting = [round(side * trained) for side in given] if scale is None else _scaled(given, _checked_scale(scale), every)
-        height, width = height or fitting[0], width or fitting[1]
+        height, width = fitting if height is None and width is None else size_like(stages, given, height, width)
     final = (height or last, width or last)
     sizes = []
     for stage in stages:
