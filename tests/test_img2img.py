@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.imagen_pytorch_package import float64_throughout, noises, told_noise
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeUpscalePipeline
+from imagen_diffusers.pipelines import edits
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
@@ -305,6 +306,15 @@ def test_one_image_for_several_prompts(shared) -> None:
     assert torch.equal(made, pairs)
     as_list = draw(shared, prompts, image=[a_picture()[0]] * 2, generator=[seeded(1), seeded(2)], strength=0.7).images
     assert torch.equal(as_list, pairs)
+
+
+def test_a_large_image_is_resized_once_and_then_repeated(shared, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(edits, "resize", lambda images, size: (seen.append(images.shape), resize(images, size))[1])
+    out = draw(shared, image=torch.rand(1, 3, 256, 256), num_images_per_prompt=3, strength=0.0)
+    assert out.images.shape == (3, 3, 64, 64)
+    assert seen[0] == (1, 3, 256, 256)
+    assert all(shape[-1] <= 64 for shape in seen[1:])
 
 
 BAD: list[tuple[dict, str]] = [
