@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imagen_diffusers import ImagenCascadeInpaintPipeline
 from imagen_diffusers.pipelines.outpainting import outpaint
@@ -52,3 +52,20 @@ def test_windows_are_as_large_as_the_last_stage_that_runs_was_trained_for(painte
 def test_a_stage_that_is_not_there_is_said(painter) -> None:
     with pytest.raises(ValueError, match="stop_at is 4"):
         outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=4)
+
+
+class Corner:
+    """A watermarker as DeepFloyd IF's is called: a square of 4 pixels in each image's last corner."""
+
+    def apply_watermark(self, images: list[Image.Image], size: int) -> list[Image.Image]:
+        for image in images:
+            assert size == image.height
+            ImageDraw.Draw(image).rectangle((image.width - 4, image.height - 4, image.width, image.height), fill="red")
+        return images
+
+
+def test_the_whole_is_marked_and_not_each_window(painter) -> None:
+    marking = ImagenCascadeInpaintPipeline.from_pipe(painter, watermarker=Corner())
+    plain, marked = (outpaint(pipe, PROMPT, HELD, *CANVAS, generator=seeded()) for pipe in (painter, marking))
+    assert marked.tobytes() == Corner().apply_watermark([plain], plain.height)[0].tobytes()
+    assert marking.watermarker is not None

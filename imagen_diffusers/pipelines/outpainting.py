@@ -64,10 +64,12 @@ def outpaint(
     middle = (top + image.height / 2, left + image.width / 2)
     windows = [(y, x) for y in spans(height, size, int(size * overlap)) for x in spans(width, size, int(size * overlap))]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
+    painter = pipe if pipe.watermarker is None else type(pipe).from_pipe(pipe, watermarker=None)  # the whole is marked, not each window
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
         given = {"seamless": True, **call, **shape, "output_type": "pil", "return_dict": True}
-        painted: Any = pipe(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
+        painted: Any = painter(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
-    return Image.fromarray(canvas)
+    extended = Image.fromarray(canvas)
+    return extended if pipe.watermarker is None else pipe.watermarker.apply_watermark([extended], extended.height)[0]
