@@ -338,6 +338,8 @@ BAD: list[tuple[dict, str]] = [
     ({"image": torch.zeros(1, 4, 8, 8)}, "image has 4 channels; give 3"),
     ({"height": 0}, "height is 0; it must be at least 1 pixel"),
     ({"width": -64}, "width is -64; it must be at least 1 pixel"),
+    ({"height": "64"}, "height is '64'; it must be at least 1 pixel"),
+    ({"width": [64]}, r"width is \[64\]; it must be at least 1 pixel"),
     ({"height": 50}, "both must be multiples of 8"),
     ({"negative_prompt": "blue", "prompt": None}, "exactly one of prompt and prompt_embeds"),
     ({"stop_at": 4}, r"holds the stages \[1, 2, 3\]"),
