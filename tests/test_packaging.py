@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, bundled
@@ -26,10 +27,30 @@ def test_clone_and_editable_install_find_the_folders_beside_the_package() -> Non
     assert bundled("ddpm-cosine") == ROOT / "schedulers" / "ddpm-cosine"
 
 
-def test_a_wheel_carries_them(tmp_path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
+def build_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--quiet", "-w", str(folder)]
     subprocess.run(command, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_generates_an_image_in_an_environment_of_its_own(tmp_path) -> None:
+    """Everything it needs is installed with it, which takes a package index."""
+    wheel = build_wheel(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    programs = tmp_path / "env" / "bin"
+    subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    command = [programs / "imagen-diffusers", "generate", "a large red cube", "--seed", "1", "--output", "image.png"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "image.png") as image:
+        assert image.size == (1024, 1024)
+    listed = subprocess.run([programs / "python", "-m", "pip", "check"], capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stdout
+
+
+def test_a_wheel_carries_them(tmp_path) -> None:
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
