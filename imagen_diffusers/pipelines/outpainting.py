@@ -59,8 +59,8 @@ def outpaint(
     unknown = np.ones((height, width), bool)
     unknown[top : top + image.height, left : left + image.width] = False
 
-    sizes = {n: network.sample_size for n, network in pipe.networks.items()}
-    size = sizes.get(call.get("stop_at"), max(sizes.values()))  # each stage's is larger than that of the one before
+    last: int = call.get("stop_at") or pipe.stage_numbers[-1]
+    size = next((network.sample_size for n, network in pipe.networks.items() if n == last), height)  # the call says if it is not there
     middle = (top + image.height / 2, left + image.width / 2)
     windows = [(y, x) for y in spans(height, size, int(size * overlap)) for x in spans(width, size, int(size * overlap))]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
