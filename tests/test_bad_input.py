@@ -42,7 +42,12 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--preset", "ddim-cosine"], r'"ddim-cosine" is not there: it is no path, not bundled \(balanced, fast, quality\)'),
     ([*GENERATE, "--preset", "empty"], "sampling_preset.json"),
     ([*GENERATE, "--preset", "preset"], "a preset's stages are None; give a list with one entry for each stage"),
-    ([*UPSCALE, "--output", "small.png"], "--output is small.png itself"),
+    ([*UPSCALE, "--output", "small.png"], "--output would write over small.png, which is read"),
+    (["upscale", "small-1.png", *UPSCALE[2:], "--num-images-per-prompt", "2", "--output", "small.png"], "write over small-1.png"),
+    (["edit", "large.png", "a red cube", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
+    (["edit", "small.png", "a red cube", "--mask", "small-1.png", "--model", "MODEL", "--output", "small-1.png"], "over small-1.png"),
+    (["vary", "large.png", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
+    (["extend", "large.png", "a red cube", "--width", "96", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
     ([*GENERATE, "--preset", "you/nowhere"], '"you/nowhere" is no path here'),
     ([*GENERATE, "--lora", "nowhere"], '"nowhere" is not there'),
     ([*GENERATE, "--lora", "./nowhere:0.5"], '"./nowhere" is not there'),
@@ -142,7 +147,7 @@ def place(tmp_path_factory) -> Path:
         (path / name).mkdir()
     (path / "preset" / "sampling_preset.json").write_text("{}")
     (path / "captioned" / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "a red cube"}))
-    for name, side in (("small.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
+    for name, side in (("small.png", 16), ("small-1.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
         Image.effect_noise((side, side), 64).save(path / name)
     cut(path / "damaged.png")
     Image.fromarray(np.ones((16, 16), np.float32)).save(path / "floats.tiff")

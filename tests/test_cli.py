@@ -79,6 +79,8 @@ def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
         (["--scale", 3], (72, 48)),
         (["--width", 64, "--height", 32], (64, 32)),
         (["--start-at", 3, "--scale", 2], (48, 32)),
+        (["--width", 48], (48, 32)),
+        (["--height", 64], (96, 64)),
     ):
         result = call(*plain, *more)
         assert result.exit_code == 0, result.output

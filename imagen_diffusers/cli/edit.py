@@ -42,12 +42,13 @@ def edit(
         raise ValueError("--jump-n-sample, --mask-feather and --seamless are about what a mask marks; give --mask, or leave them out")
     call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **painting}
     task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
-    sample(prompt, text, pipeline, sampling, task=task, image=read_image(image), **call)
+    kept = [image] if mask is None else [image, mask]
+    sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
 def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: Strength = None, stop_at: StopAt = None) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 
-    call = {"strength": numbers("--strength", strength), "stop_at": stop_at}
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", image=read_image(image), **call)
+    call = {"image": read_image(image), "strength": numbers("--strength", strength), "stop_at": stop_at}
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", kept=[image], **call)

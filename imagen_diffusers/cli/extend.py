@@ -34,4 +34,4 @@ def extend(
 
     told: dict[str, Any] = {"width": width, "height": height}
     call: dict[str, Any] = {"jump_n_sample": jump_n_sample}
-    sample(prompt, text, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told=told, **call)
+    sample(prompt, text, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told=told, kept=[image], **call)

@@ -3,9 +3,10 @@
 import inspect
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,6 +169,17 @@ def image_paths(output: Path, count: int) -> list[Path]:
             raise ValueError(f"{path} is a folder; give another --output")
     check_writable(output.parent)
     return paths
+
+
+def check_kept(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """See that no file that is read is written over.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for source, path in product(read, written):
+        if path.exists() and path.samefile(source):
+            raise ValueError(f"--output would write over {source}, which is read; give another name, so that the image is kept")
 
 
 def check_writable(folder: Path) -> None:

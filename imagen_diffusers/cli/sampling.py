@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import typer
 from .errors import version_of
 from .guiders import read_guiders
 from .loading import prepare
-from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOptions, image_paths, numbers
+from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOptions, check_kept, image_paths, numbers
 from .texts import text_arguments, texts_to_encode
 
 MAX_SEED = 2**32
@@ -27,6 +28,7 @@ def sample(
     draw: Callable[..., Any] | None = None,
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
+    kept: Sequence[Path] = (),
     **call: Any,
 ) -> None:
     """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
@@ -39,6 +41,7 @@ def sample(
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
+        kept: image files that are read besides, and that no result may replace.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
@@ -52,6 +55,7 @@ def sample(
     texts = [] if prompt is None else texts_to_encode(prompt, text)
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
+    check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
     pipe, arguments = prepare(pipeline, task), {**settings, **call}
     if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)

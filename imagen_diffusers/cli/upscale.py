@@ -32,9 +32,6 @@ def upscale(
         raise ValueError("give --scale, or --height and --width, not both")
     call: dict[str, Any] = {"scale": scale, "height": height, "width": width, "start_at": start_at, "stop_at": stop_at}
     sources = _of_folder(image, sampling.output) if image.is_dir() else {sampling.output: image}
-    for output, source in sources.items():
-        if output.exists() and output.samefile(source):
-            raise ValueError(f"--output is {source} itself; give another name, so that the image is kept")
     sample(prompt, text, pipeline, sampling, task="ImagenCascadeUpscalePipeline", sources=sources, **call)
 
 

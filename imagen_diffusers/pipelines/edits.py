@@ -98,8 +98,8 @@ class ReadEdit:
             prompts, images_per_prompt: as in `one_per_prompt`.
         """
         each = (prompts, images_per_prompt)
-        finished = resize(one_per_prompt("image", self.image, *each), sizes[-1])
-        mask = None if self.mask is None else resize_mask(one_per_prompt("mask_image", self.mask, *each), sizes[-1])
+        finished = one_per_prompt("image", resize(self.image, sizes[-1]), *each)  # repeated once they are small
+        mask = None if self.mask is None else one_per_prompt("mask_image", resize_mask(self.mask, sizes[-1]), *each)
         tasks: list[tuple[InitImage | None, Inpainting | None]] = []
         for i, (size, strength) in enumerate(zip(sizes, self.strengths, strict=True)):
             image = resize(finished, size)
