@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imagen_diffusers.sampling.init_image import InitImage
 from imagen_diffusers.sampling.inpainting import Inpainting
+from imagen_diffusers.sampling.membrane import membrane
 from imagen_diffusers.schedulers.noise import resize
 
 from .arguments import check_count, one_each, one_per_prompt, whole_per_stage
@@ -100,9 +101,13 @@ class ReadEdit:
         each = (prompts, images_per_prompt)
         finished = one_per_prompt("image", resize(self.image, sizes[-1]), *each)  # repeated once they are small
         mask = None if self.mask is None else one_per_prompt("mask_image", resize_mask(self.mask, sizes[-1]), *each)
+        # What is hidden would reach what is known beside it when both are made smaller: where nothing of it is to be left, it is filled in.
+        without_hidden = finished
+        if mask is not None and 1 in self.strengths:
+            without_hidden = torch.where(mask, membrane(finished, ~mask), finished)
         tasks: list[tuple[InitImage | None, Inpainting | None]] = []
         for i, (size, strength) in enumerate(zip(sizes, self.strengths, strict=True)):
-            image = resize(finished, size)
+            image = resize(finished if strength < 1 else without_hidden, size)
             start = InitImage(image, strength) if strength < 1 else None  # at 1 the start is noise alone
             if mask is None:
                 tasks.append((start, None))
