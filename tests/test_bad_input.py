@@ -48,6 +48,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["edit", "small.png", "a red cube", "--mask", "small-1.png", "--model", "MODEL", "--output", "small-1.png"], "over small-1.png"),
     (["vary", "large.png", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
     (["extend", "large.png", "a red cube", "--width", "96", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
+    (["extend", "large.png", "a red cube", "--width", "32", "--model", "nowhere"], "the image is 64x64 and the canvas 32x64"),
     ([*GENERATE, "--preset", "you/nowhere"], '"you/nowhere" is no path here'),
     ([*GENERATE, "--lora", "nowhere"], '"nowhere" is not there'),
     ([*GENERATE, "--lora", "./nowhere:0.5"], '"./nowhere" is not there'),

@@ -1,5 +1,7 @@
 """The pipeline: every scheduler at every stage, randomness, guidance, sizes, callbacks, errors."""
 
+import re
+
 import diffusers
 import numpy as np
 import pytest
@@ -382,6 +384,12 @@ def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:
     out = draw(shared_pipe, callback_on_step_end=blank)
     assert [s for s, _ in steps] == list(range(7))
     assert torch.equal(out.images, torch.full_like(out.images, 0.5))
+
+
+@pytest.mark.parametrize(("latents", "told"), [(torch.zeros(1, 3, 8, 8), "(1, 3, 8, 8)"), (None, "NoneType")], ids=["shape", "none"])
+def test_a_callback_that_returns_no_latents_of_the_image_is_told_so(shared_pipe, latents, told) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"returned latents {told}; return a tensor (1, 3, 16, 16), as it was handed, or none")):
+        draw(shared_pipe, callback_on_step_end=lambda *_: {"latents": latents})
 
 
 def test_diffusers_own_callback_ends_guidance_for_the_running_stage(shared_pipe) -> None:

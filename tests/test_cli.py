@@ -293,6 +293,9 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     assert "does not say how it was made" in call("generate", "--from", plain, "--model", folder).output
     assert call("upscale", plain, "a red cube", "--model", folder, "--output", large).exit_code == 0
     assert "of another image" in call("generate", "--from", large).output
+    made = tmp_path / "made.png"
+    assert call("generate", "a red cube", "--model", folder, "--output", made).exit_code == 0
+    assert f"--output would write over {made}, which is read" in call("generate", "--from", made, "--output", made).output
     assert "it is missing; say what to generate" in call("generate", "--model", folder).output
 
 
@@ -325,6 +328,8 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
         (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
         (["extend", "IMAGE", "a cube"], "is 64x64 already"),
         (["extend", "IMAGE", "a cube", "--width", 32], "canvas 32x64"),
+        (["vary", "IMAGE", "--guidance-scale", 3], "vary has none; leave them out"),
+        (["vary", "IMAGE", "--guider", "none"], "vary has none; leave them out"),
     ],
 )
 def test_bad_edits_are_one_line(folder, tmp_path, words, message) -> None:

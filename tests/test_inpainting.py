@@ -165,6 +165,11 @@ def test_what_is_known_is_kept_to_the_last_bit_at_every_stage(shared, output_typ
         assert np.array_equal(expected[:, ~mask[0, 0]], given.permute(0, 2, 3, 1).numpy()[:, ~mask[0, 0]])
 
 
+@pytest.mark.parametrize("feather", [1e-3, 5e-324])
+def test_a_feather_of_almost_nothing_is_a_hard_edge(feather) -> None:
+    assert torch.equal(feathered(a_mask(), feather), a_mask().float())
+
+
 def test_a_feather_fades_the_painting_into_what_is_known(shared) -> None:
     hard, soft = (draw(shared, mask_feather=feather, stop_at=1).images for feather in (0, 3))
     mask = resize_mask(a_mask(), (16, 16)).expand(-1, 3, -1, -1)
@@ -362,6 +367,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_feather": -1.0}, "mask_feather is -1.0; give a number of pixels, 0 for a hard edge"),
     ({"mask_feather": float("nan")}, "mask_feather is nan; give a number of pixels"),
     ({"mask_feather": float("inf")}, "mask_feather is inf; give a number of pixels"),
+    ({"mask_feather": 65}, "mask_feather is 65 and the image 64x64; give at most its smaller side"),
     ({"mask_feather": "4"}, "mask_feather is 4; give a number of pixels"),
     ({"mask_feather": None}, "mask_feather is None; give a number of pixels"),
     ({"seamless": "yes"}, "seamless is 'yes'; give True or False"),

@@ -64,6 +64,26 @@ class Corner:
         return images
 
 
+def test_the_whole_is_looked_at_and_not_each_window(painter) -> None:
+    seen = []
+
+    def blackens(images: np.ndarray, clip_input: None) -> tuple[np.ndarray, list[bool]]:
+        seen.append(images)
+        return np.zeros_like(images), [True]
+
+    checked = ImagenCascadeInpaintPipeline.from_pipe(painter, safety_checker=blackens)
+    plain, black = (outpaint(pipe, PROMPT, HELD, *CANVAS, generator=seeded()) for pipe in (painter, checked))
+    (whole,) = seen
+    assert (whole[0] * 255).round().astype(np.uint8).tobytes() == plain.tobytes()
+    assert not np.asarray(black).any()
+
+
+@pytest.mark.parametrize("call", [{"num_images_per_prompt": 2}, {"output_type": "pt"}], ids=str)
+def test_more_than_one_pil_image_is_not_made(painter, call) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(call))} is .*; one call extends one image"):
+        outpaint(painter, PROMPT, HELD, *CANVAS, **call)
+
+
 def test_the_whole_is_marked_and_not_each_window(painter) -> None:
     marking = ImagenCascadeInpaintPipeline.from_pipe(painter, watermarker=Corner())
     plain, marked = (outpaint(pipe, PROMPT, HELD, *CANVAS, generator=seeded()) for pipe in (painter, marking))

@@ -42,6 +42,16 @@ def test_a_function_can_be_the_checker(output_type) -> None:
         np.testing.assert_allclose(np.asarray(stage[1]), np.asarray(stage_plain[1]), atol=1e-6)
 
 
+def test_a_checker_may_return_a_list_of_images() -> None:
+    def lists(images: np.ndarray, clip_input: torch.Tensor | None) -> tuple[list[np.ndarray], list[bool]]:
+        return list(images), [False] * len(images)
+
+    expected = draw(make_pipeline())
+    out = draw(make_pipeline(safety_checker=lists))
+    assert out.nsfw_detected == [False, False]
+    assert [image.tobytes() for image in out.images] == [image.tobytes() for image in expected.images]
+
+
 def test_deepfloyds_checker_and_watermark_fit(tmp_path) -> None:
     tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
     config = CLIPConfig(vision_config={**tiny, "image_size": 32, "patch_size": 16}, text_config={**tiny, "vocab_size": 16})

@@ -112,6 +112,7 @@ def test_a_tile_larger_than_the_image_changes_nothing(pipe) -> None:
 def test_impossible_pieces_are_refused_in_words(pipe) -> None:
     for call, message in (
         (lambda: pipe.enable_slicing(0), "slice_size is 0"),
+        (lambda: pipe.enable_slicing("2"), "slice_size is '2'; it must be a whole number"),
         (lambda: pipe.enable_tiling(0), "tile_size is 0"),
         (lambda: pipe.enable_tiling(64, 1.0), "tile_overlap_factor is 1.0"),
     ):

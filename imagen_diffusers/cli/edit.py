@@ -50,5 +50,7 @@ def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions,
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 
+    if sampling.guidance_scale is not None or sampling.guider:
+        raise ValueError("--guidance-scale and --guider strengthen a prompt, and vary has none; leave them out, or give edit a prompt")
     call = {"image": read_image(image), "strength": numbers("--strength", strength), "stop_at": stop_at}
     sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", kept=[image], **call)

@@ -22,12 +22,13 @@ def extend(
 ) -> None:
     """Paint around IMAGE, to a larger canvas that shows PROMPT."""
     from imagen_diffusers.images import read_image
-    from imagen_diffusers.pipelines.outpainting import outpaint
+    from imagen_diffusers.pipelines.outpainting import outpaint, place
 
     known = read_image(image)
     width, height = width or known.width, height or known.height
     if (width, height) == known.size:
         raise ValueError(f"{image} is {known.width}x{known.height} already; give a larger --width or --height")
+    place(known.size, width, height)  # said before anything is loaded
 
     def draw(pipe: Any, prompt: str | None = None, **call: Any) -> Any:
         return outpaint(pipe, prompt, known, width, height, **call)

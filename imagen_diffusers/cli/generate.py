@@ -28,6 +28,7 @@ def generate(
 ) -> None:
     """Generate images of PROMPT."""
     call: dict[str, Any] = {"stop_at": stop_at, "height": height, "width": width}
+    kept = [] if source is None else [source]
     if source is not None:
         told = remembered(source)
         text, pipeline, sampling = (with_remembered(context, group, told) for group in (text, pipeline, sampling))
@@ -35,4 +36,4 @@ def generate(
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
     if prompt is None:
         raise typer.BadParameter("it is missing; say what to generate, or give --from an image", param_hint="PROMPT")
-    sample(prompt, text, pipeline, sampling, **call)
+    sample(prompt, text, pipeline, sampling, kept=kept, **call)

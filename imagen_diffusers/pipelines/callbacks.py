@@ -33,9 +33,18 @@ class StepCallback:
         if self.function is not None:
             offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
             returned = self.function(self.pipe, self.step, state.timestep, offered) or {}
-            state.latents = returned.get("latents", state.latents)
+            state.latents = self._checked(returned.get("latents", state.latents), state.latents)
             state.guidance_scale = self.pipe._guidance_scale
         self.step += 1
+
+    @staticmethod
+    def _checked(latents: Any, given: Tensor) -> Tensor:
+        if not isinstance(latents, Tensor) or latents.shape != given.shape:
+            told = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            raise ValueError(
+                f"callback_on_step_end returned latents {told}; return a tensor {tuple(given.shape)}, as it was handed, or none"
+            )
+        return latents
 
 
 def tensors_of(function: Any, asked: Sequence[str]) -> Sequence[str]:

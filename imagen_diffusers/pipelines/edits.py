@@ -97,7 +97,13 @@ class ReadEdit:
         Args:
             sizes: (height, width) of each stage that runs.
             prompts, images_per_prompt: as in `one_per_prompt`.
+
+        Raises:
+            ValueError: for a feather wider than the finished image, and as `one_per_prompt`.
         """
+        height, width = sizes[-1]
+        if self.feather > min(height, width):
+            raise ValueError(f"mask_feather is {self.feather:g} and the image {width}x{height}; give at most its smaller side, in pixels")
         each = (prompts, images_per_prompt)
         finished = one_per_prompt("image", resize(self.image, sizes[-1]), *each)  # repeated once they are small
         mask = None if self.mask is None else one_per_prompt("mask_image", resize_mask(self.mask, sizes[-1]), *each)
@@ -113,7 +119,7 @@ class ReadEdit:
                 tasks.append((start, None))
                 continue
             painted = resize_mask(mask, size)
-            blend = feathered(painted, self.feather * size[0] / sizes[-1][0]) if self.feather else None
+            blend = feathered(painted, self.feather * size[0] / height) if self.feather else None
             tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend, self.seamless)))
         return tasks
 

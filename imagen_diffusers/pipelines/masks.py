@@ -56,7 +56,7 @@ def feathered(mask: Tensor, feather: float) -> Tensor:
     """How much of the painting each pixel takes (N, 1, H, W): 1 where the mask is, falling to 0 over `feather` pixels around it."""
     reach = max(math.ceil(feather), 1)
     at = torch.arange(-reach, reach + 1, device=mask.device)
-    bell = torch.exp(-0.5 * (at / (feather / 2)) ** 2)
+    bell = torch.exp(-0.5 * (at / max(feather / 2, 1e-3)) ** 2)  # a hard edge long before the division overflows
     bell = bell / bell.sum()
     spread = F.pad(mask.float(), (reach,) * 4, mode="replicate")
     # One at a time: a convolution may add in another order for another batch.

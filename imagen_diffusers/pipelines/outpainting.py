@@ -36,21 +36,20 @@ def outpaint(
         overlap: share of a window that its neighbour has painted already, in (0, 1).
         call: other arguments of the pipeline's call, for example `generator` and `jump_n_sample`; `seamless` is True by default.
 
+    Returns:
+        One PIL image. A safety checker and a watermarker are given the whole, not each window.
+
     Raises:
-        ValueError: for a canvas smaller than the image, an image that does not stand on it, and sizes no stage can have.
+        ValueError: for a canvas smaller than the image, an image that does not stand on it, sizes no stage can have, and a call for more
+            than one PIL image.
     """
     image = ImageOps.exif_transpose(image)  # before its sides are read
-    if width < image.width or height < image.height:
-        raise ValueError(f"the image is {image.width}x{image.height} and the canvas {width}x{height}; give a canvas at least as large")
+    left, top = place(image.size, width, height, left, top)
     if not 0 < overlap < 1:
         raise ValueError(f"overlap is {overlap}; give a share of a window greater than 0 and less than 1")
-    left = (width - image.width) // 2 if left is None else left
-    top = (height - image.height) // 2 if top is None else top
-    if not (0 <= left <= width - image.width and 0 <= top <= height - image.height):
-        raise ValueError(
-            f"left={left}, top={top} would let the image stand out of the canvas; left is at most {width - image.width} and top at most "
-            f"{height - image.height}"
-        )
+    for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
+        if call.get(name, only) != only:
+            raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
     # What is not known yet repeats the image's edge: resized, it fades into what is known.
     known = (images_to_tensor("image", image)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     rows = (np.arange(height) - top).clip(0, image.height - 1)
@@ -64,12 +63,33 @@ def outpaint(
     middle = (top + image.height / 2, left + image.width / 2)
     windows = [(y, x) for y in spans(height, size, int(size * overlap)) for x in spans(width, size, int(size * overlap))]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
-    painter = pipe if pipe.watermarker is None else type(pipe).from_pipe(pipe, watermarker=None)  # the whole is marked, not each window
+    painter = type(pipe).from_pipe(pipe, safety_checker=None, watermarker=None)
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
         given = {"seamless": True, **call, **shape, "output_type": "pil", "return_dict": True}
         painted: Any = painter(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
-    extended = Image.fromarray(canvas)
-    return extended if pipe.watermarker is None else pipe.watermarker.apply_watermark([extended], extended.height)[0]
+    extended: Any
+    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas)) * 2 - 1, "pil")
+    return extended[0]
+
+
+def place(size: tuple[int, int], width: int, height: int, left: int | None = None, top: int | None = None) -> tuple[int, int]:
+    """Where on a canvas an image stands, (left, top): in its middle, unless it is said.
+
+    Args:
+        size: (width, height) of the image.
+
+    Raises:
+        ValueError: for a canvas smaller than the image, and an image that does not stand on it.
+    """
+    right, bottom = width - size[0], height - size[1]
+    if right < 0 or bottom < 0:
+        raise ValueError(f"the image is {size[0]}x{size[1]} and the canvas {width}x{height}; give a canvas at least as large")
+    left, top = right // 2 if left is None else left, bottom // 2 if top is None else top
+    if not (0 <= left <= right and 0 <= top <= bottom):
+        raise ValueError(
+            f"left={left}, top={top} would let the image stand out of the canvas; left is at most {right} and top at most {bottom}"
+        )
+    return left, top

@@ -5,6 +5,7 @@ Neither is there unless it is given. Both are called as DeepFloyd IF's and Stabl
 
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
@@ -42,7 +43,7 @@ class SafetyMixin:
                 clip_input = pixels.to(self._execution_device, dtype)
             shown, *found = self.safety_checker(images=shown, clip_input=clip_input)
             flags = [bool(any(each)) for each in zip(*(flag for flag in found if flag is not None), strict=True)]
-            images = torch.from_numpy(shown).permute(0, 3, 1, 2).to(images) * 2 - 1
+            images = torch.from_numpy(np.asarray(shown)).permute(0, 3, 1, 2).to(images) * 2 - 1
         handed: Any = self.image_processor.postprocess(images, output_type=output_type)
         if self.watermarker is not None:
             handed = self.watermarker.apply_watermark(handed, handed[0].height)

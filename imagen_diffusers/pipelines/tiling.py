@@ -3,6 +3,8 @@
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.tiles import Pieces
 
+from .arguments import check_count
+
 
 class TilingMixin:
     """`pipe.enable_slicing()` and `pipe.enable_tiling()`, as diffusers' autoencoders have them."""
@@ -12,8 +14,7 @@ class TilingMixin:
 
     def enable_slicing(self, slice_size: int = 1) -> None:
         """Run the networks on at most `slice_size` images at a time; a guided image counts two."""
-        if slice_size < 1:
-            raise ValueError(f"slice_size is {slice_size}; give at least 1 image")
+        check_count("slice_size", slice_size)
         self._rows = slice_size
 
     def disable_slicing(self) -> None:

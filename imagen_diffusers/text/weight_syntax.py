@@ -4,6 +4,7 @@
 around words without a colon, since captions have them. Knows no embeddings.
 """
 
+import math
 import re
 from itertools import groupby
 from statistics import mean
@@ -38,7 +39,8 @@ def read_weights(prompt: str) -> WeightedText:
     """The text a prompt is without its weights, each character with the product of the weights around it.
 
     Raises:
-        ValueError: for parentheses that do not match, a colon without a number after it, weights of no words, and a BORDER.
+        ValueError: for parentheses that do not match, a colon without a number after it, infinite weights, weights of no words, and a
+            BORDER.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"a prompt is a {type(prompt).__name__}; give a string, or a list of strings")
@@ -65,6 +67,8 @@ def read_weights(prompt: str) -> WeightedText:
                 groups[-1] = groups[-1]._replace(colon=True)
     if groups:
         raise _unread(prompt, "opens a parenthesis that is never closed", r"close it, or write \( for one that is text")
+    if math.inf in weights:
+        raise _unread(prompt, "weights words by more than a number can be", "write about 1.3 to stress words and 0.7 to weaken them")
     return WeightedText("".join(characters), weights)
 
 
