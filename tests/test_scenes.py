@@ -287,10 +287,13 @@ def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
 
 
 def test_figures_of_a_super_resolution_network_stand_beside_bicubics(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("examples.scenes.validation.COUNT", 2)
+    monkeypatch.setattr("examples.scenes.validation.COUNT", 6)
     figures = SceneFigures("sr256", tmp_path, noise_curve("sr256"), LossSettings(prediction_type="sample"), compile=False, **TEXT)
     values = figures(make_sr(encoder_hid_dim=32))
-    assert len(values) == 2 * 8 + 2
+    assert len(values) == 2 * 8 + 2 + 3
+    windowed, wrong = figures.words["texture"]
+    right = [example["prompt"] for example in windowed.data.examples]
+    assert 0 < len(right) < 6 and all(one != other for one, other in zip(right, wrong, strict=True))
     examples, errors = figures.all.data.examples, []
     for example in examples:
         small = (example["low_res"][None].float() / 127.5 - 1).clamp(-1, 1)

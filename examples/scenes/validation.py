@@ -23,7 +23,7 @@ from imagen_diffusers.training.validation import HeldOut, level_name
 from .captions import caption
 from .data import SAMPLES, TEST_SEEDS, SceneDataset, object_windows
 from .raytrace import render
-from .scene import COLORS, SHAPES, SIZES, Scene, sample_scene
+from .scene import COLORS, FINE_TEXTURES, SHAPES, SIZES, Scene, sample_scene
 
 WORD_LOG_SNRS = (-4.0, -2.0, 0.0)  # where words can matter: above, the image itself says what is in it
 COUNT, WORD_COUNT = 256, 128
@@ -50,13 +50,20 @@ def places_exchanged(scene: Scene) -> Scene:
     return replace(scene, objects=(replace(first, x=second.x, z=second.z), replace(second, x=first.x, z=first.z)))
 
 
+def fine_textures_exchanged(scene: Scene) -> Scene:
+    """Each fine texture becomes the next of them: the condition of a super-resolution stage is the same for all three."""
+    following = dict(zip(FINE_TEXTURES, (*FINE_TEXTURES[1:], FINE_TEXTURES[0]), strict=True))
+    return replace(scene, objects=tuple(replace(o, texture=following.get(o.texture, o.texture)) for o in scene.objects))
+
+
 class SceneFigures:
     """Named figures of a network for `train_stage(measure=...)`, all in squared errors of the clean image.
 
     "log_snr_-2" over whole images, "objects/log_snr_-2" in windows around objects; and, for a base network, "shape/log_snr_-2": what
     the error in these windows gains when every shape word of the captions is another one; "color" and "size" likewise, "relation"
     of images of two objects, and "unseen_shape" where the images show pairs of colour and shape that no training image holds. For a
-    super-resolution network "bicubic" and "objects/bicubic" are the errors of its enlarged condition, which it is to beat.
+    super-resolution network "bicubic" and "objects/bicubic" are the errors of its enlarged condition, which it is to beat, and
+    "texture/log_snr_-2" is what the error around objects with fine textures gains when their words are another one's.
     """
 
     def __init__(self, stage: str, folder: Path, table: Tensor, loss: LossSettings, *, compile: bool = True, **text):
@@ -69,6 +76,10 @@ class SceneFigures:
         if data.low_res is not None:
             errors = torch.stack([enlarging_error(example) for example in examples])[None]
             self.bicubic = {"bicubic": errors.mean().item(), "objects/bicubic": self.all.around(errors).item()}
+            fine = [i for i, scene in enumerate(data.scenes) if any(o.texture in FINE_TEXTURES for o in scene.objects)][:WORD_COUNT]
+            textured = HeldOut([examples[i] for i in fine], table, loss, log_snrs=WORD_LOG_SNRS, **text)
+            told = [data.complete_caption(i, fine_textures_exchanged(data.scenes[i])) for i in fine]
+            self.words["texture"] = Windowed(textured, windows[fine]), told
         else:
             few = Windowed(HeldOut(examples[:WORD_COUNT], table, loss, log_snrs=WORD_LOG_SNRS, **text), windows[:WORD_COUNT])
             for name, words in (("shape", SHAPES), ("color", COLORS), ("size", SIZES)):
