@@ -264,8 +264,29 @@ def test_nobody_listening_stops_the_work(answers) -> None:
                     break
 
     asyncio.run(leave())
-    assert not list(answers.sampler.gallery.folder.glob("*/imagen-*.png"))
-    assert seen(answers, prompt="a red cube")[-1].status.startswith("done")
+    told = seen(answers, prompt="a red cube")
+    assert told[-1].status.startswith("done")
+    made = [path for path, _ in told[-2].stages]  # by the only thread, after what it was left with
+    assert sorted(answers.sampler.gallery.folder.glob("*/imagen-*.png")) == sorted(made)
+
+
+def test_an_end_of_the_worker_is_told_to_those_at_work_in_line_and_too_late(answers) -> None:
+    told = []
+
+    async def ask() -> None:
+        async for one in answers.images("generate", {"prompt": "a red cube", "count": 8}):
+            told.append(one)
+            if sum("progress" in one.status for one in told) == 3:
+                answers._worker.close()
+
+    async def all_three() -> list:
+        return [*await asyncio.gather(ask(), ask(), return_exceptions=True), *await asyncio.gather(ask(), return_exceptions=True)]
+
+    ended = asyncio.run(asyncio.wait_for(all_three(), 60))
+    assert [str(one) for one in ended] == 3 * ["this page has ended; ask again when it is open"]
+    made = len(list(answers.sampler.gallery.folder.iterdir()))
+    time.sleep(0.2)
+    assert made <= 1 and len(list(answers.sampler.gallery.folder.iterdir())) == made
 
 
 def test_one_request_is_at_work_at_a_time_and_one_that_is_left_stops_no_other(answers) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from .asked import Asked, read_asked
 from .models import Facts, NotLoaded
 from .sampling import Sampler, StageImage, Step, UnknownWords
-from .worker import Tell, Worker
+from .worker import Closed, Tell, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ class Answers:
                     yield event
         except ValueError as error:
             raise Refused(" ".join(str(error).split())) from None
+        except Closed:
+            raise Refused("this page has ended; ask again when it is open") from None
         except NotLoaded as failed:
             logger.exception("a model was not loaded")
             raise Refused(f"{failed}; the server's log says why") from None
