@@ -102,6 +102,7 @@ def test_choices_are_those_of_the_page_and_long_values_are_not_repeated(value) -
         ("generate", {"prompt": "a", "seed": "-1"}, 'the seed is "-1"'),
         ("generate", {"prompt": "a", "seed": "9" * 5000}, "the seed is"),
         ("generate", {"prompt": "a", "seed": 2**32}, "the seed is 4294967296"),
+        ("generate", {"prompt": "a", "seed": 2**32 - 1, "count": 2}, "the seed is 4294967295; give a whole number from 0 to 4294967294"),
         ("generate", {"prompt": "a", "count": 9}, "give a whole number from 1 to 8"),
         ("generate", {"prompt": "a", "preset": "../fast"}, "choose the checkpoint's own or quality"),
         ("generate", {"prompt": "a", "model": "/etc"}, "choose tiny or other"),
@@ -117,6 +118,13 @@ def test_what_is_not_within_limits_is_refused_in_a_sentence(models, gallery, tas
     (gallery.folder.parent / "secret.png").write_bytes(b"secret")
     with pytest.raises(ValueError, match=message):
         read_asked(task, values, models, gallery, LIMITS)
+
+
+def test_an_image_that_went_while_its_request_waited_is_asked_for_again(answers, gallery) -> None:
+    asked = read_asked("edit", {"image": sent(gallery, Image.new("RGB", (8, 8)))}, answers.sampler.models, gallery, LIMITS)
+    asked.image.unlink()
+    with pytest.raises(ValueError, match="^the image is no longer kept; drop it in again$"):
+        gallery.read("the image", asked.image)
 
 
 def test_links_lead_out_of_the_folder_nowhere(gallery) -> None:
@@ -157,6 +165,14 @@ def test_the_oldest_files_go_when_there_are_too_many(gallery) -> None:
     (gallery.folder / "half an upload").write_bytes(bytes(4000))
     small.make_room()
     assert not list(gallery.folder.iterdir())
+
+
+def test_files_may_go_while_room_is_made(gallery) -> None:
+    (gallery.folder / "half an upload").symlink_to("moved")
+    (gallery.folder / "sent").mkdir()
+    (gallery.folder / "sent" / "image.png").symlink_to("moved")
+    gallery.make_room()
+    assert pass_gate(gallery, "POST", f"{API}upload", b"anything") == (200, "ok")
 
 
 @pytest.mark.parametrize("names", [None, "abc", [7, None, {}], ["..", "/etc", "*", "0" * 32, "0" * 31 + "/"], {"a": 1}])
@@ -395,6 +411,7 @@ def test_the_gate_lets_the_page_through(gallery) -> None:
         f"{API}file=http://169.254.169.254/",
         f"{API}proxy=http://localhost/",
         f"{API}file/etc/passwd",
+        f"{API}file=a\0b",
         "/monitoring/summary",
         "/gradio_api/run-history/records",
     ],

@@ -1,4 +1,4 @@
-"""What one click asks for: the page's values, read and found within limits before anything waits in line."""
+"""What one click asks for: the page's values, read and found within limits before the cascade is called."""
 
 import secrets
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .models import Models
 OWN_PRESET = "the checkpoint's own"
 PRESETS = (OWN_PRESET, "quality", "balanced", "fast")
 TASKS = ("generate", "edit", "enlarge")
-MAX_SEED = 2**32 - 1  # a browser's numbers are exact as far as this, and further
+MAX_SEED = 2**32 - 1  # of a request's last image; a browser's numbers are exact as far as this, and further
 MAX_GUIDANCE = 20.0
 MAX_WEIGHT = 2.0  # of an adapter, either way
 MAX_SCALE = 8.0
@@ -74,7 +74,7 @@ def read_asked(task: str, given: Mapping[str, Any], models: Models, gallery: Gal
         model=model,
         prompt=prompt,
         preset=None if preset == OWN_PRESET else preset,
-        seed=_read_seed(given.get("seed")),
+        seed=_read_seed(given.get("seed"), MAX_SEED - count + 1),
         count=count,
         weights={name: read_number(f"the weight of {name}", weights.get(name, 0.0), -MAX_WEIGHT, MAX_WEIGHT) for name in models.adapters},
         image=None if task == "generate" else gallery.uploaded("the image", given.get("image")),
@@ -83,9 +83,9 @@ def read_asked(task: str, given: Mapping[str, Any], models: Models, gallery: Gal
     )
 
 
-def _read_seed(value: Any) -> int:
+def _read_seed(value: Any, most: int) -> int:
     """A seed as a number or in digits; any where nothing is given."""
     if value is None or value == "":
-        return secrets.randbelow(MAX_SEED)
+        return secrets.randbelow(most + 1)
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
-    return read_whole("the seed", int(value) if digits else value, 0, MAX_SEED)
+    return read_whole("the seed", int(value) if digits else value, 0, most)

@@ -79,8 +79,11 @@ class Gallery:
         """An image that a browser sent.
 
         Raises:
-            ValueError: for a file that is no image, one of another kind, and one with too many pixels, which is not decoded.
+            ValueError: for a file that went while its request waited, is no image, or one of another kind, and for one with too many
+                pixels, which is not decoded.
         """
+        if not self.holds(path):
+            raise ValueError(f"{what} is no longer kept; drop it in again")
         try:
             return read_image(path, formats=FORMATS, most_pixels=self._limits.image_pixels)
         except ValueError as error:
@@ -89,7 +92,7 @@ class Gallery:
     def make_room(self) -> None:
         """Let the oldest files go until no more are stored than may be."""
         with self._lock:
-            entries = sorted(((entry.stat().st_mtime, _size(entry), entry) for entry in self.folder.iterdir()), reverse=True)
+            entries = sorted((weighed for entry in self.folder.iterdir() if (weighed := _weighed(entry)) is not None), reverse=True)
             stored = 0
             for i, (_, size, entry) in enumerate(entries):
                 stored += size
@@ -97,8 +100,13 @@ class Gallery:
                     _remove(entry)
 
 
-def _size(entry: Path) -> int:
-    return sum(file.stat().st_size for file in entry.iterdir()) if entry.is_dir() else entry.stat().st_size
+def _weighed(entry: Path) -> tuple[float, int, Path] | None:
+    """When an entry was last changed, its bytes, and itself; None for one that is gone: gradio moves what it has received."""
+    try:
+        files = list(entry.iterdir()) if entry.is_dir() else [entry]
+        return entry.stat().st_mtime, sum(file.stat().st_size for file in files), entry
+    except FileNotFoundError:
+        return None
 
 
 def _remove(entry: Path) -> None:

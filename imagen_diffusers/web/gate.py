@@ -60,6 +60,8 @@ class Gate:
         if self.hosts is not None and origin and origin.partition("://")[2] != host:
             return 403, "pages of other addresses may not ask for this one"
         path = scope["path"]
+        if not path.isprintable():  # a file's name with a null character cannot even be looked for
+            return 404, "this page has no such part"
         if scope["method"] == "POST":
             return self._refusal_to_take(path, headers)
         if scope["method"] not in ("GET", "HEAD"):
