@@ -7,9 +7,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
@@ -231,6 +233,16 @@ def test_edits_and_enlargements_are_those_of_their_pipelines(answers, gallery) -
     assert read_settings(larger)["task"] == "ImagenCascadeUpscalePipeline"
 
 
+def test_stages_of_an_enlargement_say_how_they_are_made_again(answers, gallery) -> None:
+    image = Image.effect_noise((24, 16), 60).convert("RGB")
+    first, last = seen(answers, "enlarge", prompt="a red cube", seed=1, image=sent(gallery, image), scale=3)[-2].stages
+    pipe = ImagenCascadeUpscalePipeline.from_pipe(answers.sampler.models.get("tiny"))
+    for path, _ in (first, last):
+        told = read_settings(path)
+        given = {"scale": told["scale"], "stop_at": told.get("stop_at"), "generator": torch.Generator().manual_seed(told["seed"])}
+        assert pipe("a red cube", image=image, **given).images[0].tobytes() == Image.open(path).tobytes()
+
+
 @pytest.mark.parametrize(
     ("task", "values", "message"),
     [
@@ -324,13 +336,18 @@ def test_one_request_is_at_work_at_a_time_and_one_that_is_left_stops_no_other(an
     assert [name for name, one in order if one.status.startswith("done")] == ["first", "last"]
 
 
-def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery) -> None:
+def save_adapter(folder, seed: int) -> str:
+    """Where an adapter of tiny cascades is."""
     trained = make_pipeline()
     add_lora(trained.unet, rank=2)
-    wake(trained.unet, 1)
+    wake(trained.unet, seed)
     layers = {"unet_lora_layers": lora_layers(trained.unet), "unet_lora_adapter_metadata": lora_metadata(trained.unet)}
-    trained.save_lora_weights(tmp_path / "look", **layers)
-    adapters = {"look": (str(tmp_path / "look"), 0.5), "broken": (str(tmp_path), 0.0)}
+    trained.save_lora_weights(folder, **layers)
+    return str(folder)
+
+
+def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery) -> None:
+    adapters = {"look": (save_adapter(tmp_path / "look", 1), 0.5), "broken": (str(tmp_path), 0.0)}
     answers = Answers(Worker(), Sampler(Models(lambda _: make_pipeline(), {"tiny": ""}, adapters), gallery, LIMITS))
     made = [seen(answers, prompt="a red cube", seed=1, weights={"look": w})[-2].finished for w in (0.0, 1.0, 0.5, 0.0)]
     plain, on, half, off = (Image.open(path).tobytes() for path in made)
@@ -341,6 +358,16 @@ def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery)
     assert Image.open(seen(answers, prompt="a red cube", seed=1)[-2].finished).tobytes() == plain
 
 
+def test_adapters_act_the_same_whichever_were_asked_for_before(tmp_path) -> None:
+    adapters = {name: (save_adapter(tmp_path / name, seed), 0.0) for seed, name in enumerate("abc")}
+    fresh, used = (Models(lambda _: make_pipeline(), {"tiny": ""}, adapters) for _ in range(2))
+    for name in "cb":
+        used.get("tiny", {name: 1.0})
+    pipes = [models.get("tiny", {"c": -0.9, "b": 0.6, "a": 0.7}) for models in (fresh, used)]
+    made = [pipe("a red cube", generator=torch.Generator().manual_seed(1), output_type="pt", stop_at=1).images for pipe in pipes]
+    assert torch.equal(*made)
+
+
 def test_offload_keeps_one_network_on_the_device(gallery, residents) -> None:
     pipe = make_pipeline()
     pipe.enable_model_cpu_offload(device="cpu")
@@ -348,6 +375,16 @@ def test_offload_keeps_one_network_on_the_device(gallery, residents) -> None:
     seen(answers, prompt="a red cube", count=2)
     assert residents.history == 2 * [{type(pipe.text_encoder)}, {type(pipe.unet)}, {type(pipe.unet_2)}, {type(pipe.unet_3)}]
     assert not residents.now
+
+
+def test_a_request_that_fails_leaves_no_network_on_the_device(gallery, residents, monkeypatch) -> None:
+    pipe = make_pipeline()
+    pipe.enable_model_cpu_offload(device="cpu")
+    monkeypatch.delattr("imagen_diffusers.web.gallery.Gallery.keep")
+    answers = Answers(Worker(), Sampler(Models(lambda _: pipe, {"tiny": ""}, {}), gallery, LIMITS))
+    with pytest.raises(Refused, match="failed on the server"):
+        seen(answers, prompt="a red cube")
+    assert residents.history and not residents.now
 
 
 def test_another_model_takes_the_place_of_the_first(models, answers) -> None:

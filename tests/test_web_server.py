@@ -23,16 +23,18 @@ LIMITS = replace(Limits(), waiting=2, file_bytes=50_000)
 
 
 class Held:
-    """Networks that wait until they are let go, so that requests stay at work as long as a test needs them to."""
+    """Networks that wait until they are let go, so that requests stay at work as long as a test needs them to, and that are counted."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
+        self.steps = 0
         self.pipe = make_pipeline()
         forward = self.pipe.unet.forward
 
         def wait(*args, **kwargs):
             self.go.wait(60)
+            self.steps += 1
             return forward(*args, **kwargs)
 
         self.pipe.unet.forward = wait
@@ -70,9 +72,9 @@ def connect(address: str):
     return Client(address, download_files=False, verbose=False)
 
 
-def ask(client, *own, prompt: str = "a red cube", task: str = "/generate"):
+def ask(client, *own, prompt: str = "a red cube", count: int = 1, task: str = "/generate"):
     """A request of the server, with what its task asks for besides."""
-    return client.submit(prompt, "7", 1, "fast", 3.0, "tiny", *own, [], api_name=task)
+    return client.submit(prompt, "7", count, "fast", 3.0, "tiny", *own, [], api_name=task)
 
 
 def wait_for(job, *states: str) -> None:
@@ -123,14 +125,37 @@ def test_requests_wait_in_line_more_are_refused_and_one_that_is_cancelled_stops_
         refused.result(60)
 
 
+def steps_until_the_next(address: str, held: Held, before: int) -> int:
+    """How many steps more than `before` are made until one more image is."""
+    assert ask(connect(address)).result(60)[0] == "done; seed 7"
+    return held.steps - before
+
+
 def test_cancelling_ends_the_request_at_work_and_lets_the_next_begin(address, held) -> None:
+    alone = steps_until_the_next(address, held, held.steps)
     held.go.clear()
-    first, second = ask(connect(address)), ask(connect(address))
+    before = held.steps
+    first = ask(connect(address), count=8)
     wait_for(first, "PROCESSING", "ITERATING")
     first.cancel()
     held.go.set()
-    assert second.result(60)[0] == "done; seed 7"
-    assert not any("finished" in told[0] for told in first.outputs())
+    assert steps_until_the_next(address, held, before) < 4 * alone
+
+
+def test_a_page_that_is_closed_ends_its_request(address, held) -> None:
+    import httpx
+
+    alone = steps_until_the_next(address, held, held.steps)
+    held.go.clear()
+    before = held.steps
+    functions = httpx.get(f"{address}config").json()["dependencies"]
+    generate = next(function["id"] for function in functions if function["api_name"] == "generate")
+    body = {"data": ["a red cube", "7", 8, "fast", 3.0, "tiny", []], "fn_index": generate, "session_hash": "closed"}
+    assert httpx.post(f"{address}gradio_api/queue/join", json=body).status_code == 200
+    with httpx.stream("GET", f"{address}gradio_api/queue/data", params={"session_hash": "closed"}) as told:
+        assert any("process_generating" in line for line in told.iter_lines())
+    held.go.set()
+    assert steps_until_the_next(address, held, before) < 4 * alone
 
 
 @pytest.mark.parametrize(
@@ -161,6 +186,16 @@ def test_what_waits_in_line_is_not_run_past_it(address) -> None:
         if function["queue"]:
             body = {"data": [], "fn_index": function["id"], "session_hash": "a"}
             assert httpx.post(f"{address}gradio_api/run/predict", json=body).status_code == 404
+
+
+def test_an_image_of_the_gallery_that_is_no_longer_kept_is_said(address) -> None:
+    import httpx
+
+    functions = httpx.get(f"{address}config").json()["dependencies"]
+    select = next(function["id"] for function in functions if function["targets"][0][1] == "select")
+    body = {"data": [["0" * 32]], "fn_index": select, "session_hash": "a", "event_data": {"index": 0, "value": None}}
+    got = httpx.post(f"{address}gradio_api/run/predict", json=body)
+    assert (got.status_code, got.json()["error"]) == (500, "this image is no longer kept")
 
 
 def test_the_command_starts_the_page_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:

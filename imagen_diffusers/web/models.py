@@ -46,7 +46,8 @@ class Models:
         self._adapter_places = {name: place for name, (place, _) in adapters.items()}
         self._name = ""
         self._pipe: Any = None
-        self._slots: dict[str, str] = {}  # the loaded adapters as peft names them
+        self._slots = {name: f"lora_{i}" for i, name in enumerate(adapters)}  # as peft names them
+        self._loaded: set[str] = set()  # adapters
 
     def get(self, name: str, weights: Mapping[str, float] | None = None) -> Any:
         """The cascade of this name, with adapters of these weights; 0 is none.
@@ -55,13 +56,13 @@ class Models:
             NotLoaded: for one that cannot be loaded, and adapters that are not for it.
         """
         if name != self._name:
-            self._name, self._pipe, self._slots = "", None, {}
+            self._name, self._pipe, self._loaded = "", None, set()
             gc.collect()  # before the next one is loaded
             with _failing(f'"{name}" could not be loaded'):
                 self._pipe = self._load(self._places[name])
             self._pipe.set_progress_bar_config(disable=True)
             self._name = name
-        self._adapt({adapter: weight for adapter, weight in (weights or {}).items() if weight != 0})
+        self._adapt({adapter: weights[adapter] for adapter in self.adapters if weights and weights.get(adapter)})
         return self._pipe
 
     def facts(self, name: str) -> Facts:
@@ -76,13 +77,13 @@ class Models:
         return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)
 
     def _adapt(self, weights: Mapping[str, float]) -> None:
-        for adapter in weights.keys() - self._slots.keys():
-            slot = f"lora_{len(self._slots)}"
+        """Let these act, in the page's order, whoever asked for which of them before: sums depend on it in their last digits."""
+        for adapter in weights.keys() - self._loaded:
             with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}"'):
-                self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=slot)
-            self._slots[adapter] = slot
-        if self._slots:
-            self._pipe.set_adapters([*self._slots.values()], [weights.get(adapter, 0.0) for adapter in self._slots])
+                self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=self._slots[adapter])
+            self._loaded.add(adapter)
+        if self._loaded:
+            self._pipe.set_adapters([self._slots[adapter] for adapter in weights], [*weights.values()])
 
 
 @contextmanager

@@ -225,6 +225,8 @@ def _connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
         return {page.images: captioned, **(_chosen(answers, page, kept, 0) if captioned else {})}
 
     def select(kept: Any, event: gr.SelectData) -> dict[Component, Any]:
+        if event.index not in range(len(answers.sampler.gallery.remembered(kept))):
+            raise gr.Error("this image is no longer kept", print_exception=False)
         return _chosen(answers, page, kept, event.index)
 
     outputs = [page.images, page.settings, page.download]

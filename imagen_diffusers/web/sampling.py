@@ -90,8 +90,10 @@ class Sampler:
             seed = asked.seed + index
             at_work = _AtWork(self.gallery, {**settings, "prompt": asked.prompt or None, "seed": seed}, index, asked.count, tell, stopped)
             generator = torch.Generator().manual_seed(seed)
-            pipe(**call, generator=generator, callback_on_step_end=at_work.after_step, callback_on_stage_end=at_work.after_stage)
-            loaded.maybe_free_model_hooks()  # offload is its own, and not of the pipelines made from it
+            try:
+                pipe(**call, generator=generator, callback_on_step_end=at_work.after_step, callback_on_stage_end=at_work.after_stage)
+            finally:
+                loaded.maybe_free_model_hooks()  # offload is its own, and not of the pipelines made from it
 
     def _call(self, pipe: Any, asked: Asked) -> dict[str, Any]:
         """Arguments of the pipeline's call."""
@@ -139,12 +141,15 @@ class _AtWork:
     def after_stage(self, pipe: Any, number: int, images: Any) -> None:
         self.finished += 1
         last = number == pipe.stage_numbers[-1]
-        path = self.gallery.keep(images[0], self.settings if last else self._as_far_as(number))
+        path = self.gallery.keep(images[0], self.settings if last else self._as_far_as(pipe, number))
         self.tell(StageImage(path, images[0].width, first=self.finished == 1, last=last))
 
-    def _as_far_as(self, number: int) -> dict[str, Any]:
+    def _as_far_as(self, pipe: Any, number: int) -> dict[str, Any]:
         """The settings by which a stage's image is made again alone."""
         settings = {**self.settings, "stop_at": number}
         if "guidance_scale" in settings:
             settings["guidance_scale"] = settings["guidance_scale"][: self.finished]
+        if "scale" in settings:  # of the last stage that runs
+            side, last_side = (pipe.networks[n].sample_size for n in (number, pipe.stage_numbers[-1]))
+            settings["scale"] *= side / last_side
         return settings
