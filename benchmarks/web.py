@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ async def watch(pid: int, memory: list[tuple[float, int]]) -> None:
 def overtaken(answers: list[Answer]) -> int:
     """How many requests were answered after one that had joined the line later."""
     ends = [answer.ended for answer in sorted(answers, key=lambda answer: answer.joined)]
-    return sum(after < before for before, after in pairwise(ends))
+    return sum(min(ends[i:]) < end for i, end in enumerate(ends))
 
 
 async def measure(folder: Path, clients: int, seconds: float, waiting: int) -> list[str]:

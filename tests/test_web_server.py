@@ -158,6 +158,15 @@ def test_a_page_that_is_closed_ends_its_request(address, held) -> None:
     assert steps_until_the_next(address, held, before) < 4 * alone
 
 
+def test_all_that_one_overtakes_are_counted() -> None:
+    pytest.importorskip("httpx")
+    from benchmarks.web import Answer, overtaken
+
+    ends = {0: 3.0, 1: 4.0, 2: 5.0, 3: 2.0, 4: 6.0}  # by when they joined
+    assert overtaken([Answer(0, joined, end) for joined, end in ends.items()]) == 3
+    assert overtaken([Answer(0, joined, joined) for joined in ends]) == 0
+
+
 @pytest.mark.parametrize(
     "path", ["/gradio_api/file=/etc/passwd", "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd", "/assets/..%2f..%2f__init__.py"]
 )
