@@ -6,10 +6,13 @@ BIN = .venv/bin
 # ATEN_CPU_CAPABILITY : ONEDNN_MAX_CPU_ISA : the processor's flag. Kernels add in another order with each.
 INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_AMX:amx_tile
 
-.PHONY: demo test test-numeric lint quality style bench bench-train docs
+.PHONY: demo web test test-numeric lint quality style bench bench-train docs
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output image.png --seed 7
+
+web: .venv/installed-web
+	$(BIN)/imagen-diffusers web
 
 # One process a core, each with one thread: the networks of the tests are too small to share.
 test: .venv/installed-reference
@@ -53,6 +56,10 @@ docs: .venv/installed-docs
 .venv/installed: setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-web: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[web]"
 	touch $@
 
 .venv/installed-reference: .venv/installed-dev

@@ -11,18 +11,25 @@ METADATA_KEY = "imagen_diffusers"
 LABEL_HEIGHT = 28
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: int | None = None) -> Image.Image:
     """An image file, or the first frame of several, upright as its camera says; of any mode, since a pipeline takes them all.
 
+    Args:
+        formats: that are read, as Pillow names them; all that it knows by default.
+        most_pixels: of an image that is decoded.
+
     Raises:
-        ValueError: for a file that is no image, or is damaged.
+        ValueError: for a file that is no image, or is damaged, and for an image of more pixels.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=formats) as opened:
+            if most_pixels is not None and opened.width * opened.height > most_pixels:
+                raise ValueError(f"it is {opened.width}x{opened.height}, and at most {most_pixels} pixels are read")
             opened.load()
             return ImageOps.exif_transpose(opened)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that can be read; give a PNG, JPEG, WebP or TIFF file") from None
+        kinds = ", ".join(formats or ("PNG", "JPEG", "WebP", "TIFF"))
+        raise ValueError(f"{path} is not an image that can be read; give a file of one of these kinds: {kinds}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from None
 
@@ -62,7 +69,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         ValueError: for a file without it.
     """
     with Image.open(path) as image:
-        told = getattr(image, "text", {}).get(METADATA_KEY)
+        told = image.info.get(METADATA_KEY)
+        if told is None:  # another program may have put it behind the image, which is then decoded
+            told = getattr(image, "text", {}).get(METADATA_KEY)
     if told is None:
         raise ValueError(f"{path} does not say how it was made; give a PNG that imagen-diffusers wrote, and no program changed since")
     return json.loads(told)

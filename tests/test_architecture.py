@@ -23,8 +23,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # A cascade knows where bundled folders are and writes its card; its class methods open what interop reads.
     "pipelines": ("models", "schedulers", "text", "sampling", "hub", "interop"),
     "finetuning": ("models", "schedulers", "text", "sampling", "training", "images", "hub", "pipelines"),
+    # The page is given what loads cascades; the command, which has it, starts the page.
+    "web": ("text", "images", "hub", "pipelines"),
     # A command reads words, weight files and captions before it loads what takes seconds.
-    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines"),
+    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "web"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {

@@ -490,6 +490,29 @@ def test_a_callback_may_interrupt(pipe) -> None:
     assert len(draw(pipe, callback_on_step_end=stop).stage_images) == 1
 
 
+def test_stages_are_told_as_they_end(shared_pipe) -> None:
+    told = []
+    given = {"callback_on_step_end": lambda *_: told.append("step"), "callback_on_stage_end": lambda *given: told.append(given)}
+    out = draw(shared_pipe, **given, num_inference_steps=[3, 2, 1])
+    assert [one if one == "step" else one[1] for one in told] == ["step"] * 3 + [1] + ["step"] * 2 + [2, "step", 3]
+    ended = [one for one in told if one != "step"]
+    assert all(pipe is shared_pipe for pipe, _, _ in ended)
+    assert all(torch.equal(images, handed) for (_, _, images), handed in zip(ended, out.stage_images, strict=True))
+
+
+def test_a_stage_callback_may_interrupt_and_is_told_of_whole_stages_only(shared_pipe) -> None:
+    told = []
+
+    def stop(pipe, number, images):
+        told.append(number)
+        pipe.interrupt = number == 2
+
+    assert len(draw(shared_pipe, callback_on_stage_end=stop).stage_images) == 2
+    assert told == [1, 2]
+    draw(shared_pipe, callback_on_stage_end=stop, callback_on_step_end=lambda pipe, *_: setattr(pipe, "interrupt", True))
+    assert told == [1, 2]
+
+
 def test_output_types(shared_pipe) -> None:
     pt = draw(shared_pipe).images
     array = draw(shared_pipe, output_type="np").images

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from imagen_diffusers.images import read_image
+from imagen_diffusers.images import METADATA_KEY, read_image, read_settings, save_png
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -78,3 +79,22 @@ def test_what_is_no_image_is_said(tmp_path) -> None:
         Image.fromarray(values).save(tmp_path / "a.tiff")
         with pytest.raises(ValueError, match="whose range is not known"):
             images_to_tensor("image", read_image(tmp_path / "a.tiff"))
+
+
+def test_settings_are_read_without_decoding_the_image_unless_they_stand_behind_it(tmp_path, monkeypatch) -> None:
+    save_png(Image.fromarray(RAMP), tmp_path / "a.png", {"seed": 7})
+    behind = PngInfo()
+    behind.add(b"tEXt", METADATA_KEY.encode() + b'\0{"seed": 8}', after_idat=True)
+    Image.fromarray(RAMP).save(tmp_path / "b.png", pnginfo=behind)
+    assert read_settings(tmp_path / "b.png") == {"seed": 8}
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    assert read_settings(tmp_path / "a.png") == {"seed": 7}
+
+
+def test_images_of_other_formats_and_of_more_pixels_may_be_refused(tmp_path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", formats=("PNG",), most_pixels=256).size == (16, 16)
+    with pytest.raises(ValueError, match="is not an image that can be read; give a file of one of these kinds: JPEG"):
+        read_image(tmp_path / "a.png", formats=("JPEG",))
+    with pytest.raises(ValueError, match="it is 16x16, and at most 255 pixels are read"):
+        read_image(tmp_path / "a.png", most_pixels=255)

@@ -95,8 +95,8 @@ def setup_arguments() -> dict:
     """What setup.py says, without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
-    train = next(node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "TRAIN")  # type: ignore[attr-defined]
-    names = {"TRAIN": ast.literal_eval(train)}
+    shared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id in ("TRAIN", "WEB")]  # type: ignore[attr-defined]
+    names = {node.targets[0].id: ast.literal_eval(node.value) for node in shared}  # type: ignore[attr-defined]
     return {
         k.arg: eval(ast.unparse(k.value), names)
         for k in call.keywords
@@ -117,7 +117,8 @@ def test_every_requirement_is_pinned() -> None:
 
 def test_every_import_is_declared() -> None:
     told = setup_arguments()
-    declared = {bare(r).replace("-", "_") for r in [*told["install_requires"], *told["extras_require"]["train"]]}
+    extras = told["extras_require"]
+    declared = {bare(r).replace("-", "_") for r in [*told["install_requires"], *extras["train"], *extras["web"]]}
     optional = {"bitsandbytes"}  # asked for by a flag, whose error names it
     names = {"PIL": "pillow"}
     found = set()

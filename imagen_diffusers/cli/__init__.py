@@ -1,4 +1,4 @@
-"""The command `imagen-diffusers`: generate, change, extend and enlarge images, encode captions, convert checkpoints.
+"""The command `imagen-diffusers`: generate, change, extend and enlarge images, by hand or on a page, encode captions, convert checkpoints.
 
 Nothing imports this folder. One file per command, or two that differ in little; `options` says what several of them take. torch and
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
@@ -16,6 +16,7 @@ from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
 from .upscale import upscale
+from .web import web
 
 app = typer.Typer(
     add_completion=False,
@@ -38,5 +39,5 @@ def _about(
     pass
 
 
-for command in (generate, edit, vary, extend, upscale, encode_text, convert):
+for command in (generate, edit, vary, extend, upscale, web, encode_text, convert):
     app.command()(in_a_sentence(ungrouped(command)))

@@ -68,7 +68,7 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
     if o.offload not in OFFLOADS:
         raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
     preset = None if o.preset is None else _local(o.preset, ["sampling_preset.json"], ("presets",))
-    adapters = [_adapter(given) for given in o.lora or []]
+    adapters = [find_adapter(given) for given in o.lora or []]
     device = pick_device(o.device)
     if o.offload != "none" and device == "cpu":
         raise ValueError(f"--offload {o.offload} keeps networks off a GPU until they run; on a CPU leave it out")
@@ -120,16 +120,15 @@ def pick_device(name: str) -> str:
     return name
 
 
-def _adapter(given: str) -> tuple[str, float]:
-    """ "my-style:0.7" to a folder or file that is there, and its weight."""
+def find_adapter(given: str) -> tuple[str, float]:
+    """ "my-style:0.7" to a folder or file that is there, and its weight.
+
+    Raises:
+        ValueError: for one that is not there, or holds no whole weights, and for a weight that is none.
+    """
     from imagen_diffusers.models.weight_files import check_whole
 
-    source, _, weight = given.rpartition(":")
-    try:
-        strength = float(weight) if source and not Path(given).exists() else None
-    except ValueError:
-        strength = None  # a colon of a path
-    source, strength = (given, 1.0) if strength is None else (source, strength)
+    source, strength = named_adapter(given)
     if not math.isfinite(strength):
         raise ValueError(f'--lora is "{given}"; its weight must be a finite number')
     place = Path(_local(source, ["*.safetensors"]))
@@ -139,6 +138,16 @@ def _adapter(given: str) -> tuple[str, float]:
     for path in files:
         check_whole(path)
     return str(place), strength
+
+
+def named_adapter(given: str) -> tuple[str, float]:
+    """ "my-style:0.7" to ("my-style", 0.7); without a number the weight is 1."""
+    source, _, weight = given.rpartition(":")
+    try:
+        strength = float(weight) if source and not Path(given).exists() else None
+    except ValueError:
+        strength = None  # a colon of a path
+    return (given, 1.0) if strength is None else (source, strength)
 
 
 def _local(name: str, files: list[str], bundled_kinds: tuple[str, ...] = ()) -> str:

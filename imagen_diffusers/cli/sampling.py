@@ -15,7 +15,6 @@ from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOption
 from .texts import text_arguments, texts_to_encode
 
 MAX_SEED = 2**32
-MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
 
 
 def sample(
@@ -112,7 +111,7 @@ def _warn_of_unknown_words(pipe: Any, prompts: list[str]) -> None:
 
     if pipe.tokenizer is None:
         return  # the call says whether it needs one
-    unknown = [w for prompt in prompts for w in unknown_words(prompt.translate(MARKS), pipe.tokenizer)]
+    unknown = [w for prompt in prompts for w in unknown_words(prompt, pipe.tokenizer)]
     if unknown:
         words = f"The text encoder never saw: {', '.join(unknown)}. It knows: {' '.join(known_words(pipe.tokenizer))}"
         typer.secho(words, fg="yellow", err=True)

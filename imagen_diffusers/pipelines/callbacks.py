@@ -1,4 +1,4 @@
-"""The caller's function, called after each step of whichever stage is running."""
+"""The caller's functions, called after each step and after each stage of a call."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,41 +10,49 @@ from torch import Tensor
 
 from imagen_diffusers.sampling.stage import StepState
 
+from .output import HandedOut
+
 
 @dataclass
-class StepCallback:
-    """The caller's `callback_on_step_end`, called with the step counted over all stages.
+class Callbacks:
+    """The caller's `callback_on_step_end` and `callback_on_stage_end`.
 
     Args:
-        pipe: what it is handed.
-        function: the caller's, or one of diffusers' `PipelineCallback`s, which name their tensors themselves.
-        tensor_inputs: which tensors it is handed.
+        pipe: what they are handed.
+        on_step_end: the caller's, or one of diffusers' `PipelineCallback`s, which name their tensors themselves.
+        on_stage_end: the caller's.
+        tensor_inputs: which tensors `on_step_end` is handed.
         embeds: `prompt_embeds` and `negative_prompt_embeds`, to be read; None for networks without text.
     """
 
     pipe: Any
-    function: Callable[..., dict[str, Tensor] | None] | None
+    on_step_end: Callable[..., dict[str, Tensor] | None] | None
+    on_stage_end: Callable[..., None] | None
     tensor_inputs: Sequence[str]
     embeds: dict[str, Tensor | None]
-    step: int = 0
+    step: int = 0  # counted over all stages
 
-    def __call__(self, state: StepState) -> None:
+    def after_step(self, state: StepState) -> None:
         self.pipe._current_timestep = state.timestep
-        if self.function is not None:
+        if self.on_step_end is not None:
             offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
-            returned = self.function(self.pipe, self.step, state.timestep, offered) or {}
-            state.latents = self._checked(returned.get("latents", state.latents), state.latents)
+            returned = self.on_step_end(self.pipe, self.step, state.timestep, offered) or {}
+            state.latents = _checked(returned.get("latents", state.latents), state.latents)
             state.guidance_scale = self.pipe._guidance_scale
         self.step += 1
 
-    @staticmethod
-    def _checked(latents: Any, given: Tensor) -> Tensor:
-        if not isinstance(latents, Tensor) or latents.shape != given.shape:
-            told = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-            raise ValueError(
-                f"callback_on_step_end returned latents {told}; return a tensor {tuple(given.shape)}, as it was handed, or none"
-            )
-        return latents
+    def after_stage(self, number: int, images: HandedOut) -> None:
+        """Of a stage that was not interrupted, with its images as the call hands them out."""
+        if self.on_stage_end is not None and not self.pipe.interrupt:
+            self.on_stage_end(self.pipe, number, images)
+
+
+def _checked(latents: Any, given: Tensor) -> Tensor:
+    """What a callback returned in place of the latents it was handed."""
+    if not isinstance(latents, Tensor) or latents.shape != given.shape:
+        told = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise ValueError(f"callback_on_step_end returned latents {told}; return a tensor {tuple(given.shape)}, as it was handed, or none")
+    return latents
 
 
 def tensors_of(function: Any, asked: Sequence[str]) -> Sequence[str]:

@@ -29,7 +29,7 @@ from .arguments import (
     one_per_prompt,
     prepare_cond_images,
 )
-from .callbacks import RunningCallMixin, StepCallback, tensors_of
+from .callbacks import Callbacks, RunningCallMixin, tensors_of
 from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
@@ -229,12 +229,13 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
 
         outputs, flags = [], None
         embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
-        callback = StepCallback(self, request.callback_on_step_end, tensor_inputs, embeds)
+        callbacks = Callbacks(self, request.callback_on_step_end, request.callback_on_stage_end, tensor_inputs, embeds)
         with self._running(sum(len(path.steps) for _, path, *_ in runs)) as progress:
-            for run in runs:
-                images = self._run_stage(*run, texts, images, cond_images, callback, progress)
+            for number, run in zip(numbers, runs, strict=True):
+                images = self._run_stage(*run, texts, images, cond_images, callbacks, progress)
                 handed, flags = self.hand_out(images, request.output_type)
                 outputs.append(handed)
+                callbacks.after_stage(number, handed)
                 if self._interrupt:
                     break
         self.maybe_free_model_hooks()
@@ -295,7 +296,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         texts: Texts,
         low_res: Tensor | None,
         cond_images: Tensor | None,
-        callback: StepCallback,
+        callbacks: Callbacks,
         progress: Any,
     ) -> Tensor:
         """One stage's images (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
@@ -304,7 +305,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         images = None if path.start is None else path.start.image.to(stage.dtype)  # where no step is made
         for state in stage.denoise(path, size, generators, **given):
-            callback(state)
+            callbacks.after_step(state)
             progress.update()
             images = state.latents
             if self._interrupt:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .cascade import Cascade
 from .image_inputs import Images
-from .output import ImagenCascadePipelineOutput
+from .output import HandedOut, ImagenCascadePipelineOutput
 from .request import Request
 
 
@@ -45,6 +45,7 @@ class ImagenCascadePipeline(Cascade):
         return_dict: bool = True,
         callback_on_step_end: Callable[["ImagenCascadePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_stage_end: Callable[["ImagenCascadePipeline", int, HandedOut], None] | None = None,
     ) -> ImagenCascadePipelineOutput | tuple:
         """Generate images of prompts.
 
@@ -78,6 +79,8 @@ class ImagenCascadePipeline(Cascade):
                 timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`, and set
                 `pipe._guidance_scale` (1 or less ends guidance for the running stage; with a guider it is the guider's) or
                 `pipe.interrupt`. diffusers' own callbacks work.
+            callback_on_stage_end: called as soon as a stage is finished, with the pipeline, the stage's number counted from 1, and its
+                images as asked for by `output_type`; may set `pipe.interrupt`, and is not called for a stage that was interrupted.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.

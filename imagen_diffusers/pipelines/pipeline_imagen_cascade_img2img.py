@@ -48,6 +48,7 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         negative_prompt_attention_mask: Tensor | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_stage_end: Callable[..., None] | None = None,
     ) -> ImagenCascadePipelineOutput | tuple:
         """Generate images that start from images.
 

@@ -53,6 +53,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         seamless: bool = False,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_stage_end: Callable[..., None] | None = None,
     ) -> ImagenCascadePipelineOutput | tuple:
         """Paint parts of images anew.
 

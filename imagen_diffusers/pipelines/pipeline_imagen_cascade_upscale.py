@@ -45,6 +45,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
         negative_prompt_attention_mask: Tensor | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_stage_end: Callable[..., None] | None = None,
     ) -> ImagenCascadePipelineOutput | tuple:
         """Enlarge images that show what the prompts say.
 

@@ -51,6 +51,7 @@ class Request:
     return_dict: bool = True
     callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
+    callback_on_stage_end: Callable[..., None] | None = None
 
     @property
     def unprompted(self) -> bool:

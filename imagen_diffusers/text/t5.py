@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 NULL_TEXTS = ("zeros", "empty", "learned")
 PADDINGS = ("longest", "max_length")
+MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
 
 
 class TextEmbedding(NamedTuple):
@@ -93,10 +94,10 @@ def pad_together(first: TextEmbedding, second: TextEmbedding) -> tuple[TextEmbed
 
 
 def unknown_words(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The words of a prompt that the tokenizer cannot spell; empty for T5's own."""
+    """The words of a prompt, without marks beside them, that the tokenizer cannot spell; empty for T5's own."""
     if tokenizer.unk_token_id is None:
         return []
-    return [w for w in prompt.split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+    return [w for w in prompt.translate(MARKS).split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
 
 
 def known_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:

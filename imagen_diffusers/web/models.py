@@ -1,0 +1,94 @@
+"""The cascades that the page offers, of which the one that was used last is in memory."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from imagen_diffusers.text.t5 import known_words
+
+MOST_WORDS = 300  # a vocabulary of more is no list to choose from
+
+
+class NotLoaded(Exception):  # noqa: N818 (a sentence for everybody; the cause, which may name files of the server, is not)
+    """A cascade or an adapter could not be loaded."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the page shows of a cascade.
+
+    Args:
+        sizes: of its stages' images, first to last.
+        guidance: the scale that its authors recommend for the first stage.
+        words: that its text encoder knows, where they are few.
+    """
+
+    sizes: list[int]
+    guidance: float
+    words: list[str]
+
+
+class Models:
+    """Cascades by name, loaded when they are asked for; used by one thread.
+
+    Args:
+        load: gives the cascade at a place.
+        places: a folder or Hub id for each name; the first one is the page's default.
+        adapters: likewise of LoRA adapters, each with the weight that the page begins with.
+    """
+
+    def __init__(self, load: Callable[[str], Any], places: Mapping[str, str], adapters: Mapping[str, tuple[str, float]]):
+        self.names = tuple(places)
+        self.adapters = {name: weight for name, (_, weight) in adapters.items()}
+        self._load, self._places = load, places
+        self._adapter_places = {name: place for name, (place, _) in adapters.items()}
+        self._name = ""
+        self._pipe: Any = None
+        self._slots = {name: f"lora_{i}" for i, name in enumerate(adapters)}  # as peft names them
+        self._loaded: set[str] = set()  # adapters
+
+    def get(self, name: str, weights: Mapping[str, float] | None = None) -> Any:
+        """The cascade of this name, with adapters of these weights; 0 is none.
+
+        Raises:
+            NotLoaded: for one that cannot be loaded, and adapters that are not for it.
+        """
+        if name != self._name:
+            self._name, self._pipe, self._loaded = "", None, set()
+            gc.collect()  # before the next one is loaded
+            with _failing(f'"{name}" could not be loaded'):
+                self._pipe = self._load(self._places[name])
+            self._pipe.set_progress_bar_config(disable=True)
+            self._name = name
+        self._adapt({adapter: weights[adapter] for adapter in self.adapters if weights and weights.get(adapter)})
+        return self._pipe
+
+    def facts(self, name: str) -> Facts:
+        """Of the cascade of this name, which is loaded for it.
+
+        Raises:
+            NotLoaded: for one that cannot be loaded.
+        """
+        pipe = self.get(name)
+        sizes = [network.sample_size for network in pipe.networks.values()]
+        words = known_words(pipe.tokenizer) if pipe.tokenizer is not None and len(pipe.tokenizer) <= MOST_WORDS else []
+        return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)
+
+    def _adapt(self, weights: Mapping[str, float]) -> None:
+        """Let these act, in the page's order, whoever asked for which of them before: sums depend on it in their last digits."""
+        for adapter in weights.keys() - self._loaded:
+            with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}"'):
+                self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=self._slots[adapter])
+            self._loaded.add(adapter)
+        if self._loaded:
+            self._pipe.set_adapters([self._slots[adapter] for adapter in weights], [*weights.values()])
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise NotLoaded(what) from error
