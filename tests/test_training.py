@@ -1,11 +1,8 @@
 """The loop: it learns, and a run that was stopped, or killed, is the run that was not."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +25,7 @@ from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_sr, make_text_encoder, make_tokenizer
+from .forking import start
 from .test_losses import TABLE
 
 LOSS = LossSettings(prediction_type="sample", weighting="truncated_v")
@@ -327,30 +325,25 @@ def test_what_a_killed_run_left_half_written_is_never_found(tmp_path) -> None:
         find_checkpoint(tmp_path, "checkpoint-8.part")
 
 
-RUN = """
-import sys
-from pathlib import Path
-from tests.test_training import fit
-fit(Path(sys.argv[1]), 12, checkpointing_steps=1)
-"""
+def train_and_write_every_step(folder: Path) -> None:
+    fit(folder, 12, checkpointing_steps=1)
 
 
 def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
     """Killed again and again, most of the time while it writes (every step writes), a run still ends where the other does."""
-    fit(tmp_path / "whole", 12, checkpointing_steps=1)
+    train_and_write_every_step(tmp_path / "whole")
     killed = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for kill in range(2):
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(killed)], env=environment, stderr=subprocess.DEVNULL)
-        reached = 4 * (kill + 1)
-        while process.poll() is None and not (killed / f"checkpoint-{reached}.part").exists():
+    for reached in (4, 8):
+        process = start(train_and_write_every_step, killed)
+        while process.is_alive() and not (killed / f"checkpoint-{reached}.part").exists():
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)  # or it had ended
         for checkpoint in list_checkpoints(killed):
             json.loads((checkpoint / "progress.json").read_text())
             load_file(checkpoint / "model.safetensors")
-    fit(killed, 12, checkpointing_steps=1)
+    train_and_write_every_step(killed)
     assert_same_state(tmp_path / "whole" / "checkpoint-12", killed / "checkpoint-12")
 
 
