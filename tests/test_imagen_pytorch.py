@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from functools import partial
-from itertools import product
 from typing import Any
 
 import pytest
@@ -184,8 +183,12 @@ def sampled(
     ("variant", "objective", "cond_scale", "steps"),
     [
         ("plain", "noise", 3.0, 20),
-        *(("plain", *case, 8) for case in product(OBJECTIVES, (1.0, 3.0)) if case != ("noise", 3.0)),
-        *(("conditioning images", "v", 2.0, 8), ("no parallel guidance", "v", 2.0, 8), ("self-conditioning", "noise", 1.0, 8)),
+        ("plain", "x_start", 1.0, 8),
+        ("plain", "x_start", 3.0, 8),
+        ("plain", "v", 1.0, 8),
+        ("conditioning images", "v", 2.0, 8),
+        ("no parallel guidance", "v", 2.0, 8),
+        ("self-conditioning", "noise", 1.0, 8),
     ],
 )
 def test_a_two_stage_cascade_generates_the_same_images(package, variant, objective, cond_scale, steps) -> None:
