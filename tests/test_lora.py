@@ -29,17 +29,18 @@ def wake(unet, seed: int) -> None:
                 value.copy_(0.2 * torch.randn(value.shape, generator=generator))
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """A cascade with adapters of rank 4 and alpha 2 in its first two stages, saved; and what it draws."""
+    folder = tmp_path_factory.mktemp("saved")
     pipe = make_pipeline()
     for n, slot in enumerate(("unet", "unet_2")):
         add_lora(getattr(pipe, slot), rank=4, alpha=2)
         wake(getattr(pipe, slot), n)
     layers = {f"{s}_lora_layers": lora_layers(getattr(pipe, s)) for s in ("unet", "unet_2")}
     told = {f"{s}_lora_adapter_metadata": lora_metadata(getattr(pipe, s)) for s in ("unet", "unet_2")}
-    pipe.save_lora_weights(tmp_path, **layers, **told)
-    return tmp_path, draw(pipe)
+    pipe.save_lora_weights(folder, **layers, **told)
+    return folder, draw(pipe)
 
 
 def test_save_and_load_keep_alpha_rank_and_every_bit(saved) -> None:
