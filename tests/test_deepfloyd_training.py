@@ -119,8 +119,7 @@ def test_learns_four_images(tmp_path, low_res) -> None:
     assert after < 0.2 * before
 
 
-@pytest.mark.parametrize("low_res", [False, True])
-@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize(("low_res", "rank"), [(False, None), (True, 2)])
 def test_resume_equals_no_interruption(tmp_path, low_res, rank) -> None:
     def network():
         unet = NETWORKS[low_res]().train()
