@@ -6,7 +6,7 @@ BIN = .venv/bin
 # ATEN_CPU_CAPABILITY : ONEDNN_MAX_CPU_ISA : the processor's flag. Kernels add in another order with each.
 INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_AMX:amx_tile
 
-.PHONY: demo test test-numeric lint quality style bench bench-train
+.PHONY: demo test test-numeric lint quality style bench bench-train docs
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output image.png --seed 7
@@ -40,6 +40,15 @@ bench: .venv/installed-reference
 
 bench-train: .venv/installed-reference
 	$(BIN)/python -m benchmarks.train
+
+# To read it: open build/site/index.html; the search asks for a server, as of `$(BIN)/mkdocs serve`.
+docs: .venv/installed-docs
+	$(BIN)/python -m docs.hooks.commands
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
 
 .venv/installed: setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

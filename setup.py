@@ -53,6 +53,8 @@ setup(
         "bench": ["matplotlib"],
         # What imagen-pytorch needs, to compare with it; the package itself is installed by the Makefile, without torchvision.
         "reference": ["beartype", "click", "einops", "ema-pytorch", "kornia", "pydantic>=2", "pytorch-warmup", "sentencepiece"],
+        "notebooks": ["ipykernel", "nbclient"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0", "ruff"],
         "dev": [*TRAIN, "pytest>=8.0", "pytest-xdist", "ruff", "pyright[nodejs]", "scipy", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},

@@ -23,6 +23,7 @@ from .test_loading import Code, cut
 
 GENERATE = ["generate", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
 UPSCALE = ["upscale", "small.png", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
+FREE = "ClassifierFreeGuidance"
 # What is typed, and what is said of it.
 COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--model", "nowhere"], r'"nowhere" is not there.*imagen-scenes.*"user/name"'),
@@ -41,7 +42,12 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--preset", "ddim-cosine"], r'"ddim-cosine" is not there: it is no path, not bundled \(balanced, fast, quality\)'),
     ([*GENERATE, "--preset", "empty"], "sampling_preset.json"),
     ([*GENERATE, "--preset", "preset"], "a preset's stages are None; give a list with one entry for each stage"),
-    ([*UPSCALE, "--output", "small.png"], "--output is small.png itself"),
+    ([*UPSCALE, "--output", "small.png"], "--output would write over small.png, which is read"),
+    (["upscale", "small-1.png", *UPSCALE[2:], "--num-images-per-prompt", "2", "--output", "small.png"], "write over small-1.png"),
+    (["edit", "large.png", "a red cube", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
+    (["edit", "small.png", "a red cube", "--mask", "small-1.png", "--model", "MODEL", "--output", "small-1.png"], "over small-1.png"),
+    (["vary", "large.png", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
+    (["extend", "large.png", "a red cube", "--width", "96", "--model", "MODEL", "--output", "large.png"], "write over large.png"),
     ([*GENERATE, "--preset", "you/nowhere"], '"you/nowhere" is no path here'),
     ([*GENERATE, "--lora", "nowhere"], '"nowhere" is not there'),
     ([*GENERATE, "--lora", "./nowhere:0.5"], '"./nowhere" is not there'),
@@ -58,6 +64,33 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--guidance-scale", "nan"], "finite"),
     ([*GENERATE, "--guidance-scale", "-1"], "guidance_scale is -1"),
     ([*GENERATE, "--noise-level", "1000"], "noise_level is 1000"),
+    (
+        [*GENERATE, "--guider", "Magic"],
+        '--guider "Magic" is unknown.*AdaptiveProjectedGuidance, .*TangentialClassifierFreeGuidance, or none',
+    ),
+    ([*GENERATE, "--guider", "SmoothedEnergyGuidance"], '"SmoothedEnergyGuidance" is unknown, or guides no images'),
+    (
+        [*GENERATE, "--guider", f"{FREE}:scale=3"],
+        'takes no "scale" on the command line; its settings there are guidance_scale, .*start, stop',
+    ),
+    ([*GENERATE, "--guider", f"{FREE}:guidance_scale=much"], 'guidance_scale is "much"; give a finite number'),
+    ([*GENERATE, "--guider", f"{FREE}:guidance_scale=nan"], 'guidance_scale is "nan"; give a finite number'),
+    ([*GENERATE, "--guider", f"{FREE}:guidance_scale=3,2"], 'guidance_scale is "3,2"; give one value'),
+    ([*GENERATE, "--guider", f"{FREE}:guidance_scale=3,stop="], 'stop is ""; give a finite number'),
+    ([*GENERATE, "--guider", f"{FREE}:use_original_formulation=1"], 'use_original_formulation is "1"; give true or false'),
+    ([*GENERATE, "--guider", "ClassifierFreeZeroStarGuidance:zero_init_steps=0.5"], "give a whole number"),
+    ([*GENERATE, "--guider", f"{FREE}:3"], f'has "3" where a setting should be; write {FREE}:guidance_scale=3'),
+    ([*GENERATE, "--guider", f"{FREE}:stop=0.5,stop=0.6"], "has stop twice"),
+    ([*GENERATE, "--guider", f"{FREE}:start=2"], f'diffusers refuses --guider "{FREE}:start=2": Expected `start`'),
+    ([*GENERATE, "--guider", "SkipLayerGuidance:skip_layer_config=0"], "give a layer with attention, as mid_block.0, or several"),
+    ([*GENERATE, "--guider", "SkipLayerGuidance:skip_layer_config=mid_block.x"], "give a layer with attention"),
+    ([*GENERATE, "--guider", "none"], "--guider none is for one stage of several; .*give --guidance-scale 1"),
+    ([*GENERATE, "--guider", FREE, "--guider", "none"], "guider has 2 values for 3 stages"),
+    ([*GENERATE, "--guider", FREE, "--guidance-scale", "3"], "--guider takes the place of --guidance-scale; leave out one of them"),
+    ([*GENERATE, "--weights", "--negative-prompt", "a (blue:much)"], 'the prompt "a [(]blue:much[)]" has a colon without a number'),
+    ([*GENERATE, "--weights", "--blend-with", "a (blue", "--blend", "0.5"], "opens a parenthesis that is never closed"),
+    ([*GENERATE, "--blend", "0.5"], "--blend goes a part of the way to the prompt of --blend-with.*give both, or neither"),
+    ([*GENERATE, "--blend-with", "a blue cube"], "give both, or neither"),
     ([*GENERATE, "--stop-at", "9"], "stop_at is 9"),
     ([*GENERATE, "--offload", "disk"], '--offload "disk" is unknown; use one of none, model, sequential'),
     ([*GENERATE, "--offload", "model", "--device", "cpu"], "--offload model keeps networks off a GPU"),
@@ -95,6 +128,8 @@ USAGE: list[list[str]] = [
     [*GENERATE, "--tile", "0"],
     [*GENERATE, "--stop-at", "0"],
     [*GENERATE, "--seed", "-1"],
+    [*GENERATE, "--blend-with", "a blue cube", "--blend", "1.5"],
+    [*GENERATE, "--blend-with", "a blue cube", "--blend", "nan"],
     [*GENERATE, "--seed", str(2**64)],
     [*GENERATE, "--magic"],
     ["upscale", "nowhere.png", "a red cube"],
@@ -112,7 +147,7 @@ def place(tmp_path_factory) -> Path:
         (path / name).mkdir()
     (path / "preset" / "sampling_preset.json").write_text("{}")
     (path / "captioned" / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "a red cube"}))
-    for name, side in (("small.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
+    for name, side in (("small.png", 16), ("small-1.png", 16), ("large.png", 64), ("damaged.png", 32), ("captioned/0.png", 4)):
         Image.effect_noise((side, side), 64).save(path / name)
     cut(path / "damaged.png")
     Image.fromarray(np.ones((16, 16), np.float32)).save(path / "floats.tiff")
@@ -155,10 +190,18 @@ def test_options_out_of_range_are_refused(typed, words) -> None:
     assert typed(words).exit_code == 2
 
 
-def test_nothing_is_loaded_for_an_output_that_cannot_be_written(typed, monkeypatch) -> None:
+def test_nothing_is_loaded_for_what_can_be_seen_to_be_wrong(typed, monkeypatch) -> None:
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", lambda *_: pytest.fail("it was loaded"))
     assert typed([*GENERATE, "--output", "/proc/nowhere/a.png"]).exit_code == 1
-    assert typed([*GENERATE, "--num-inference-steps", "many"]).exit_code == 1
+    for words in (
+        ["--num-inference-steps", "many"],
+        ["--guider", "Magic"],
+        ["--guider", f"{FREE}:start=2"],
+        ["--guider", FREE, "--guidance-scale", "3"],
+        ["--weights", "--negative-prompt", "a (blue"],
+        ["--blend", "0.5"],
+    ):
+        assert typed([*GENERATE, *words]).exit_code == 1
 
 
 def test_a_damaged_pipeline_and_a_pickle_are_named(place, typed, tmp_path) -> None:

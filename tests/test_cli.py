@@ -1,15 +1,28 @@
 """The command, on the tiny cascade."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
+from diffusers.guiders import AdaptiveProjectedGuidance, SkipLayerGuidance
+from diffusers.hooks.layer_skip import LayerSkipConfig
 from PIL import Image
+from transformers import T5EncoderModel
 from typer.testing import CliRunner
 
 from imagen_diffusers.cli import app
+from imagen_diffusers.cli.loading import prepare
+from imagen_diffusers.cli.options import PipelineOptions
 from imagen_diffusers.images import read_settings
+from imagen_diffusers.text.blending import slerp
+from imagen_diffusers.text.weighting import weighted_embeddings
 
-from .conftest import make_base, make_pipeline, make_sr
+from .conftest import make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
+
+MOMENTUM = "AdaptiveProjectedGuidance:guidance_scale=4,adaptive_projected_guidance_momentum=-0.5,eta=0"
+MOMENTUM_SETTINGS = {"guidance_scale": 4.0, "adaptive_projected_guidance_momentum": -0.5, "eta": 0.0}
+SKIP = "SkipLayerGuidance:guidance_scale=3,skip_layer_config=mid_block.0,skip_layer_guidance_start=0,skip_layer_guidance_stop=1"
+MIDDLE = LayerSkipConfig([0], fqn="mid_block", skip_ff=False)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +79,8 @@ def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
         (["--scale", 3], (72, 48)),
         (["--width", 64, "--height", 32], (64, 32)),
         (["--start-at", 3, "--scale", 2], (48, 32)),
+        (["--width", 48], (48, 32)),
+        (["--height", 64], (96, 64)),
     ):
         result = call(*plain, *more)
         assert result.exit_code == 0, result.output
@@ -166,6 +181,13 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
     assert result.output.startswith("Error:"), result.output
+    make_text_encoder().save_pretrained(tmp_path / "t5")
+    make_tokenizer().save_pretrained(tmp_path / "t5")
+    other = ["encode-text", data, "--output", tmp_path / "other", "--model", "imagen-medium"]
+    assert "holds configurations and no weights" in call(*other).output
+    result = call(*other, "--text-encoder", tmp_path / "t5")
+    assert result.exit_code == 0 and "2 captions" in result.output, result.output
+    assert "is not there" in call(*other, "--text-encoder", tmp_path / "t6").output
 
 
 def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> None:
@@ -235,6 +257,36 @@ def test_an_image_is_generated_again_from_its_file(folder, tmp_path) -> None:
     assert (said["prompt"], said["seed"], said["num_inference_steps"]) == ("a blue cube", 6, [3, 2])
 
 
+def test_one_number_for_all_stages_is_remembered(folder, tmp_path) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    plain = ["--model", folder, "--dtype", "float32", "--stop-at", 1, "--num-inference-steps", 2, "--guidance-scale", 1.5]
+    assert call("generate", "a red cube", *plain, "--output", first).exit_code == 0
+    result = call("generate", "--from", first, "--output", again)
+    assert result.exit_code == 0, result.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+
+
+def test_weights_blends_and_guiders_are_remembered(folder, tmp_path) -> None:
+    first, again, other = tmp_path / "first.png", tmp_path / "again.png", tmp_path / "other.png"
+    said = ["--weights", "--negative-prompt", "a (blue:0.5) sphere", "--blend-with", "the (green:2) sphere left", "--blend", 0.4]
+    guiders = ["--guider", MOMENTUM, "--guider", "none", "--guider", "ClassifierFreeGuidance:guidance_scale=2,stop=0.6"]
+    words = ["generate", "a (red:1.5) cube", "--model", folder, "--dtype", "float32", *said, *guiders, "--output", first]
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert call("generate", "--from", first, "--output", again).exit_code == 0
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    told = read_settings(first)
+    assert read_settings(again) == told
+    assert (told["weights"], told["blend"], told["guider"]) == (True, 0.4, guiders[1::2])
+    # A guider and a guidance scale take each other's place, and what is said goes before what is remembered.
+    for more, changed in ((["--guidance-scale", 2], {"guidance_scale": 2}), (["--guider", MOMENTUM], {"guider": [MOMENTUM]})):
+        assert call("generate", "--from", first, "--output", other, *more, "--no-weights").exit_code == 0
+        told.pop("guider", None)
+        assert read_settings(other) == {**told, "weights": False, **changed}
+        assert call("generate", "--from", other, "--output", again).exit_code == 0
+        assert Image.open(again).tobytes() == Image.open(other).tobytes() != Image.open(first).tobytes()
+
+
 def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     plain, large = tmp_path / "plain.png", tmp_path / "large.png"
     Image.new("RGB", (32, 32)).save(plain)
@@ -282,6 +334,95 @@ def test_bad_edits_are_one_line(folder, tmp_path, words, message) -> None:
     assert result.exit_code == 1
     assert message in result.output
     assert not (tmp_path / "out.png").exists()
+
+
+WEIGHTED, LITERAL, PLAIN = "a (red:1.5) cube", r"a \(red:1.5\) cube", "a red cube"
+# What is typed beside a prompt of weights, and the same in Python.
+SAID: dict[str, tuple[list, Callable]] = {
+    "plain": ([], lambda pipe: {"prompt": WEIGHTED}),
+    "weights": (["--weights"], lambda pipe: of_embeddings(weighted_embeddings(pipe, WEIGHTED))),
+    "negative": (
+        ["--weights", "--negative-prompt", "a (blue:2) sphere"],
+        lambda pipe: {
+            **of_embeddings(weighted_embeddings(pipe, WEIGHTED)),
+            **of_embeddings(weighted_embeddings(pipe, "a (blue:2) sphere"), "negative_prompt"),
+        },
+    ),
+    "blend": (
+        ["--blend-with", "the sphere left of the cube", "--blend", 0.4],
+        lambda pipe: of_embeddings(slerp(*(weighted_embeddings(pipe, p) for p in (LITERAL, "the sphere left of the cube")), 0.4)),
+    ),
+    "both": (
+        ["--weights", "--blend-with", "the (sphere:0.5)", "--blend", 0.4],
+        lambda pipe: of_embeddings(slerp(*(weighted_embeddings(pipe, p) for p in (WEIGHTED, "the (sphere:0.5)")), 0.4)),
+    ),
+    "one guider": (["--guider", MOMENTUM], lambda pipe: {"prompt": WEIGHTED, "guider": AdaptiveProjectedGuidance(**MOMENTUM_SETTINGS)}),
+    "one each": (
+        ["--guider", SKIP, "--guider", "none"],
+        lambda pipe: {"prompt": WEIGHTED, "guider": [SkipLayerGuidance(3.0, 2.8, 0.0, 1.0, skip_layer_config=MIDDLE), None]},
+    ),
+}
+
+
+def of_embeddings(text: tuple, name: str = "prompt") -> dict:
+    return {f"{name}_embeds": text[0], f"{name}_attention_mask": text[1]}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_weights_blends_and_guiders_are_those_of_python(folder, tmp_path, name) -> None:
+    path, (words, arguments) = tmp_path / "image.png", SAID[name]
+    plain = ["--model", folder, "--dtype", "float32", "--device", "cpu", "--seed", 7, "--stop-at", 2, "--output", path]
+    result = call("generate", WEIGHTED, *plain, *words)
+    assert result.exit_code == 0, result.output
+    pipe = prepare(PipelineOptions(model=folder, dtype="float32", device="cpu"))
+    expected = pipe(**arguments(pipe), generator=seeded(7), stop_at=2).images[0]
+    assert Image.open(path).tobytes() == expected.tobytes()
+    without = pipe(WEIGHTED, generator=seeded(7), stop_at=2).images[0]
+    assert (expected.tobytes() == without.tobytes()) == (name == "plain")
+
+
+def test_the_ends_of_a_blend_are_its_prompts(folder, tmp_path) -> None:
+    images = []
+    for words in ([PLAIN], [PLAIN, "--blend-with", "the sphere", "--blend", 0], ["the sphere", "--blend-with", PLAIN, "--blend", 1]):
+        path = tmp_path / "image.png"
+        plain = ["--model", folder, "--dtype", "float32", "--seed", 7, "--stop-at", 1, "--output", path]
+        assert call("generate", *words, *plain).exit_code == 0
+        images.append(Image.open(path).tobytes())
+    assert images[0] == images[1] == images[2]
+
+
+def test_texts_are_encoded_once_for_all_images(folder, tmp_path, monkeypatch) -> None:
+    encoded, forward = [], T5EncoderModel.forward
+    monkeypatch.setattr(T5EncoderModel, "forward", lambda self, **given: encoded.append(given) or forward(self, **given))
+    words = ["--weights", "--model", folder, "--stop-at", 1, "--num-inference-steps", 1, "--output", tmp_path / "image.png"]
+    assert call("generate", WEIGHTED, *words, "--num-images-per-prompt", 3, "--guidance-scale", 1).exit_code == 0
+    assert len(encoded) == 2  # the prompt, and the prompt without its weighted word
+
+
+def test_words_in_weights_are_known(folder, tmp_path) -> None:
+    plain = ["--model", folder, "--output", tmp_path / "image.png", "--stop-at", 1, "--num-inference-steps", 1]
+    assert "never saw" not in call("generate", WEIGHTED, *plain, "--weights").output
+    blended = call("generate", PLAIN, *plain, "--blend-with", "a (red:1) dragon", "--blend", 0.5, "--weights").output
+    assert "never saw: dragon." in blended
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--weights"], ["--negative-prompt", "a blue sphere"], ["--blend-with", "the sphere", "--blend", 0.5], ["--guider", MOMENTUM]],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("command", ["edit", "extend", "upscale"])
+def test_other_commands_take_them_too(folder, tmp_path, command, words) -> None:
+    image, images = tmp_path / "image.png", []
+    Image.effect_noise((16, 16) if command == "upscale" else (64, 64), 60).convert("RGB").save(image)
+    more = {"edit": ["--strength", 0.9], "extend": ["--width", 96], "upscale": ["--start-at", 2]}[command]
+    for said in ([], words):
+        path = tmp_path / f"{len(said)}.png"
+        plain = ["--model", folder, "--seed", 1, "--dtype", "float32", "--num-inference-steps", "2,2,2"[: 3 if command == "upscale" else 5]]
+        result = call(command, image, WEIGHTED, *plain, *more, "--output", path, *said)
+        assert result.exit_code == 0, result.output
+        images.append(Image.open(path).tobytes())
+    assert images[0] != images[1]
 
 
 def test_the_version_is_told() -> None:

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from examples.scenes import style, subject
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
+from examples.scenes.edits import around_last, border_jump, rendered, without_second
 from examples.scenes.evaluate import Score, all_right, fine_right, frechet
 from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss
 from examples.scenes.raytrace import render
@@ -132,3 +135,24 @@ def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, mon
 
 def test_drawings_are_made_where_the_renders_are() -> None:
     assert style.pencil(torch.zeros(1, 3, 64, 64, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_a_mask_holds_all_that_an_edit_changes(objects) -> None:
+    scenes = [sample_scene(seed, num_objects=objects, unnamed_share=0.0) for seed in (1, 2)]
+    repainted = [replace(s, objects=(*s.objects[:-1], replace(s.objects[-1], paint=(1.0, 0.0, 0.0)))) for s in scenes]
+    images = rendered(scenes)
+    changed = (images - rendered(repainted)).abs().amax(1, keepdim=True)
+    if objects == 2:
+        changed = torch.maximum(changed, (images - rendered([without_second(s, 0) for s in scenes])).abs().amax(1, keepdim=True))
+    masks = around_last(scenes, images)
+    assert (changed > 0.3).any((1, 2, 3)).all()
+    assert changed[~masks].max() <= 0.02
+    assert masks.float().mean((1, 2, 3)).max() < 0.5
+
+
+def test_a_border_jump_is_a_step_over_the_other_steps() -> None:
+    columns = np.arange(12) * 2.0
+    columns[4:8] += 10  # what is known is 10 lighter: steps of 12 and -8 among steps of 2
+    image = Image.fromarray(np.broadcast_to(columns[None, :, None], (3, 12, 3)).astype(np.uint8))
+    assert border_jump(image, left=4, width=4) == pytest.approx((12 + 8) / 2 / 2)

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 
 import diffusers.guiders
 import pytest
@@ -27,6 +28,7 @@ from imagen_diffusers import (
     ImagenCascadeUpscalePipeline,
     ImagenDDPMScheduler,
 )
+from imagen_diffusers.cli.guiders import guiders_that_run, read_guiders
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.sampling.guiders import GuiderAtWork, scale_of
 
@@ -95,6 +97,31 @@ def made(name: str):
 
 def test_the_table_has_no_guider_too_many() -> None:
     assert set(TABLE) == set(FOUND)
+
+
+def test_the_page_and_the_command_refuse_those_that_never_run() -> None:
+    never = {name for name, (_, _, why) in TABLE.items() if why is not None} - {"LTX2Guidance"}  # which runs without its other terms
+    assert guiders_that_run().keys() == TABLE.keys() - never
+    rows = [row.split("|")[1:3] for row in (PACKAGE.parent / "docs/settings.md").read_text().splitlines() if row.startswith("| `")]
+    said = {name: why for names, why in rows for name in re.findall(r"`(\w+Guidance)`", names)}
+    assert said.keys() == TABLE.keys()
+    assert {name for name, why in said.items() if why.strip().startswith("refused")} == never
+
+
+def as_typed(value: object) -> str:
+    if isinstance(value, LayerSkipConfig):
+        return f"{value.fqn}.{value.indices[0]}"
+    return ",".join(map(as_typed, value)) if isinstance(value, list) else str(value)
+
+
+@pytest.mark.parametrize("name", guiders_that_run())
+def test_settings_are_read_as_they_are_typed(name) -> None:
+    expected, *_ = made(name)
+    settings = {**TABLE[name][0], "stop": 0.75, "enabled": True}
+    read = read_guiders([f"{name}:{', '.join(f'{key}={as_typed(value)}' for key, value in settings.items())}"])
+    states = [{**vars(one), "_stop": 0.75, "guidance_stop": None, "_internal_dict": None} for one in (read, expected)]
+    assert states[0] == states[1]
+    assert read._stop == 0.75
 
 
 @pytest.mark.parametrize("name", FOUND)

@@ -1,7 +1,10 @@
 """Image files of any kind become what a pipeline takes, or are refused in words."""
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from imagen_diffusers.images import read_image
@@ -30,6 +33,21 @@ def test_kinds_of_images_look_as_pillow_shows_them(mode, tmp_path) -> None:
     image = Image.fromarray(np.stack((RAMP, RAMP[::-1], RAMP.T), -1)).convert(mode)
     name = "a.tiff" if mode == "CMYK" else "a.png"
     np.testing.assert_array_equal(read(image, tmp_path, name), np.asarray(image.convert("RGB")))
+
+
+def test_lab_images_become_gray_as_they_become_rgb() -> None:
+    image = Image.merge("LAB", [Image.fromarray(channel) for channel in (RAMP, RAMP[::-1], RAMP.T)])
+    gray = images_to_tensor("mask_image", image, 1)[0, 0]
+    np.testing.assert_array_equal((gray * 255).round().byte(), np.asarray(image.convert("RGB").convert("L")))
+
+
+def test_an_array_that_cannot_be_written_is_read_without_a_warning() -> None:
+    given = np.asarray(Image.fromarray(RAMP).convert("RGB"))
+    assert not given.flags.writeable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = images_to_tensor("image", given)
+    assert torch.equal(seen, images_to_tensor("image", given.copy()))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

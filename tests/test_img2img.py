@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.imagen_pytorch_package import float64_throughout, noises, told_noise
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeUpscalePipeline
+from imagen_diffusers.pipelines import edits
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
@@ -307,6 +308,15 @@ def test_one_image_for_several_prompts(shared) -> None:
     assert torch.equal(as_list, pairs)
 
 
+def test_a_large_image_is_resized_once_and_then_repeated(shared, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(edits, "resize", lambda images, size: (seen.append(images.shape), resize(images, size))[1])
+    out = draw(shared, image=torch.rand(1, 3, 256, 256), num_images_per_prompt=3, strength=0.0)
+    assert out.images.shape == (3, 3, 64, 64)
+    assert seen[0] == (1, 3, 256, 256)
+    assert all(shape[-1] <= 64 for shape in seen[1:])
+
+
 BAD: list[tuple[dict, str]] = [
     ({"image": None}, "image is missing; give the image to start from"),
     ({"strength": 1.5}, "strength is 1.5; give a number from 0, which keeps the image, to 1"),
@@ -328,6 +338,8 @@ BAD: list[tuple[dict, str]] = [
     ({"image": torch.zeros(1, 4, 8, 8)}, "image has 4 channels; give 3"),
     ({"height": 0}, "height is 0; it must be at least 1 pixel"),
     ({"width": -64}, "width is -64; it must be at least 1 pixel"),
+    ({"height": "64"}, "height is '64'; it must be at least 1 pixel"),
+    ({"width": [64]}, r"width is \[64\]; it must be at least 1 pixel"),
     ({"height": 50}, "both must be multiples of 8"),
     ({"negative_prompt": "blue", "prompt": None}, "exactly one of prompt and prompt_embeds"),
     ({"stop_at": 4}, r"holds the stages \[1, 2, 3\]"),

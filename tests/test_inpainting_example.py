@@ -62,9 +62,11 @@ def test_the_example_trains_measures_and_is_sampled_from(tmp_path, capsys) -> No
         train.main([str(word) for word in [*given, "--max_train_steps", steps]])
     assert [p.name for p in list_checkpoints(tmp_path / "out")] == ["checkpoint-2", "checkpoint-3"]
     lines = capsys.readouterr().out.splitlines()
-    (start,) = (i for i, line in enumerate(lines[-5:]) if line.startswith("| hidden pixels"))
-    names = [line.split(" | ")[0] for line in lines[-5:][start + 2 :]]
-    assert names == ["| mean colour of the known pixels", "| the base, by the prompt alone", "| the inpainting network"]
+    assert lines[-6].startswith("| hidden pixels")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[-4:]]
+    alone, repainted = "the base, by the prompt alone", "the base, repainting, each step 4 times"
+    assert [row[0] for row in rows] == ["mean colour of the known pixels", alone, repainted, "the inpainting network"]
+    assert rows[2][2:] == ["0.0", "", "", ""] and rows[2][1] != rows[1][1]
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "out" / "pipeline")
     image, mask = torch.randint(0, 256, (3, 64, 64), generator=seeded(), dtype=torch.uint8), torch.zeros(1, 64, 64, dtype=torch.uint8)
     mask[:, 20:40, 20:40] = 1

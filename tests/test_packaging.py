@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, bundled
@@ -28,9 +29,29 @@ def test_clone_and_editable_install_find_the_folders_beside_the_package() -> Non
     assert bundled("ddpm-cosine") == ROOT / "schedulers" / "ddpm-cosine"
 
 
+def build_wheel(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_generates_an_image_in_an_environment_of_its_own(tmp_path) -> None:
+    """Everything it needs is installed with it, which takes a package index."""
+    wheel = build_wheel(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    programs = tmp_path / "env" / "bin"
+    subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    command = [programs / "imagen-diffusers", "generate", "a large red cube", "--seed", "1", "--output", "image.png"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "image.png") as image:
+        assert image.size == (1024, 1024)
+    listed = subprocess.run([programs / "python", "-m", "pip", "check"], capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stdout
+
+
 def test_a_wheel_carries_them(tmp_path) -> None:
-    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
@@ -54,7 +75,9 @@ def test_every_public_name_is_found_where_the_package_says() -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="pipelines imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"):
+    with pytest.raises(
+        ValueError, match="pipelines imagen-medium, imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"
+    ):
         bundled("imagen-moon")
 
 
@@ -66,16 +89,17 @@ def test_scheduler_presets_load(folder) -> None:
     scheduler.set_timesteps(5)
 
 
-def test_the_papers_configurations_are_the_presets() -> None:
-    index = json.loads((bundled("imagen-paper") / "model_index.json").read_text())
-    for slot, preset in (
-        ("unet", configurations.PAPER_BASE),
-        ("unet_2", configurations.PAPER_SR256),
-        ("unet_3", configurations.PAPER_SR1024),
-    ):
+PAPER = (configurations.PAPER_BASE, configurations.PAPER_SR256, configurations.PAPER_SR1024)
+MEDIUM = (configurations.MEDIUM_BASE, configurations.MEDIUM_SR256, configurations.MEDIUM_SR1024)
+
+
+@pytest.mark.parametrize(("name", "presets"), [("imagen-paper", PAPER), ("imagen-medium", MEDIUM)])
+def test_folders_without_weights_hold_the_configurations(name, presets) -> None:
+    index = json.loads((bundled(name) / "model_index.json").read_text())
+    for slot, preset in zip(("unet", "unet_2", "unet_3"), presets, strict=True):
         network = getattr(imagen_diffusers, index[slot][1])
         with torch.device("meta"):
-            built = network.from_config(network.load_config(bundled("imagen-paper"), subfolder=slot))
+            built = network.from_config(network.load_config(bundled(name), subfolder=slot))
         for key, value in preset.items():
             assert built.config[key] == (list(value) if isinstance(value, tuple) else value)
 

@@ -23,11 +23,20 @@ from .test_repository import setup_arguments
 
 ROOT = Path(__file__).parent.parent
 DOCS = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md"))]
-PAGES = ["README.md", "CONTRIBUTING.md", *DOCS, "examples/scenes/README.md", "examples/inpainting/README.md"]
+REFERENCE = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs" / "reference").glob("*.md"))]  # in full on the site alone
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *DOCS,
+    *REFERENCE,
+    "examples/scenes/README.md",
+    "examples/inpainting/README.md",
+    "examples/notebooks/README.md",
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACES = (".", "imagen_diffusers", "examples", "examples/scenes")  # where a named file may be, and beside the page
-ELSEWHERE = ("cd", "git", "hf", "python3", "source")  # commands that are not ours
+ELSEWHERE = ("cd", "git", "hf", "jupyter", "python3", "source")  # commands that are not ours
 AWAY = ("from_deepfloyd", "from_imagen_pytorch", "push_to_hub")  # blocks that need the Hub, or a file of somebody
 
 
@@ -112,7 +121,8 @@ def of_make(words: list[str], *_) -> None:
 def of_pip(words: list[str], *_) -> None:
     known = setup_arguments()["extras_require"]
     assert words[0] == "install"
-    assert all(extra in known for word in words for extra in re.findall(r"^\.\[(.*)\]$", word))
+    named = [extra for word in words for extras in re.findall(r"^\.\[(.*)\]$", word) for extra in extras.split(",")]
+    assert set(named) <= known.keys()
     assert all((ROOT / word).is_file() for word in words if word.endswith(".txt"))
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +85,11 @@ def test_half_precision_is_blended_in_float32() -> None:
     a, b = (TextEmbedding(t.embeds.half(), t.mask) for t in (text(3, 0), text(3, 1)))
     exact = lerp(*(TextEmbedding(t.embeds.float(), t.mask) for t in (a, b)), 0.3).embeds
     assert torch.equal(lerp(a, b, 0.3).embeds, exact.half())
+
+
+def test_a_fraction_of_numpy_is_a_number() -> None:
+    a, b = text(3, 0), text(3, 1)
+    assert torch.equal(slerp(a, b, np.float32(0.25)).embeds, slerp(a, b, 0.25).embeds)
 
 
 BAD = [

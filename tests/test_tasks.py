@@ -84,5 +84,11 @@ def test_upscaling_needs_an_image() -> None:
         ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT)
 
 
+@pytest.mark.parametrize("more", [{"height": 64}, {"width": 64}, {"height": 64, "width": 64}])
+def test_upscaling_takes_a_scale_or_a_size(more) -> None:
+    with pytest.raises(ValueError, match="give scale, or height and width, not both"):
+        ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT, image=torch.zeros(3, 16, 16), scale=2, **more)
+
+
 def test_public_names_are_listed() -> None:
     assert {task.__name__ for task in TASKS} <= set(imagen_diffusers.__all__)

@@ -9,6 +9,7 @@ to go on from the last checkpoint, or, after the last step, to measure alone.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSett
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, noise_curve
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.conditioning_images import with_cond_channels
+from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.examples import Conditioned, Example
@@ -33,6 +36,7 @@ from imagen_diffusers.training.validation import HeldOut
 CHANNELS = 4
 LOG_SNRS = (-4.0, -2.0, 0.0)
 BATCH = 16
+JUMPS = 4
 RECIPE = {**scenes.RECIPE, "muon_learning_rate": 6e-4, "train_batch_size": 32, "ema_decay": 0.998}
 
 
@@ -87,8 +91,7 @@ class Measured:
         """
         self.pipe.unet = unet
         given = unet.config["cond_channels"] > 0
-        images = torch.cat([self._generated(range(i, min(i + BATCH, len(self.images))), given) for i in range(0, len(self.images), BATCH)])
-        errors = (images * 2 - 1 - self.truth).square().mean(1, keepdim=True)
+        images = self._generated(self.pipe, {"cond_images": self.conditions} if given else {})
         shown = zip(self.examples, self.conditions, strict=True)
         examples = [Example(**{**example, "cond_images": cond}) for example, cond in shown] if given else self.examples
         rules, config = TextRules.of(self.pipe.config), self.pipe.scheduler.config
@@ -97,7 +100,18 @@ class Measured:
         loss = LossSettings(prediction_type=config["prediction_type"])
         at_once = HeldOut(examples, noise_curve(self.pipe.scheduler), loss, **text).errors(unet)
         of_levels = [self.mean(level[:, None], self.hidden) for level in at_once]
-        return [self.mean(errors, self.hidden), self.mean(errors, 1 - self.hidden), *of_levels], images
+        return [*self.in_parts(images), *of_levels], images
+
+    def repainted(self) -> list[float]:
+        """The first two of the present network's when it paints what is hidden without having been trained to (RePaint)."""
+        painter = ImagenCascadeInpaintPipeline.from_pipe(self.pipe)
+        painter.set_progress_bar_config(disable=True)
+        return self.in_parts(self._generated(painter, {"image": self.images, "mask_image": self.hidden}, jump_n_sample=JUMPS))
+
+    def in_parts(self, images: Tensor) -> list[float]:
+        """Squared errors of images (N, 3, H, W) in [0, 1]: where pixels are hidden, and where they are known."""
+        errors = (images * 2 - 1 - self.truth).square().mean(1, keepdim=True)
+        return [self.mean(errors, self.hidden), self.mean(errors, 1 - self.hidden)]
 
     def filled(self) -> list[float]:
         """The same of a guess that knows no words: the mean colour of what is known."""
@@ -109,17 +123,26 @@ class Measured:
     def mean(self, errors: Tensor, where: Tensor) -> float:
         return ((errors * where).sum() / where.sum()).item()
 
-    def _generated(self, rows: range, given: bool) -> Tensor:
-        call = {"cond_images": self.conditions[rows.start : rows.stop]} if given else {}
-        prompts, generators = [self.examples[i]["prompt"] for i in rows], [torch.Generator().manual_seed(i) for i in rows]
-        return self.pipe(prompts, generator=generators, stop_at=1, output_type="pt", **call).images.cpu()
+    def _generated(self, pipe: Cascade, given: dict[str, Tensor], **call: Any) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1]; image i has seed i, and row i of the tensors that are given."""
+        parts = []
+        for start in range(0, len(self.images), BATCH):
+            rows = slice(start, start + BATCH)
+            prompts = [example["prompt"] for example in self.examples[rows]]
+            generators = [torch.Generator().manual_seed(start + i) for i in range(len(prompts))]
+            tensors = {name: tensor[rows] for name, tensor in given.items()}
+            parts.append(pipe(prompts, generator=generators, stop_at=1, output_type="pt", **tensors, **call).images.cpu())
+        return torch.cat(parts)
 
 
 def table(rows: dict[str, list[float]]) -> str:
-    """Errors in thousandths."""
+    """Errors in thousandths; a row may end early."""
     names = ["generated", "known pixels", *(f"log-SNR {level:g}" for level in LOG_SNRS)]
     lines = [f"| hidden pixels, squared error x 1000 | {' | '.join(names)} |", f"|---{'|---:' * len(names)}|"]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(f'{1000 * v:.1f}' for v in values)} |" for name, values in rows.items())])
+    for name, values in rows.items():
+        cells = [f"{1000 * value:.1f}" for value in values] + [""] * (len(names) - len(values))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -128,6 +151,7 @@ def main(args: Sequence[str] | None = None) -> None:
     pipe.set_progress_bar_config(disable=True)
     measured, plain = Measured(pipe, told.measured, told.folder), pipe.unet
     rows = {"mean colour of the known pixels": measured.filled(), "the base, by the prompt alone": measured.figures(plain.eval())[0]}
+    rows[f"the base, repainting, each step {JUMPS} times"] = measured.repainted()
     pipe.unet = with_cond_channels(plain, CHANNELS)
     data = SceneDataset("base", told.scenes, told.folder, seed=train.seed, compile=told.scenes > 1000)
     fit_stage(pipe, 1, Conditioned(data, masked, seed=train.seed), model, train, loss, StageValidationSettings())

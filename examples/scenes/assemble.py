@@ -25,10 +25,12 @@ STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
+    """The base's steps add noise anew: without it, more images show an object twice."""
     betas = shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift)
     return ImagenDPMSolverMultistepScheduler(
         trained_betas=betas.tolist(),  # pyright: ignore[reportArgumentType] (diffusers says an array, and saves a list)
         prediction_type="sample",
+        algorithm_type="sde-dpmsolver++" if stage == "base" else "dpmsolver++",
         thresholding=True,
         sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
         timestep_spacing="trailing",

@@ -3,12 +3,16 @@
     python -m examples.scenes.edits --output runs/scenes/edits
 
 Renders of scenes never trained on are edited under a mask around one object. A grid of the first ones, before and after, goes to
-the output folder. Beside each score stands what the base does from the prompt alone.
+the output folder. Beside each score stands what the base does from the prompt alone. The mask is a box around the object and its
+shadow, which would ask for an object. A recoloured one starts from what lies under the mask, for its shape; an object is removed without
+guidance, which would put the object that stays in its place as well.
 """
 
 import argparse
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +25,17 @@ from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.pipelines.outpainting import outpaint
 
 from .captions import caption
-from .data import TEST_SEEDS, object_windows
+from .data import TEST_SEEDS
 from .evaluate import ORACLE, Score, draw, load_cascade, same
 from .oracle import Oracle, load
 from .raytrace import render
-from .scene import COLORS, HELD_OUT, Object, Scene, sample_scene
+from .scene import COLORS, HELD_OUT, Scene, sample_scene
 
 SIZE = 256
 RECOLOUR_SEEDS, REMOVE_SEEDS, EXTEND_SEEDS = (TEST_SEEDS + n for n in (60_000, 70_000, 80_000))
 SHOWN = 8
+OUT_OF_SIGHT = 1000.0
+MARGIN = 6  # pixels between what is removed and the edge of its mask
 
 
 def recoloured(scene: Scene, seed: int) -> Scene:
@@ -44,10 +50,15 @@ def without_second(scene: Scene, seed: int) -> Scene:
     return replace(scene, objects=scene.objects[:1])
 
 
-def masks_around(objects: list[Object], scenes: list[Scene]) -> Tensor:
-    """Squares around one object of each scene (N, 1, SIZE, SIZE), True inside."""
-    alone = [replace(scene, objects=(o,)) for o, scene in zip(objects, scenes, strict=True)]
-    return torch.stack([torch.from_numpy(object_windows(scene, SIZE, (0, 0), SIZE)) for scene in alone])[:, None] > 0
+def around_last(scenes: list[Scene], images: Tensor) -> Tensor:
+    """Boxes around all that the last object changes in each render (N, 1, SIZE, SIZE): itself, its shadow, its reflections."""
+    without = rendered([replace(s, objects=(*s.objects[:-1], replace(s.objects[-1], x=OUT_OF_SIGHT))) for s in scenes])
+    masks = torch.zeros(len(scenes), 1, SIZE, SIZE, dtype=torch.bool)
+    for mask, changed in zip(masks, ((images - without).abs() > 0.02).any(1), strict=True):
+        rows, columns = (torch.nonzero(changed.any(axis)) for axis in (1, 0))
+        top, left = (max(int(places.min()) - MARGIN, 0) for places in (rows, columns))
+        mask[:, top : int(rows.max()) + MARGIN + 1, left : int(columns.max()) + MARGIN + 1] = True
+    return masks
 
 
 def prompts_of(scenes: list[Scene], seed: int) -> list[str]:
@@ -80,6 +91,35 @@ def count_is_right(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> int:
     return sum(len(seen) == len(scene.objects) for scene, (seen, _) in zip(scenes, oracle.read(images), strict=True))
 
 
+@dataclass(frozen=True)
+class MeasuredEdit:
+    """One kind of edit: what it starts from, what it is asked for, and who says whether it came out.
+
+    Args:
+        score: what is counted.
+        first_seed, objects: of the scenes, and how many objects each has; the last one is painted over.
+        change: the scene that the edited image should show, of a scene and a seed.
+        judge: how many of the edited images show the scenes they should.
+        call: arguments of the pipeline's call.
+    """
+
+    name: str
+    score: str
+    first_seed: int
+    objects: int
+    change: Callable[[Scene, int], Scene]
+    judge: Callable[[Oracle, Tensor, list[Scene]], int]
+    call: dict[str, Any] = field(default_factory=dict)
+
+
+RECOLOURED = "recoloured: new colour and old shape"
+REMOVED = "one of two removed: number of objects"
+EDITS = (
+    MeasuredEdit("recoloured", RECOLOURED, RECOLOUR_SEEDS, 1, recoloured, first_is_there, {"strength": [0.8, 1.0]}),
+    MeasuredEdit("removed", REMOVED, REMOVE_SEEDS, 2, without_second, count_is_right, {"guidance_scale": [1.0, 1.0], "seamless": True}),
+)
+
+
 def border_jump(image: Image.Image, left: int, width: int) -> float:
     """How much larger the steps between neighbours are across the borders of what was known than elsewhere."""
     values = np.asarray(image, np.float32)
@@ -105,19 +145,16 @@ def main() -> None:
     oracle = load(args.oracle)
 
     print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    for name, score, seed, objects, change, judge in (
-        ("recoloured", "recoloured: new colour and old shape", RECOLOUR_SEEDS, 1, recoloured, first_is_there),
-        ("removed", "one of two removed: number of objects", REMOVE_SEEDS, 2, without_second, count_is_right),
-    ):
-        scenes = [sample_scene(seed + i, num_objects=objects, unnamed_share=0.0) for i in range(args.count)]
-        wanted = [change(scene, seed + i) for i, scene in enumerate(scenes)]
-        prompts, images = prompts_of(wanted, seed), rendered(scenes)
-        masks = masks_around([scene.objects[-1] for scene in scenes], scenes)
-        edited = painted(pipe, images, masks, prompts, args.batch_size, jump_n_sample=[args.jump_n_sample, 1])
+    for edit in EDITS:
+        scenes = [sample_scene(edit.first_seed + i, num_objects=edit.objects, unnamed_share=0.0) for i in range(args.count)]
+        wanted = [edit.change(scene, edit.first_seed + i) for i, scene in enumerate(scenes)]
+        prompts, images = prompts_of(wanted, edit.first_seed), rendered(scenes)
+        call = {"jump_n_sample": [args.jump_n_sample, 1], **edit.call}
+        edited = painted(pipe, images, around_last(scenes, images), prompts, args.batch_size, **call)
         alone = draw(base, prompts, args.batch_size, 2)
-        print(Score(score, judge(oracle, edited, wanted), args.count))
-        print(Score("the same prompts without an image", judge(oracle, alone, wanted), args.count), flush=True)
-        _grid(images, edited, args.output / f"{name}.png")
+        print(Score(edit.score, edit.judge(oracle, edited, wanted), args.count))
+        print(Score("the same prompts without an image", edit.judge(oracle, alone, wanted), args.count), flush=True)
+        _grid(images, edited, args.output / f"{edit.name}.png")
 
     jumps = extended(pipe, args.extend_count, args.jump_n_sample, args.output)
     if jumps:

@@ -9,6 +9,7 @@ import typer
 from .options import TEXT_TO_IMAGE
 
 OF_THE_MACHINE = {"device", "offload"}  # and not of the image
+INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 
 def remembered(path: Path) -> dict[str, Any]:
@@ -29,7 +30,8 @@ def remembered(path: Path) -> dict[str, Any]:
 def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) -> Any:
     """A group of options with what is remembered wherever the command line says nothing."""
     names = {field.name for field in fields(group)} & told.keys() - OF_THE_MACHINE
-    return replace(group, **{name: as_option(told[name]) for name in names if not said(context, name)})
+    left = [name for name in names if not said(context, name) and not said(context, INSTEAD.get(name, name))]
+    return replace(group, **{name: as_option(told[name]) for name in left})
 
 
 def said(context: typer.Context, name: str) -> bool:
@@ -39,7 +41,7 @@ def said(context: typer.Context, name: str) -> bool:
 
 
 def as_option(value: Any) -> Any:
-    """A remembered value as the command line spells it: numbers of several stages are separated by commas."""
+    """A remembered value as an option has it: numbers of several stages are separated by commas."""
     if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
         return ",".join(map(str, value))
-    return str(value) if isinstance(value, float) else value
+    return value

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import ImageFile, NegativePrompt, PipelineOptions, SamplingOptions, StopAt, numbers
+from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
 from .sampling import sample
 
 Strength = Annotated[
@@ -16,6 +16,7 @@ Strength = Annotated[
 def edit(
     image: ImageFile,
     prompt: str,
+    text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     mask: Annotated[
@@ -26,25 +27,28 @@ def edit(
         int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
     ] = None,
     mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None,
-    negative_prompt: NegativePrompt = None,
+    seamless: Annotated[
+        bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")
+    ] = False,
     stop_at: StopAt = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
     from imagen_diffusers.images import read_image
 
-    if mask is None and (jump_n_sample is not None or mask_feather is not None):
-        raise ValueError("--jump-n-sample and --mask-feather are about what a mask marks; give --mask, or leave them out")
-    painting: dict[str, Any] = {}
+    painting: dict[str, Any] = {"jump_n_sample": jump_n_sample, "mask_feather": mask_feather, "seamless": seamless or None}
     if mask is not None:
-        painting = {"mask_image": read_image(mask), "jump_n_sample": jump_n_sample, "mask_feather": mask_feather}
-    call = {"strength": numbers("--strength", strength), "negative_prompt": negative_prompt, "stop_at": stop_at, **painting}
+        painting["mask_image"] = read_image(mask)
+    elif any(value is not None for value in painting.values()):
+        raise ValueError("--jump-n-sample, --mask-feather and --seamless are about what a mask marks; give --mask, or leave them out")
+    call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **painting}
     task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
-    sample(prompt, pipeline, sampling, task=task, image=read_image(image), **call)
+    kept = [image] if mask is None else [image, mask]
+    sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
 def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: Strength = None, stop_at: StopAt = None) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 
-    call = {"strength": numbers("--strength", strength), "stop_at": stop_at}
-    sample(None, pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", image=read_image(image), **call)
+    call = {"image": read_image(image), "strength": numbers("--strength", strength), "stop_at": stop_at}
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", kept=[image], **call)

@@ -2,7 +2,7 @@
 
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ def encode_text(
     data: Annotated[str, typer.Argument(help="Folder of captioned images, or Hub id of a data set.")],
     output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
     model: o.Model = o.DEFAULT_MODEL,
+    text_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a T5 encoder, in place of the model's.")] = None,
     variant: o.Variant = None,
     revision: o.Revision = None,
     caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
@@ -32,9 +33,11 @@ def encode_text(
     folder = Path(data) if Path(find(data, ())).exists() else None
     place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
     captions, count = load_captions(place)
-    pipe = load(model, "float32", (where := pick_device(device)), variant, revision, unet=None, unet_2=None, unet_3=None).to(where)
+    where = pick_device(device)
+    own = {} if text_encoder is None else _text_components(text_encoder)
+    pipe = load(model, "float32", where, variant, revision, unet=None, unet_2=None, unet_3=None, **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
-        raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model')
+        raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model, or a --text-encoder')
     rules = TextRules.of(pipe.config)
     if rules.null_text == "empty":
         captions = chain(captions, [""])
@@ -45,3 +48,14 @@ def encode_text(
             progress.update(done - progress.n)
     size = sum(path.stat().st_size for path in output.iterdir())
     typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")
+
+
+def _text_components(place: str) -> dict[str, Any]:
+    """Tokenizer and encoder of one folder or repository, as transformers saves them."""
+    import torch
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    from imagen_diffusers.hub.places import find
+
+    place = find(place, ())
+    return {"tokenizer": AutoTokenizer.from_pretrained(place), "text_encoder": T5EncoderModel.from_pretrained(place, dtype=torch.float32)}

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import ImageFile, PipelineOptions, SamplingOptions
+from .options import ImageFile, PipelineOptions, SamplingOptions, TextOptions
 from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's own by default.")]
@@ -13,6 +13,7 @@ Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels;
 def extend(
     image: ImageFile,
     prompt: str,
+    text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     width: Side = None,
@@ -31,5 +32,6 @@ def extend(
     def draw(pipe: Any, prompt: str | None = None, **call: Any) -> Any:
         return outpaint(pipe, prompt, known, width, height, **call)
 
+    told: dict[str, Any] = {"width": width, "height": height}
     call: dict[str, Any] = {"jump_n_sample": jump_n_sample}
-    sample(prompt, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told={"width": width, "height": height}, **call)
+    sample(prompt, text, pipeline, sampling, task="ImagenCascadeInpaintPipeline", draw=draw, told=told, kept=[image], **call)

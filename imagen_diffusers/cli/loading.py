@@ -18,9 +18,9 @@ def load(
     revision: str | None = None,
     *,
     task: str = TEXT_TO_IMAGE,
-    **components: None,
+    **components: Any,
 ):
-    """The pipeline of this name, of the task's class, on the CPU, without those `components` that are given as None.
+    """The pipeline of this name, of the task's class, on the CPU, with those `components` that are given, None for none.
 
     Raises:
         ValueError: for a model, or a type, that is not there.

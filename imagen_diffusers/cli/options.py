@@ -3,9 +3,10 @@
 import inspect
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,11 +49,23 @@ Tile = Annotated[
 Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 Steps = Annotated[str | None, typer.Option(help='Steps: one number, or one per stage, "25,8,4".')]
 Guidance = Annotated[str | None, typer.Option(help='Guidance scale: one number, or one per stage, "5,3,1". 1 is off.')]
+Guider = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="One of diffusers' guiders in place of the guidance scale, NAME or NAME:setting=value,setting=value. "
+        "Given again, one for each stage; none for a stage without."
+    ),
+]
 NoiseLevel = Annotated[
     str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one per stage.")
 ]
 ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
 NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
+Weights = Annotated[
+    bool, typer.Option("--weights/--no-weights", help="Read (red:1.3) in prompts as a weight: above 1 says more of a word, below 1 less.")
+]
+BlendWith = Annotated[str | None, typer.Option(help="A second prompt, towards which --blend goes.")]
+Blend = Annotated[float | None, typer.Option(min=0, max=1, help="How far from the prompt, 0, to that of --blend-with, 1.")]
 StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 
@@ -81,7 +94,18 @@ class SamplingOptions:
     num_images_per_prompt: Count = 1
     num_inference_steps: Steps = None
     guidance_scale: Guidance = None
+    guider: Guider = None
     noise_level: NoiseLevel = None
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What is said beside the prompt, and how it is read."""
+
+    negative_prompt: NegativePrompt = None
+    weights: Weights = False
+    blend_with: BlendWith = None
+    blend: Blend = None
 
 
 def ungrouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -112,8 +136,8 @@ def spelling(name: str) -> str:
     return FORMER.get(name, name)
 
 
-def numbers(option: str, text: str | None, *, whole: bool = False) -> float | list[float] | None:
-    """ "5" to 5, "5,3,1" to [5, 3, 1]; whole numbers stay whole, and None stays None.
+def numbers(option: str, text: str | float | None, *, whole: bool = False) -> float | list[float] | None:
+    """ "5" to 5, "5,3,1" to [5, 3, 1]; whole numbers stay whole, and None and what was read before stay what they are.
 
     Raises:
         ValueError: for what is no number, or, if `whole`, no whole one.
@@ -121,7 +145,7 @@ def numbers(option: str, text: str | None, *, whole: bool = False) -> float | li
     if text is None:
         return None
     try:
-        values = [float(v) for v in text.split(",")]
+        values = [float(v) for v in str(text).split(",")]
     except ValueError:
         raise ValueError(f'{option} is "{text}"; give a number, or one per stage separated by commas') from None
     if not all(map(math.isfinite, values)) or whole and not all(v.is_integer() for v in values):
@@ -145,6 +169,17 @@ def image_paths(output: Path, count: int) -> list[Path]:
             raise ValueError(f"{path} is a folder; give another --output")
     check_writable(output.parent)
     return paths
+
+
+def check_kept(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """See that no file that is read is written over.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for source, path in product(read, written):
+        if path.exists() and path.samefile(source):
+            raise ValueError(f"--output would write over {source}, which is read; give another name, so that the image is kept")
 
 
 def check_writable(folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from .errors import version_of
+from .guiders import read_guiders
 from .loading import prepare
-from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, image_paths, numbers
+from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOptions, check_kept, image_paths, numbers
+from .texts import text_arguments, texts_to_encode
 
 MAX_SEED = 2**32
 MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are no part of them
@@ -17,6 +20,7 @@ MARKS = str.maketrans(',.;:!?"()', " " * 9)  # which stand beside words and are 
 
 def sample(
     prompt: str | None,
+    text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     *,
@@ -24,17 +28,20 @@ def sample(
     draw: Callable[..., Any] | None = None,
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
+    kept: Sequence[Path] = (),
     **call: Any,
 ) -> None:
     """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
 
     Args:
         prompt: of all of them, if the task has one.
+        text: what else is said, and how it is read.
         pipeline, sampling: the options that all commands have.
         task: the pipeline's class.
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
+        kept: image files that are read besides, and that no result may replace.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
@@ -43,27 +50,39 @@ def sample(
     """
     from imagen_diffusers.images import read_image
 
-    given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
-    settings = {name: numbers(name, value, whole=name == "num_inference_steps") for name, value in given.items() if value is not None}
+    settings, told_settings = _settings(sampling)
     call = {name: value for name, value in call.items() if value is not None}
+    texts = [] if prompt is None else texts_to_encode(prompt, text)
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
-    pipe = prepare(pipeline, task)
+    check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
+    pipe, arguments = prepare(pipeline, task), {**settings, **call}
     if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
-        call["prompt"] = prompt
-        _warn_of_unknown_words(pipe, [prompt, call.get("negative_prompt", "")])
+        _warn_of_unknown_words(pipe, texts)
+        arguments |= text_arguments(pipe, prompt, text)
     elif prompt is not None:
-        typer.secho("The networks of this model take no text: the prompt only names the images.", fg="yellow", err=True)
+        typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
     seed = _fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + sampling.num_images_per_prompt)
-    made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **settings}
+    made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **asdict(text), **told_settings}
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
-        images = _images(draw or _draw, pipe, seeds, {**settings, **call, **given})
+        images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
         _save(images, paths[output], seeds, {**made_by, **said, **(told or {}), "prompt": prompt})
+
+
+def _settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the stages that are given: as a call takes them, and as the files' metadata have them."""
+    given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
+    found = {n: numbers(n, value, whole=n == "num_inference_steps") for n, value in given.items() if value is not None}
+    if not sampling.guider:
+        return found, found
+    if "guidance_scale" in found:
+        raise ValueError("--guider takes the place of --guidance-scale; leave out one of them: a guider has settings of its own")
+    return {**found, "guider": read_guiders(sampling.guider)}, {**found, "guider": sampling.guider}
 
 
 def _draw(pipe: Any, **arguments: Any) -> Any:

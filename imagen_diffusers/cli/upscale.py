@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import PipelineOptions, SamplingOptions
+from .options import PipelineOptions, SamplingOptions, TextOptions
 from .sampling import sample
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -15,6 +15,7 @@ Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.
 def upscale(
     image: Annotated[Path, typer.Argument(exists=True, help="Any image file, or a folder of them; transparent parts show white.")],
     prompt: str,
+    text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     scale: Annotated[float | None, typer.Option(help="How many times larger; as much as the stages enlarge by default.")] = None,
@@ -31,10 +32,7 @@ def upscale(
         raise ValueError("give --scale, or --height and --width, not both")
     call: dict[str, Any] = {"scale": scale, "height": height, "width": width, "start_at": start_at, "stop_at": stop_at}
     sources = _of_folder(image, sampling.output) if image.is_dir() else {sampling.output: image}
-    for output, source in sources.items():
-        if output.exists() and output.samefile(source):
-            raise ValueError(f"--output is {source} itself; give another name, so that the image is kept")
-    sample(prompt, pipeline, sampling, task="ImagenCascadeUpscalePipeline", sources=sources, **call)
+    sample(prompt, text, pipeline, sampling, task="ImagenCascadeUpscalePipeline", sources=sources, **call)
 
 
 def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:

@@ -19,6 +19,31 @@ PAPER_SR256 = {
 }
 PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_text"}
 
+# Between the two, for one GPU of 24 GB and the 1024-wide text of T5's large encoders: the bundled imagen-medium, which has no weights.
+MEDIUM_BASE = {
+    "sample_size": 64,
+    "block_out_channels": (192, 384, 576, 768),
+    "layers_per_block": 2,
+    "attention_levels": (False, True, True, True),
+    "attention_head_dim": 64,
+    "encoder_hid_dim": 1024,
+    "noisy_skip": True,
+    "detail_channels": 16,
+}
+MEDIUM_SR256 = {
+    "sample_size": 256,
+    "block_out_channels": (128, 256, 512, 768),
+    "layers_per_block": (2, 2, 4, 4),
+    "attention_kind": "self_text",
+    "num_attention_heads": 8,
+    "encoder_hid_dim": 1024,
+    "patch_size": 2,
+    "linear_skip": True,
+    "noisy_skip": True,
+    "detail_channels": 16,
+}
+MEDIUM_SR1024 = {**MEDIUM_SR256, "sample_size": 1024, "attention_kind": "cross_text"}
+
 # Small enough for a laptop's processor: the bundled imagen-scenes.
 SCENES_BASE = {
     "sample_size": 64,

@@ -34,7 +34,7 @@ from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
-from .planning import check_starts_at_a_base, image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
+from .planning import check_sides, check_starts_at_a_base, image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
 from .request import Request
 from .safety import SafetyMixin
 from .stages import SLOTS, StagesMixin
@@ -247,6 +247,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         tensor_inputs = tensors_of(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
         check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
         check_count("num_images_per_prompt", request.num_images_per_prompt)
+        check_sides(request.height, request.width)
         return tensor_inputs
 
     def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imagen_diffusers.sampling.init_image import InitImage
 from imagen_diffusers.sampling.inpainting import Inpainting
+from imagen_diffusers.sampling.membrane import membrane
 from imagen_diffusers.schedulers.noise import resize
 
 from .arguments import check_count, one_each, one_per_prompt, whole_per_stage
@@ -28,6 +29,7 @@ class Edit:
         mask_image: white or True where it is painted anew; None for the whole image.
         mask_feather: pixels of the finished image over which the painting fades into what is known.
         jump_length, jump_n_sample: as in `Inpainting`; the second one value, or one for each stage that runs.
+        seamless: as in `Inpainting`.
     """
 
     image: Any
@@ -36,6 +38,7 @@ class Edit:
     mask_feather: float = 0.0
     jump_length: int = 1
     jump_n_sample: int | Sequence[int] | None = 1
+    seamless: bool = False
 
     def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
         """Checked, as tensors on `device`.
@@ -57,7 +60,9 @@ class Edit:
             raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
         mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
-        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples)
+        if not isinstance(self.seamless, bool):
+            raise ValueError(f"seamless is {self.seamless!r}; give True or False")
+        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples, self.seamless)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class ReadEdit:
     feather: float = 0.0
     jump_length: int = 1
     samples: Sequence[int] = ()
+    seamless: bool = False
 
     @property
     def rows(self) -> int:
@@ -93,18 +99,22 @@ class ReadEdit:
             prompts, images_per_prompt: as in `one_per_prompt`.
         """
         each = (prompts, images_per_prompt)
-        finished = resize(one_per_prompt("image", self.image, *each), sizes[-1])
-        mask = None if self.mask is None else resize_mask(one_per_prompt("mask_image", self.mask, *each), sizes[-1])
+        finished = one_per_prompt("image", resize(self.image, sizes[-1]), *each)  # repeated once they are small
+        mask = None if self.mask is None else one_per_prompt("mask_image", resize_mask(self.mask, sizes[-1]), *each)
+        # What is hidden would reach what is known beside it when both are made smaller: where nothing of it is to be left, it is filled in.
+        without_hidden = finished
+        if mask is not None and 1 in self.strengths:
+            without_hidden = torch.where(mask, membrane(finished, ~mask), finished)
         tasks: list[tuple[InitImage | None, Inpainting | None]] = []
         for i, (size, strength) in enumerate(zip(sizes, self.strengths, strict=True)):
-            image = resize(finished, size)
+            image = resize(finished if strength < 1 else without_hidden, size)
             start = InitImage(image, strength) if strength < 1 else None  # at 1 the start is noise alone
             if mask is None:
                 tasks.append((start, None))
                 continue
             painted = resize_mask(mask, size)
             blend = feathered(painted, self.feather * size[0] / sizes[-1][0]) if self.feather else None
-            tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend)))
+            tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend, self.seamless)))
         return tasks
 
 

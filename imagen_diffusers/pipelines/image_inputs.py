@@ -51,7 +51,8 @@ def _batch(name: str, one: Any, channels: int) -> Tensor:
         if one.ndim not in (2, 3, 4):
             raise ValueError(f"{name} is an array of shape {one.shape}; give (H, W), (H, W, C) or (N, H, W, C)")
         array = one[..., None] if one.ndim == 2 else one
-        return _checked(name, torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 3 else array)).permute(0, 3, 1, 2))
+        owned = np.require(array[None] if array.ndim == 3 else array, requirements=("C", "W"))  # torch warns of what cannot be written
+        return _checked(name, torch.from_numpy(owned).permute(0, 3, 1, 2))
     if isinstance(one, Tensor):
         if one.ndim not in (3, 4):
             raise ValueError(f"{name} is a tensor of shape {tuple(one.shape)}; give (C, H, W) or (N, C, H, W)")
@@ -66,6 +67,8 @@ def _from_pil(name: str, image: Image.Image, channels: int) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F"):
         raise ValueError(f'{name} is a PIL image of mode "{image.mode}", whose range is not known; convert it to "RGB" or "L"')
+    if image.mode == "LAB":  # which Pillow makes gray by way of RGB alone
+        image = image.convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

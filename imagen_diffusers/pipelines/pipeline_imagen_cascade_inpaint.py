@@ -50,6 +50,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         jump_length: int = 1,
         jump_n_sample: int | Sequence[int] = 1,
         mask_feather: float = 0.0,
+        seamless: bool = False,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagenCascadePipelineOutput | tuple:
@@ -64,6 +65,8 @@ class ImagenCascadeInpaintPipeline(Cascade):
             jump_length, jump_n_sample: each run of so many steps is made so many times, going back to more noise between: what is painted
                 comes to fit what is known. 1 never goes back; one number, or one for each stage that runs.
             mask_feather: pixels of the result over which the painting fades into what is known; 0 keeps a hard edge.
+            seamless: move the level of what is painted to that of what is known beside it, at every stage (Perez et al. 2003): no edge of
+                the mask is seen, and colours of the painting may shift a little.
             latents: the noise, standard normal (N, C, H, W) of the first stage; or one (or None) for each.
             stop_at: the last stage to run.
             num_inference_steps, guidance_scale, ...: as in `ImagenCascadePipeline.__call__`.
@@ -74,4 +77,4 @@ class ImagenCascadeInpaintPipeline(Cascade):
         given = locals()
         if mask_image is None:
             raise ValueError("mask_image is missing; give a mask, white where the image is to be painted anew")
-        return self._run(Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample)))
+        return self._run(Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample, seamless)))

@@ -50,7 +50,7 @@ class ImagenCascadeUpscalePipeline(Cascade):
 
         Args:
             prompt: what the image shows.
-            height, width: of the result; by default as many times larger as the stages enlarge.
+            height, width: of the result; by default as many times larger as the stages enlarge, and one of them alone keeps the shape.
             scale: how many times larger the result is, as nearly as the stages' strides allow; in place of height and width.
             image: what to enlarge; one, or one for each prompt. Tensors in [0, 1].
             noise_level: augmentation of each stage's low-resolution condition in [0, 1000): 0 follows the image closely, more repairs more.

@@ -105,6 +105,13 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
+def check_sides(height: Any, width: Any) -> None:
+    """Each is None or a number of pixels."""
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and (not isinstance(side, Real) or float(side) < 1):
+            raise ValueError(f"{name} is {side!r}; it must be at least 1 pixel, or None for the trained size")
+
+
 def finest_step(stages: list[Stage]) -> int:
     """What height and width of the last stage's images must be multiples of, so that every stage's are multiples of its stride."""
     last = stages[-1].sample_size
@@ -137,7 +144,7 @@ def plan_sizes(
     Args:
         stages: those that run.
         start_size: the trained size of what the first one starts from.
-        height, width: of the last stage's images; None for the trained size, or to follow `images`.
+        height, width: of the last stage's images; None for the trained size, or to follow `images`, whose shape one of them alone keeps.
         images: what a super-resolution stage starts from (B, C, h, w).
         scale: how many times larger than `images` the last stage's are, as nearly as the stages can; as they were trained by default.
 
@@ -145,13 +152,12 @@ def plan_sizes(
         ValueError: for sizes that the stages cannot have.
     """
     last, every = stages[-1].sample_size, finest_step(stages)
-    for name, side in (("height", height), ("width", width)):
-        if side is not None and side < 1:
-            raise ValueError(f"{name} is {side}; it must be at least 1 pixel, or None for the trained size")
+    if scale is not None and (height is not None or width is not None):
+        raise ValueError(f"scale is {scale}, beside height={height}, width={width}; give scale, or height and width, not both")
     if images is not None:
         given, trained = (images.shape[-2], images.shape[-1]), last / start_size
         fitting = [round(side * trained) for side in given] if scale is None else _scaled(given, _checked_scale(scale), every)
-        height, width = height or fitting[0], width or fitting[1]
+        height, width = fitting if height is None and width is None else size_like(stages, given, height, width)
     final = (height or last, width or last)
     sizes = []
     for stage in stages:

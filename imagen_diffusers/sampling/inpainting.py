@@ -13,6 +13,8 @@ from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.schedulers.rewinding import noised_to
 
+from .membrane import membrane
+
 
 @dataclass(frozen=True)
 class Inpainting:
@@ -24,6 +26,8 @@ class Inpainting:
         jump_length: steps of a run that is made several times.
         jump_n_sample: how often each run is made; 1 never goes back.
         blend: how much of the painting a pixel of the finished image takes (B, 1, H, W), in [0, 1]; the mask by default.
+        seamless: whether the finished painting's level is moved to that of what is known beside it, by a `membrane` of the differences
+            between what is known and what the network made of it.
     """
 
     known: Tensor
@@ -31,6 +35,7 @@ class Inpainting:
     jump_length: int = 1
     jump_n_sample: int = 1
     blend: Tensor | None = None
+    seamless: bool = False
 
     def steps(self, first: int, count: int) -> list[int]:
         """The steps `first` to `count`, in order, as places in `timesteps`; each run of `jump_length` of them `jump_n_sample` times."""
@@ -46,6 +51,8 @@ class Inpainting:
     def finished(self, image: Tensor) -> Tensor:
         """The image with what is known in its place, pixel for pixel."""
         known = self.known.to(image)
+        if self.seamless:
+            image = image + membrane(known - image, ~self.mask.to(image.device))
         if self.blend is None:
             return torch.where(self.mask.to(image.device), image, known)
         blend = self.blend.to(image)

@@ -5,6 +5,7 @@ Token meets token in order, the first the first and the end of the text the end.
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def _checked(name: str, text: tuple[Tensor, Tensor]) -> TextEmbedding:
 
 
 def _checked_fractions(fractions: float | Sequence[float]) -> list[float]:
-    found: list[float] = [fractions] if isinstance(fractions, int | float) else list(fractions)
+    found: list[float] = [float(fractions)] if isinstance(fractions, int | float | Real) else list(fractions)
     if not found or not all(math.isfinite(t) and 0 <= t <= 1 for t in found):
         raise ValueError(f"fractions are {fractions}; give one or several in [0, 1], from the first prompt (0) to the second (1)")
     return found

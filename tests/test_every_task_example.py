@@ -1,0 +1,12 @@
+"""One image through every task, as the example does it."""
+
+from examples.every_task import every_task
+
+
+def test_every_task_makes_an_image(shared_pipe) -> None:
+    images = every_task(shared_pipe)
+    whole = images.pop("generate")
+    assert [image.size for image in images.values()] == [whole.size] * 3 + [(2 * whole.width, whole.height), whole.size]
+    inside = (whole.width // 2, 0, 3 * whole.width // 2, whole.height)
+    assert images["extend to twice the width"].crop(inside).tobytes() == whole.tobytes()
+    assert all(image.tobytes() != whole.tobytes() for image in images.values())

@@ -1,0 +1,71 @@
+"""An image extended to a larger canvas: what it held stays, whichever way it was held and whichever stages run."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from imagen_diffusers import ImagenCascadeInpaintPipeline
+from imagen_diffusers.pipelines.outpainting import outpaint
+
+from .conftest import make_pipeline, seeded
+from .test_cascade import PROMPT
+from .test_img2img import held_upright, quiet
+
+HELD = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+CANVAS = (96, 64)
+
+
+@pytest.fixture(scope="module")
+def painter() -> ImagenCascadeInpaintPipeline:
+    return quiet(ImagenCascadeInpaintPipeline.from_pipe(make_pipeline()))
+
+
+@pytest.mark.parametrize("call", [{}, {"stop_at": 2}, {"return_dict": False}], ids=str)
+def test_what_the_image_held_stays_and_the_rest_is_painted(painter, call) -> None:
+    made = np.asarray(outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded(), **call))
+    assert made.shape == (64, 96, 3)
+    assert np.array_equal(made[16:48, 24:72], np.asarray(HELD))
+    assert len(np.unique(made[:16].reshape(-1, 3), axis=0)) > 1000
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_an_image_is_turned_upright(painter, orientation) -> None:
+    expected = outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded())
+    assert outpaint(painter, PROMPT, held_upright(HELD, orientation), *CANVAS, generator=seeded()).tobytes() == expected.tobytes()
+
+
+def test_windows_are_as_large_as_the_last_stage_that_runs_was_trained_for(painter, monkeypatch) -> None:
+    asked = []
+
+    def watch(self, request):
+        asked.append((request.width, request.height))
+        return run(self, request)
+
+    run = ImagenCascadeInpaintPipeline._run
+    monkeypatch.setattr(ImagenCascadeInpaintPipeline, "_run", watch)
+    for stop_at, size in ((2, 32), (3, 64), (None, 64)):
+        outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded(), stop_at=stop_at, num_inference_steps=1)
+        assert {*asked} == {(size, size)}
+        asked.clear()
+
+
+def test_a_stage_that_is_not_there_is_said(painter) -> None:
+    with pytest.raises(ValueError, match="stop_at is 4"):
+        outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=4)
+
+
+class Corner:
+    """A watermarker as DeepFloyd IF's is called: a square of 4 pixels in each image's last corner."""
+
+    def apply_watermark(self, images: list[Image.Image], size: int) -> list[Image.Image]:
+        for image in images:
+            assert size == image.height
+            ImageDraw.Draw(image).rectangle((image.width - 4, image.height - 4, image.width, image.height), fill="red")
+        return images
+
+
+def test_the_whole_is_marked_and_not_each_window(painter) -> None:
+    marking = ImagenCascadeInpaintPipeline.from_pipe(painter, watermarker=Corner())
+    plain, marked = (outpaint(pipe, PROMPT, HELD, *CANVAS, generator=seeded()) for pipe in (painter, marking))
+    assert marked.tobytes() == Corner().apply_watermark([plain], plain.height)[0].tobytes()
+    assert marking.watermarker is not None
