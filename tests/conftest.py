@@ -1,5 +1,7 @@
 """The tiny cascade every test shares: real classes, random weights, 16 -> 32 -> 64 pixels."""
 
+import gc
+
 import pytest
 import torch
 from accelerate.hooks import CpuOffload
@@ -47,6 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, skip in skips.items():
             if skip and mark in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"marked {mark}"))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is there from now on: half a million objects, which each run of `train_stage` looks at."""
+    gc.collect()
+    gc.freeze()
 
 
 def awake(module: torch.nn.Module) -> torch.nn.Module:

@@ -2,19 +2,20 @@
 
 import inspect
 import logging
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.imagen_pytorch_package import load
 from imagen_diffusers import ImagenCascadePipeline, LucidrainsUNet2DConditionModel
 from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
 from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
 from imagen_diffusers.interop.imagen_pytorch.settings import NOT_READ, OF_A_UNET, READ
 
 from .conftest import seeded
+from .forking import result
 from .test_imagen_pytorch import CASES, PLAIN, package, pair, their_network  # noqa: F401 (a fixture)
 
 SETTINGS = {"image_sizes": (16, 32), "noise_schedules": ("cosine", "linear"), "pred_objectives": "noise"}
@@ -213,19 +214,13 @@ def test_files_that_cannot_be_read_are_said(package, tmp_path) -> None:  # noqa:
             convert(tmp_path / f"{name}.pt", settings=SETTINGS)
 
 
-WRITE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import torch
-from benchmarks.imagen_pytorch_package import load
-from tests.test_convert import expected, trainer
-
-package = load()
-assert sys.argv[1] in package.__file__
-made, _ = trainer(package)
-made.save(sys.argv[2] + "/trainer.pt")
-torch.save([expected(made.ema_unets[n].ema_model, n > 0) for n in (0, 1)], sys.argv[2] + "/expected.pt")
-"""
+def write_by(release: Path, folder: Path) -> None:
+    sys.path.insert(0, str(release))
+    loaded = load()
+    assert loaded.__file__.startswith(str(release))
+    made, _ = trainer(loaded)
+    made.save(str(folder / "trainer.pt"))
+    torch.save([expected(made.ema_unets[n].ema_model, n > 0) for n in (0, 1)], folder / "expected.pt")
 
 
 def test_a_checkpoint_of_the_last_release_with_group_norm(tmp_path) -> None:
@@ -233,7 +228,7 @@ def test_a_checkpoint_of_the_last_release_with_group_norm(tmp_path) -> None:
     old = Path(sys.prefix) / "imagen-pytorch-1.26.3"
     if not old.exists():
         pytest.skip("release 1.26.3 is not there: make .venv/installed-reference")
-    subprocess.run([sys.executable, "-c", WRITE, str(old), str(tmp_path)], check=True, cwd=Path(__file__).parent.parent)
+    result(write_by, old, tmp_path)
     pipe, _ = convert(tmp_path / "trainer.pt", settings=SETTINGS)
     assert pipe.unet.config["resnet_groups"] == 8
     for n, (unet, wanted) in enumerate(zip((pipe.unet, pipe.unet_2), torch.load(tmp_path / "expected.pt"), strict=True)):

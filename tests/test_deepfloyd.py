@@ -1,8 +1,5 @@
 """DeepFloyd IF's networks as stages draw what IF's own pipelines draw, bit for bit; and more than those can."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from diffusers import (
@@ -155,7 +152,7 @@ def test_other_solvers_run_on_if(home, solver) -> None:
     pipe = ours(home)
     for slot in ("scheduler", "scheduler_2"):
         setattr(pipe, slot, solver.from_config(getattr(pipe, slot).config))
-    images = pipe(PROMPTS[0], num_inference_steps=25, generator=seeded(), output_type="pt").stage_images
+    images = pipe(PROMPTS[0], num_inference_steps=6, generator=seeded(), output_type="pt").stage_images
     assert all(torch.isfinite(p).all() and p.std() > 0.01 for p in images)
 
 
@@ -209,26 +206,6 @@ def test_a_network_that_cannot_be_a_stage_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="UNet2DModel cannot be a stage; .* ImagenEfficientUNet2DConditionModel.* UNet2DConditionModel"):
         pipe("a red cube")
-
-
-def test_what_lets_networks_of_if_be_stages_is_said_where_it_is_missing() -> None:
-    code = """
-from diffusers import UNet2DConditionModel
-from imagen_diffusers.sampling.network import adapt
-
-unet = UNet2DConditionModel(16, 3, 6, block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
-    up_block_types=("UpBlock2D",) * 2)
-try:
-    adapt(unet)
-except ValueError as error:
-    print(error)
-import imagen_diffusers.interop
-print(type(adapt(unet)).__name__)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    said, kind = done.stdout.splitlines()
-    assert "one of ImagenUNet2DConditionModel, ImagenEfficientUNet2DConditionModel. Networks of other origins join by import" in said
-    assert kind == "DeepFloydNetwork", done.stderr
 
 
 def test_the_command_writes_a_cascade(home, tmp_path) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from examples.scenes import style, subject
-from examples.scenes.data import ORACLE_SEEDS
+from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
 from examples.scenes.evaluate import Score, all_right, fine_right, frechet
 from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss
@@ -17,6 +17,8 @@ from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
 from .conftest import seeded
+
+ROOT = Path(__file__).parent.parent
 
 
 def read_perfectly(scene: Scene) -> list[Seen]:
@@ -57,6 +59,32 @@ def test_frechet_distance_in_closed_form() -> None:
     assert frechet(a, b) == pytest.approx(3 * 1 + 3 * (2 - 1) ** 2, rel=0.05)  # |means|^2 + sum (std - std)^2
 
 
+def bundled_oracle() -> Oracle:
+    return load(ROOT / style.read_flags([]).oracle)
+
+
+def test_the_bundled_oracle_reads_renders() -> None:
+    scenes = [sample_scene(TEST_SEEDS + i) for i in range(4)]
+    read = bundled_oracle().read(render(scenes, 256, samples=2))
+    assert all(all_right(s, r) for s, (r, _) in zip(scenes, read, strict=True))
+    assert [floor["floor_color"] for _, floor in read] == [s.floor_color for s in scenes]
+
+
+def test_the_oracle_learns() -> None:
+    scenes = [sample_scene(i) for i in range(2)]
+    images, losses = render(scenes, 256, samples=1), []
+    torch.manual_seed(0)
+    oracle = Oracle()
+    optimizer = torch.optim.Adam(oracle.parameters(), lr=3e-3)
+    for _ in range(9):
+        losses.append(oracle_loss(oracle, images, scenes))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.slow
 def test_the_oracle_learns_a_few_images_by_heart() -> None:
     scenes = [sample_scene(i) for i in range(4)]
     images = render(scenes, 256, samples=1)
@@ -83,9 +111,8 @@ def test_cells_are_inside_the_grid() -> None:
 
 
 def test_prompts_are_scored_by_the_bundled_oracle() -> None:
-    root = Path(__file__).parent.parent
     for script in (style, subject):
-        assert isinstance(load(root / script.read_flags([]).oracle), Oracle)
+        assert isinstance(load(ROOT / script.read_flags([]).oracle), Oracle)
 
 
 def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, monkeypatch) -> None:

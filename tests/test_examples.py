@@ -2,9 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,11 +197,3 @@ def test_scripts_know_bundled_names_and_say_what_is_not_there(tmp_path) -> None:
     assert load_cascade(ModelSettings()).stage_numbers == [1, 2, 3]
     with pytest.raises(ValueError, match='"imagen-moon" is not there.*imagen-scenes'):
         load_cascade(ModelSettings(pretrained_model_name_or_path="imagen-moon"))
-
-
-@pytest.mark.parametrize("first", ["pipelines.pipeline_imagen_cascade", "finetuning.cascade", "pipelines.cascade"])
-def test_any_module_may_be_the_first_that_is_imported(first) -> None:
-    """diffusers is told of our pipelines in the middle of whatever imports it first."""
-    code = f"import imagen_diffusers.{first}, imagen_diffusers.pipelines.tasks"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ from imagen_diffusers.sampling.guiders import GuiderAtWork, scale_of
 
 from .conftest import make_base, make_pipeline, make_sr, seeded
 from .test_architecture import PACKAGE
-from .test_cascade import PROMPT, draw
+from .test_cascade import PROMPT, draw, make_shallow
 from .test_deepfloyd import base_network
 
 BASE = {"stop_at": 1, "num_inference_steps": 4}
@@ -303,7 +303,8 @@ def test_deepfloyd_networks_are_guided_and_their_layers_are_not_changed() -> Non
         draw(pipe, guider=SkipLayerGuidance(skip_layer_config=skip(fqn="down_blocks")), **BASE)
 
 
-def test_compiled_networks_are_guided_and_their_layers_are_not_changed(pipe) -> None:
+def test_compiled_networks_are_guided_and_their_layers_are_not_changed() -> None:
+    pipe = make_shallow()
     expected = draw(pipe, guidance_scale=3.0, **BASE).images
     torch.compiler.reset()
     pipe.compile(backend="eager")

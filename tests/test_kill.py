@@ -1,6 +1,5 @@
 """Kill trials: runs that are killed again and again, at any moment, end bit for bit where the run that was not killed ends."""
 
-import multiprocessing
 import random
 import shutil
 import time
@@ -13,6 +12,7 @@ from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .conftest import make_base
+from .forking import start
 from .test_training import assert_same_state, fit
 
 STEPS = 60
@@ -28,19 +28,6 @@ def train(kind: str, folder: Path) -> None:
         unet = make_base()
         add_lora(unet, rank=2, seed=4)
     fit(folder, STEPS, kind == "sr", unet=unet, checkpointing_steps=1, checkpoints_total_limit=3)
-
-
-class Trials:
-    """Processes that fork from one that has imported everything, so that a trial takes no longer than its training."""
-
-    def __init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.test_kill"])
-
-    def start(self, kind: str, folder: Path):
-        process = self.context.Process(target=train, args=(kind, folder))
-        process.start()
-        return process
 
 
 def half_written(folder: Path) -> list[str]:
@@ -81,15 +68,15 @@ def kill_at_random(process, folder: Path, dice: random.Random) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(TRIALS))
 def test_every_resume_is_the_run_that_was_not_killed(tmp_path, kind) -> None:
-    trials, dice, folder = Trials(), random.Random(kind), tmp_path / "killed"
-    whole = trials.start(kind, tmp_path / "whole")
+    dice, folder = random.Random(kind), tmp_path / "killed"
+    whole = start(train, kind, tmp_path / "whole")
     seen = kept_checkpoints(whole, tmp_path / "whole", tmp_path / "kept")
     assert whole.exitcode == 0
     last = tmp_path / "whole" / f"checkpoint-{STEPS}"
 
     kills = inside = compared = 0
     while kills < TRIALS[kind] or inside < INSIDE:
-        process = trials.start(kind, folder)
+        process = start(train, kind, folder)
         kill_at_random(process, folder, dice)
         if process.exitcode == 0:  # it had ended
             assert_same_state(last, folder / last.name)
@@ -101,7 +88,7 @@ def test_every_resume_is_the_run_that_was_not_killed(tmp_path, kind) -> None:
         for path in known:
             assert_same_state(seen[number(path)], path)
         compared += len(known)
-    final = trials.start(kind, folder)
+    final = start(train, kind, folder)
     final.join()
     assert final.exitcode == 0
     assert_same_state(last, folder / last.name)

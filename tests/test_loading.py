@@ -267,13 +267,6 @@ def test_the_command_says_no_more_than_it_must(saved, tmp_path) -> None:
     assert lines[0].startswith("unet_3 64x64: 100%")
 
 
-def test_cleaning_captions_says_nothing_of_image_processors() -> None:
-    code = "from imagen_diffusers.text.cleaning import clean_captions; print(clean_captions(['A Red Cube']))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout == "['a red cube']\n"
-    assert "CLIPImageProcessor" not in done.stderr
-
-
 def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:
     none = dict.fromkeys(("unet", "unet_2", "unet_3", "text_encoder"))
     assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [16, 8, 4]

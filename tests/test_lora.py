@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from imagen_diffusers.models.lora import add_lora, has_lora, lora_layers, lora_metadata
 
 from .conftest import make_base, make_pipeline, seeded
+from .test_cascade import make_shallow
 from .test_deepfloyd import base_network, schedule
 
 CALL = {"output_type": "pt"}
@@ -28,17 +29,18 @@ def wake(unet, seed: int) -> None:
                 value.copy_(0.2 * torch.randn(value.shape, generator=generator))
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """A cascade with adapters of rank 4 and alpha 2 in its first two stages, saved; and what it draws."""
+    folder = tmp_path_factory.mktemp("saved")
     pipe = make_pipeline()
     for n, slot in enumerate(("unet", "unet_2")):
         add_lora(getattr(pipe, slot), rank=4, alpha=2)
         wake(getattr(pipe, slot), n)
     layers = {f"{s}_lora_layers": lora_layers(getattr(pipe, s)) for s in ("unet", "unet_2")}
     told = {f"{s}_lora_adapter_metadata": lora_metadata(getattr(pipe, s)) for s in ("unet", "unet_2")}
-    pipe.save_lora_weights(tmp_path, **layers, **told)
-    return tmp_path, draw(pipe)
+    pipe.save_lora_weights(folder, **layers, **told)
+    return folder, draw(pipe)
 
 
 def test_save_and_load_keep_alpha_rank_and_every_bit(saved) -> None:
@@ -293,6 +295,7 @@ def test_a_cascade_with_an_adapter_is_not_saved(saved, tmp_path, monkeypatch) ->
 
 
 @pytest.mark.parametrize("wrapped_first", [True, False])
+@torch.compiler.set_stance("force_eager")  # compiling anew after each change takes long; once is enough, below
 def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> None:
     """`torch.compile(unet)` wraps a network, and no module of diffusers is what it returns."""
 
@@ -318,7 +321,7 @@ def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> 
     ):
         change(pipe)
         change(plain)
-        torch.testing.assert_close(draw(pipe), draw(plain), rtol=0, atol=1e-4)  # compiled, text is padded
+        torch.testing.assert_close(draw(pipe), draw(plain), rtol=0, atol=1e-4)  # where one may be compiled, text is padded
         assert pipe.fused_loras == plain.fused_loras
     pipe.delete_adapters("look")
     assert not any(pipe.get_list_adapters().values())
@@ -326,6 +329,22 @@ def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> 
     pipe.unload_lora_weights()
     torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-4)  # an update was added and subtracted
     assert not has_lora(pipe.unet)
+
+
+def test_compiled_networks_heed_their_adapters() -> None:
+    torch.compiler.reset()
+    pipe, plain = make_shallow(), make_shallow()
+    for one in (pipe, plain):
+        add_lora(one.unet, rank=2, name="look")
+        wake(one.unet, 0)
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    images = []
+    for change in (lambda p: p.set_adapters("look", 0.5), lambda p: p.disable_lora()):
+        for one in (pipe, plain):
+            change(one)
+            images.append(one("a red cube", stop_at=1, generator=seeded(), output_type="pt").images)
+        torch.testing.assert_close(*images[-2:], rtol=0, atol=1e-4)  # compiled, text is padded
+    assert not torch.allclose(images[0], images[2], atol=1e-3)
 
 
 def test_a_network_takes_a_second_adapter() -> None:

@@ -192,13 +192,26 @@ def test_gradient_checkpointing_changes_no_gradient(unet) -> None:
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
 
-def test_compiles_without_a_break(unet) -> None:
+@pytest.mark.parametrize("name", ["base_detail_as_sr", "sr_detail", "sr_cross_text", "unconditional", "unconditional_sr"])
+def test_compiles_without_a_break(name) -> None:
+    """Networks that have every part of all of them: compiling one takes seconds."""
     torch.compiler.reset()  # counts how often a function was compiled, over all tests
+    unet = MAKERS[name]()
     given = inputs(unet)
     compiled = torch.compile(unet, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
 
 
+def test_upsampling_is_compiled_without_interpolate() -> None:
+    """Which loses gradients then, as the next test shows."""
+    layer, graphs, x = Upsample(4, 4), [], torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(layer, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    torch.testing.assert_close(compiled(x), layer(x))
+    (graph,) = graphs
+    assert torch.nn.functional.interpolate not in {node.target for node in graph.graph.nodes}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a processor needs a C++ compiler")
 def test_gradients_pass_upsampling_when_compiled_in_bf16() -> None:
     """128 channels, since only wide layers lose theirs when `F.interpolate` is compiled (torch 2.13): all zero, without a word."""

@@ -1,6 +1,7 @@
 """A run beside other runs, and a run that ends before its last step."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
 
 from .conftest import TEXT_DIM, make_base
+from .forking import CONTEXT, result, start
 from .test_training import Squares, assert_same_state, fit
 
 ROOT = Path(__file__).parent.parent
@@ -139,23 +141,20 @@ def test_a_signal_to_the_whole_group_leaves_workers_until_the_run_has_ended(tmp_
     assert not any(map(alive, workers))
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from imagen_diffusers.training.folders import one_run_in
-with one_run_in(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(100)
-"""
+def hold(folder: Path, held) -> None:
+    with one_run_in(folder):
+        held.set()
+        time.sleep(100)
 
 
 def test_two_runs_into_one_folder_are_refused_until_the_first_is_killed(tmp_path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], env=ENVIRONMENT, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"held\n"
+    held = CONTEXT.Event()
+    process = start(hold, tmp_path, held)
+    assert held.wait(60)
     with pytest.raises(ValueError, match=r"another run is writing into .*; wait until it has ended, or choose another output_dir"):
         fit(tmp_path, 1)
     process.kill()
-    process.wait()
+    process.join()
     fit(tmp_path, 1)
     with one_run_in(tmp_path), one_run_in(tmp_path / "stage-1"):  # folders inside are other folders
         pass
@@ -208,13 +207,9 @@ def test_a_result_is_replaced_whole(tmp_path, monkeypatch) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["unet"]
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-from tests.test_training import fit
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-fit(Path(sys.argv[1]), 6)
-"""
+def fit_on_a_small_disk(folder: Path, limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    fit(folder, 6)
 
 
 @pytest.mark.parametrize("share", [pytest.param(0.3, marks=pytest.mark.slow), 0.999], ids=["weights", "optimizer"])
@@ -224,10 +219,8 @@ def test_a_disk_that_fills_up_in_a_checkpoint_keeps_the_last_one(tmp_path, share
     (tmp_path / "checkpoint-6").rename(tmp_path / "whole")
     sizes = sorted(p.stat().st_size for p in (tmp_path / "checkpoint-3").rglob("*") if p.stat().st_size > 50_000)
     limit = int(share * sizes[0]) if share < 0.5 else int(share * sizes[-1])
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path), str(limit)], env=ENVIRONMENT, capture_output=True, text=True)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("OSError: checkpoint-6 could not be written"), done.stderr[-2000:]
-    assert "checkpoint-3 is complete and untouched; make room and resume" in last
+    with pytest.raises(OSError, match=r"^checkpoint-6 could not be written.*checkpoint-3 is complete and untouched; make room and resume"):
+        result(fit_on_a_small_disk, tmp_path, limit)
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
     fit(tmp_path, 6)
     assert_same_state(tmp_path / "whole", tmp_path / "checkpoint-6")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -302,8 +303,7 @@ def test_figures_of_a_super_resolution_network_stand_beside_bicubics(tmp_path, m
     assert values["bicubic"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("pattern", FLOOR_PATTERNS)
-@pytest.mark.parametrize("texture", TEXTURES)
+@pytest.mark.parametrize(("texture", "pattern"), zip(TEXTURES, cycle(FLOOR_PATTERNS), strict=False))
 def test_a_mirrored_scene_is_the_mirror_image(pattern, texture) -> None:
     scene = sample_scene(12)
     scene = replace(scene, floor_pattern=pattern, objects=tuple(replace(o, texture=texture, yaw=0.4) for o in scene.objects))

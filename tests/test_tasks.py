@@ -1,8 +1,5 @@
 """One cascade, several tasks: moving between their pipelines, and finding them by diffusers' own classes."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
@@ -51,22 +48,6 @@ def test_auto_classes_find_the_pipeline_of_their_task(folder, auto) -> None:
         assert moved.unet is pipe.unet
         assert moved.text_encoder is pipe.text_encoder
         assert list(moved.config.guidance_scale) == [3.0, 2.0, 1.0]
-
-
-def test_they_are_found_when_the_package_is_imported_and_none_of_its_classes(folder) -> None:
-    """By a program that imports the package first, and by one that imports it last."""
-    lines = ["import imagen_diffusers", "from diffusers import AutoPipelineForInpainting, DiffusionPipeline"]
-    use = [
-        f"assert type(AutoPipelineForInpainting.from_pretrained({folder!r})).__name__ == 'ImagenCascadeInpaintPipeline'",
-        f"assert type(DiffusionPipeline.from_pretrained({folder!r})).__name__ == 'ImagenCascadePipeline'",
-    ]
-    for order in (lines, lines[::-1]):
-        subprocess.run([sys.executable, "-c", "\n".join(order + use)], check=True, capture_output=True)
-
-
-def test_importing_the_package_imports_no_diffusers() -> None:
-    said = "import sys, imagen_diffusers; assert 'diffusers' not in sys.modules and 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,0 +1,122 @@
+"""What a program may import first: diffusers is told of our pipelines by whatever comes first, and networks of IF join by an import."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess
+
+import pytest
+
+from .conftest import make_pipeline
+
+ROOT = Path(__file__).parent.parent
+# Runs programs one after the other, each in a fork of its own: of what they have imported the others know nothing.
+FORKS = """
+import json, os, sys, traceback
+import torch
+from transformers import T5EncoderModel  # with torch most of what an import takes, and it knows nothing of diffusers or of us
+
+assert not {"diffusers", "imagen_diffusers"} & set(sys.modules)
+for line in sys.stdin:
+    code, out, err = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        for path, number in ((out, 1), (err, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        failed = 0
+        try:
+            exec(compile(code, "program", "exec"), {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+            failed = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failed)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen]:
+    with subprocess.Popen([sys.executable, "-c", FORKS], cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def program(forks, tmp_path) -> Callable[[str], CompletedProcess]:
+    """Run a program in a process that has imported torch and transformers, and nothing of diffusers or of this package."""
+
+    def run(code: str) -> CompletedProcess:
+        out, err = tmp_path / "stdout", tmp_path / "stderr"
+        print(json.dumps([code, str(out), str(err)]), file=forks.stdin, flush=True)
+        return CompletedProcess("program", int(forks.stdout.readline()), out.read_text(), err.read_text())
+
+    return run
+
+
+def test_a_program_starts_without_us_and_its_errors_are_told(program) -> None:
+    done = program("import sys; print('diffusers' in sys.modules, 'imagen_diffusers' in sys.modules)")
+    assert (done.returncode, done.stdout) == (0, "False False\n")
+    failed = program("import imagen_diffusers.nowhere")
+    assert failed.returncode == 1 and "ModuleNotFoundError" in failed.stderr
+
+
+@pytest.mark.parametrize("first", ["pipelines.pipeline_imagen_cascade", "finetuning.cascade", "pipelines.cascade"])
+def test_any_module_may_be_the_first_that_is_imported(program, first) -> None:
+    """diffusers is told of our pipelines in the middle of whatever imports it first."""
+    done = program(f"import imagen_diffusers.{first}, imagen_diffusers.pipelines.tasks")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return str(path)
+
+
+IMPORTS = ["import imagen_diffusers", "from diffusers import AutoPipelineForInpainting, DiffusionPipeline"]
+
+
+@pytest.mark.parametrize("lines", [IMPORTS, IMPORTS[::-1]], ids=["first", "last"])
+def test_pipelines_are_found_when_the_package_is_imported_and_none_of_its_classes(program, folder, lines) -> None:
+    """By a program that imports the package first, and by one that imports it last."""
+    use = [
+        f"assert type(AutoPipelineForInpainting.from_pretrained({folder!r})).__name__ == 'ImagenCascadeInpaintPipeline'",
+        f"assert type(DiffusionPipeline.from_pretrained({folder!r})).__name__ == 'ImagenCascadePipeline'",
+    ]
+    done = program("\n".join(lines + use))
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_imports_no_diffusers() -> None:
+    said = "import sys, imagen_diffusers; assert 'diffusers' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
+
+
+def test_what_lets_networks_of_if_be_stages_is_said_where_it_is_missing(program) -> None:
+    done = program("""
+from diffusers import UNet2DConditionModel
+from imagen_diffusers.sampling.network import adapt
+
+unet = UNet2DConditionModel(16, 3, 6, block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
+    up_block_types=("UpBlock2D",) * 2)
+try:
+    adapt(unet)
+except ValueError as error:
+    print(error)
+import imagen_diffusers.interop
+print(type(adapt(unet)).__name__)
+""")
+    said, kind = done.stdout.splitlines()
+    assert "one of ImagenUNet2DConditionModel, ImagenEfficientUNet2DConditionModel. Networks of other origins join by import" in said
+    assert kind == "DeepFloydNetwork", done.stderr
+
+
+def test_cleaning_captions_says_nothing_of_image_processors(program) -> None:
+    done = program("from imagen_diffusers.text.cleaning import clean_captions; print(clean_captions(['A Red Cube']))")
+    assert (done.returncode, done.stdout) == (0, "['a red cube']\n"), done.stderr
+    assert "CLIPImageProcessor" not in done.stderr
