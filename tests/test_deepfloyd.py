@@ -1,5 +1,8 @@
 """DeepFloyd IF's networks as stages draw what IF's own pipelines draw, bit for bit; and more than those can."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import (
@@ -10,6 +13,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler
@@ -194,6 +198,17 @@ def test_if_i_has_the_published_sizes(width, expected) -> None:
     }
     with torch.device("meta"):
         assert UNet2DConditionModel(**config, sample_size=64, in_channels=3).num_parameters() == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("folder", "lost"), [("text_encoder", "encoder.final_layer_norm.weight"), ("unet", "conv_in.bias")])
+def test_weights_that_lack_parameters_are_said(home, tmp_path, folder, lost) -> None:
+    copy = Path(shutil.copytree(home["one"], tmp_path / "one"))
+    (path,) = (copy / folder).glob("*.safetensors")
+    weights = load_file(path)
+    del weights[lost]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(OSError, match=f"weights of .*{folder} lack 1 of its network's parameters, {lost} the first"):
+        ours({**home, "one": str(copy)})
 
 
 def test_a_network_that_cannot_be_a_stage_is_refused() -> None:

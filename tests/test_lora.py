@@ -294,6 +294,22 @@ def test_a_cascade_with_an_adapter_is_not_saved(saved, tmp_path, monkeypatch) ->
     torch.testing.assert_close(draw(loaded), saved[1], rtol=0, atol=1e-3)
 
 
+def test_a_network_with_an_adapter_is_not_saved(tmp_path) -> None:
+    unet = make_base()
+    add_lora(unet, rank=2)
+    wake(unet, 0)
+    for prepare in (lambda: None, unet.fuse_lora):
+        prepare()
+        with pytest.raises(ValueError, match=r"this network holds a LoRA adapter, .* fuse_lora\(\) and unload_lora\(\)"):
+            unet.save_pretrained(tmp_path / "unet")
+    assert not (tmp_path / "unet").exists()
+    fused = {name: value.clone() for name, value in unet.state_dict().items() if name.endswith("base_layer.weight")}
+    unet.unload_lora()
+    unet.save_pretrained(tmp_path / "unet")
+    saved = type(unet).from_pretrained(tmp_path / "unet").state_dict()
+    assert fused and all(torch.equal(saved[name.replace(".base_layer", "")], value) for name, value in fused.items())
+
+
 @pytest.mark.parametrize("wrapped_first", [True, False])
 @torch.compiler.set_stance("force_eager")  # compiling anew after each change takes long; once is enough, below
 def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> None:

@@ -107,6 +107,7 @@ def uploads(monkeypatch) -> list[dict]:
     load = ModelCard.load
     for module in (imagen_diffusers.pipelines.folders, diffusers.utils.hub_utils, diffusers.pipelines.pipeline_utils):
         monkeypatch.setattr(module, "create_repo", lambda repo_id, **_: SimpleNamespace(repo_id=f"me/{repo_id.split('/')[-1]}"))
+    monkeypatch.setattr(imagen_diffusers.pipelines.folders, "file_exists", lambda *_, **__: False)
     monkeypatch.setattr(diffusers.utils.hub_utils, "upload_folder", upload_folder)
     monkeypatch.setattr(ModelCard, "load", staticmethod(no_card))
     return seen
@@ -165,6 +166,13 @@ def test_a_pipeline_file_that_is_in_the_folder_stays(uploads, tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/new")
     assert (tmp_path / "pipeline.py").read_text() == "# by hand"
     assert "pipeline.py" in uploads[0]["files"]
+
+
+def test_a_pipeline_file_that_is_on_the_hub_stays(uploads, monkeypatch) -> None:
+    there = ("me/new", "pipeline.py")
+    monkeypatch.setattr(imagen_diffusers.pipelines.folders, "file_exists", lambda *where, **_: where == there)
+    make_pipeline().push_to_hub("me/new")
+    assert "pipeline.py" not in uploads[0]["files"]
 
 
 def told_of_origins(folder: Path) -> dict[str, str]:

@@ -1,13 +1,20 @@
 """Loaded networks compute the very bits that saved ones did, nothing is opened that could run code, and nothing tells of this machine."""
 
 import os
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from .saved_configs import leave_out_local_paths
 from .weight_files import check_network_folder, sole_variant, stored_names
+
+
+def holds_adapter(unet: nn.Module) -> bool:
+    """Whether weights have other names than they are loaded by, since an adapter's layers are around theirs, fused or not."""
+    return any(".base_layer." in name for name, _ in unet.named_parameters())
 
 
 class OwnMemoryMixin:
@@ -39,12 +46,26 @@ class OwnMemoryMixin:
             check_network_folder(folder, kwargs["variant"])
         told = kwargs.pop("output_loading_info", False)
         network, info = super().from_pretrained(place, **kwargs, output_loading_info=True)  # type: ignore[misc]
-        _check_none_missing([name for name in network.state_dict() if name in info["missing_keys"]], folder)
+        check_none_missing([name for name in network.state_dict() if name in info["missing_keys"]], folder)
         for parameter in network.parameters():
             plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
             if plain and parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
         return (network, info) if told else network
+
+    @wraps(ModelMixin.save_pretrained, assigned=())  # pipelines look at its signature
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers.
+
+        Raises:
+            ValueError: while the network holds a LoRA adapter.
+        """
+        if holds_adapter(self):  # type: ignore[arg-type]
+            raise ValueError(
+                "this network holds a LoRA adapter, and a folder saved with its layers would not load again; call fuse_lora() and "
+                "unload_lora() to save weights with the adapter in them, or unload_lora() to save them without"
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def save_config(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in diffusers, without the folder of this machine that the network was loaded from."""
@@ -68,9 +89,14 @@ def check_complete(network: nn.Module, folder: Path, variant: str | None) -> Non
     names: dict[int, list[str]] = {}  # of each parameter: tied ones have several, and are stored under one
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    _check_none_missing([tied[0] for tied in names.values() if not there.intersection(tied)], folder)
+    check_none_missing([tied[0] for tied in names.values() if not there.intersection(tied)], folder)
 
 
-def _check_none_missing(names: list[str], folder: Path) -> None:
+def check_none_missing(names: list[str], folder: Path | str) -> None:
+    """See that no parameters are missing in the weights of a folder, or of a place on the Hub.
+
+    Raises:
+        OSError: naming the first.
+    """
     if names:
         raise OSError(f"the weights of {folder} lack {len(names)} of its network's parameters, {names[0]} the first; save it again")

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import HfApi, ModelCard, create_repo
+from huggingface_hub import HfApi, ModelCard, create_repo, file_exists
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from transformers.utils import logging as transformers_logging
@@ -176,7 +176,7 @@ class FolderPipeline(DiffusionPipeline):
         variant: str | None = None,
         subfolder: str | None = None,
     ) -> str:
-        """As in diffusers, with a model card of its own; a card that the repository has already stays.
+        """As in diffusers, with a model card of its own; a card and a `pipeline.py` that the repository has already stay.
 
         A `pipeline.py` of one import goes with it, by which programs load the cascade that import diffusers alone, as
         `DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id)`. This package must be installed there.
@@ -209,10 +209,11 @@ class FolderPipeline(DiffusionPipeline):
     ) -> str:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         if subfolder is None:  # at a repository's root
-            if not (folder / "pipeline.py").exists():  # which may be written by hand
+            by_hand = (folder / "pipeline.py").exists() or file_exists(repo_id, "pipeline.py", token=token)
+            if not by_hand:
                 (folder / "pipeline.py").write_text(CUSTOM_PIPELINE)
             try:
-                if not (folder / "README.md").exists():  # likewise
+                if not (folder / "README.md").exists():  # which may be written by hand, too
                     ModelCard.load(repo_id, token=token).save(folder / "README.md")
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)

@@ -11,6 +11,7 @@ from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.models.loading import holds_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def check_no_adapters(pipe: Any) -> None:
         ValueError: naming the stages that hold an adapter.
     """
     unets = {stage: getattr(pipe, stage) for stage in STAGES}
-    adapted = [s for s, unet in unets.items() if unet is not None and any(".base_layer." in name for name, _ in unet.named_parameters())]
+    adapted = [stage for stage, unet in unets.items() if unet is not None and holds_adapter(unet)]
     if adapted:
         raise ValueError(
             f"{', '.join(adapted)} of this pipeline hold a LoRA adapter, and a folder saved with its layers would not load again; call "

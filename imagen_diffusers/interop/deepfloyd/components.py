@@ -13,6 +13,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from transformers import AutoTokenizer, T5EncoderModel
 
+from imagen_diffusers.models.loading import check_none_missing
+
 HUB = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 
 # What IFPipeline and IFSuperResolutionPipeline do and default to, without their safety checker and watermark.
@@ -59,6 +61,7 @@ def load_components(
 
     Raises:
         ValueError: for stages that are not IF's or in the wrong order, and a text encoder by its name, before anything large is loaded.
+        OSError: for weights that lack some of their network's parameters.
         TypeError: for other arguments.
     """
     unknown = sorted(kwargs.keys() - HUB)
@@ -81,8 +84,15 @@ def load_components(
     first, components = str(stage_1), {}
     if text_encoder is not None:
         components["tokenizer"] = AutoTokenizer.from_pretrained(first, subfolder="tokenizer", **kwargs)
-        components["text_encoder"] = T5EncoderModel.from_pretrained(first, subfolder="text_encoder", **weights) if loads else text_encoder
+        components["text_encoder"] = _complete(T5EncoderModel, first, "text_encoder", weights) if loads else text_encoder
     for suffix, place in places.items():
-        components["unet" + suffix] = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **weights)
+        components["unet" + suffix] = _complete(UNet2DConditionModel, place, "unet", weights)
         components["scheduler" + suffix] = DDPMScheduler.from_pretrained(place, subfolder="scheduler", **kwargs)
     return components
+
+
+def _complete(kind: Any, place: str, subfolder: str, weights: dict[str, Any]) -> Any:
+    """A network of another library that had all its parameters from its files: transformers makes up those that are missing."""
+    network, info = kind.from_pretrained(place, subfolder=subfolder, output_loading_info=True, **weights)
+    check_none_missing(sorted(info["missing_keys"]), f"{place}/{subfolder}")
+    return network
