@@ -16,11 +16,11 @@ from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.web.answers import Answers, Refused
-from imagen_diffusers.web.asked import read_asked
 from imagen_diffusers.web.gallery import Gallery
 from imagen_diffusers.web.gate import API, BODY_BYTES, Gate
 from imagen_diffusers.web.limits import Limits, read_choice, read_number, read_text, read_whole
 from imagen_diffusers.web.models import Models
+from imagen_diffusers.web.reading import read_asked
 from imagen_diffusers.web.sampling import Sampler
 from imagen_diffusers.web.worker import Worker
 

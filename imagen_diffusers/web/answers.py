@@ -13,8 +13,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .asked import Asked, read_asked
-from .models import Facts, NotLoaded
+from .asked import Asked
+from .facts import Facts
+from .models import NotLoaded
+from .reading import read_asked
 from .sampling import Sampler, StageImage, Step, UnknownWords
 from .worker import Closed, Tell, Worker
 

@@ -3,31 +3,13 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from imagen_diffusers.text.t5 import known_words
-
-MOST_WORDS = 300  # a vocabulary of more is no list to choose from
+from .facts import Facts, facts_of
 
 
 class NotLoaded(Exception):  # noqa: N818 (a sentence for everybody; the cause, which may name files of the server, is not)
     """A cascade or an adapter could not be loaded."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the page shows of a cascade.
-
-    Args:
-        sizes: of its stages' images, first to last.
-        guidance: the scale that its authors recommend for the first stage.
-        words: that its text encoder knows, where they are few.
-    """
-
-    sizes: list[int]
-    guidance: float
-    words: list[str]
 
 
 class Models:
@@ -71,10 +53,7 @@ class Models:
         Raises:
             NotLoaded: for one that cannot be loaded.
         """
-        pipe = self.get(name)
-        sizes = [network.sample_size for network in pipe.networks.values()]
-        words = known_words(pipe.tokenizer) if pipe.tokenizer is not None and len(pipe.tokenizer) <= MOST_WORDS else []
-        return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)
+        return facts_of(self.get(name))
 
     def _adapt(self, weights: Mapping[str, float]) -> None:
         """Let these act, in the page's order, whoever asked for which of them before: sums depend on it in their last digits."""

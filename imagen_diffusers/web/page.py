@@ -12,8 +12,8 @@ from gradio.components import Component
 
 from . import asked
 from .answers import Answers, Refused, Shown
+from .facts import Facts
 from .gallery import MOST
-from .models import Facts
 
 TITLE = "Imagen on diffusers"
 # A word that is clicked goes to the end of the prompt, in the browser alone.

@@ -1,0 +1,29 @@
+"""What the page shows of a cascade."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from imagen_diffusers.text.t5 import known_words
+
+MOST_WORDS = 300  # a vocabulary of more is no list to choose from
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to choose from, and where the choice begins.
+
+    Args:
+        sizes: of its stages' images, first to last.
+        guidance: the scale that its authors recommend for the first stage.
+        words: that its text encoder knows, where they are few.
+    """
+
+    sizes: list[int]
+    guidance: float
+    words: list[str]
+
+
+def facts_of(pipe: Any) -> Facts:
+    sizes = [network.sample_size for network in pipe.networks.values()]
+    words = known_words(pipe.tokenizer) if pipe.tokenizer is not None and len(pipe.tokenizer) <= MOST_WORDS else []
+    return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)
