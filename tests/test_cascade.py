@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import T5EncoderModel
 
 import imagen_diffusers
-from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
+from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, ImagenDDPMScheduler
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
@@ -384,6 +384,13 @@ def test_a_missing_stage_is_not_jumped_over() -> None:
     assert draw(pipe, stop_at=1).images.shape == (1, 3, 16, 16)
     alone = draw(pipe, image=torch.rand(1, 3, 16, 16, generator=seeded()))
     assert alone.images.shape == (1, 3, 64, 64)  # four times, as the paper's
+
+
+def test_an_image_of_odd_sides_is_enlarged_to_the_nearest_that_stages_can_have(pipe) -> None:
+    upscaler, image = ImagenCascadeUpscalePipeline.from_pipe(pipe), torch.rand(1, 3, 15, 21, generator=seeded())
+    enlarged = draw(upscaler, image=image).images
+    assert enlarged.shape[-2:] == (64, 80)
+    assert torch.equal(enlarged, draw(upscaler, image=image, scale=4).images)
 
 
 def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:

@@ -106,6 +106,10 @@ def test_upscale_a_folder(folder, tmp_path) -> None:
     Image.new("RGB", (32, 32)).save(small / "1.jpg")
     assert "several images named 1" in call(*plain, "--output", large).output
     (tmp_path / "empty").mkdir()
+    (small / "1.jpg").unlink()
+    Image.new("RGB", (64, 64)).save(small / "3.png")
+    stopped = call(*plain[:1], small, *plain[2:], "--output", large)
+    assert f"{small / '3.png'}: no stage enlarges an image of 64px" in stopped.output.replace("\n", "")
     assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
 
 

@@ -315,6 +315,16 @@ def test_a_mask_is_the_same_in_every_form(form) -> None:
     assert torch.equal(read, mask)
 
 
+def test_transparent_parts_of_a_mask_stay() -> None:
+    expected = mask_to_tensor(gray(a_mask()), (64, 64))
+    strokes = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    strokes.paste((255, 255, 255, 255), mask=gray(a_mask()))
+    erased = Image.new("L", (64, 64), 255)
+    erased.putalpha(gray(a_mask()))
+    for drawn in (strokes, erased):
+        assert torch.equal(mask_to_tensor(drawn, (64, 64)), expected)
+
+
 def test_several_masks_are_read_in_order() -> None:
     masks = torch.cat([a_mask(16, 24), ~a_mask(16, 24)])
     for given in (masks, masks[:, 0], masks[:, 0].numpy(), list(masks), [gray(masks[:1]), gray(masks[1:])]):
@@ -368,7 +378,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_feather": float("nan")}, "mask_feather is nan; give a number of pixels"),
     ({"mask_feather": float("inf")}, "mask_feather is inf; give a number of pixels"),
     ({"mask_feather": 65}, "mask_feather is 65 and the image 64x64; give at most its smaller side"),
-    ({"mask_feather": "4"}, "mask_feather is 4; give a number of pixels"),
+    ({"mask_feather": "4"}, "mask_feather is '4'; give a number of pixels"),
     ({"mask_feather": None}, "mask_feather is None; give a number of pixels"),
     ({"seamless": "yes"}, "seamless is 'yes'; give True or False"),
     ({"strength": 2}, "strength is 2; give a number from 0"),

@@ -49,6 +49,15 @@ def test_windows_are_as_large_as_the_last_stage_that_runs_was_trained_for(painte
         asked.clear()
 
 
+@pytest.mark.parametrize(("width", "height"), [(60, 40), (100, 50)], ids=str)
+def test_a_canvas_of_any_size(painter, width, height) -> None:
+    """The tiny stages make images of multiples of 16."""
+    made = np.asarray(outpaint(painter, PROMPT, HELD, width, height, left=3, top=2, generator=seeded()))
+    assert made.shape == (height, width, 3)
+    assert np.array_equal(made[2:34, 3:51], np.asarray(HELD))
+    assert len(np.unique(made[36:].reshape(-1, 3), axis=0)) > 100
+
+
 def test_a_stage_that_is_not_there_is_said(painter) -> None:
     with pytest.raises(ValueError, match="stop_at is 4"):
         outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=4)

@@ -11,6 +11,7 @@ from .sampling import sample
 Strength = Annotated[
     str | None, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.7 by default; 1 under a mask.")
 ]
+OfAlike = Annotated[str, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage.")]
 
 
 def edit(
@@ -46,7 +47,7 @@ def edit(
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
-def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: Strength = None, stop_at: StopAt = None) -> None:
+def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: OfAlike = "0.3", stop_at: StopAt = None) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 

@@ -1,6 +1,7 @@
 """What the commands that make images share: read the options, load, sample, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -69,7 +70,8 @@ def sample(
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
-        images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
+        with _named(source, len(places)):
+            images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
         _save(images, paths[output], seeds, {**made_by, **said, **(told or {}), "prompt": prompt})
 
 
@@ -82,6 +84,15 @@ def _settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]
     if "guidance_scale" in found:
         raise ValueError("--guider takes the place of --guidance-scale; leave out one of them: a guider has settings of its own")
     return {**found, "guider": read_guiders(sampling.guider)}, {**found, "guider": sampling.guider}
+
+
+@contextmanager
+def _named(source: Path | None, count: int) -> Iterator[None]:
+    """What is wrong with one image of several names its file."""
+    try:
+        yield
+    except ValueError as error:
+        raise (ValueError(f"{source}: {error}") if source is not None and count > 1 else error) from None
 
 
 def _draw(pipe: Any, **arguments: Any) -> Any:

@@ -57,7 +57,7 @@ class Edit:
             return ReadEdit(image, strengths)
         check_count("jump_length", self.jump_length)
         if not _is_number(self.mask_feather) or not 0 <= float(self.mask_feather) < math.inf:
-            raise ValueError(f"mask_feather is {self.mask_feather}; give a number of pixels, 0 for a hard edge")
+            raise ValueError(f"mask_feather is {self.mask_feather!r}; give a number of pixels, 0 for a hard edge")
         mask = mask_to_tensor(self.mask_image, (image.shape[-2], image.shape[-1])).to(device)
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
         if not isinstance(self.seamless, bool):
@@ -129,7 +129,7 @@ def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
     values = one_each("strength", given, {"strength": [None] * max(numbers)}, numbers, alone=alone)
     for value in values:
         if not _is_number(value) or not 0 <= float(value) <= 1:
-            raise ValueError(f"strength is {value}; give a number from 0, which keeps the image, to 1, which starts from noise alone")
+            raise ValueError(f"strength is {value!r}; give a number from 0, which keeps the image, to 1, which starts from noise alone")
     return [float(value) for value in values]
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .image_inputs import images_to_tensor
 
 
 def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
-    """Masks as (N, 1, H, W), True where it is painted anew: where a gray value is at least half of white.
+    """Masks as (N, 1, H, W), True where it is painted anew: where a gray value is at least half of white, and not transparent.
 
     Args:
         given: what `images_to_tensor` takes, also of bool; arrays and tensors (N, H, W), too, and tensors (H, W); one or a list.
@@ -37,7 +38,10 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
 
 
 def _as_gray(one: Any) -> Any:
-    """Bools as 0 and 255, and arrays and tensors with a channel; all else as it is."""
+    """Bools as 0 and 255, arrays and tensors with a channel, and transparent parts black; all else as it is."""
+    if isinstance(one, Image.Image) and one.has_transparency_data:
+        one = ImageOps.exif_transpose(one).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", one.size, "black"), one).convert("L")
     if isinstance(one, np.ndarray):
         one = one.astype(np.uint8) * 255 if one.dtype == bool else one
         return one[..., None] if one.ndim == 3 and one.shape[-1] not in (1, 3) else one  # (N, H, W), as diffusers reads it

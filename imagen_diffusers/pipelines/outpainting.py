@@ -10,6 +10,7 @@ from imagen_diffusers.sampling.tiles import spans
 
 from .image_inputs import images_to_tensor
 from .pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline
+from .planning import finest_step
 
 
 def outpaint(
@@ -27,6 +28,7 @@ def outpaint(
     """The image with more around it; what it held stays pixel for pixel.
 
     Every window is as large as the images of the last stage that runs, or as the canvas where that is smaller, and is painted by one call.
+    A canvas that is smaller, and of sides that stages cannot have, is painted a little larger and cut.
 
     Args:
         prompt: what the extended image shows; without it the image alone is followed.
@@ -52,16 +54,18 @@ def outpaint(
             raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
     # What is not known yet repeats the image's edge: resized, it fades into what is known.
     known = (images_to_tensor("image", image)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    rows = (np.arange(height) - top).clip(0, image.height - 1)
-    columns = (np.arange(width) - left).clip(0, image.width - 1)
+    stages = pipe.stages([n for n in pipe.stage_numbers if n <= (call.get("stop_at") or n)])  # the call says if it is not there
+    size, every = stages[-1].sample_size, finest_step(stages)
+    painted_height, painted_width = (side if side >= size else -(-side // every) * every for side in (height, width))
+    rows = (np.arange(painted_height) - top).clip(0, image.height - 1)
+    columns = (np.arange(painted_width) - left).clip(0, image.width - 1)
     canvas = known[rows][:, columns].copy()
-    unknown = np.ones((height, width), bool)
+    unknown = np.ones(canvas.shape[:2], bool)
     unknown[top : top + image.height, left : left + image.width] = False
 
-    last: int = call.get("stop_at") or pipe.stage_numbers[-1]
-    size = next((network.sample_size for n, network in pipe.networks.items() if n == last), height)  # the call says if it is not there
+    shared = int(size * overlap)
     middle = (top + image.height / 2, left + image.width / 2)
-    windows = [(y, x) for y in spans(height, size, int(size * overlap)) for x in spans(width, size, int(size * overlap))]
+    windows = [(y, x) for y in spans(painted_height, size, shared) for x in spans(painted_width, size, shared)]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
     painter = type(pipe).from_pipe(pipe, safety_checker=None, watermarker=None)
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
@@ -71,7 +75,7 @@ def outpaint(
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
     extended: Any
-    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas)) * 2 - 1, "pil")
+    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width])) * 2 - 1, "pil")
     return extended[0]
 
 

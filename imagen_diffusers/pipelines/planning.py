@@ -29,7 +29,7 @@ def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, sta
         raise ValueError("this pipeline holds no stage; load or assign unet and scheduler first")
     for name, value in (("start_at", start_at), ("stop_at", stop_at)):
         if value is not None and value not in there:
-            raise ValueError(f"{name} is {value}; this pipeline holds the stages {there}")
+            raise ValueError(f"{name} is {value!r}; this pipeline holds the stages {there}")
     check_order(networks)
     if start_at is None:
         start_at = there[0] if images is None else _first_to_enlarge(networks, images)
@@ -43,7 +43,7 @@ def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, sta
             f"load stage {gaps[0]}, or end before it with stop_at={gaps[0] - 1}"
         )
     if networks[numbers[0]].has_low_res != (images is not None):
-        need = "takes no image" if images is not None else "needs image=, the image to enlarge"
+        need = "takes no image; leave image out, or start at a stage that enlarges" if images is not None else "needs image=, to enlarge it"
         raise ValueError(f"stage {numbers[0]} {need}")
     return numbers
 
@@ -156,7 +156,7 @@ def plan_sizes(
         raise ValueError(f"scale is {scale}, beside height={height}, width={width}; give scale, or height and width, not both")
     if images is not None:
         given, trained = (images.shape[-2], images.shape[-1]), last / start_size
-        fitting = [round(side * trained) for side in given] if scale is None else _scaled(given, _checked_scale(scale), every)
+        fitting = _scaled(given, trained if scale is None else _checked_scale(scale), every)
         height, width = fitting if height is None and width is None else size_like(stages, given, height, width)
     final = (height or last, width or last)
     sizes = []
@@ -180,7 +180,7 @@ def _scaled(size: tuple[int, int], scale: float, every: int) -> list[int]:
 
 def _checked_scale(scale: Any) -> float:
     if not isinstance(scale, Real) or not 0 < float(scale) < float("inf"):
-        raise ValueError(f"scale is {scale}; give a number greater than 0, for example 2")
+        raise ValueError(f"scale is {scale!r}; give a number greater than 0, for example 2")
     return float(scale)
 
 
@@ -188,5 +188,5 @@ def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor) -> int:
     side = max(images.shape[-2:])
     bigger = [n for n in sorted(networks) if networks[n].has_low_res and networks[n].sample_size > side]
     if not bigger:
-        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or choose one with start_at")
+        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or give start_at and scale")
     return bigger[0]
