@@ -6,6 +6,7 @@ python -m examples.scenes.assemble --output_dir pipelines/imagen-scenes
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -21,16 +22,17 @@ from .data import VIEWS
 from .train import NETWORKS, SUFFIXES, build
 
 # Chosen by looking at images of prompts outside the evaluation's.
-STEPS, GUIDANCE, NOISE_LEVEL = (16, 8, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
+STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
-    """The base's steps add noise anew: without it, more images show an object twice."""
+    """The base's steps add noise anew and begin at log-SNR -8, beyond which it was hardly trained: else objects come twice more often."""
     betas = shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift)
     return ImagenDPMSolverMultistepScheduler(
         trained_betas=betas.tolist(),  # pyright: ignore[reportArgumentType] (diffusers says an array, and saves a list)
         prediction_type="sample",
         algorithm_type="sde-dpmsolver++" if stage == "base" else "dpmsolver++",
+        lambda_min_clipped=-4.0 if stage == "base" else -math.inf,  # half the log-SNR
         thresholding=True,
         sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
         timestep_spacing="trailing",
