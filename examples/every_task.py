@@ -42,8 +42,8 @@ def every_task(pipe: ImagenCascadePipeline) -> dict[str, Image.Image]:
     wide = outpaint(painter, None, image, image.width * 2, image.height, generator=seed())
     return {
         "generate": image,
-        "edit: blue, strength 0.9": changer(BLUE, image, strength=0.9, generator=seed()).images[0],
-        "vary, strength 0.6": changer(image=image, strength=0.6, generator=seed()).images[0],
+        "edit: blue, strength 0.9, 1, 1": changer(BLUE, image, strength=[0.9, 1, 1], generator=seed()).images[0],
+        "vary, strength 0.3": changer(image=image, strength=0.3, generator=seed()).images[0],
         "edit with a mask: a yellow cube": painter(CUBE, image, mask, jump_n_sample=[4, 1, 1], generator=seed()).images[0],
         "extend to twice the width": wide,
         f"enlarge from {side}px": upscaler(PROMPT, image=small, generator=seed()).images[0],
