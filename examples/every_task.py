@@ -1,6 +1,6 @@
 """One generated image through every task of the cascade, in one labelled grid.
 
-    python examples/every_task.py --output tasks.jpg
+    python -m examples.every_task --output tasks.jpg
 
 Nothing is chosen: the seeds are 0, and all settings but those in the labels are the checkpoint's own.
 """

@@ -33,9 +33,16 @@ TOLD = {"version": "0", "scheduler": None, "dtype": "float32", "tile": None}
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    """Two cascades of different bases."""
+    """Two cascades of different bases, in memory as the commands have them: in another layout sums are rounded otherwise."""
     bases = {"first": {}, "second": {"block_out_channels": (8, 16)}}
-    return Models(lambda place: make_pipeline(unet=make_base(**bases[place])), {"tiny": "first", "other": "second"}, {})
+
+    def load(place: str):
+        pipe = make_pipeline(unet=make_base(**bases[place]))
+        for unet in (pipe.unet, pipe.unet_2, pipe.unet_3):
+            unet.to(memory_format=torch.channels_last)
+        return pipe
+
+    return Models(load, {"tiny": "first", "other": "second"}, {})
 
 
 @pytest.fixture
