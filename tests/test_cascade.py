@@ -406,9 +406,16 @@ def test_callback_sees_every_step_and_may_change_latents(shared_pipe) -> None:
     assert torch.equal(out.images, torch.full_like(out.images, 0.5))
 
 
-@pytest.mark.parametrize(("latents", "told"), [(torch.zeros(1, 3, 8, 8), "(1, 3, 8, 8)"), (None, "NoneType")], ids=["shape", "none"])
+BAD_LATENTS = [
+    (torch.zeros(1, 3, 8, 8), "(1, 3, 8, 8) of torch.float32"),
+    (torch.zeros(1, 3, 16, 16, dtype=torch.int64), "(1, 3, 16, 16) of torch.int64"),
+    (None, "NoneType"),
+]
+
+
+@pytest.mark.parametrize(("latents", "told"), BAD_LATENTS, ids=lambda x: x if isinstance(x, str) else "")
 def test_a_callback_that_returns_no_latents_of_the_image_is_told_so(shared_pipe, latents, told) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"returned latents {told}; return a tensor (1, 3, 16, 16), as it was handed, or none")):
+    with pytest.raises(ValueError, match=re.escape(f"returned latents {told}; return a tensor (1, 3, 16, 16) of torch.float32, as it")):
         draw(shared_pipe, callback_on_step_end=lambda *_: {"latents": latents})
 
 

@@ -59,8 +59,9 @@ def test_a_canvas_of_any_size(painter, width, height) -> None:
 
 
 def test_a_stage_that_is_not_there_is_said(painter) -> None:
-    with pytest.raises(ValueError, match="stop_at is 4"):
-        outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=4)
+    for stop_at in (4, -1, "2"):
+        with pytest.raises(ValueError, match=f"stop_at is {stop_at!r}"):
+            outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=stop_at)
 
 
 class Corner:
@@ -85,6 +86,17 @@ def test_the_whole_is_looked_at_and_not_each_window(painter) -> None:
     (whole,) = seen
     assert (whole[0] * 255).round().astype(np.uint8).tobytes() == plain.tobytes()
     assert not np.asarray(black).any()
+
+
+def test_it_is_the_callers_pipeline_that_paints(painter) -> None:
+    seen = []
+    outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=1, callback_on_step_end=lambda pipe, *_: seen.append(pipe is painter) or {})
+    assert seen and all(seen)
+
+
+def test_several_prompts_are_refused(painter) -> None:
+    with pytest.raises(ValueError, match="prompt is a list; one call extends one image"):
+        outpaint(painter, [PROMPT, PROMPT], HELD, *CANVAS)
 
 
 @pytest.mark.parametrize("call", [{"num_images_per_prompt": 2}, {"output_type": "pt"}], ids=str)

@@ -53,6 +53,8 @@ UNREAD: list[tuple[object, str]] = [
     ("(red: (blue:2))", "colon without a number"),
     ("(:1.3)", "weights no words"),
     (f"a (red:{'9' * 400}) cube", "weights words by more than a number can be"),
+    (f"((red:0):{'9' * 400}) cube", "weights words by more than a number can be"),
+    (f"a (red:{'9' * 200}) cube", "weights words by more than a number can be"),
     (f"((a:{'9' * 200}) red:{'9' * 200}) cube", "weights words by more than a number can be"),
     ("a ( :1.3) cube", "weights no words"),
     (f"a {BORDER}", "holds the character"),

@@ -11,7 +11,11 @@ from .sampling import sample
 Strength = Annotated[
     str | None, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.7 by default; 1 under a mask.")
 ]
-OfAlike = Annotated[str, typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage.")]
+OfAlike = Annotated[
+    str | None,
+    typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.3 by default, and all later stages anew."),
+]
+ALIKE = 0.3  # in the first stage; the image as it is would leave later stages with few steps nothing to make
 
 
 def edit(
@@ -47,11 +51,18 @@ def edit(
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
-def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: OfAlike = "0.3", stop_at: StopAt = None) -> None:
+def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: OfAlike = None, stop_at: StopAt = None) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 
     if sampling.guidance_scale is not None or sampling.guider:
         raise ValueError("--guidance-scale and --guider strengthen a prompt, and vary has none; leave them out, or give edit a prompt")
-    call = {"image": read_image(image), "strength": numbers("--strength", strength), "stop_at": stop_at}
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", kept=[image], **call)
+    chosen = numbers("--strength", strength)
+
+    def draw(pipe: Any, **call: Any) -> Any:
+        later = sum(n <= (stop_at or n) for n in pipe.stage_numbers) - 1
+        return pipe(strength=[ALIKE] + [1.0] * later if chosen is None else chosen, **call).images[0]
+
+    call = {"image": read_image(image), "stop_at": stop_at}
+    told = {"strength": chosen}
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", draw=draw, told=told, kept=[image], **call)

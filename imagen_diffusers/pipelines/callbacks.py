@@ -49,9 +49,9 @@ class Callbacks:
 
 def _checked(latents: Any, given: Tensor) -> Tensor:
     """What a callback returned in place of the latents it was handed."""
-    if not isinstance(latents, Tensor) or latents.shape != given.shape:
-        told = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise ValueError(f"callback_on_step_end returned latents {told}; return a tensor {tuple(given.shape)}, as it was handed, or none")
+    if not isinstance(latents, Tensor) or (latents.shape, latents.dtype) != (given.shape, given.dtype):
+        told, due = (f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__ for x in (latents, given))
+        raise ValueError(f"callback_on_step_end returned latents {told}; return a tensor {due}, as it was handed, or none")
     return latents
 
 

@@ -49,12 +49,15 @@ def outpaint(
     left, top = place(image.size, width, height, left, top)
     if not 0 < overlap < 1:
         raise ValueError(f"overlap is {overlap}; give a share of a window greater than 0 and less than 1")
+    if not isinstance(prompt, str | None):
+        raise ValueError(f"prompt is a {type(prompt).__name__}; one call extends one image: give a string, or None")
     for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
         if call.get(name, only) != only:
             raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
     # What is not known yet repeats the image's edge: resized, it fades into what is known.
     known = (images_to_tensor("image", image)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    stages = pipe.stages([n for n in pipe.stage_numbers if n <= (call.get("stop_at") or n)])  # the call says if it is not there
+    last = call.get("stop_at") if call.get("stop_at") in pipe.stage_numbers else None  # the call says what is wrong with another one
+    stages = pipe.stages([n for n in pipe.stage_numbers if last is None or n <= last])
     size, every = stages[-1].sample_size, finest_step(stages)
     painted_height, painted_width = (side if side >= size else -(-side // every) * every for side in (height, width))
     rows = (np.arange(painted_height) - top).clip(0, image.height - 1)
@@ -67,7 +70,8 @@ def outpaint(
     middle = (top + image.height / 2, left + image.width / 2)
     windows = [(y, x) for y in spans(painted_height, size, shared) for x in spans(painted_width, size, shared)]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
-    painter = type(pipe).from_pipe(pipe, safety_checker=None, watermarker=None)
+    looked_at = pipe.safety_checker is not None or pipe.watermarker is not None
+    painter = type(pipe).from_pipe(pipe, safety_checker=None, watermarker=None) if looked_at else pipe
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
         given = {"seamless": True, **call, **shape, "output_type": "pil", "return_dict": True}

@@ -4,7 +4,6 @@
 around words without a colon, since captions have them. Knows no embeddings.
 """
 
-import math
 import re
 from itertools import groupby
 from statistics import mean
@@ -18,6 +17,7 @@ from .t5 import cut
 
 # Escaped parenthesis | opening one | weight and closing one | closing one | any other character.
 PIECES = re.compile(r"\\([()])|(\()|:\s*(\d+\.?\d*|\.\d+)\s*\)|(\))|(.)", re.DOTALL)
+LARGEST = 3e38  # of float32
 BORDER = "\ue000"  # a character of no language, which cleaning leaves alone
 
 
@@ -67,7 +67,7 @@ def read_weights(prompt: str) -> WeightedText:
                 groups[-1] = groups[-1]._replace(colon=True)
     if groups:
         raise _unread(prompt, "opens a parenthesis that is never closed", r"close it, or write \( for one that is text")
-    if math.inf in weights:
+    if not all(weight <= LARGEST for weight in weights):  # nor is one that is no number
         raise _unread(prompt, "weights words by more than a number can be", "write about 1.3 to stress words and 0.7 to weaken them")
     return WeightedText("".join(characters), weights)
 
