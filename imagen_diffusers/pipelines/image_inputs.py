@@ -13,10 +13,10 @@ FORMS = "PIL images, arrays (N, H, W, C) or tensors (N, C, H, W), one or a list"
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
 
 
-def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
+def images_to_tensor(name: str, given: Any, channels: int = 3, *, behind: str = "white") -> Tensor:
     """Images as (N, channels, H, W), float32 in [0, 1].
 
-    PIL images are turned upright and become RGB, or gray for one channel, transparent ones over white, and 16 bits a channel keep their
+    PIL images are turned upright and become RGB, or gray for one channel, transparent ones over `behind`, and 16 bits a channel keep their
     brightness. Integers of arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is
     negative, as diffusers has it. Gray images get three channels.
 
@@ -24,6 +24,7 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
         name: of the argument, for errors.
         given: PIL images, arrays (H, W), (H, W, C) or (N, H, W, C), or tensors (C, H, W) or (N, C, H, W); one or a list.
         channels: that the network takes.
+        behind: the colour that shows where a PIL image is transparent.
 
     Raises:
         ValueError: for anything else, other channels, values out of range, and images of several sizes.
@@ -31,7 +32,7 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not listed:
         raise ValueError(f"{name} is an empty list; give at least one image")
-    parts = [_batch(name, one, channels) for one in listed]
+    parts = [_batch(name, one, channels, behind) for one in listed]
     signed = any(part.is_floating_point() and part.min() < 0 for part in parts)
     parts = [_in_unit_range(part, signed) for part in parts]
     sizes = sorted({(part.shape[-1], part.shape[-2]) for part in parts})
@@ -40,13 +41,13 @@ def images_to_tensor(name: str, given: Any, channels: int = 3) -> Tensor:
     return torch.cat([_with_channels(name, part, channels) for part in parts])
 
 
-def _batch(name: str, one: Any, channels: int) -> Tensor:
+def _batch(name: str, one: Any, channels: int, behind: str) -> Tensor:
     """(N, C, H, W), integers of 8 or, from PIL alone, 16 bits, or float32 in [-1, 1]."""
     size = one.size if isinstance(one, Image.Image) else tuple(one.shape) if isinstance(one, np.ndarray | Tensor) else ()
     if 0 in size:
         raise ValueError(f"{name} is of the shape {size}; give at least one image of at least one pixel")
     if isinstance(one, Image.Image):
-        return torch.from_numpy(_from_pil(name, one, channels)).permute(2, 0, 1)[None]
+        return torch.from_numpy(_from_pil(name, one, channels, behind)).permute(2, 0, 1)[None]
     if isinstance(one, np.ndarray):
         if one.ndim not in (2, 3, 4):
             raise ValueError(f"{name} is an array of shape {one.shape}; give (H, W), (H, W, C) or (N, H, W, C)")
@@ -60,7 +61,7 @@ def _batch(name: str, one: Any, channels: int) -> Tensor:
     raise ValueError(f"{name} is a {type(one).__name__}; give {FORMS}")
 
 
-def _from_pil(name: str, image: Image.Image, channels: int) -> np.ndarray:
+def _from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.ndarray:
     """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
     image = ImageOps.exif_transpose(image)  # a camera's note of how it was held
     if image.mode in WIDE:
@@ -71,7 +72,7 @@ def _from_pil(name: str, image: Image.Image, channels: int) -> np.ndarray:
         image = image.convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, behind), image)
     return np.array(image.convert("L"))[..., None] if channels == 1 else np.array(image.convert("RGB"))
 
 

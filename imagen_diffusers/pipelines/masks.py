@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from .image_inputs import images_to_tensor
@@ -24,7 +23,7 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
         ValueError: for masks of another size, and for one without a pixel to paint.
     """
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1)
+    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black")
     if tuple(gray.shape[-2:]) != tuple(size):
         raise ValueError(
             f"mask_image is {gray.shape[-1]}x{gray.shape[-2]} and image {size[1]}x{size[0]}; give a mask of the image's own size"
@@ -38,10 +37,7 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
 
 
 def _as_gray(one: Any) -> Any:
-    """Bools as 0 and 255, arrays and tensors with a channel, and transparent parts black; all else as it is."""
-    if isinstance(one, Image.Image) and one.has_transparency_data:
-        one = ImageOps.exif_transpose(one).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", one.size, "black"), one).convert("L")
+    """Bools as 0 and 255, and arrays and tensors with a channel; all else as it is."""
     if isinstance(one, np.ndarray):
         one = one.astype(np.uint8) * 255 if one.dtype == bool else one
         return one[..., None] if one.ndim == 3 and one.shape[-1] not in (1, 3) else one  # (N, H, W), as diffusers reads it
