@@ -319,9 +319,9 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     assert call("vary", image, "--strength", "0.5,0.5,1", *plain).exit_code == 0
     assert Image.open(out).size == (64, 64)
     assert read_settings(out)["prompt"] is None
-    assert call("extend", image, "a red cube", "--width", 96, *plain).exit_code == 0
+    assert call("extend", image, "a red cube", "--width", 96, "--left", 8, "--top", 0, *plain).exit_code == 0
     assert Image.open(out).size == (96, 64)
-    assert Image.open(out).crop((16, 0, 80, 64)).tobytes() == Image.open(image).tobytes()
+    assert Image.open(out).crop((8, 0, 72, 64)).tobytes() == Image.open(image).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -332,6 +332,7 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
         (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
         (["extend", "IMAGE", "a cube"], "is 64x64 already"),
         (["extend", "IMAGE", "a cube", "--width", 32], "canvas 32x64"),
+        (["extend", "IMAGE", "a cube", "--width", 96, "--left", 33], "left is at most 32"),
         (["vary", "IMAGE", "--guidance-scale", 3], "vary has none; leave them out"),
         (["vary", "IMAGE", "--guider", "none"], "vary has none; leave them out"),
     ],

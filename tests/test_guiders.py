@@ -391,6 +391,7 @@ def test_a_guider_without_a_scale_is_ended_and_not_set(shared_pipe) -> None:
         ({"guider": ClassifierFreeGuidance(3.0), "guidance_parallel": 0.0}, "guider takes the place of guidance_parallel"),
         ({"guider": [ClassifierFreeGuidance(3.0)]}, "guider has 1 values for 3 stages; give one, or one for each stage that runs"),
         ({"guider": 3.0}, r"guider is 3.0; give one of diffusers.guiders, such as ClassifierFreeGuidance\(guidance_scale=3.0\)"),
+        ({"guider": "ClassifierFreeGuidance"}, "guider is 'ClassifierFreeGuidance'; give one of diffusers.guiders"),
         ({"guider": ClassifierFreeGuidance}, "guider is <class 'diffusers.guiders.classifier_free_guidance.ClassifierFreeGuidance'>"),
         (
             {"guider": SkipLayerGuidance(skip_layer_guidance_layers=[0])},

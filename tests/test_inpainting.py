@@ -381,6 +381,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_feather": "4"}, "mask_feather is '4'; give a number of pixels"),
     ({"mask_feather": None}, "mask_feather is None; give a number of pixels"),
     ({"seamless": "yes"}, "seamless is 'yes'; give True or False"),
+    ({"seamless": True, "mask_feather": 2}, "mask_feather fades an edge that a seamless painting does not have; give one of them"),
     ({"strength": 2}, "strength is 2; give a number from 0"),
     ({"strength": [0.5]}, "strength has 1 values for 3 stages"),
 ]

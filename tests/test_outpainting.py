@@ -99,6 +99,40 @@ def test_several_prompts_are_refused(painter) -> None:
         outpaint(painter, [PROMPT, PROMPT], HELD, *CANVAS)
 
 
+def stop_in(stage: str):
+    """A callback that interrupts the second window, in its first stage or in its last."""
+    seen = []
+
+    def stop(pipe, step, timestep, given) -> dict:
+        seen.append(given["latents"].shape[-1])
+        windows = sum(a > b for a, b in zip(seen, seen[1:], strict=False)) + 1
+        pipe.interrupt = windows == 2 and (stage == "first" or seen[-1] == 64)
+        return {}
+
+    return stop
+
+
+@pytest.mark.parametrize("stage", ["first", "last"])
+def test_an_interrupt_hands_out_what_is_painted_so_far(painter, stage) -> None:
+    stopped = np.asarray(outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded(), callback_on_step_end=stop_in(stage)))
+    whole = np.asarray(outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded()))
+    assert np.array_equal(stopped[:, :64], whole[:, :64])  # the first window
+    assert (stopped[16:48, 72:] == np.asarray(HELD)[:, -1:]).all()  # the image's edge, repeated
+
+
+@pytest.mark.parametrize("image", [[HELD], np.zeros((8, 8, 3), np.uint8), "picture.png"], ids=lambda image: type(image).__name__)
+def test_what_is_no_image_is_said(painter, image) -> None:
+    with pytest.raises(ValueError, match=f"image is a {type(image).__name__}; one call extends one image: give a PIL image"):
+        outpaint(painter, PROMPT, image, *CANVAS)
+
+
+@pytest.mark.parametrize("place", [{"width": 96.5}, {"height": "64"}, {"left": 1.0}, {"top": True}], ids=str)
+def test_sides_and_places_are_whole_numbers(painter, place) -> None:
+    ((name, number),) = place.items()
+    with pytest.raises(ValueError, match=f"{name} is {number!r}; give a whole number of pixels"):
+        outpaint(painter, PROMPT, HELD, **{"width": 96, "height": 64, **place})
+
+
 @pytest.mark.parametrize("call", [{"num_images_per_prompt": 2}, {"output_type": "pt"}], ids=str)
 def test_more_than_one_pil_image_is_not_made(painter, call) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(call))} is .*; one call extends one image"):

@@ -28,7 +28,7 @@ def per_stage(
         numbers: the stages that run, counted from 1.
         least, below: the range.
     """
-    values = one_each(name, given, config, numbers, alone=isinstance(given, str) or not isinstance(given, Sequence))
+    values = one_each(name, given, config, numbers)
     for value in values:
         if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
@@ -58,8 +58,8 @@ def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequen
     return [(float(start), float(end)) for start, end in pairs]
 
 
-def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool) -> list[Any]:
-    """One value per stage that runs: the config's for None, the same for all where `given` is one `alone`."""
+def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool | None = None) -> list[Any]:
+    """One value per stage that runs: the config's for None, the same for all where `given` is one `alone`, as what is no list is."""
     if given is None:
         recommended = config[name]
         if max(numbers) > len(recommended):
@@ -68,6 +68,8 @@ def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alon
                 f"give {name}, one value for each stage that runs, or set it once by pipe.register_to_config({name}=[...])"
             )
         return [recommended[n - 1] for n in numbers]
+    if alone is None:
+        alone = isinstance(given, str) or not isinstance(given, Sequence)
     values = [given] * len(numbers) if alone else list(given)
     if len(values) != len(numbers):
         raise ValueError(f"{name} has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
@@ -89,7 +91,7 @@ def guider_per_stage(given: Any, numbers: Sequence[int], scale: Any, interval: A
     more = [name for name, is_given in settings.items() if is_given]
     if given is not None and more:
         raise ValueError(f"guider takes the place of {', '.join(more)}; leave out one or the other: a guider has settings of its own")
-    return one_each("guider", given, {"guider": [None] * max(numbers)}, numbers, alone=not isinstance(given, Sequence))
+    return one_each("guider", given, {"guider": [None] * max(numbers)}, numbers)
 
 
 def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list[tuple[str, list[float]] | None]:

@@ -62,6 +62,8 @@ class Edit:
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
         if not isinstance(self.seamless, bool):
             raise ValueError(f"seamless is {self.seamless!r}; give True or False")
+        if self.seamless and self.mask_feather:
+            raise ValueError("mask_feather fades an edge that a seamless painting does not have; give one of them, with seamless=False")
         return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples, self.seamless)
 
 
@@ -125,8 +127,7 @@ class ReadEdit:
 
 
 def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:
-    alone = isinstance(given, str) or not isinstance(given, Sequence)
-    values = one_each("strength", given, {"strength": [None] * max(numbers)}, numbers, alone=alone)
+    values = one_each("strength", given, {"strength": [None] * max(numbers)}, numbers)
     for value in values:
         if not _is_number(value) or not 0 <= float(value) <= 1:
             raise ValueError(f"strength is {value!r}; give a number from 0, which keeps the image, to 1, which starts from noise alone")

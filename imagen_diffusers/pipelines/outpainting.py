@@ -1,5 +1,6 @@
 """An image extended to a larger canvas: painted around, window by window, each beginning in what is there already."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,15 @@ def outpaint(
         call: other arguments of the pipeline's call, for example `generator` and `jump_n_sample`; `seamless` is True by default.
 
     Returns:
-        One PIL image. A safety checker and a watermarker are given the whole, not each window.
+        One PIL image. A safety checker and a watermarker are given the whole, not each window. Where a callback interrupts the pipeline, what
+        is not painted yet repeats the image's edge.
 
     Raises:
-        ValueError: for a canvas smaller than the image, an image that does not stand on it, sizes no stage can have, and a call for more
-            than one PIL image.
+        ValueError: for what is no PIL image, a canvas smaller than the image, an image that does not stand on it, sizes no stage can have,
+            and a call for more than one PIL image.
     """
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image is a {type(image).__name__}; one call extends one image: give a PIL image")
     image = ImageOps.exif_transpose(image)  # before its sides are read
     left, top = place(image.size, width, height, left, top)
     if not 0 < overlap < 1:
@@ -76,6 +80,8 @@ def outpaint(
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
         given = {"seamless": True, **call, **shape, "output_type": "pil", "return_dict": True}
         painted: Any = painter(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
+        if painter.interrupt:  # what it returns is noisy yet, or small
+            break
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
     extended: Any
@@ -90,8 +96,13 @@ def place(size: tuple[int, int], width: int, height: int, left: int | None = Non
         size: (width, height) of the image.
 
     Raises:
-        ValueError: for a canvas smaller than the image, and an image that does not stand on it.
+        ValueError: for sides and places that are no whole numbers, a canvas smaller than the image, and an image that does not stand on it.
     """
+    for name, number in (("width", width), ("height", height), ("left", left), ("top", top)):
+        if number is None and name in ("left", "top"):
+            continue
+        if not isinstance(number, Integral) or isinstance(number, bool):
+            raise ValueError(f"{name} is {number!r}; give a whole number of pixels")
     right, bottom = width - size[0], height - size[1]
     if right < 0 or bottom < 0:
         raise ValueError(f"the image is {size[0]}x{size[1]} and the canvas {width}x{height}; give a canvas at least as large")
