@@ -120,7 +120,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_signal_to_the_whole_group_leaves_workers_until_the_run_has_ended(tmp_path, number) -> None:
+def test_a_signal_to_all_processes_leaves_workers_until_the_run_has_ended(tmp_path, number) -> None:
     command = [sys.executable, "-c", GROUP, str(tmp_path)]
     process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "checkpoint-2").exists():
@@ -128,6 +128,9 @@ def test_a_signal_to_the_whole_group_leaves_workers_until_the_run_has_ended(tmp_
     workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")]
     assert len(workers) == 2
     os.killpg(process.pid, number)
+    if number != signal.SIGKILL:
+        for worker in workers:  # which are in groups of their own
+            os.kill(worker, number)
     _, error = process.communicate(timeout=60)
     if number == signal.SIGKILL:
         assert process.returncode == -number

@@ -129,8 +129,10 @@ def _as_it_is(given: Any) -> Any:
 def _apart(worker: int) -> None:
     """Take a worker out of the run's process group, so that a signal to the group (Ctrl-C, torchrun's end) leaves it at work.
 
-    The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it.
+    The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it. Slurm and
+    systemd signal every process: the first SIGTERM is passed over.
     """
     if os.name != "nt":  # which has no groups of this kind
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
