@@ -40,8 +40,8 @@ def outpaint(
         call: other arguments of the pipeline's call, for example `generator` and `jump_n_sample`; `seamless` is True by default.
 
     Returns:
-        One PIL image. A safety checker and a watermarker are given the whole, not each window. Where a callback interrupts the pipeline, what
-        is not painted yet repeats the image's edge.
+        One PIL image. A safety checker and a watermarker are given the whole, not each window. Where a callback interrupts the pipeline,
+        what is not painted yet repeats the image's edge.
 
     Raises:
         ValueError: for what is no PIL image, a canvas smaller than the image, an image that does not stand on it, sizes no stage can have,
