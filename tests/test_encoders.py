@@ -98,6 +98,7 @@ def by_transformers(own, prompts: list[str], **options) -> list[tuple[torch.Tens
 def test_saved_and_loaded_it_is_the_same(kind, folder, loaded) -> None:
     made, index = cascade_of(kind), json.loads((folder / "model_index.json").read_text())
     assert index["text_encoder"] == ["transformers", type(made.text_encoder).__name__]
+    assert f"Prompts are read by a frozen `{type(made.text_encoder).__name__}`, 32 wide." in (folder / "README.md").read_text()
     assert type(loaded.text_encoder) is type(made.text_encoder)
     prompts = ["a red cube", "a blue sphere on the left"]
     for one, other in zip(made.encode_prompt(prompts), loaded.encode_prompt(prompts), strict=True):
