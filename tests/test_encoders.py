@@ -22,8 +22,11 @@ from transformers import (
     T5Model,
     UMT5ForConditionalGeneration,
 )
+from typer.testing import CliRunner
 
+from examples import finetune_domain
 from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.cli import app
 from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.text_encoding import open_text_cache
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
@@ -36,6 +39,7 @@ from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
 from .conftest import TEXT_DIM, make_pipeline, seeded
 from .encoders import MAKERS, make_encoder
+from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_text_rules import shown, tokens
 
 PROMPTS = ["a red cube left of the sphere", "a blue cube", ""]
@@ -222,6 +226,25 @@ def test_a_stage_is_trained_on_what_it_is_sampled_with(kind, tmp_path) -> None:
     embeds = pipe.encode_prompt("A RED cube")[0]
     for row in tokens(shown(pipe, tmp_path, 0.0)):
         torch.testing.assert_close(row, embeds[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_and_the_scripts_put_it_in_place_of_the_cascades(cascade, images, tmp_path) -> None:  # noqa: F811
+    tokenizer, encoder = make_encoder("Gemma")
+    tokenizer.save_pretrained(tmp_path / "own")
+    encoder.save_pretrained(tmp_path / "own")
+    words = ["encode-text", images, "--output", tmp_path / "text", "--model", cascade, "--text-encoder", tmp_path / "own"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    cached = ["--train_data_dir", images, "--text_cache", tmp_path / "text"]
+    finetune_domain.main(flags(cascade, 1, tmp_path / "whole", *cached, "--text_encoder", tmp_path / "own", "--stages", 1))
+    trained = ImagenCascadePipeline.from_pretrained(tmp_path / "whole")
+    embeds = encode(["a red cube"], tokenizer, encoder, 12).embeds
+    assert torch.equal(trained.encode_prompt("a red cube")[0], embeds)
+    torch.testing.assert_close(
+        TextCache(tmp_path / "text", fingerprint(tokenizer, encoder, 12))("a red cube").float(), embeds[0], rtol=2**-8, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="written by another text encoder"):
+        finetune_domain.main(flags(cascade, 1, tmp_path / "other", *cached, "--stages", 1))
 
 
 def test_weights_of_words_hide_them_from_the_others(kind) -> None:
