@@ -291,6 +291,7 @@ def test_the_encoder_of_a_larger_model_is_found_in_its_folder(kind, tmp_path) ->
     with torch.no_grad():
         expected = getattr(whole, part)(input_ids=ids).last_hidden_state
         assert torch.equal(encoder(input_ids=ids).last_hidden_state, expected)
+    assert not any(weight.any() for name, weight in encoder.named_parameters() if "pooler" in name)  # which the larger BERT has not
     tokenizer = make_encoder(kind)[0]
     assert fingerprint(tokenizer, encoder, 12) == fingerprint(tokenizer, load_text_encoder(tmp_path), 12)
 
