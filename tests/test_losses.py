@@ -8,7 +8,7 @@ import torch
 from imagen_diffusers.sampling.network import ImagenNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.training.losses import LossSettings, draw, drop_text, pixel_errors, stage_loss
 from imagen_diffusers.training.seeds import seed_of
 from imagen_diffusers.training.times import TIME_SAMPLINGS, draw_times

@@ -118,14 +118,15 @@ def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str,
 
 
 def _warn_of_unknown_words(pipe: Any, prompts: list[str]) -> None:
-    from imagen_diffusers.text.t5 import known_words, unknown_words
+    from imagen_diffusers.text.words import known_words, unknown_words
 
     if pipe.tokenizer is None:
         return  # the call says whether it needs one
     unknown = [w for prompt in prompts for w in unknown_words(prompt, pipe.tokenizer)]
     if unknown:
-        words = f"The text encoder never saw: {', '.join(unknown)}. It knows: {' '.join(known_words(pipe.tokenizer))}"
-        typer.secho(words, fg="yellow", err=True)
+        known = known_words(pipe.tokenizer)
+        words = f" It knows: {' '.join(known)}" if known else ""
+        typer.secho(f"The text encoder never saw: {', '.join(unknown)}.{words}", fg="yellow", err=True)
 
 
 def _fresh_seed() -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
-from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 
 from .network import with_cond_images
 from .seeds import seed_of
