@@ -4,6 +4,8 @@ The published names are FID (Heusel et al. 2017), KID (Binkowski et al. 2018) an
 Inception network's; the formulas hold for any extractor's.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,8 @@ def frechet_spread(features: Tensor, reference: Statistics, parts: int = LEFT_OU
         parts: from 2 to N / 2; each is left out once.
     """
     pieces = [Statistics.of(features[n::parts], reference.fingerprint) for n in range(parts)]
-    distances = torch.tensor([_frechet(merged(pieces[:n] + pieces[n + 1 :]), reference) for n in range(parts)], dtype=torch.float64)
+    root = _root(reference.covariance)
+    distances = torch.tensor([_frechet(merged(pieces[:n] + pieces[n + 1 :]), reference, root) for n in range(parts)], dtype=torch.float64)
     return ((parts - 1) * distances.var(correction=0)).sqrt().item()
 
 
@@ -62,8 +65,6 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int, genera
     Raises:
         ValueError: for features of different widths, and for fewer images than a subset has.
     """
-    from torchmetrics.image.kid import poly_mmd
-
     check_widths(a[0], b[0])
     if not 2 <= subset_size <= min(len(a), len(b)):
         raise ValueError(
@@ -72,8 +73,8 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int, genera
         )
     values = []
     for _ in range(subsets):
-        one, other = (x[torch.randperm(len(x), generator=generator)[:subset_size]].double() for x in (a, b))
-        values.append(poly_mmd(one, other))
+        one, other = (x[torch.randperm(len(x), generator=generator)[:subset_size]] for x in (a, b))
+        values.append(_Kernels.of(one, other).distance())
     together = torch.stack(values)
     return together.mean().item(), together.std(correction=0).item()
 
@@ -81,8 +82,8 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int, genera
 def kernel_interval(a: Tensor, b: Tensor) -> tuple[float, Interval]:
     """The squared maximum mean discrepancy of all images, without bias, and its 95 % interval.
 
-    The interval is normal, by each image's influence on the distance, so it counts the chance in both sets. Where both have one
-    distribution the influences vanish, and it is wider than it needs to be.
+    The interval is normal, by each image's influence on the distance, so it counts the chance in both sets. The influences vanish where
+    both have one distribution; near there the interval is a rough one.
 
     Args:
         a, b: features (N, D) and (M, D), at least two each; they may lie memory-mapped.
@@ -93,11 +94,9 @@ def kernel_interval(a: Tensor, b: Tensor) -> tuple[float, Interval]:
     check_widths(a[0], b[0])
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a kernel distance needs at least two images of each set; there are {len(a)} and {len(b)}")
-    within_a, within_b = (_mean_kernels(x, x) for x in (a, b))
-    across_a, across_b = _mean_kernels(a, b), _mean_kernels(b, a)
-    distance = (within_a.mean() + within_b.mean() - across_a.mean() - across_b.mean()).item()
-    variance = 4 * (within_a - across_a).var() / len(a) + 4 * (within_b - across_b).var() / len(b)
-    return distance, normal(distance, variance.sqrt().item())
+    kernels = _Kernels.of(a, b)
+    distance = kernels.distance().item()
+    return distance, normal(distance, kernels.error().item())
 
 
 def inception_score(logits: Tensor, splits: int, generator: torch.Generator) -> tuple[float, float]:
@@ -125,21 +124,60 @@ def check_widths(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"features of {len(a)} and of {len(b)} numbers have no distance; give both sets to one extractor")
 
 
-def _frechet(a: Statistics, b: Statistics) -> float:
-    """By symmetric roots alone: A^(1/2) B A^(1/2) has the eigenvalues of A B, and its own solver keeps them real."""
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+def _frechet(a: Statistics, b: Statistics, root: Tensor | None = None) -> float:
+    """By symmetric roots alone: B^(1/2) A B^(1/2) has the eigenvalues of A B, and its own solver keeps them real."""
+    root = _root(b.covariance) if root is None else root
+    cross = torch.linalg.eigvalsh(root @ a.covariance @ root).clamp(min=0).sqrt().sum()
     return ((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross).item()
 
 
-def _mean_kernels(a: Tensor, b: Tensor) -> Tensor:
-    """For each row of `a` the mean of its kernels with `b`'s, without itself where both are one: (N,)."""
-    from torchmetrics.image.kid import poly_kernel
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
-    sums = []
-    for some in a.split(ROWS):
-        some = some.double()
-        total = sum(poly_kernel(some, others.double()).sum(1) for others in b.split(ROWS))
-        sums.append(total - ((some * some).mean(1) + 1) ** 3 if a is b else total)
-    return torch.cat(sums) / (len(b) - (a is b))
+
+class _Kernels(NamedTuple):
+    """For each image its mean kernel with the others of its own set, and with those of the other set: (N,) twice, (M,) twice."""
+
+    within_a: Tensor
+    across_a: Tensor
+    within_b: Tensor
+    across_b: Tensor
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> "_Kernels":
+        across_a, across_b = _sums(a, b)
+        within_a, within_b = ((_sums(x, x)[0] - _self_kernels(x)) / (len(x) - 1) for x in (a, b))
+        return cls(within_a, across_a / len(b), within_b, across_b / len(a))
+
+    def distance(self) -> Tensor:
+        """Binkowski et al. 2018, equation 4: no image is compared with itself."""
+        return self.within_a.mean() + self.within_b.mean() - 2 * self.across_a.mean()
+
+    def error(self) -> Tensor:
+        """The standard error to first order, where an image moves the distance by twice the difference of its mean kernels."""
+        a, b = self.within_a - self.across_a, self.within_b - self.across_b
+        return 2 * (a.var() / len(a) + b.var() / len(b)).sqrt()
+
+
+def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the kernel matrix along its rows (N,) and its columns (M,), a block of it at a time; of one set with itself half of it."""
+    rows = torch.zeros(len(a), dtype=torch.float64)
+    columns = rows if a is b else torch.zeros(len(b), dtype=torch.float64)
+    for i in range(0, len(a), ROWS):
+        some = a[i : i + ROWS].double()
+        for j in range(i if a is b else 0, len(b), ROWS):
+            block = _kernel(some, b[j : j + ROWS].double())
+            rows[i : i + ROWS] += block.sum(1)
+            if a is not b or i != j:
+                columns[j : j + ROWS] += block.sum(0)
+    return rows, columns
+
+
+def _self_kernels(x: Tensor) -> Tensor:
+    return torch.cat([(some.double().square().mean(1) + 1) ** 3 for some in x.split(ROWS)])
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """The cubic kernel of KID, (a b / D + 1)^3: (N, M)."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
