@@ -1,0 +1,81 @@
+"""Features by any vision model of transformers, by its folder or Hub id: one vector an image."""
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
+
+from .digests import weights_digest
+from .resizing import Preparation
+
+
+def load_vision_model(name: str, device: torch.device | str = "cpu") -> "VisionModelExtractor":
+    """The extractor of a saved model.
+
+    Raises:
+        ValueError: for a model that sees no images, and for a checkpoint that lacks weights, whose features would be random.
+        OSError: for a folder or a Hub id that is not there.
+    """
+    model, processor = load_pretrained(name, AutoModel), AutoImageProcessor.from_pretrained(name)
+    return VisionModelExtractor(name, model.to(device), Preparation.of(processor))  # pyright: ignore[reportArgumentType]
+
+
+def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
+    """A model in float32, all of whose weights were in its files.
+
+    The pooling head that some checkpoints lack is left out, and their first token is taken.
+
+    Raises:
+        ValueError: for a folder without a model that transformers knows, and for other missing weights.
+    """
+    AutoConfig.from_pretrained(name)  # says in one sentence what is no model at all
+    model, report = kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+    missing = sorted(report["missing_keys"])
+    if missing and all(key.startswith("pooler.") for key in missing):
+        model.pooler, missing = None, []
+    if missing:
+        raise ValueError(
+            f"the checkpoint {name} lacks {len(missing)} weights of a {type(model).__name__} ({missing[0]}, ...), and random ones would "
+            "stand in for them; give a checkpoint of the whole model"
+        )
+    return model.eval().requires_grad_(False)
+
+
+class VisionModelExtractor:
+    """Of a model with text, as CLIP, the image embeddings; else what the model pools, or its first token where it pools nothing.
+
+    Args:
+        name: in reports.
+        model: in evaluation mode.
+        preparation: of the images.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel, preparation: Preparation):
+        self.name, self.model, self.preparation = name, model, preparation
+        if not hasattr(model, "get_image_features") and model.main_input_name != "pixel_values":
+            raise ValueError(f"{name} is a {type(model).__name__}, which takes {model.main_input_name}; give a model that takes images")
+        self.fingerprint: dict[str, Any] = {
+            "class": type(model).__name__,
+            "weights": weights_digest(model.state_dict()),
+            **preparation.fingerprint,
+            "torch": torch.__version__.partition("+")[0],
+            "transformers": transformers.__version__,
+        }
+        self.width: int = self(torch.full((1, 3, 8, 8), 0.5)).shape[1]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        pixels = self.preparation(images.to(self.model.device))
+        if hasattr(self.model, "get_image_features"):
+            return image_embeddings(self.model, pixels).cpu()
+        told = self.model(pixel_values=pixels)
+        pooled = getattr(told, "pooler_output", None)
+        return (told.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)).float().cpu()
+
+
+def image_embeddings(model: Any, pixels: Tensor) -> Tensor:
+    """Of a model with text (B, D), before they are made of length one."""
+    told = model.get_image_features(pixel_values=pixels)
+    return (told if isinstance(told, Tensor) else told.pooler_output).float()
