@@ -61,10 +61,11 @@ def all_right(scene: Scene, seen: list[Seen]) -> bool:
     if any(s is None for s in found) or len({id(s) for s in found}) < len(found):
         return False
     first = found[0]
-    return all(_stands(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
+    return all(stands_so(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
 
 
-def _stands(word: str | None, first: Seen, second: Seen) -> bool:
+def stands_so(word: str | None, first: Seen, second: Seen) -> bool:
+    """Whether the first of two objects stands to the second as the word says, clearly."""
     dx, dz = second.x - first.x, second.z - first.z
     return {"left of": dx, "right of": -dx, "in front of": dz, "behind": -dz}[word] > MARGIN  # type: ignore[index]
 
