@@ -191,7 +191,7 @@ def test_the_inception_network_is_torch_fidelitys_over_clean_fids_resize(incepti
     path, network = inception
     given, extractor = images(320, 350)[:1], load_extractor(f"{kind}:{path}")
     clean = fidelity.load("cleanfid.resize").make_resizer("PIL", False, "bicubic", (299, 299))
-    read = torch.from_numpy(np.asarray(to_pil(given[0])) if kind == "inception-2015" else clean(np.asarray(to_pil(given[0]))).round())
+    read = torch.from_numpy(np.array(to_pil(given[0])) if kind == "inception-2015" else clean(np.array(to_pil(given[0]))).round())
     wanted = network(read.permute(2, 0, 1)[None].byte())[kind == "inception-logits"]
     # A few of the 8-bit values that the network reads lie at a half, and are rounded to either side.
     torch.testing.assert_close(extractor(given), wanted, rtol=0, atol=1e-3 * wanted.std().item())
