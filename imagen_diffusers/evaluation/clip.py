@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from .digests import weights_digest
 from .resizing import Preparation
@@ -28,8 +28,7 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> "ClipScorer":
     if config.model_type != "clip":
         raise ValueError(f"{name} is a {config.model_type}; the CLIP score needs a CLIP, of images and text")
     model = load_pretrained(name, CLIPModel).to(device)  # pyright: ignore[reportArgumentType]
-    processor, tokenizer = AutoImageProcessor.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    return ClipScorer(name, model, tokenizer, Preparation.of(processor))
+    return ClipScorer(name, model, AutoTokenizer.from_pretrained(name), Preparation.load(name))
 
 
 class ClipScorer:

@@ -20,3 +20,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 def file_digest(path: str | None) -> str:
     """Of a file's bytes; of what is in no file, "none"."""
     return "none" if path is None else hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -32,7 +32,20 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
                 f"a Frechet distance over {len(one.mean)} features needs at least {len(one.mean) + 1} images for its covariance, and there "
                 f"are {one.count}; give more images, or ask for the kernel distance (kid), which holds for few"
             )
-    return _frechet(a, b)
+    return gaussian_distance(a, b)
+
+
+def gaussian_distance(a: Statistics, b: Statistics, root: Tensor | None = None) -> float:
+    """The same of any two Gaussians, whatever they were estimated from.
+
+    Args:
+        a, b: of one width.
+        root: of `b`'s covariance, where it is known.
+    """
+    root = _root(b.covariance) if root is None else root
+    # B^(1/2) A B^(1/2) has the eigenvalues of A B, and as it is symmetric, its solver keeps them real.
+    cross = torch.linalg.eigvalsh(root @ a.covariance @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross).item()
 
 
 def frechet_spread(features: Tensor, reference: Statistics, parts: int = LEFT_OUT) -> float:
@@ -47,8 +60,8 @@ def frechet_spread(features: Tensor, reference: Statistics, parts: int = LEFT_OU
     """
     pieces = [Statistics.of(features[n::parts], reference.fingerprint) for n in range(parts)]
     root = _root(reference.covariance)
-    distances = torch.tensor([_frechet(merged(pieces[:n] + pieces[n + 1 :]), reference, root) for n in range(parts)], dtype=torch.float64)
-    return ((parts - 1) * distances.var(correction=0)).sqrt().item()
+    values = [gaussian_distance(merged(pieces[:n] + pieces[n + 1 :]), reference, root) for n in range(parts)]
+    return ((parts - 1) * torch.tensor(values, dtype=torch.float64).var(correction=0)).sqrt().item()
 
 
 def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int, generator: torch.Generator) -> tuple[float, float]:
@@ -122,13 +135,6 @@ def check_widths(a: Tensor, b: Tensor) -> None:
     """Features (D,) of both sets must be of one width."""
     if len(a) != len(b):
         raise ValueError(f"features of {len(a)} and of {len(b)} numbers have no distance; give both sets to one extractor")
-
-
-def _frechet(a: Statistics, b: Statistics, root: Tensor | None = None) -> float:
-    """By symmetric roots alone: B^(1/2) A B^(1/2) has the eigenvalues of A B, and its own solver keeps them real."""
-    root = _root(b.covariance) if root is None else root
-    cross = torch.linalg.eigvalsh(root @ a.covariance @ root).clamp(min=0).sqrt().sum()
-    return ((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross).item()
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Z = 1.96  # standard deviations of a normal distribution that hold 95 % of it
+Z = 1.959964  # so many standard deviations to both sides hold 95 % of a normal distribution
 AT_ONCE = 2**22  # values that are resampled at a time, which bounds the memory
 
 

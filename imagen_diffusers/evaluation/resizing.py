@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoImageProcessor
 
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers of them, as processors' configs have them
 
@@ -32,15 +33,17 @@ class Preparation:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @classmethod
-    def of(cls, processor: Any) -> "Preparation":
-        """As a transformers image processor says.
+    def load(cls, name: str) -> "Preparation":
+        """As the image processor of a transformers model says, by its folder or Hub id.
 
         Raises:
             ValueError: for a filter that torch has no antialiased form of.
+            OSError: for a folder or a Hub id without one.
         """
-        told, number = processor.to_dict(), int(getattr(processor, "resample", None) or 3)
+        told = AutoImageProcessor.from_pretrained(name, backend="pil").to_dict()  # the same with torchvision and without
+        number = int(told.get("resample", 3))
         if number not in FILTERS:
-            raise ValueError(f"the image processor resizes by Pillow's filter {number}; give a model with one of {FILTERS}")
+            raise ValueError(f"the image processor of {name} resizes by Pillow's filter {number}; give a model with one of {FILTERS}")
         size, crop = told["size"], told.get("crop_size") if told.get("do_center_crop") else None
         normalized = {n: tuple(told[f"image_{n}"]) for n in ("mean", "std")} if told.get("do_normalize", True) else {}
         return cls(

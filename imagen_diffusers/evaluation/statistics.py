@@ -87,13 +87,19 @@ def check_fingerprint(what: str, have: dict[str, Any], want: dict[str, Any]) -> 
     Raises:
         ValueError: naming everything that differs.
     """
-    want = json.loads(json.dumps(want))  # as a file gives it back
-    differing = [f"{key} is {have.get(key)!r}, not {want.get(key)!r}" for key in sorted({*have, *want}) if have.get(key) != want.get(key)]
+    differing = differences(have, want)
     if differing:
         raise ValueError(
-            f"{what} was made by another extractor than the one in use: {'; '.join(differing)}. Distances between the two mean nothing; "
+            f"{what} was made by another extractor than the one in use: {differing}. Distances between the two mean nothing; "
             "make it again with this extractor, or use that one"
         )
+
+
+def differences(have: dict[str, Any], want: dict[str, Any]) -> str:
+    """What differs between two fingerprints, as words; "" where nothing does."""
+    want = json.loads(json.dumps(want))  # as a file gives it back
+    keys = [key for key in sorted({*have, *want}) if have.get(key) != want.get(key)]
+    return "; ".join(f"{key} is {have.get(key)!r}, not {want.get(key)!r}" for key in keys)
 
 
 class RunningStatistics:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from .digests import weights_digest
 from .resizing import Preparation
@@ -18,8 +18,8 @@ def load_vision_model(name: str, device: torch.device | str = "cpu") -> "VisionM
         ValueError: for a model that sees no images, and for a checkpoint that lacks weights, whose features would be random.
         OSError: for a folder or a Hub id that is not there.
     """
-    model, processor = load_pretrained(name, AutoModel), AutoImageProcessor.from_pretrained(name)
-    return VisionModelExtractor(name, model.to(device), Preparation.of(processor))  # pyright: ignore[reportArgumentType]
+    model = load_pretrained(name, AutoModel).to(device)  # pyright: ignore[reportArgumentType]
+    return VisionModelExtractor(name, model, Preparation.load(name))
 
 
 def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
