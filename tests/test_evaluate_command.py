@@ -25,12 +25,22 @@ def place(tmp_path_factory) -> Path:
     make_pipeline().save_pretrained(folder / "cascade")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     (folder / "true").mkdir()
-    rows = [{"text": "a red cube", "file_name": f"{i}.png"} for i in range(8)]
+    rows = [{"text": "a red cube", "file_name": f"{i}.png"} for i in range(14)]
     (folder / "true" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    for i in range(8):
+    for i in range(14):
         Image.effect_noise((64, 64), 30 + 10 * i).convert("RGB").save(folder / "true" / f"{i}.png")
+    (folder / "few").mkdir()
+    for name in ("0.png", "1.png"):
+        (folder / "few" / name).write_bytes((folder / "true" / name).read_bytes())
     torch.manual_seed(0)
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 16}
     CLIPModel(CLIPConfig(vision_config=vision, text_config={**text, "eos_token_id": 1}, projection_dim=8)).save_pretrained(folder / "clip")
     CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder / "clip")
@@ -71,7 +81,7 @@ def test_statistics_that_were_written_once_are_a_reference(place, tmp_path) -> N
     stats = tmp_path / "stats.npz"
     result = call("evaluate-stats", place / "true", *MEANS, "--output", stats, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "8 images, 12 features" in result.output
+    assert "14 images, 12 features" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["stats.npz"]
     figures = []
     for reference in (stats, place / "true"):
@@ -89,7 +99,7 @@ def test_statistics_that_were_written_once_are_a_reference(place, tmp_path) -> N
 def test_super_resolution_and_steps(place, tmp_path) -> None:
     true, plain = place / "true" / "metadata.jsonl", [w for w in words(place, tmp_path / "sr") if w not in ("--stop-at", 1)]
     plain[2] = true
-    result = call(*plain, "--super-resolution", "2,3", "--batch-size", 4, "--metrics", "kid", *MEANS)
+    result = call(*plain, "--super-resolution", "2,3", "--num-prompts", 3, "--batch-size", 2, "--metrics", "kid", *MEANS)
     assert result.exit_code == 0, result.output
     stages = json.loads((tmp_path / "sr" / "report.json").read_text())["stages"]
     assert list(stages) == ["stage-2", "stage-2, bicubic", "stage-3", "stage-3, bicubic"]
@@ -108,9 +118,13 @@ def test_super_resolution_and_steps(place, tmp_path) -> None:
         (["--metrics", "is", *MEANS], "give the file of its weights: --extractor inception:FILE"),
         (["--metrics", "clip"], "go together; give both, or neither"),
         (["--scorer", "tests.measures:bright", *MEANS], "are for fid and kid"),
-        (["--metrics", "fid", *MEANS, "--reference", "TRUE", "--num-prompts", 12], "needs at least 13 images for its covariance, and there are 12"),
+        (
+            ["--metrics", "fid", *MEANS, "--reference", "TRUE", "--num-prompts", 12],
+            "needs at least 13 images for its covariance, and there are 12",
+        ),
         (["--metrics", "fid", *MEANS, "--reference", "TRUE", "--num-prompts", 12], "ask for --metrics kid"),
-        (["--metrics", "kid", "--extractor", "nowhere/at_all", "--reference", "TRUE"], "nowhere/at_all"),
+        (["--metrics", "fid", *MEANS, "--reference", "FEW"], "and there are 2 in the reference; give more, or ask for --metrics kid"),
+        (["--metrics", "kid", "--extractor", "nowhere/at_all", "--reference", "TRUE"], '"nowhere/at_all" is no path here'),
         (["--metrics", "kid", "--extractor", "tests.measures:nothing", "--reference", "TRUE"], "holds no function nothing"),
         (["--scorer", "tests.measures:bright", "--column", "words"], 'no column "words"'),
         (["--scorer", "tests.measures:bright", "--guidance", "1,1"], "give each value once"),
@@ -122,11 +136,11 @@ def test_super_resolution_and_steps(place, tmp_path) -> None:
 )
 def test_what_does_not_fit_is_one_sentence(place, tmp_path, more, message) -> None:
     table = place / "true" / "metadata.jsonl"
-    more = [{"TRUE": place / "true", "TABLE": table}.get(word, word) for word in more]
+    more = [{"TRUE": place / "true", "FEW": place / "few", "TABLE": table}.get(word, word) for word in more]
     plain = words(place, tmp_path / "report")
     plain[2] = table if "--column" in more else plain[2]
     result = call(*plain, *more)
     assert result.exit_code == 1, result.output
     said = " ".join(result.output.split())
-    assert said.startswith("Error: ") and message in said and "not foreseen" not in said
+    assert message in said.rpartition("Error: ")[2] and "not foreseen" not in said
     assert not list((tmp_path / "report").rglob("*.safetensors"))

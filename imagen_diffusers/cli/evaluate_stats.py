@@ -14,7 +14,9 @@ def evaluate_stats(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Of true images, in folders of their own or not.")],
     extractor: Annotated[str, typer.Option(help=EXTRACTOR)],
     output: Annotated[Path, typer.Option(help="Where to write the .npz file; run again, it goes on.")],
-    features: Annotated[bool, typer.Option("--features/--no-features", help="Keep what kid compares: a number a feature and image.")] = True,
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Keep what kid compares, every feature of every image.")
+    ] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that are looked at together.")] = 16,
     device: o.Device = "auto",
 ) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from .digests import weights_digest
 from .resizing import Preparation
-from .vision_models import image_embeddings, load_pretrained
+from .vision_models import check_there, image_embeddings, load_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> "ClipScorer":
     """A CLIP by its folder or Hub id.
 
     Raises:
-        ValueError: for another model, or a checkpoint that lacks weights.
-        OSError: for a folder or a Hub id that is not there.
+        ValueError: for a name that leads nowhere, another model, and a checkpoint that lacks weights.
     """
+    check_there(name)
     config = transformers.AutoConfig.from_pretrained(name)
     if config.model_type != "clip":
         raise ValueError(f"{name} is a {config.model_type}; the CLIP score needs a CLIP, of images and text")

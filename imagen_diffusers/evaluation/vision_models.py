@@ -1,11 +1,14 @@
 """Features by any vision model of transformers, by its folder or Hub id: one vector an image."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from imagen_diffusers.hub.places import fetch, find
 
 from .digests import weights_digest
 from .resizing import Preparation
@@ -15,11 +18,23 @@ def load_vision_model(name: str, device: torch.device | str = "cpu") -> "VisionM
     """The extractor of a saved model.
 
     Raises:
-        ValueError: for a model that sees no images, and for a checkpoint that lacks weights, whose features would be random.
-        OSError: for a folder or a Hub id that is not there.
+        ValueError: for a name that leads nowhere, a model that sees no images, and a checkpoint that lacks weights, whose features would
+            be random.
     """
+    check_there(name)
     model = load_pretrained(name, AutoModel).to(device)  # pyright: ignore[reportArgumentType]
     return VisionModelExtractor(name, model, Preparation.load(name))
+
+
+def check_there(name: str) -> None:
+    """See that a folder is there or, of a Hub id, that it can be had; the Hub is asked once.
+
+    Raises:
+        ValueError: naming it, and what to do.
+    """
+    place = find(name, ())
+    if not Path(place).exists():
+        fetch(place, ["config.json"])
 
 
 def load_pretrained(name: str, kind: Any) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""One and two processes, and runs that are killed at any moment and started again, write the same report, bit for bit."""
+"""Evaluations that are killed at any moment and started again write the same report, bit for bit."""
 
 import random
 import shutil
@@ -15,18 +15,11 @@ from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.evaluation.statistics import Statistics
 
 from .conftest import make_pipeline, seeded
-from .forking import run_ranks, start
+from .forking import start
 from .measures import bright, means
 
 ROWS = [{"prompt": f"a {color} {shape}"} for color in ("red", "blue", "green") for shape in ("cube", "sphere")]
 KILLS = 12
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.test_evaluating_processes import run
-
-run(Path(sys.argv[1]))
-"""
 
 
 def run(folder: Path) -> None:
@@ -42,10 +35,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, bytes]:
+def alone(folder: Path) -> dict[str, bytes]:
     """What one process writes that is not disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
     process = start(run, folder)
     process.join()
     assert process.exitcode == 0
@@ -54,15 +45,9 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-def test_two_processes_write_what_one_does(whole, tmp_path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    run_ranks(2, script, tmp_path / "report")
-    assert files(tmp_path / "report") == whole
-
-
 @pytest.mark.slow
-def test_killed_runs_go_on_to_the_same_report(whole, tmp_path) -> None:
+def test_killed_runs_go_on_to_the_same_report(tmp_path) -> None:
+    whole = alone(tmp_path / "whole")
     dice, folder, kills, inside = random.Random(0), tmp_path / "report", 0, 0
     while kills < KILLS:
         process = start(run, folder)
