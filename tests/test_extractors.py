@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -128,9 +130,18 @@ def test_a_checkpoint_without_a_pooling_head_gives_its_first_token(saved, tmp_pa
         load_extractor(str(tmp_path))
 
 
-def test_names_that_lead_nowhere_are_refused(saved, tmp_path) -> None:
-    with pytest.raises(OSError, match="none"):
+def unreachable(*_, **__) -> None:
+    raise LocalEntryNotFoundError("no network")
+
+
+def test_names_that_lead_nowhere_are_refused(saved, tmp_path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match='none" is not there: it is no path, and no Hub id'):
         load_extractor(str(tmp_path / "none"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(ValueError, match='"user/none" is no path here, and not in the cache; the Hub, .* cannot be reached'):
+        load_extractor("user/none")
+    with pytest.raises(ValueError, match="Unrecognized model"):
+        load_extractor(str(tmp_path))
     BertModel(BertConfig(**BLOCKS, vocab_size=9)).save_pretrained(tmp_path / "bert")
     MODELS["vit"][2].save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match="is a BertModel, which takes input_ids; give a model that takes images"):

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from .digests import weights_digest
 from .resizing import Preparation
-from .vision_models import check_there, image_embeddings, load_pretrained
+from .vision_models import config_of, image_embeddings, load_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,9 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> "ClipScorer":
     Raises:
         ValueError: for a name that leads nowhere, another model, and a checkpoint that lacks weights.
     """
-    check_there(name)
-    config = transformers.AutoConfig.from_pretrained(name)
-    if config.model_type != "clip":
-        raise ValueError(f"{name} is a {config.model_type}; the CLIP score needs a CLIP, of images and text")
+    kind = config_of(name).model_type
+    if kind != "clip":
+        raise ValueError(f"{name} is a {kind}; the CLIP score needs a CLIP, of images and text")
     model = load_pretrained(name, CLIPModel).to(device)  # pyright: ignore[reportArgumentType]
     return ClipScorer(name, model, AutoTokenizer.from_pretrained(name), Preparation.load(name))
 

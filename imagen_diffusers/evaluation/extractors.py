@@ -49,7 +49,7 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
     Raises:
         ValueError: for a name that is none of these, saying what is missing.
-        OSError: for files that are not there.
+        OSError: for a file of weights that is not there.
     """
     kind, colon, place = name.partition(":")
     if colon and kind in ("inception", "inception-logits", "inception-2015"):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from imagen_diffusers.hub.places import fetch, find
 
@@ -21,20 +21,20 @@ def load_vision_model(name: str, device: torch.device | str = "cpu") -> "VisionM
         ValueError: for a name that leads nowhere, a model that sees no images, and a checkpoint that lacks weights, whose features would
             be random.
     """
-    check_there(name)
     model = load_pretrained(name, AutoModel).to(device)  # pyright: ignore[reportArgumentType]
     return VisionModelExtractor(name, model, Preparation.load(name))
 
 
-def check_there(name: str) -> None:
-    """See that a folder is there or, of a Hub id, that it can be had; the Hub is asked once.
+def config_of(name: str) -> PreTrainedConfig:
+    """Of a model by its folder or Hub id.
 
     Raises:
-        ValueError: naming it, and what to do.
+        ValueError: for one that is not there, or that transformers does not know.
     """
-    place = find(name, ())
+    place = find(name, kinds=())
     if not Path(place).exists():
-        fetch(place, ["config.json"])
+        fetch(place, ["config.json"])  # says in one sentence what transformers does not
+    return AutoConfig.from_pretrained(place)
 
 
 def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
@@ -43,9 +43,10 @@ def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
     The pooling head that some checkpoints lack is left out, and their first token is taken.
 
     Raises:
-        ValueError: for a folder without a model that transformers knows, and for other missing weights.
+        ValueError: as `config_of`, and for other missing weights.
+        OSError: for a folder without weights.
     """
-    AutoConfig.from_pretrained(name)  # says in one sentence what is no model at all
+    config_of(name)
     model, report = kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
     missing = sorted(report["missing_keys"])
     if missing and all(key.startswith("pooler.") for key in missing):
