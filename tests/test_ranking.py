@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from examples.scenes.reading import asked_for
 from examples.scenes.prompts import KINDS, rows
+from examples.scenes.raytrace import render
+from examples.scenes.reading import asked_for
 from examples.scenes.scene import relation, scene_from
 from examples.scenes.scorer import rate
-from examples.scenes.raytrace import render
 from imagen_diffusers.cli import app
 from imagen_diffusers.evaluation.ranking import rank
 from imagen_diffusers.images import read_settings

@@ -132,7 +132,10 @@ def test_lpips_is_that_of_torchmetrics(tmp_path, monkeypatch) -> None:
 
     torch.manual_seed(0)
     features = _vgg16()
-    torch.save({f"features.{name}": value for name, value in features.state_dict().items()} | {"classifier.0.bias": torch.zeros(2)}, tmp_path / "vgg.pth")
+    torch.save(
+        {f"features.{name}": value for name, value in features.state_dict().items()} | {"classifier.0.bias": torch.zeros(2)},
+        tmp_path / "vgg.pth",
+    )
     monkeypatch.setattr(lpips, "_get_tv_model_features", lambda *_, **__: features)
     theirs = lpips._LPIPS(net="vgg")
     one, other = (torch.rand(2, 3, 64, 64, generator=seeded(i)) for i in range(2))

@@ -1,6 +1,6 @@
 """The bundled oracle as one scorer, and as one extractor, among those of an evaluation; the rows are those of `prompts.py`.
 
-    imagen-diffusers evaluate --scorer examples.scenes.scorer:judge --extractor examples.scenes.scorer:features
+imagen-diffusers evaluate --scorer examples.scenes.scorer:judge --extractor examples.scenes.scorer:features
 """
 
 import hashlib

@@ -14,6 +14,7 @@ from .edit import edit, vary
 from .encode_text import encode_text
 from .errors import in_a_sentence, version_of
 from .evaluate import evaluate
+from .evaluate_stats import evaluate_stats
 from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
@@ -41,5 +42,5 @@ def _about(
     pass
 
 
-for command in (generate, edit, vary, extend, upscale, web, evaluate, encode_text, convert):
+for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, convert):
     app.command()(in_a_sentence(ungrouped(command)))

@@ -22,7 +22,7 @@ class Best(NamedTuple):
             ValueError: for more images than are generated, and for a scorer that is not there.
         """
         if count > self.of:
-            raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or fewer images per prompt")
+            raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or ask for fewer")
         from imagen_diffusers.evaluation.ranking import rank
         from imagen_diffusers.evaluation.scorers import load_scorer
 

@@ -1,4 +1,4 @@
-"""`imagen-diffusers evaluate` and `imagen-diffusers evaluate-stats`."""
+"""`imagen-diffusers evaluate`."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -12,7 +12,7 @@ from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
 BestOf = Annotated[int | None, typer.Option(min=2, help="Generate so many, and keep those that --scorer finds best.")]
-Scorer = Annotated[str | None, typer.Option(help="For --best-of: a CLIP, folder or Hub id, or module:name of a function that judges images.")]
+Scorer = Annotated[str | None, typer.Option(help="For --best-of: folder or Hub id of a CLIP, or module:name of what judges images.")]
 
 
 def generate(

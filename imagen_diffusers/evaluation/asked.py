@@ -11,7 +11,7 @@ from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import PART
 from imagen_diffusers.training.processes import as_main_says, this_process
 
-from .extractors import weights_digest
+from .digests import weights_digest
 
 FILE = "run.json"
 VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from .clip import load_clip
 from .extractors import Extractor, load_extractor
+from .features import write_folder_features
 from .metrics import Judged, Metric
 from .realism import DISTANCES, InceptionScore, Realism, check_count
 from .scorers import own
 from .statistics import Statistics
 
 INCEPTION = "inception:"
+FEATURES = "reference-features.npy"
 NAMES = (*DISTANCES, "is", "clip")
 
 
@@ -106,4 +108,5 @@ class Choice:
             return None
         if self.reference.is_file():
             return Statistics.load(self.reference, extractor.fingerprint)
-        raise NotImplementedError
+        features = write_folder_features(self.reference, extractor, folder / FEATURES)
+        return Statistics.of(features, extractor.fingerprint, keep_features=True)

@@ -28,7 +28,7 @@ def write_curve(path: Path, columns: list[tuple[dict[str, float], dict[str, Figu
     chosen = axes(columns)
     if chosen is None:
         return False
-    figure, plot = _canvas()
+    figure, plot = canvas()
     across, up = ([figures[name] for _, figures in columns] for name in chosen)
     scale = 100 if across[0].share else 1
     xs, ys = [one.value * scale for one in across], [one.value for one in up]
@@ -45,8 +45,12 @@ def write_curve(path: Path, columns: list[tuple[dict[str, float], dict[str, Figu
     return True
 
 
-def _canvas() -> tuple[Any, Any]:
-    """A figure that no window shows, and no global state of matplotlib knows."""
+def canvas() -> tuple[Any, Any]:
+    """A figure that no window shows, and no global state of matplotlib knows.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas

@@ -54,8 +54,8 @@ def sweep(
 def generate(pipe: ImagenCascadePipeline, rows: Sequence[dict[str, Any]], chosen: range, point: Point, seed: int) -> Tensor:
     """Images (B, 3, H, W) of the `chosen` rows on the CPU, as 8-bit files hold them, in [0, 1]; row i has the seed `seed` + i."""
     generators = [torch.Generator().manual_seed(seed + i) for i in chosen]
-    images = pipe([rows[i]["prompt"] for i in chosen], generator=generators, output_type="pt", **point.call).images
-    return eight_bits(images)  # pyright: ignore[reportArgumentType]
+    made: Any = pipe([rows[i]["prompt"] for i in chosen], generator=generators, output_type="pt", **point.call)
+    return eight_bits(made.images)
 
 
 def eight_bits(images: Tensor) -> Tensor:
@@ -67,6 +67,6 @@ def save(images: Tensor, rows: Sequence[dict[str, Any]], chosen: range, folder: 
     """A PNG an image, named by its row, which remembers its settings."""
     from diffusers.image_processor import VaeImageProcessor
 
-    pictures = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(images))
-    for i, image in zip(chosen, pictures, strict=True):
+    files = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(images))
+    for i, image in zip(chosen, files, strict=True):
         save_png(image, folder / f"{i:06d}.png", {**told, "prompt": rows[i]["prompt"], "seed": seed + i})

@@ -1,4 +1,4 @@
-"""LPIPS with VGG16 (Zhang et al. 2018), from weights that are given: torchvision's file of the network, and the published layers upon it."""
+"""LPIPS with VGG16 (Zhang et al. 2018), from given weights: torchvision's file of the network, and the published layers upon it."""
 
 from pathlib import Path
 

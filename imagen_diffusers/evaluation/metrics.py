@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .extractors import file_digest
+from .digests import file_digest
 from .figures import Figure
 from .groups import Measured
 from .intervals import bootstrap, wilson

@@ -67,5 +67,5 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"line {number} of {path} is no JSON: {error}") from None
         if not isinstance(rows[-1], dict):
-            raise ValueError(f"line {number} of {path} is no object; each line is one, such as {{\"prompt\": \"a red cube\"}}")
+            raise ValueError(f'line {number} of {path} is no object; each line is one, such as {{"prompt": "a red cube"}}')
     return rows

@@ -19,8 +19,8 @@ SPREAD = "95 % range for other images of these prompts, without the bias, which 
 SPLITS = 10  # of an inception score, as it is published
 
 
-def check_count(wanted: Sequence[str], extractor: Extractor, count: int) -> None:
-    """Refuse too few images before any is generated.
+def check_count(wanted: Sequence[str], extractor: Extractor, count: int, what: str = "prompts") -> None:
+    """Refuse too few images, or true ones, before any is generated.
 
     Raises:
         ValueError: where Frechet's distance has no covariance.
@@ -28,7 +28,7 @@ def check_count(wanted: Sequence[str], extractor: Extractor, count: int) -> None
     if "fid" in wanted and count <= extractor.width:
         raise ValueError(
             f"fid over the {extractor.width} features of {extractor.name} needs at least {extractor.width + 1} images for its covariance, "
-            f"and there are {count} prompts; give more, or ask for --metrics kid, which holds for few"
+            f"and there are {count} {what}; give more, or ask for --metrics kid, which holds for few"
         )
 
 
@@ -48,6 +48,8 @@ class Realism:
         self.extractor, self.wanted, self.reference = extractor, wanted, reference
         self.fingerprint: dict[str, Any] = {"extractor": extractor.fingerprint}
         self.name = f"features/{extractor.name}"
+        if reference is not None:
+            check_count(wanted, extractor, reference.count, "in the reference")
         against = "the true images of these prompts" if reference is None else f"{reference.count} true images"
         self.about = f"{' and '.join(name.upper() for name in wanted)}: features of {extractor.name}, against {against}."
         if "kid" in wanted and reference is not None and reference.features is None:

@@ -10,6 +10,7 @@ from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group
 
 from .asked import cascade_digest, keep_or_refuse, versions
+from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
 from .groups import Measured, fill, gathered
@@ -69,6 +70,8 @@ def evaluate(
     """
     pipe.set_progress_bar_config(disable=True)
     e = evaluation
+    if len(points) > 1:
+        canvas()  # or whoever lacks matplotlib would hear of it last
     with process_group() as state, one_run_in(e.output):
         asked = e.asked(pipe)
         keep_or_refuse(e.output, asked)

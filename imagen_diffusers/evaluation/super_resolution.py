@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,8 +72,8 @@ class Enlarging(NamedTuple):
             low = eight_bits(resized(true, (small, small)))
             generators = [torch.Generator().manual_seed(seed + i) for i in chosen]
             call = {"start_at": self.stage, "stop_at": self.stage, "generator": generators, "output_type": "pt"}
-            made = enlarger([row["prompt"] for row in some], image=low, **call).images
-            sets = {"true": true, "stage": eight_bits(made), "bicubic": eight_bits(resized(low, (large, large)))}  # pyright: ignore
+            made: Any = enlarger([row["prompt"] for row in some], image=low, **call)
+            sets = {"true": true, "stage": eight_bits(made.images), "bicubic": eight_bits(resized(low, (large, large)))}
             measured = {f"{of}/{name}": x for of in SETS for name, x in measure_all(metrics, sets[of], some).items()}
             for of in SETS[1:]:
                 measured |= {f"{of}/fidelity/{name}": entries(f(sets[of], true).tolist()) for name, f in self.fidelities.items()}
@@ -125,4 +125,3 @@ def fidelities(lpips: Path | None = None) -> dict[str, Fidelity]:
 
         found["LPIPS"] = Lpips(lpips)
     return found
-
