@@ -23,10 +23,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # A cascade knows where bundled folders are and writes its card; its class methods open what interop reads.
     "pipelines": ("models", "schedulers", "text", "sampling", "hub", "interop"),
     "finetuning": ("models", "schedulers", "text", "sampling", "training", "images", "hub", "pipelines"),
+    # Evaluations are shared among processes, and kept in folders, as runs of training are; of training they know no more.
+    "evaluation": ("text", "images", "hub", "sampling", "pipelines", "training.processes", "training.folders"),
     # The page is given what loads cascades; the command, which has it, starts the page.
     "web": ("text", "images", "hub", "pipelines"),
     # A command reads words, weight files and captions before it loads what takes seconds.
-    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "web"),
+    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {
@@ -97,6 +99,8 @@ def test_every_import_is_in_the_table() -> None:
         ("interop.deepfloyd.network", "sampling.stage"),
         ("hub.places", "models.attention"),
         ("pipelines.stages", "cli.options"),
+        ("pipelines.stages", "evaluation.distances"),
+        ("evaluation.features", "training.loop"),
         ("pipelines.stages", "hubs"),
     ],
 )
