@@ -1,6 +1,7 @@
 """What an evaluation found, for programs (report.json), for people (report.md) and as the paper's curve (curve.png)."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write_report(folder: Path, asked: dict[str, Any], columns: Columns, stages: 
 
 
 def markdown(columns: list[tuple[str, Figures]]) -> str:
-    """A table with a row for each figure, and under it what the ranges are that are no confidence intervals."""
+    """A table with a row for each figure, and under it what stands in brackets."""
     names = list(dict.fromkeys(name for _, figures in columns for name in figures))
     lines = [f"| | {' | '.join(head for head, _ in columns)} | of |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for name in names:
@@ -57,8 +58,8 @@ def title(settings: dict[str, float]) -> str:
 
 
 def _plain(figures: Figures) -> dict[str, Any]:
-    """As JSON has it, which knows no NaN."""
+    """As JSON has it, which knows no numbers that are not finite."""
     return {
-        name: {key: None if isinstance(value, float) and value != value else value for key, value in figure._asdict().items()}
+        name: {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figure._asdict().items()}
         for name, figure in figures.items()
     }
