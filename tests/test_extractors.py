@@ -211,13 +211,24 @@ def test_the_inception_network_is_torch_fidelitys_over_clean_fids_resize(incepti
     assert extractor.fingerprint["resize"] == ("TensorFlow 1 bilinear" if kind == "inception-2015" else "antialiased bicubic")
 
 
+class Touching:
+    """Makes a file when a pickle of it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def test_files_that_are_not_inceptions_are_refused(inception, tmp_path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
-    torch.save(mean_colours, tmp_path / "code.pth")
+    torch.save(Touching(tmp_path / "ran"), tmp_path / "code.pth")
     (tmp_path / "text.pth").write_text("none")
     for name in ("other", "code", "text"):
         with pytest.raises(ValueError, match=f"{name}.pth holds no weights of the Inception network"):
             load_extractor(f"inception:{tmp_path / name}.pth")
+    assert not (tmp_path / "ran").exists()
     with pytest.raises(OSError, match="none.pth"):
         load_extractor(f"inception:{tmp_path}/none.pth")
 

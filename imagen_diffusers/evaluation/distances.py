@@ -96,7 +96,7 @@ def kernel_interval(a: Tensor, b: Tensor) -> tuple[float, Interval]:
     """The squared maximum mean discrepancy of all images, without bias, and its 95 % interval.
 
     The interval is normal, by each image's influence on the distance, so it counts the chance in both sets. The influences vanish where
-    both have one distribution; near there the interval is a rough one.
+    both have one distribution; near there, and for fewer than some hundred images, the interval is a rough one.
 
     Args:
         a, b: features (N, D) and (M, D), at least two each; they may lie memory-mapped.
