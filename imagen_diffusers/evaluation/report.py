@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .asked import write_whole
-from .figures import Figure
+from .figures import INTERVAL, Figure
 
 Figures = dict[str, Figure]  # by name
 Columns = list[tuple[dict[str, float], Figures]]  # of each point its settings and its figures
@@ -44,12 +44,9 @@ def markdown(columns: list[tuple[str, Figures]]) -> str:
         counts = sorted({cell.count for cell in cells if cell is not None})
         told = " | ".join("-" if cell is None else str(cell) for cell in cells)
         lines.append(f"| {name} | {told} | {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} |")
-    kinds: dict[str, list[str]] = {}
-    for _, figures in columns:
-        for name, figure in figures.items():
-            kinds.setdefault(figure.kind, []).append(name)
-    notes = [f"{', '.join(dict.fromkeys(of))}: in brackets the {kind}." for kind, of in kinds.items()]
-    return "\n".join([*lines, "", *notes])
+    kinds = {name: figure.kind for _, figures in columns for name, figure in figures.items() if figure.kind != INTERVAL}
+    others = [f"; of {name} the {kind}" for name, kind in kinds.items()]
+    return "\n".join([*lines, "", f"In brackets the {INTERVAL}{''.join(others)}."])
 
 
 def title(settings: dict[str, float]) -> str:

@@ -33,9 +33,7 @@ class LossSettings:
     loss_type: Literal["l2", "l1", "huber"] = field(
         default="l2", metadata={"help": "How an error of a pixel counts: squared, by its size, or, near huber_c, from one to the other."}
     )
-    huber_c: float = field(
-        default=0.1, metadata={"help": "Where the pseudo-Huber loss turns linear; images are in [-1, 1]."}
-    )
+    huber_c: float = field(default=0.1, metadata={"help": "Where the pseudo-Huber loss turns linear; images are in [-1, 1]."})
     weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"] = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
