@@ -64,7 +64,7 @@ def test_the_whole_command(place, tmp_path) -> None:
     result = call(*words(place, output), *more)
     assert result.exit_code == 0, result.output
     report = json.loads((output / "report.json").read_text())
-    names = ["FID (tests.measures:means)", "KID (tests.measures:means)", "CLIP score", "light", "lightness", "channels of red ones"]
+    names = ["FID (means)", "KID (means)", "CLIP score", "light", "lightness", "channels of red ones"]
     assert [list(point["figures"]) for point in report["points"]] == [names, names]
     assert report["points"][0]["figures"]["CLIP score"]["count"] == 14
     assert report["asked"]["model"] == str(place / "cascade") and "device" in report["asked"]
@@ -103,7 +103,7 @@ def test_super_resolution_and_steps(place, tmp_path) -> None:
     assert result.exit_code == 0, result.output
     stages = json.loads((tmp_path / "sr" / "report.json").read_text())["stages"]
     assert list(stages) == ["stage-2", "stage-2, bicubic", "stage-3", "stage-3, bicubic"]
-    assert list(stages["stage-3"]) == ["PSNR", "SSIM", "KID (tests.measures:means)"]
+    assert list(stages["stage-3"]) == ["PSNR", "SSIM", "KID (means)"]
     steps = call(*words(place, tmp_path / "steps"), "--step-counts", "1,2", "--num-prompts", 2, "--scorer", "tests.measures:bright")
     assert steps.exit_code == 0 and "| | steps 1 | steps 2 | of |" in steps.output
 

@@ -44,7 +44,7 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
               antialiased images; `inception-logits:PATH` for the inception score; `inception-2015:PATH` with the first FID's resize,
               without antialiasing, to compare with publications that took it;
             - `module:name`, a callable of one's own: images (B, 3, H, W) in [0, 1] to features (B, D). A class is called once without
-              arguments. It may have `width` and `fingerprint`, which are then believed.
+              arguments. It may have `name`, `width` and `fingerprint`, which are then believed.
         device: where the network runs.
 
     Raises:
@@ -67,7 +67,7 @@ class OwnExtractor:
     """A user's own callable. Where it has no fingerprint, its source file's digest stands for it.
 
     Args:
-        name: module:name.
+        name: module:name, in reports where it has none of its own.
         made: the callable, or a class of such.
 
     Raises:
@@ -75,8 +75,8 @@ class OwnExtractor:
     """
 
     def __init__(self, name: str, made: Callable[[Tensor], Tensor]):
-        self.name = name
         self.made: Any = made() if isinstance(made, type) else made
+        self.name = getattr(self.made, "name", None) or name
         source = inspect.getsourcefile(made if inspect.isroutine(made) or isinstance(made, type) else type(made))
         self.fingerprint = getattr(self.made, "fingerprint", None) or {"class": name, "source": file_digest(source)}
         self.width = getattr(self.made, "width", None) or self(torch.full((1, 3, PROBED, PROBED), 0.5)).shape[1]

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+INTERVAL = "95 % interval"
+
 
 class Figure(NamedTuple):
     """One number of a report.
@@ -19,7 +21,7 @@ class Figure(NamedTuple):
     low: float
     high: float
     count: int
-    kind: str = "95 % interval"
+    kind: str = INTERVAL
     share: bool = False
 
     def __str__(self) -> str:

@@ -1,11 +1,12 @@
 """What an evaluation found, for programs (report.json), for people (report.md) and as the paper's curve (curve.png)."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from .asked import write_whole
-from .figures import Figure
+from .figures import INTERVAL, Figure
 
 Figures = dict[str, Figure]  # by name
 Columns = list[tuple[dict[str, float], Figures]]  # of each point its settings and its figures
@@ -35,7 +36,7 @@ def write_report(folder: Path, asked: dict[str, Any], columns: Columns, stages: 
 
 
 def markdown(columns: list[tuple[str, Figures]]) -> str:
-    """A table with a row for each figure, and under it what the ranges are that are no confidence intervals."""
+    """A table with a row for each figure, and under it what stands in brackets."""
     names = list(dict.fromkeys(name for _, figures in columns for name in figures))
     lines = [f"| | {' | '.join(head for head, _ in columns)} | of |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for name in names:
@@ -43,12 +44,9 @@ def markdown(columns: list[tuple[str, Figures]]) -> str:
         counts = sorted({cell.count for cell in cells if cell is not None})
         told = " | ".join("-" if cell is None else str(cell) for cell in cells)
         lines.append(f"| {name} | {told} | {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} |")
-    kinds: dict[str, list[str]] = {}
-    for _, figures in columns:
-        for name, figure in figures.items():
-            kinds.setdefault(figure.kind, []).append(name)
-    notes = [f"{', '.join(dict.fromkeys(of))}: in brackets the {kind}." for kind, of in kinds.items()]
-    return "\n".join([*lines, "", *notes])
+    kinds = {name: figure.kind for _, figures in columns for name, figure in figures.items() if figure.kind != INTERVAL}
+    others = [f"; of {name} the {kind}" for name, kind in kinds.items()]
+    return "\n".join([*lines, "", f"In brackets the {INTERVAL}{''.join(others)}."])
 
 
 def title(settings: dict[str, float]) -> str:
@@ -57,8 +55,8 @@ def title(settings: dict[str, float]) -> str:
 
 
 def _plain(figures: Figures) -> dict[str, Any]:
-    """As JSON has it, which knows no NaN."""
+    """As JSON has it, which knows no numbers that are not finite."""
     return {
-        name: {key: None if isinstance(value, float) and value != value else value for key, value in figure._asdict().items()}
+        name: {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figure._asdict().items()}
         for name, figure in figures.items()
     }
