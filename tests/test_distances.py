@@ -145,6 +145,25 @@ def test_the_interval_of_the_kernel_distance_covers_it() -> None:
     assert abs(np.mean(off)) < 3 * np.std(off) / len(off) ** 0.5
 
 
+def test_the_kernel_distance_of_pairs_is_that_of_independent_sets() -> None:
+    """Kinds with known shares, of which the second image of a pair is often the first's: the distance is that of the two marginals."""
+    g, inside, off = seeded(11), [], []
+    kinds = torch.randn(24, 64, generator=g, dtype=torch.float64)
+    p = torch.rand(24, generator=g, dtype=torch.float64).softmax(0)
+    moved = 0.3 * torch.linspace(-2, 2, 24).double().softmax(0).expand(24, 24) + 0.7 * torch.eye(24, dtype=torch.float64)  # p(second | first)
+    q = p @ moved
+    kernel = (kinds @ kinds.T / 64 + 1) ** 3
+    truth = (p @ kernel @ p + q @ kernel @ q - 2 * p @ kernel @ q).item()
+    for _ in range(500):
+        first = torch.multinomial(p, 200, replacement=True, generator=g)
+        second = torch.multinomial(moved[first], 1, generator=g)[:, 0]
+        value, (low, high) = kernel_interval(kinds[first], kinds[second], paired=True)
+        inside.append(low <= truth <= high)
+        off.append(value / truth - 1)
+    assert abs(np.mean(off)) < 3 * np.std(off) / len(off) ** 0.5, np.mean(off)
+    assert 0.92 <= np.mean(inside) <= 0.98, np.mean(inside)
+
+
 def test_the_spread_of_a_frechet_distance_is_that_of_new_images() -> None:
     g = seeded(7)
     reference = Statistics.of(torch.randn(5000, 4, generator=g) * 1.3)
@@ -193,5 +212,7 @@ def test_what_has_no_distance_is_refused(features) -> None:
         kernel_distance(a, b, 2, 301, seeded())
     with pytest.raises(ValueError, match="at least two images of each set; there are 300 and 1"):
         kernel_interval(a, b[:1])
+    with pytest.raises(ValueError, match="300 and 299 images are no pairs"):
+        kernel_interval(a, b[1:], paired=True)
     with pytest.raises(ValueError, match="cannot be split into 301 parts; give 1 to 300"):
         inception_score(a, 301, seeded())

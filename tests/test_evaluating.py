@@ -23,8 +23,8 @@ ROWS = [{"prompt": f"a {color} {shape}"} for color in ("red", "blue", "green") f
 def run(pipe, folder, *, values=(1, 3), **changes):
     given = {"batch_size": 3, **changes}
     metrics = given.pop("metrics", [Judged("bright", bright)])
-    rows = given.pop("rows", ROWS)
-    return evaluate(pipe, Evaluation(rows, metrics, folder, **given), sweep(pipe, "guidance_scale", values, stop_at=1))
+    rows, setting, call = given.pop("rows", ROWS), given.pop("setting", "guidance_scale"), given.pop("call", {"stop_at": 1})
+    return evaluate(pipe, Evaluation(rows, metrics, folder, **given), sweep(pipe, setting, values, **call))
 
 
 def test_each_prompt_has_its_seed_and_no_batch_changes_its_image(shared_pipe) -> None:
@@ -65,7 +65,8 @@ def test_a_report_holds_what_a_scorer_says_of_every_image(shared_pipe, tmp_path)
     assert "| | guidance 1 | guidance 3 | of |" in table and f"| light | {found['guidance-1']['light']} |" in table
     kept = tmp_path / "report" / "guidance-3" / "images" / "000005.png"
     assert torch.equal(torch.from_numpy(np.array(Image.open(kept))), (images[1][5] * 255).byte().permute(1, 2, 0))
-    assert {**read_settings(kept), "prompt": "", "seed": 5} == {"guidance_scale": [3], "stop_at": 1, "prompt": "", "seed": 5}
+    told = {"guidance_scale": [3], "stop_at": 1, "prompt": ROWS[5]["prompt"], "seed": 5}
+    assert {name: value for name, value in read_settings(kept).items() if name in told or name == "stop_at"} == told
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> None:
@@ -109,6 +110,10 @@ def test_more_points_may_be_asked_for_later(shared_pipe, tmp_path, monkeypatch) 
         ({"rows": ROWS[:6]}, "count was 7 and is now 6"),
         ({"metrics": [Judged("other", bright)]}, "metrics was"),
         ({"told": {"model": "another"}}, 'model was null and is now "another"'),
+        ({"call": {"stop_at": 2}}, "points was"),
+        ({"call": {"stop_at": 1, "negative_prompt": "dark"}}, "points was"),
+        ({"setting": "num_inference_steps"}, "points was"),
+        ({"save_images": True}, "save_images was false and is now true"),
     ],
 )
 def test_another_evaluation_is_refused(shared_pipe, tmp_path, changes, named) -> None:
@@ -145,6 +150,31 @@ def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
         run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])
+
+
+def test_figures_of_one_name_are_refused(shared_pipe, tmp_path) -> None:
+    two = [Judged("bright", bright), Judged("other", lambda images, rows: {"light": [0.5] * len(rows)})]
+    with pytest.raises(ValueError, match='two metrics call what they measure "light"; give one of them another name'):
+        run(shared_pipe, tmp_path, metrics=two)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_names_that_change_from_batch_to_batch_are_refused_at_once(shared_pipe, tmp_path) -> None:
+    asked: list = []
+
+    def moody(images, rows):
+        asked.append(len(rows))
+        return {"x" if len(asked) == 1 else "y": [1.0] * len(rows)}
+
+    with pytest.raises(ValueError, match="was measured and groups without it.*group-000001"):
+        run(shared_pipe, tmp_path, metrics=[Judged("moody", moody)], values=[1])
+    assert len(asked) == 2
+    with pytest.raises(ValueError, match="group-000001"):
+        run(shared_pipe, tmp_path, metrics=[Judged("moody", moody)], values=[1])  # the second of them in another run
+    for i, name in enumerate("xyx"):
+        groups.save_file({name: torch.zeros(1, 3)}, tmp_path / f"group-{i:06d}.safetensors")
+    with pytest.raises(ValueError, match="group-000001.safetensors differs"):
+        groups.gathered(tmp_path, 3, 1)
 
 
 def test_judgements_become_shares_and_means() -> None:

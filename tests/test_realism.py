@@ -1,6 +1,7 @@
 """Distances of generated images from true ones in an evaluation, the paper's curve, and super-resolution on true images."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from imagen_diffusers.evaluation.curve import axes, write_curve
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import sweep
 from imagen_diffusers.evaluation.lpips import Lpips, _vgg16
-from imagen_diffusers.evaluation.metrics import Judged
+from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
 from imagen_diffusers.evaluation.realism import Realism
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.evaluation.statistics import Statistics
@@ -111,6 +112,27 @@ def test_a_reference_gives_the_floor_of_true_images(shared_pipe, photos, tmp_pat
     rows = [{"prompt": "a red cube", "file_name": f"{i}.png"} for i in range(4)]
     found = evaluate(shared_pipe, Evaluation(rows, [Realism(means, ["kid"], reference())], tmp_path), [], [Enlarging(2, photos, {})])
     assert found["stage-2, true"]["KID (means)"].value != 0
+
+
+def test_other_true_images_and_another_nearness_are_another_evaluation(shared_pipe, photos, tmp_path) -> None:
+    places = [shutil.copytree(photos, tmp_path / name) for name in ("true", "other")]
+    shutil.copy(photos / "1.png", places[1] / "0.png")
+    rows = [{"prompt": "a red cube", "file_name": f"{i}.png"} for i in range(2)]
+    near = {"PSNR": fidelities()["PSNR"]}
+
+    def run(enlarging: Enlarging) -> dict:
+        return evaluate(shared_pipe, Evaluation(rows, [], tmp_path / "report"), [], [enlarging])
+
+    run(Enlarging(2, places[0], near))
+    for changed in (Enlarging(2, places[1], near), Enlarging(2, places[0], {**near, "LPIPS": fidelities()["SSIM"]})):
+        with pytest.raises(ValueError, match="true images was"):
+            run(changed)
+
+
+def test_a_perfect_image_has_an_interval() -> None:
+    assert str(figure_of(entries([float("inf"), 20.0, 21.0, 22.0, 23.0]))).endswith(" to inf)")
+    figure = figure_of(entries([float("inf"), 20.0, 21.0, 22.0, 23.0]))
+    assert 20 <= figure.low < figure.high
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 
 
 def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
-    path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False)
+    path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
     if not path.exists():
         write_whole(path, text + "\n")
         return None

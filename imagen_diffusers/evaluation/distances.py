@@ -92,7 +92,7 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int, genera
     return together.mean().item(), together.std(correction=0).item()
 
 
-def kernel_interval(a: Tensor, b: Tensor) -> tuple[float, Interval]:
+def kernel_interval(a: Tensor, b: Tensor, *, paired: bool = False) -> tuple[float, Interval]:
     """The squared maximum mean discrepancy of all images, without bias, and its 95 % interval.
 
     The interval is normal, by each image's influence on the distance, so it counts the chance in both sets. The influences vanish where
@@ -100,16 +100,20 @@ def kernel_interval(a: Tensor, b: Tensor) -> tuple[float, Interval]:
 
     Args:
         a, b: features (N, D) and (M, D), at least two each; they may lie memory-mapped.
+        paired: whether image i of one set was made from image i of the other. Such pairs are nearer than chance: they are not compared with
+            each other, and each moves the distance as one.
 
     Raises:
-        ValueError: for features of different widths, and for fewer.
+        ValueError: for features of different widths, for fewer, and for pairs of which one is missing.
     """
     check_widths(a[0], b[0])
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a kernel distance needs at least two images of each set; there are {len(a)} and {len(b)}")
-    kernels = _Kernels.of(a, b)
+    if paired and len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} images are no pairs; give as many of one set as of the other")
+    kernels = _Kernels.of(a, b, paired)
     distance = kernels.distance().item()
-    return distance, normal(distance, kernels.error().item())
+    return distance, normal(distance, kernels.error(paired).item())
 
 
 def inception_score(logits: Tensor, splits: int, generator: torch.Generator) -> tuple[float, float]:
@@ -151,18 +155,21 @@ class _Kernels(NamedTuple):
     across_b: Tensor
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> "_Kernels":
-        across_a, across_b = _sums(a, b)
-        within_a, within_b = ((_sums(x, x)[0] - _self_kernels(x)) / (len(x) - 1) for x in (a, b))
-        return cls(within_a, across_a / len(b), within_b, across_b / len(a))
+    def of(cls, a: Tensor, b: Tensor, paired: bool = False) -> "_Kernels":
+        own = _pair_kernels(a, b) if paired else torch.zeros(())
+        across_a, across_b = ((sums - own) / (len(x) - paired) for sums, x in zip(_sums(a, b), (b, a), strict=True))
+        within_a, within_b = ((_sums(x, x)[0] - _pair_kernels(x, x)) / (len(x) - 1) for x in (a, b))
+        return cls(within_a, across_a, within_b, across_b)
 
     def distance(self) -> Tensor:
         """Binkowski et al. 2018, equation 4: no image is compared with itself."""
         return self.within_a.mean() + self.within_b.mean() - 2 * self.across_a.mean()
 
-    def error(self) -> Tensor:
+    def error(self, paired: bool = False) -> Tensor:
         """The standard error to first order, where an image moves the distance by twice the difference of its mean kernels."""
         a, b = self.within_a - self.across_a, self.within_b - self.across_b
+        if paired:
+            return 2 * ((a + b).var() / len(a)).sqrt()
         return 2 * (a.var() / len(a) + b.var() / len(b)).sqrt()
 
 
@@ -180,8 +187,9 @@ def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return rows, columns
 
 
-def _self_kernels(x: Tensor) -> Tensor:
-    return torch.cat([(some.double().square().mean(1) + 1) ** 3 for some in x.split(ROWS)])
+def _pair_kernels(a: Tensor, b: Tensor) -> Tensor:
+    """Of each row with the row of its number: (N,)."""
+    return torch.cat([((x.double() * y.double()).mean(1) + 1) ** 3 for x, y in zip(a.split(ROWS), b.split(ROWS), strict=True)])
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ class Point(NamedTuple):
     settings: dict[str, float]
     call: dict[str, Any]
 
+    @property
+    def common(self) -> dict[str, Any]:
+        """What it shares with other points of its curve."""
+        return {"setting": list(self.settings), **{name: value for name, value in self.call.items() if name not in self.settings}}
+
 
 def sweep(
     pipe: ImagenCascadePipeline, name: str | None = None, values: Sequence[float] = (), *, stop_at: int | None = None, **call: Any

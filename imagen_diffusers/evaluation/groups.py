@@ -5,11 +5,11 @@ whoever wrote them, and when.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -33,14 +33,19 @@ def fill(folder: Path, count: int, size: int, measure: Callable[[range], Measure
         count, size: of images, and of a group.
         measure: called with the images of a group, by number, what is measured of them.
         title: of the progress bar, which the main process shows.
+
+    Raises:
+        ValueError: for a group of other names than those that are there.
     """
-    state, every = this_process(), groups(count, size)
+    state, every, names = this_process(), groups(count, size), set()
     folder.mkdir(parents=True, exist_ok=True)
     missing = as_main_says([i for i in range(len(every)) if not _file(folder, i).exists()])
     mine = missing[state.process_index :: state.num_processes]
     for i in tqdm(mine, desc=title, disable=not (title and state.is_main_process), mininterval=5):
         part = _file(folder, i).with_suffix(PART)
-        save_file({name: values.contiguous().cpu() for name, values in measure(every[i]).items()}, part)
+        measured = measure(every[i])
+        _check_names(folder, i, measured, names := names or _names_there(folder, len(every)) or set(measured))
+        save_file({name: values.contiguous().cpu() for name, values in measured.items()}, part)
         os.replace(part, _file(folder, i))
     state.wait_for_everyone()
 
@@ -59,9 +64,34 @@ def stored(folder: Path, count: int, size: int) -> Iterator[Measured]:
 
 
 def gathered(folder: Path, count: int, size: int) -> Measured:
-    """All rows of every name, in the order of the images."""
+    """All rows of every name, in the order of the images.
+
+    Raises:
+        OSError: as `stored`.
+        ValueError: for groups of differing names.
+    """
     parts = list(stored(folder, count, size))
+    for i, part in enumerate(parts):
+        _check_names(folder, i, part, set(parts[0]))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _names_there(folder: Path, count: int) -> set[str]:
+    """What was measured of the first group that is there; none where there is none."""
+    for path in (_file(folder, i) for i in range(count)):
+        if path.exists():
+            with safe_open(path, "pt") as file:
+                return set(file.keys())
+    return set()
+
+
+def _check_names(folder: Path, index: int, measured: Iterable[str], names: set[str]) -> None:
+    differing = sorted(names ^ set(measured))
+    if differing:
+        raise ValueError(
+            f'{folder} holds groups in which "{differing[0]}" was measured and groups without it ({_file(folder, index).name} differs from '
+            "the others); every metric gives the same names, in the same order, for all images: mend it, delete the folder, and run again"
+        )
 
 
 def _file(folder: Path, index: int) -> Path:

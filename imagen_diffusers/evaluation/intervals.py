@@ -55,4 +55,5 @@ def bootstrap(values: Tensor, *, resamples: int = 2000, seed: int = 0) -> Interv
         values[torch.randint(len(values), (min(few, resamples - done), len(values)), generator=generator)].mean(1)
         for done in range(0, resamples, few)
     ]
-    return Interval(*torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist())
+    # The nearest of the means, as between one that is infinite and another there is nothing.
+    return Interval(*torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), interpolation="nearest").tolist())

@@ -5,8 +5,8 @@ images were shared out.
 """
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .groups import Measured
 from .intervals import bootstrap, wilson
 from .scorers import Judgement, Scorer
 
+T = TypeVar("T")
 Rows = Sequence[dict[str, Any]]  # of prompts
 
 
@@ -64,14 +65,41 @@ class Judged:
 
     def figures(self, measured: Measured, true: Measured | None = None) -> dict[str, Figure]:
         own = sorted(name for name in measured if name.startswith(f"{self.name}/"))  # by their numbers, as the scorer has them
-        found = {name.split("/", 2)[2]: figure_of(measured[name]) for name in own}
+        found = {_judged(name): figure_of(measured[name]) for name in own}
         return {name: figure for name, figure in found.items() if figure.count}
 
 
 def measure_all(metrics: Sequence[Metric], images: Tensor, rows: Rows) -> Measured:
     """What every metric measures of some images, which are read without gradients."""
     with torch.no_grad():
-        return {name: values for metric in metrics for name, values in metric.measure(images, rows).items()}
+        measured = [metric.measure(images, rows) for metric in metrics]
+    # The figures of judgements are known by now, and would otherwise be refused when all images are made.
+    joined([dict.fromkeys(map(_judged, names)) for metric, names in zip(metrics, measured, strict=True) if isinstance(metric, Judged)])
+    return joined(measured)
+
+
+def all_figures(metrics: Sequence[Metric], measured: Measured, true: Measured | None = None) -> dict[str, Figure]:
+    """The figures of every metric, as `Metric.figures` has them.
+
+    Raises:
+        ValueError: where two have one name.
+    """
+    return joined([metric.figures(measured, true) for metric in metrics])
+
+
+def joined(parts: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    """All of these.
+
+    Raises:
+        ValueError: where two have one name, and one of them would be lost.
+    """
+    whole: dict[str, T] = {}
+    for part in parts:
+        twice = [name for name in part if name in whole]
+        if twice:
+            raise ValueError(f'two metrics call what they measure "{twice[0]}"; give one of them another name, or leave one out')
+        whole.update(part)
+    return whole
 
 
 def entries(judgements: Sequence[Judgement]) -> Tensor:
@@ -88,6 +116,11 @@ def figure_of(entries: Tensor) -> Figure:
     right, count = (int(n) for n in entries[:, :2].sum(0))
     interval = wilson(right, count) if count else (0.0, 1.0)
     return Figure(right / count if count else float("nan"), *interval, count, share=True)
+
+
+def _judged(name: str) -> str:
+    """What a scorer calls its judgement, of the name in a group's file."""
+    return name.split("/", 2)[2]
 
 
 def _entry(judgement: Judgement) -> tuple[float, int, bool]:

@@ -55,7 +55,7 @@ class Realism:
         if "kid" in wanted and reference is not None and reference.features is None:
             raise ValueError(
                 "the reference holds no features, which kid compares; write it again by `imagen-diffusers evaluate-stats` with "
-                "--keep-features, or give the folder of its images"
+                "--features, or give the folder of its images"
             )
 
     def measure(self, images: Tensor, rows: Rows) -> Measured:
@@ -63,21 +63,22 @@ class Realism:
 
     def figures(self, measured: Measured, true: Measured | None = None) -> dict[str, Figure]:
         features, reference = measured[self.name], self.reference
-        if reference is None and true is not None:
+        paired = reference is None  # the true images are then those that these were made from
+        if paired and true is not None:
             reference = Statistics.of(true[self.name], self.extractor.fingerprint, keep_features=True)
         if reference is None:
             return {}
         made = {"fid": self._frechet, "kid": self._kernel}
-        return {f"{name.upper()} ({self.extractor.name})": made[name](features, reference) for name in self.wanted}
+        return {f"{name.upper()} ({self.extractor.name})": made[name](features, reference, paired) for name in self.wanted}
 
-    def _frechet(self, features: Tensor, reference: Statistics) -> Figure:
+    def _frechet(self, features: Tensor, reference: Statistics, paired: bool) -> Figure:
         value = frechet_distance(Statistics.of(features, self.extractor.fingerprint), reference)
         spread = frechet_spread(features, reference, min(LEFT_OUT, len(features) // 2))
         return Figure(value, *normal(value, spread), len(features), kind=SPREAD)
 
-    def _kernel(self, features: Tensor, reference: Statistics) -> Figure:
+    def _kernel(self, features: Tensor, reference: Statistics, paired: bool) -> Figure:
         assert reference.features is not None, "asked for when the metric was made"
-        value, interval = kernel_interval(features, reference.features)
+        value, interval = kernel_interval(features, reference.features, paired=paired)
         return Figure(value, *interval, len(features))
 
 

@@ -14,7 +14,7 @@ from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
 from .groups import Measured, fill, gathered
-from .metrics import Metric, measure_all
+from .metrics import Metric, all_figures, measure_all
 from .prompts import digest
 from .report import title, write_report
 from .super_resolution import Enlarging
@@ -42,14 +42,17 @@ class Evaluation:
     save_images: bool = False
     told: dict[str, Any] | None = None
 
-    def asked(self, pipe: ImagenCascadePipeline) -> dict[str, Any]:
-        """All that decides the bits of what is measured."""
+    def asked(self, pipe: ImagenCascadePipeline, points: Sequence[Point], enlarging: Sequence[Enlarging] = ()) -> dict[str, Any]:
+        """All that decides the bits of what is measured, but for what the points of one curve differ in."""
         return {
             **(self.told or {}),
             "prompts": digest(list(self.rows)),
             "count": len(self.rows),
             "seed": self.seed,
             "batch_size": self.batch_size,
+            "save_images": self.save_images,
+            "points": _together([point.common for point in points]),
+            "true images": _together([one.fingerprint(self.rows) for one in enlarging]),
             "cascade": cascade_digest(pipe),
             "device": pipe._execution_device.type,
             "metrics": [metric.fingerprint for metric in self.metrics],
@@ -73,7 +76,7 @@ def evaluate(
     if len(points) > 1:
         canvas()  # or whoever lacks matplotlib would hear of it last
     with process_group() as state, one_run_in(e.output):
-        asked = e.asked(pipe)
+        asked = e.asked(pipe, points, enlarging)
         keep_or_refuse(e.output, asked)
         for point in points:
             fill(e.output / point.name, len(e.rows), e.batch_size, _measuring(pipe, e, point), title(point.settings))
@@ -81,7 +84,7 @@ def evaluate(
             fill(e.output / one.name, len(e.rows), e.batch_size, one.measuring(pipe, e.rows, e.metrics, e.seed), one.name)
         if not state.is_main_process:
             return {}
-        found = {point.name: _figures(e.metrics, gathered(e.output / point.name, len(e.rows), e.batch_size)) for point in points}
+        found = {point.name: all_figures(e.metrics, gathered(e.output / point.name, len(e.rows), e.batch_size)) for point in points}
         stages = {}
         for one in enlarging:
             stages |= one.figures(gathered(e.output / one.name, len(e.rows), e.batch_size), e.metrics)
@@ -102,5 +105,12 @@ def _measuring(pipe: ImagenCascadePipeline, e: Evaluation, point: Point) -> Any:
     return measure
 
 
-def _figures(metrics: Sequence[Metric], rows: Measured) -> dict[str, Figure]:
-    return {name: figure for metric in metrics for name, figure in metric.figures(rows).items()}
+def _together(told: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What all of these are; None of none.
+
+    Raises:
+        ValueError: where they differ.
+    """
+    if any(one != told[0] for one in told):
+        raise ValueError(f"one evaluation holds points of one kind, and these are {told}; give those of another kind another output")
+    return told[0] if told else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.cascade import Cascade
@@ -13,10 +13,11 @@ from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
 from imagen_diffusers.pipelines.planning import reference_size
 
+from .digests import file_digest, text_digest, weights_digest
 from .figures import Figure
 from .generating import eight_bits
 from .groups import Measured
-from .metrics import Metric, Rows, entries, figure_of, measure_all
+from .metrics import Metric, Rows, all_figures, entries, figure_of, joined, measure_all
 from .resizing import resized
 
 SETS = ("true", "stage", "bicubic")  # what is measured: true images, and the two enlargements of them made small
@@ -59,6 +60,12 @@ class Enlarging(NamedTuple):
                 told = f"{row['file_name']} is {width}x{height}, and stage {self.stage} makes images of {size}px"
                 raise ValueError(f"{told}; give true images of at least {size}px on the short side")
 
+    def fingerprint(self, rows: Rows) -> dict[str, Any]:
+        """What decides what is measured beside the stage: the bytes of the true images, and how nearness to them is measured."""
+        digests = [file_digest(str(self.folder / row["file_name"])) for row in rows]
+        nearness = {name: weights_digest(f.state_dict()) if isinstance(f, nn.Module) else "" for name, f in self.fidelities.items()}
+        return {"files": text_digest(" ".join(digests)), "compared by": nearness}
+
     def measuring(self, pipe: Cascade, rows: Rows, metrics: Sequence[Metric], seed: int) -> Callable[[range], Measured]:
         """What `fill` calls: everything of `SETS`, measured, for the images of a group."""
         enlarger = ImagenCascadeUpscalePipeline.from_pipe(pipe)
@@ -88,8 +95,7 @@ class Enlarging(NamedTuple):
         for of in ("stage", "bicubic", "true"):
             near = {name.partition("/")[2]: figure_of(x) for name, x in own[of].items() if name.startswith("fidelity/")}
             beside = None if of == "true" else own["true"]
-            judged = {name: figure for metric in metrics for name, figure in metric.figures(own[of], beside).items()}
-            columns[self.name if of == "stage" else f"{self.name}, {of}"] = {**near, **judged}
+            columns[self.name if of == "stage" else f"{self.name}, {of}"] = joined([near, all_figures(metrics, own[of], beside)])
         return {name: figures for name, figures in columns.items() if figures}
 
 
