@@ -173,6 +173,16 @@ def test_the_spread_of_a_frechet_distance_is_that_of_new_images() -> None:
     assert told == pytest.approx(spread, rel=0.2)
 
 
+def test_the_spread_does_not_depend_on_the_order_of_prompts() -> None:
+    """Ten prompts in turns, as tables of prompts by kind have them."""
+    g = seeded(12)
+    reference, kinds = Statistics.of(torch.randn(5000, 4, generator=g)), 2 * torch.randn(10, 4, generator=g)
+    in_turns = kinds.repeat(40, 1) + torch.randn(400, 4, generator=g)
+    told = frechet_spread(in_turns, reference)
+    shuffled = [frechet_spread(in_turns[torch.randperm(400, generator=g)], reference) for _ in range(10)]
+    assert told == pytest.approx(np.mean(shuffled), rel=0.6)
+
+
 def test_fewer_images_give_a_larger_frechet_distance() -> None:
     """Why a distance is told with its count."""
     g = seeded(8)
@@ -212,6 +222,8 @@ def test_what_has_no_distance_is_refused(features) -> None:
         kernel_distance(a, b, 2, 301, seeded())
     with pytest.raises(ValueError, match="at least two images of each set; there are 300 and 1"):
         kernel_interval(a, b[:1])
+    with pytest.raises(ValueError, match="not finite"):
+        kernel_interval(a, torch.cat([b, torch.full((1, 24), float("nan"))]))
     with pytest.raises(ValueError, match="300 and 299 images are no pairs"):
         kernel_interval(a, b[1:], paired=True)
     with pytest.raises(ValueError, match="cannot be split into 301 parts; give 1 to 300"):

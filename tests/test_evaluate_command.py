@@ -124,6 +124,8 @@ def test_super_resolution_and_steps(place, tmp_path) -> None:
         ),
         (["--metrics", "fid", *MEANS, "--reference", "TRUE", "--num-prompts", 12], "ask for --metrics kid"),
         (["--metrics", "fid", *MEANS, "--reference", "FEW"], "and there are 2 in the reference; give more, or ask for --metrics kid"),
+        (["--metrics", "kid", *MEANS, "--reference", "TRUE", "--num-prompts", 1], "kid needs at least two images"),
+        (["--scorer", "tests.measures:Means"], "tests.measures:Means is a class; give module:name of a function"),
         (["--metrics", "kid", "--extractor", "nowhere/at_all", "--reference", "TRUE"], '"nowhere/at_all" is no path here'),
         (["--metrics", "kid", "--extractor", "tests.measures:nothing", "--reference", "TRUE"], "holds no function nothing"),
         (["--scorer", "tests.measures:bright", "--column", "words"], 'no column "words"'),

@@ -10,6 +10,7 @@ from PIL import Image
 from imagen_diffusers.evaluation import groups
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import Point, generate, sweep
+from imagen_diffusers.evaluation.intervals import wilson
 from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.images import read_settings
@@ -66,7 +67,7 @@ def test_a_report_holds_what_a_scorer_says_of_every_image(shared_pipe, tmp_path)
     kept = tmp_path / "report" / "guidance-3" / "images" / "000005.png"
     assert torch.equal(torch.from_numpy(np.array(Image.open(kept))), (images[1][5] * 255).byte().permute(1, 2, 0))
     told = {"guidance_scale": [3], "stop_at": 1, "prompt": ROWS[5]["prompt"], "seed": 5}
-    assert {name: value for name, value in read_settings(kept).items() if name in told or name == "stop_at"} == told
+    assert read_settings(kept) == told
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> None:
@@ -180,11 +181,24 @@ def test_names_that_change_from_batch_to_batch_are_refused_at_once(shared_pipe, 
 def test_judgements_become_shares_and_means() -> None:
     share = figure_of(entries([True, False, None, [True, True, False]]))
     assert (share.value, share.count, share.share) == (3 / 5, 5, True)
-    assert 0 < share.low < 3 / 5 < share.high < 1
+    assert 0 <= share.low < 3 / 5 < share.high <= 1
+    assert 0 < figure_of(entries([True, False, True])).low < 2 / 3
     mean = figure_of(entries([1, None, 2.0, 6]))
     assert (mean.value, mean.count, mean.share) == (3.0, 3, False)
     assert 1 <= mean.low < 3 < mean.high <= 6
     assert str(figure_of(entries([None, None]))) == "-"
+    for truths in ([np.True_, np.False_], torch.tensor([True, False]), np.array([True, False])):
+        assert figure_of(entries(truths)).share
+    assert not figure_of(entries(torch.tensor([1.0, 0.0]))).share
+
+
+def test_several_judgements_of_one_image_are_not_independent() -> None:
+    """Four judgements that are always the same say no more than one."""
+    images = (torch.rand(200, 60, generator=seeded(3)) < 0.7).tolist()
+    inside = [figure_of(entries([[right] * 4 for right in one])) for one in images]
+    assert 0.9 <= sum(figure.low <= 0.7 <= figure.high for figure in inside) / 200 <= 0.98
+    assert figure_of(entries([[True, True]] * 10))[1:4] == (*wilson(10, 10), 20)
+    assert figure_of(entries([[True, False]]))[1:3] == (0.0, 1.0)
 
 
 def test_figures_are_written_for_people() -> None:

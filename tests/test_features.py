@@ -1,5 +1,6 @@
 """Features of many images in one memory-mapped file: by index, resumable, and the same bits on several processes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagen_diffusers.evaluation.features import image_files, open_features, write_features, write_folder_features
+from imagen_diffusers.training.folders import one_run_in
 
 from .conftest import seeded
 from .forking import run_ranks
@@ -81,10 +83,42 @@ def test_a_killed_program_goes_on(folder, tmp_path) -> None:
 def test_features_of_something_else_are_refused(folder, tmp_path) -> None:
     path = tmp_path / "features.npy"
     write_folder_features(folder, Counting(), path)
-    with pytest.raises(ValueError, match=r"features.npy holds .* \(weights is None, not 'other'\); delete it"):
+    with pytest.raises(ValueError, match=r"features.npy is of other .* \(weights is None, not 'other'\); delete .*features.npy.json"):
         write_folder_features(folder, Counting(weights="other"), path)
-    with pytest.raises(ValueError, match="images is 10, not 5; names and sizes is"):
+    with pytest.raises(ValueError, match="images is 10, not 5; names and contents is"):
         write_folder_features(folder / "a", Counting(), path)
+
+
+def test_other_contents_of_the_same_size_are_other_images(folder, tmp_path) -> None:
+    images, path = tmp_path / "images", tmp_path / "features.npy"
+    images.mkdir()
+    for name, level in (("0.bmp", 10), ("1.bmp", 20)):
+        Image.new("RGB", (8, 8), (level,) * 3).save(images / name)
+    (images / "._0.bmp").write_bytes(b"notes of macOS")
+    write_folder_features(images, Counting(), path)
+    stamp = (images / "0.bmp").stat()
+    Image.new("RGB", (8, 8), (30,) * 3).save(images / "0.bmp")
+    os.utime(images / "0.bmp", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(ValueError, match="names and contents is"):
+        write_folder_features(images, Counting(), path)
+
+
+def test_what_has_no_notes_is_made_again(folder, tmp_path) -> None:
+    path = tmp_path / "features.npy"
+    with pytest.raises(KeyboardInterrupt):
+        write_folder_features(folder, Counting(fails_at=3), path, batch_size=2)
+    with pytest.raises(ValueError, match="delete .*features.npy.json"):
+        write_folder_features(folder, Counting(weights="other"), path, batch_size=2)
+    (tmp_path / "features.npy.json").unlink()
+    again, first = Counting(weights="other"), Counting()
+    write_folder_features(folder, again, path, batch_size=2)
+    write_folder_features(folder, first, tmp_path / "first.npy", batch_size=2)
+    assert again.calls == first.calls
+
+
+def test_another_program_that_writes_the_same_features_is_refused(folder, tmp_path) -> None:
+    with one_run_in(tmp_path / "features.npy.groups"), pytest.raises(ValueError, match="another run is writing into .*features.npy.groups"):
+        write_folder_features(folder, Counting(), tmp_path / "features.npy")
 
 
 def test_folders_without_images_are_refused(tmp_path, folder) -> None:

@@ -50,6 +50,9 @@ def test_drawbench_as_it_is_published(tmp_path) -> None:
         ("metadata.jsonl", '{"text": 3}\n', None, "has 3 as its"),
         ("metadata.jsonl", '{"text": "a cat"\n', None, "line 1 of"),
         ("metadata.jsonl", '"a cat"\n', None, "is no object"),
+        ("prompts.json", '["a cat"]', None, r"is a .json, which is not read; give a prompt a line, a .jsonl"),
+        ("table.csv", "prompt,kind\na cat,x\na cat, red,x\n", None, "row 2 of .* put a prompt that holds a comma in quotes"),
+        ("table.csv", f'prompt,kind\n"a cat{"," * 140_000}', None, "field larger than field limit.* a quote that is not closed"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, name, text, column, message) -> None:
@@ -58,6 +61,21 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, name, text, column, messa
     with pytest.raises(ValueError, match=message) as error:
         read_prompts(path, column)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_table_with_tabs(tmp_path) -> None:
+    path = tmp_path / "prompts.tsv"
+    path.write_text("Prompts\tkind\na cat, red\tx\n")
+    assert read_prompts(path) == [{"Prompts": "a cat, red", "kind": "x", "prompt": "a cat, red"}]
+
+
+def test_a_mark_before_the_text_and_separators_within_it(tmp_path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\u2028sits\r\na dog\x85runs", encoding="utf-8-sig", newline="")
+    assert [row["prompt"] for row in read_prompts(path)] == ["a cat\u2028sits", "a dog\x85runs"]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a cat\u2028sits"}\r\n{"prompt": "a dog\x85runs"}', encoding="utf-8-sig", newline="")
+    assert [row["prompt"] for row in read_prompts(path)] == ["a cat\u2028sits", "a dog\x85runs"]
 
 
 def test_an_image_is_no_file_of_prompts(tmp_path) -> None:

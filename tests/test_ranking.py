@@ -1,5 +1,7 @@
 """The best of several images first, by whatever judges them."""
 
+import math
+
 import pytest
 import torch
 from PIL import Image
@@ -44,9 +46,17 @@ def test_a_scorer_may_read_more_than_the_prompt_and_find_nothing_to_judge() -> N
     assert told == [{"prompt": "a red cube", "scene": 3}] * 4
 
 
+def test_what_is_no_number_comes_last() -> None:
+    for values, order in (([0.1, math.nan, 0.3], [2, 0, 1]), ([math.nan, 0.3, math.nan, 0.5], [3, 1, 0, 2])):
+        assert rank([gray(0.1)] * len(values), "a red cube", lambda images, given, told=values: {"x": told}) == order
+
+
 def test_what_cannot_be_ranked_is_refused() -> None:
     with pytest.raises(ValueError, match="it must judge each of them"):
         rank([gray(0.1)] * 3, "a red cube", lambda images, given: {"x": [1.0]})
+    for nothing in (None, float("nan")):
+        with pytest.raises(ValueError, match="the scorer judged none of the images"):
+            rank([gray(0.1)] * 3, "a red cube", lambda images, given, value=nothing: {"x": [value] * 3})
     with pytest.raises(ValueError, match="at least one image"):
         rank([], "a red cube", darkest)
 

@@ -71,6 +71,7 @@ def test_a_curve_is_a_distance_over_alignment() -> None:
     assert axes(columns(**{"KID (x)": number, "right": share, "others": share})) == ("right", "KID (x)")
     assert axes(columns(**{"KID (x)": number})) is None
     assert axes(columns(**named)[:1]) is None
+    assert axes([({"guidance_scale": 2}, {"KID (x)": number}), *columns(**{"KID (x)": number, "right": share})]) == ("right", "KID (x)")
 
 
 def test_the_same_figures_make_the_same_file(tmp_path) -> None:
@@ -78,6 +79,9 @@ def test_the_same_figures_make_the_same_file(tmp_path) -> None:
     for name in ("one", "other"):
         assert write_curve(tmp_path / f"{name}.png", columns(**{"KID (x)": number, "right": share}))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    lacking = [*columns(**{"KID (x)": number, "right": share}), ({"guidance_scale": 5}, {"KID (x)": number})]
+    assert write_curve(tmp_path / "lacking.png", lacking)
+    assert (tmp_path / "lacking.png").read_bytes() == (tmp_path / "one.png").read_bytes()
     assert not write_curve(tmp_path / "none.png", columns(right=share))
     assert not (tmp_path / "none.png").exists()
 

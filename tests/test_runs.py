@@ -154,7 +154,7 @@ def test_two_runs_into_one_folder_are_refused_until_the_first_is_killed(tmp_path
     held = CONTEXT.Event()
     process = start(hold, tmp_path, held)
     assert held.wait(60)
-    with pytest.raises(ValueError, match=r"another run is writing into .*; wait until it has ended, or choose another output_dir"):
+    with pytest.raises(ValueError, match=r"another run is writing into .*; wait until it has ended, or choose another folder"):
         fit(tmp_path, 1)
     process.kill()
     process.join()

@@ -62,10 +62,11 @@ def test_other_files_are_refused(tmp_path) -> None:
     np.save(tmp_path / "array.npz", np.zeros(3))
     (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz")
     (tmp_path / "text.npz").write_text("mean")
+    (tmp_path / "empty.npz").write_bytes(b"")
     whole = tmp_path / "whole.npz"
     Statistics.of(rows()).save(whole)
     (tmp_path / "half.npz").write_bytes(whole.read_bytes()[:300])
-    for name in ("other", "pickle", "array", "text", "half"):
+    for name in ("other", "pickle", "array", "text", "empty", "half"):
         with pytest.raises(ValueError, match=rf"{name}.npz holds no statistics .* `imagen-diffusers evaluate-stats`"):
             Statistics.load(tmp_path / f"{name}.npz")
     with pytest.raises(OSError, match="none.npz"):

@@ -84,8 +84,8 @@ def evaluate(
     rows = read_prompts(prompts, run.column)[: run.num_prompts]
     with process_group() as state:
         device = str(state.device) if state.use_distributed else pick_device(pipeline.device)
-        metrics = choice.load(len(rows), device, output)
         pipe = prepare(replace(pipeline, device=device))
+        metrics = choice.load(len(rows), device, output)
         points = [] if stages else sweep(pipe, *swept, stop_at=stop_at)
         enlarging = [Enlarging(int(n), prompts.parent, fidelities(lpips)) for n in stages]
         for one in enlarging:

@@ -25,7 +25,7 @@ def evaluate_stats(
         raise ValueError(f'--output is "{output}"; give a name that ends in .npz')
     o.check_writable(output.parent)
     from imagen_diffusers.evaluation.extractors import load_extractor
-    from imagen_diffusers.evaluation.features import write_folder_features
+    from imagen_diffusers.evaluation.features import remove_features, write_folder_features
     from imagen_diffusers.evaluation.statistics import Statistics
     from imagen_diffusers.training.processes import process_group
 
@@ -35,6 +35,5 @@ def evaluate_stats(
         rows = write_folder_features(folder, seer, path, batch_size)
         if state.is_main_process:
             Statistics.of(rows, seer.fingerprint, keep_features=features).save(output)
-            for left in path.parent.glob(f"{path.name}*"):
-                left.unlink()
+            remove_features(path)
             typer.echo(f"{output}: {len(rows)} images, {rows.shape[1]} features of {seer.name}, {output.stat().st_size / 1e6:.1f} MB")

@@ -8,7 +8,7 @@ from .extractors import Extractor, load_extractor
 from .features import write_folder_features
 from .metrics import Judged, Metric
 from .realism import DISTANCES, InceptionScore, Realism, check_count
-from .scorers import own
+from .scorers import own_scorer
 from .statistics import Statistics
 
 INCEPTION = "inception:"
@@ -101,7 +101,7 @@ class Choice:
             found.append(InceptionScore(load_extractor(f"inception-logits:{self.extractor.removeprefix(INCEPTION)}", device)))
         if self.clip is not None:
             found.append(Judged("clip", load_clip(self.clip, device)))
-        return [*found, *(Judged(name, own(name)) for name in self.scorer)]
+        return [*found, *(Judged(name, own_scorer(name)) for name in self.scorer)]
 
     def _reference(self, extractor: Extractor, folder: Path) -> Statistics | None:
         if self.reference is None:

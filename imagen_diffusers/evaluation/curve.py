@@ -13,10 +13,10 @@ def axes(columns: list[tuple[dict[str, float], dict[str, Figure]]]) -> tuple[str
 
     Across is the CLIP score or, without one, the first share; up is a distance.
     """
-    first = columns[0][1] if len(columns) > 1 else {}
-    up = [name for kind in DISTANCES for name in first if name.startswith(f"{kind} (")]
-    across = [name for name, figure in first.items() if name == "CLIP score"] + [name for name, figure in first.items() if figure.share]
-    return (across[0], up[0]) if up and across else None
+    every = [(name, figure) for _, figures in columns for name, figure in figures.items()]
+    up = [name for kind in DISTANCES for name, _ in every if name.startswith(f"{kind} (")]
+    across = [name for name, _ in every if name == "CLIP score"] + [name for name, figure in every if figure.share]
+    return (across[0], up[0]) if up and across and len(_with(columns, across[0], up[0])) > 1 else None
 
 
 def write_curve(path: Path, columns: list[tuple[dict[str, float], dict[str, Figure]]]) -> bool:
@@ -28,6 +28,7 @@ def write_curve(path: Path, columns: list[tuple[dict[str, float], dict[str, Figu
     chosen = axes(columns)
     if chosen is None:
         return False
+    columns = _with(columns, *chosen)
     figure, plot = canvas()
     across, up = ([figures[name] for _, figures in columns] for name in chosen)
     scale = 100 if across[0].share else 1
@@ -59,6 +60,11 @@ def canvas() -> tuple[Any, Any]:
     figure = Canvas(figsize=(5.5, 4))
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def _with(columns: list[tuple[dict[str, float], dict[str, Figure]]], *names: str) -> list[tuple[dict[str, float], dict[str, Figure]]]:
+    """The points that have all of these figures: a scorer may have found nothing to judge at others."""
+    return [column for column in columns if all(name in column[1] for name in names)]
 
 
 def _bars(figures: list[Figure], scale: int) -> list[list[float]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .intervals import Interval, normal
-from .statistics import Statistics, check_fingerprint, merged
+from .statistics import Statistics, check_finite, check_fingerprint, merged
 
 ROWS = 512  # of a kernel matrix's side that are in memory at a time
 LEFT_OUT = 10  # parts of which each is left out once, for the spread of a Frechet distance
@@ -48,17 +48,19 @@ def gaussian_distance(a: Statistics, b: Statistics, root: Tensor | None = None) 
     return ((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross).item()
 
 
-def frechet_spread(features: Tensor, reference: Statistics, parts: int = LEFT_OUT) -> float:
+def frechet_spread(features: Tensor, reference: Statistics, parts: int = LEFT_OUT, *, seed: int = 0) -> float:
     """The standard error of a Frechet distance that comes from which images were generated: the jackknife over left-out parts.
 
     It says nothing of the bias, which all sets of this size share.
 
     Args:
-        features: (N, D) of the generated images, which must not be ordered by anything but chance; row i belongs to part i % `parts`.
+        features: (N, D) of the generated images, in any order.
         reference: the other set, taken as it is.
         parts: from 2 to N / 2; each is left out once.
+        seed: of which images are in which part.
     """
-    pieces = [Statistics.of(features[n::parts], reference.fingerprint) for n in range(parts)]
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    pieces = [Statistics.of(features[order[n::parts]], reference.fingerprint) for n in range(parts)]
     root = _root(reference.covariance)
     values = [gaussian_distance(merged(pieces[:n] + pieces[n + 1 :]), reference, root) for n in range(parts)]
     return ((parts - 1) * torch.tensor(values, dtype=torch.float64).var(correction=0)).sqrt().item()
@@ -104,13 +106,15 @@ def kernel_interval(a: Tensor, b: Tensor, *, paired: bool = False) -> tuple[floa
             each other, and each moves the distance as one.
 
     Raises:
-        ValueError: for features of different widths, for fewer, and for pairs of which one is missing.
+        ValueError: for features of different widths or not finite, for fewer, and for pairs of which one is missing.
     """
     check_widths(a[0], b[0])
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a kernel distance needs at least two images of each set; there are {len(a)} and {len(b)}")
     if paired and len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} images are no pairs; give as many of one set as of the other")
+    for features in (a, b):
+        check_finite(features)
     kernels = _Kernels.of(a, b, paired)
     distance = kernels.distance().item()
     return distance, normal(distance, kernels.error(paired).item())

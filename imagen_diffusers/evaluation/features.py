@@ -7,7 +7,7 @@ are the same bits whoever made them.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
-from imagen_diffusers.training.folders import PART
+from imagen_diffusers.training.folders import PART, one_run_in
 from imagen_diffusers.training.processes import as_main_says, this_process
 
-from .digests import text_digest
+from .digests import file_digest, text_digest
 from .extractors import Extractor
 from .groups import Measured, fill, stored
 from .statistics import differences
@@ -33,7 +33,8 @@ GROUPS = ".groups"  # ending of the folder of what is not yet in one file
 def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_size: int = 16) -> Tensor:
     """Features of all images of a folder, in the order of their names; what another call, or a killed one, has made is used.
 
-    All processes must call it together, inside a `process_group` where there are several.
+    All processes must call it together, inside a `process_group` where there are several; another program that writes the same file is
+    kept out.
 
     Args:
         folder: of images, in folders of their own or not, of any sizes.
@@ -45,24 +46,32 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
         (N, D), float32, memory-mapped.
 
     Raises:
-        ValueError: for a folder without images, an image that cannot be read, and a file of other images or another extractor.
+        ValueError: for a folder without images, an image that cannot be read, a file of other images or another extractor, and where
+            another program writes the file.
     """
     images = image_files(folder)
-    names = json.dumps([[image.relative_to(folder).as_posix(), image.stat().st_size] for image in images])
-    told = {"images": len(images), "names and sizes": text_digest(names), "batch_size": batch_size}
-    _keep_or_refuse(path, {**extractor.fingerprint, **told})
+    groups = path.with_name(path.name + GROUPS)
 
     def measure(chosen: range) -> Measured:
         return {"features": features_of([images[i] for i in chosen], extractor)}
 
-    if not as_main_says(path.exists()):
-        groups = path.with_name(path.name + GROUPS)
-        fill(groups, len(images), batch_size, measure, folder.name)
-        if this_process().is_main_process:
-            write_features(path, (group["features"] for group in stored(groups, len(images), batch_size)), len(images))
-            shutil.rmtree(groups)
-        this_process().wait_for_everyone()
+    with one_run_in(groups):
+        _keep_or_refuse(path, lambda: {**extractor.fingerprint, **_contents(folder, images), "batch_size": batch_size})
+        if not as_main_says(path.exists()):
+            fill(groups, len(images), batch_size, measure, folder.name)
+            if this_process().is_main_process:
+                write_features(path, (group["features"] for group in stored(groups, len(images), batch_size)), len(images))
+            this_process().wait_for_everyone()
+    if this_process().is_main_process:
+        shutil.rmtree(groups, ignore_errors=True)
     return open_features(path)
+
+
+def remove_features(path: Path) -> None:
+    """Remove what `write_folder_features` left, done or not."""
+    path.unlink(missing_ok=True)
+    _notes(path).unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
 
 
 def write_features(path: Path, batches: Iterable[Tensor], count: int) -> None:
@@ -107,22 +116,37 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give a folder of images, or statistics that `imagen-diffusers evaluate-stats` wrote")
     kinds = Image.registered_extensions()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
+    # Hidden files are no images of anyone's: macOS leaves a "._0.png" beside "0.png" on other systems' disks.
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds and path.name[0] != "." and path.is_file())
     if not found:
         raise ValueError(f"{folder} holds no images; give a folder with PNG, JPEG or WebP files")
     return found
 
 
-def _keep_or_refuse(path: Path, asked: dict[str, Any]) -> None:
+def _contents(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
+    """Which images these are, by their names and bytes."""
+    told = [[image.relative_to(folder).as_posix(), file_digest(str(image))] for image in images]
+    return {"images": len(images), "names and contents": text_digest(json.dumps(told))}
+
+
+def _notes(path: Path) -> Path:
+    """Of the file of what features are made of."""
+    return path.with_name(path.name + ".json")
+
+
+def _keep_or_refuse(path: Path, told: Callable[[], dict[str, Any]]) -> None:
     """Note what features are made of before any is made; notes that are there must say the same."""
-    notes, refusal = path.with_name(path.name + ".json"), None
+    notes, refusal = _notes(path), None
     if this_process().is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        asked = told()
         if notes.exists():
             differing = differences(json.loads(notes.read_text()), asked)
-            refusal = f"{path} holds features of other images, or by another extractor ({differing}); delete it, or choose another place"
+            refusal = f"{path} is of other images, or by another extractor ({differing}); delete {notes}, or choose another place"
             refusal = refusal if differing else None
         else:
+            # Features without notes may be of anything.
+            for left in (path, *path.with_name(path.name + GROUPS).glob("group-*")):
+                left.unlink(missing_ok=True)
             notes.with_name(notes.name + PART).write_text(json.dumps(asked))
             os.replace(notes.with_name(notes.name + PART), notes)
     refusal = as_main_says(refusal)

@@ -36,11 +36,12 @@ def normal(value: float, error: float) -> Interval:
     return Interval(value - Z * error, value + Z * error)
 
 
-def bootstrap(values: Tensor, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(values: Tensor, counts: Tensor | None = None, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Of the mean of independent values (N,): the percentile bootstrap, the same interval in every run.
 
     Args:
         values: at least two, one an image, say.
+        counts: (N,), of how many values each of them is the sum, where these depend on one another; 1 by default.
         resamples: how many times N values are taken with replacement.
         seed: of what is taken.
 
@@ -51,9 +52,10 @@ def bootstrap(values: Tensor, *, resamples: int = 2000, seed: int = 0) -> Interv
         raise ValueError(f"an interval of a mean needs at least two values in one dimension; these have the shape {tuple(values.shape)}")
     values, generator = values.double().cpu(), torch.Generator().manual_seed(seed)
     few = max(AT_ONCE // len(values), 1)
-    means = [
-        values[torch.randint(len(values), (min(few, resamples - done), len(values)), generator=generator)].mean(1)
-        for done in range(0, resamples, few)
-    ]
+    counts = torch.ones_like(values) if counts is None else counts.double().cpu()
+    means = []
+    for done in range(0, resamples, few):
+        taken = torch.randint(len(values), (min(few, resamples - done), len(values)), generator=generator)
+        means.append(values[taken].sum(1) / counts[taken].sum(1))
     # The nearest of the means, as between one that is infinite and another there is nothing.
     return Interval(*torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), interpolation="nearest").tolist())

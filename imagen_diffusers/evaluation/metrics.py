@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .digests import file_digest
 from .figures import Figure
 from .groups import Measured
-from .intervals import bootstrap, wilson
+from .intervals import Interval, bootstrap, wilson
 from .scorers import Judgement, Scorer
 
 T = TypeVar("T")
@@ -42,7 +43,9 @@ class Metric(Protocol):
 
 
 class Judged:
-    """A scorer's judgements: shares of what is right, with Wilson's intervals, and means of numbers, bootstrapped.
+    """A scorer's judgements: shares of what is right, with Wilson's intervals, and means of numbers, bootstrapped over images.
+
+    Where an image has several judgements of what is right, shares are bootstrapped over images, too.
 
     Args:
         name: of the scorer, in files.
@@ -114,8 +117,19 @@ def figure_of(entries: Tensor) -> Figure:
         interval = bootstrap(values) if len(values) > 1 else (float("-inf"), float("inf"))
         return Figure(values.mean().item(), *interval, len(values))
     right, count = (int(n) for n in entries[:, :2].sum(0))
-    interval = wilson(right, count) if count else (0.0, 1.0)
-    return Figure(right / count if count else float("nan"), *interval, count, share=True)
+    return Figure(right / count if count else float("nan"), *_share_interval(entries[entries[:, 1] > 0]), count, share=True)
+
+
+def _share_interval(entries: Tensor) -> Interval:
+    """Of entries (N, 3) with something to judge; what is judged of one image is not independent, so images are resampled."""
+    rights, counts, _ = entries.unbind(1)
+    if not len(entries):
+        return Interval(0.0, 1.0)
+    if (counts == 1).all():
+        return wilson(int(rights.sum()), len(entries))
+    if rights.any() and (rights < counts).any():
+        return bootstrap(rights, counts) if len(entries) > 1 else Interval(0.0, 1.0)
+    return wilson(len(entries) if rights.any() else 0, len(entries))  # where all are alike, resampling finds no other
 
 
 def _judged(name: str) -> str:
@@ -128,4 +142,9 @@ def _entry(judgement: Judgement) -> tuple[float, int, bool]:
         return 0.0, 0, False
     if isinstance(judgement, Sequence):
         return float(sum(judgement)), len(judgement), False
-    return float(judgement), 1, not isinstance(judgement, bool)
+    return float(judgement), 1, not _is_truth(judgement)
+
+
+def _is_truth(judgement: Any) -> bool:
+    """Whether it is true or false, in Python's form, numpy's or torch's, and no number."""
+    return isinstance(judgement, (bool, np.bool_)) or isinstance(judgement, Tensor) and judgement.dtype == torch.bool

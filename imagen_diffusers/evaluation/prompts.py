@@ -13,7 +13,7 @@ def read_prompts(path: Path, column: str | None = None) -> list[dict[str, Any]]:
     """The rows of a file, first to last, each with its "prompt" and whatever else stands in it.
 
     Args:
-        path: of a .jsonl or .csv table; any other file holds a prompt a line, and empty lines are passed over.
+        path: of a .jsonl, .csv or .tsv table; any other file but a .json holds a prompt a line, and empty lines are passed over.
         column: of a table, where its prompts are; by default the first there of `COLUMNS`.
 
     Raises:
@@ -21,10 +21,12 @@ def read_prompts(path: Path, column: str | None = None) -> list[dict[str, Any]]:
         OSError: for a file that is not there.
     """
     kind = path.suffix.lower()
+    if kind == ".json":
+        raise ValueError(f"{path} is a .json, which is not read; give a prompt a line, a .jsonl with an object a line, a .csv or a .tsv")
     try:
-        rows = {".jsonl": _json_lines, ".csv": _table}.get(kind, _lines)(path)
+        rows = {".jsonl": _json_lines, ".csv": _table, ".tsv": _table}.get(kind, _prompts)(path)
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8; give a file of prompts, a .jsonl or a .csv") from None
+        raise ValueError(f"{path} is no text in UTF-8; give a file of prompts, a .jsonl, a .csv or a .tsv") from None
     if not rows:
         raise ValueError(f"{path} holds no prompt; give a prompt a line, or a .jsonl or .csv with a column of them")
     name = _column(path, rows[0], column)
@@ -48,18 +50,32 @@ def _column(path: Path, first: dict[str, Any], column: str | None) -> str:
     return names[0]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [{"prompt": line.strip()} for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _lines(path: Path) -> list[str]:
+    """By line feeds alone, as other separators of Unicode may stand within a prompt; a byte order mark is no part of the first."""
+    return path.read_text(encoding="utf-8-sig").split("\n")
+
+
+def _prompts(path: Path) -> list[dict[str, Any]]:
+    return [{"prompt": line.strip()} for line in _lines(path) if line.strip()]
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
+    is_csv = path.suffix.lower() == ".csv"
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file, dialect="excel" if is_csv else "excel-tab"))
+        except csv.Error as error:
+            raise ValueError(f"{path} is no table that can be read ({error}); look for a quote that is not closed") from None
+    for number, row in enumerate(rows, start=1):
+        if None in row:  # under which csv puts what the header has no name for
+            separator = "comma" if is_csv else "tab"
+            raise ValueError(f"row {number} of {path} has more fields than the header; put a prompt that holds a {separator} in quotes")
+    return rows
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:

@@ -22,7 +22,7 @@ def rank(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any]
         scorer: judges the images; the first of its judgements counts, and the next where that leaves them equal.
 
     Raises:
-        ValueError: for no images, and for a scorer that does not judge each of them.
+        ValueError: for no images, for a scorer that does not judge each of them, and for one that finds nothing to judge in any.
     """
     given = images_to_tensor("images", images)
     row = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
@@ -31,11 +31,14 @@ def rank(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any]
     columns = [[goodness(one) for one in values] for values in judged.values()]
     if not columns or any(len(column) != len(given) for column in columns):
         raise ValueError(f"the scorer judged {[len(column) for column in columns]} of {len(given)} images; it must judge each of them")
+    if all(value == -math.inf for column in columns for value in column):
+        raise ValueError("the scorer judged none of the images, of which none is then the best; ask one that reads this prompt")
     return sorted(range(len(given)), key=lambda i: tuple(-column[i] for column in columns))
 
 
 def goodness(judgement: Judgement) -> float:
-    """A number that is larger for better images; of several judgements how many are right, and of none the least."""
+    """A number that is larger for better images; of several judgements how many are right, and of none, or of no number, the least."""
     if judgement is None:
         return -math.inf
-    return float(sum(judgement)) if isinstance(judgement, Sequence) else float(judgement)
+    value = float(sum(judgement)) if isinstance(judgement, Sequence) else float(judgement)
+    return -math.inf if math.isnan(value) else value

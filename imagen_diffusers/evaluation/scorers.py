@@ -21,10 +21,22 @@ def load_scorer(place: str) -> Scorer:
         ImportError: for a module that is not there.
     """
     if is_own(place):
-        return own(place)
+        return own_scorer(place)
     from .clip import load_clip
 
     return load_clip(place)
+
+
+def own_scorer(place: str) -> Scorer:
+    """What `own` finds, which judges when it is called.
+
+    Raises:
+        ImportError, ValueError: as `own`, and for a class, of which only an object could judge.
+    """
+    found = own(place)
+    if isinstance(found, type):
+        raise ValueError(f"{place} is a class; give module:name of a function, or of an object of that class")
+    return found
 
 
 def is_own(place: str) -> bool:

@@ -71,7 +71,7 @@ class Statistics:
             said = json.loads(str(arrays["fingerprint"]))
             tensors = {name: torch.from_numpy(arrays[name]) for name in ("mean", "covariance", "features") if name in arrays}
             made = cls(count=int(arrays["count"]), fingerprint=said, **tensors)
-        except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except (EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path} holds no statistics that say by which extractor they were made ({error}); "
                 "write them again with `imagen-diffusers evaluate-stats`"
@@ -93,6 +93,16 @@ def check_fingerprint(what: str, have: dict[str, Any], want: dict[str, Any]) -> 
             f"{what} was made by another extractor than the one in use: {differing}. Distances between the two mean nothing; "
             "make it again with this extractor, or use that one"
         )
+
+
+def check_finite(features: Tensor) -> None:
+    """Features (N, D), which may lie memory-mapped, must be numbers.
+
+    Raises:
+        ValueError: for others.
+    """
+    if not all(rows.isfinite().all() for rows in features.split(ROWS)):
+        raise ValueError("features hold values that are not finite; look at the images, and at the extractor's weights")
 
 
 def differences(have: dict[str, Any], want: dict[str, Any]) -> str:
@@ -121,8 +131,7 @@ class RunningStatistics:
             ValueError: for values that are not finite.
         """
         rows = rows.double().cpu()
-        if not rows.isfinite().all():
-            raise ValueError("features hold values that are not finite; look at the images, and at the extractor's weights")
+        check_finite(rows)
         mean = rows.mean(0)
         self._merge(len(rows), mean, (rows - mean).T @ (rows - mean))
 

@@ -29,7 +29,7 @@ def one_run_in(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            refusal = f"another run is writing into {folder}; wait until it has ended, or choose another output_dir"
+            refusal = f"another run is writing into {folder}; wait until it has ended, or choose another folder"
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
