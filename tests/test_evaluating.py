@@ -42,6 +42,8 @@ def test_the_first_stage_is_swept_and_later_ones_keep_their_settings(shared_pipe
     assert two.call == {"guidance_scale": [2.5, 2.0], "stop_at": 2}
     (steps,) = sweep(shared_pipe, "num_inference_steps", [5])
     assert steps == Point("steps-5", {"num_inference_steps": 5}, {"num_inference_steps": [5, 2, 2], "stop_at": None})
+    near = sweep(shared_pipe, "guidance_scale", [1.0000001, 1.0000002])
+    assert [point.name for point in near] == ["guidance-1.0000001", "guidance-1.0000002"]
     assert len(generate(shared_pipe, ROWS, range(1), two, seed=0)) == 1
     with pytest.raises(ValueError, match="give each value once"):
         sweep(shared_pipe, "guidance_scale", [2, 2.0])
@@ -101,6 +103,11 @@ def test_more_points_may_be_asked_for_later(shared_pipe, tmp_path, monkeypatch) 
     monkeypatch.setattr("imagen_diffusers.evaluation.runs.generate", lambda *given: made.append(given[3].name) or generate(*given))
     run(shared_pipe, tmp_path, values=[1, 2])
     assert set(made) == {"guidance-2"}
+    found = run(shared_pipe, tmp_path, values=[3])  # the report holds what is there, whatever is asked for last
+    assert list(found) == ["guidance-1", "guidance-2", "guidance-3"] and set(made) == {"guidance-2", "guidance-3"}
+    assert "| | guidance 1 | guidance 2 | guidance 3 | of |" in (tmp_path / "report.md").read_text()
+    (tmp_path / "guidance-2" / "group-000001.safetensors").unlink()
+    assert list(run(shared_pipe, tmp_path, values=[3])) == ["guidance-1", "guidance-3"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def alone(folder: Path) -> dict[str, bytes]:
     process.join()
     assert process.exitcode == 0
     found = files(folder)
-    assert {"report.json", "report.md", "curve.png", "run.json"} < found.keys() and len(found) == 4 + 2 * 5
+    assert {"report.json", "report.md", "curve.png", "run.json"} < found.keys() and len(found) == 4 + 2 * (5 + 1)
     return found
 
 

@@ -99,7 +99,8 @@ def test_super_resolution_is_measured_against_bicubic(shared_pipe, photos, tmp_p
     one = Enlarging(3, photos, fidelities())
     one.check(shared_pipe, rows)
     metrics = [Realism(means, ["kid"], None), Judged("bright", bright)]
-    found = evaluate(shared_pipe, Evaluation(rows, metrics, tmp_path, batch_size=4), [], [one])
+    evaluation = Evaluation(rows, metrics, tmp_path, batch_size=4, save_images=True)
+    found = evaluate(shared_pipe, evaluation, [], [one])
     assert list(found) == ["stage-3", "stage-3, bicubic", "stage-3, true"]
     true = torch.cat([square(photos / row["file_name"], 64) for row in rows])
     low = (torch.nn.functional.interpolate(true, (32, 32), mode="bicubic", antialias=True).clamp(0, 1) * 255).round() / 255
@@ -110,6 +111,9 @@ def test_super_resolution_is_measured_against_bicubic(shared_pipe, photos, tmp_p
     assert {"PSNR", "SSIM", "KID (means)", "light"} <= found["stage-3"].keys()
     assert found["stage-3, true"].keys() == {"light", "lightness", "channels of red ones"}
     assert "| | stage-3 | stage-3, bicubic | stage-3, true | of |" in (tmp_path / "report.md").read_text()
+    assert Image.open(tmp_path / "stage-3" / "images" / "000005.png").size == (64, 64)
+    both = evaluate(shared_pipe, evaluation, [], [one._replace(stage=2)])
+    assert [name for name in both if "," not in name] == ["stage-2", "stage-3"]
 
 
 def test_a_reference_gives_the_floor_of_true_images(shared_pipe, photos, tmp_path) -> None:

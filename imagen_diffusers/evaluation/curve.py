@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .figures import Figure
+from .figures import Figure, exact
 
 DISTANCES = ("FID", "KID")  # by any extractor, which stands in brackets; the first that was measured is drawn
 
@@ -36,7 +36,7 @@ def write_curve(path: Path, columns: list[tuple[dict[str, float], dict[str, Figu
     bars = {"xerr": _bars(across, scale), "yerr": _bars(up, 1)}
     plot.errorbar(xs, ys, **bars, marker="o", capsize=2, linewidth=1.5, elinewidth=0.8)
     for (settings, _), x, y in zip(columns, xs, ys, strict=True):
-        label = ", ".join(f"{value:g}" for value in settings.values())
+        label = ", ".join(map(exact, settings.values()))
         plot.annotate(label, (x, y), xytext=(5, 5), textcoords="offset points")
     plot.set_xlabel(f"{chosen[0]}{' (%)' if scale == 100 else ''}")
     plot.set_ylabel(chosen[1])

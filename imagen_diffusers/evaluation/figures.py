@@ -34,6 +34,12 @@ class Figure(NamedTuple):
         return f"{value}{unit} ({low} to {high})"
 
 
+def exact(value: float) -> str:
+    """A number as people write it, and in full where that would be another number: "3", "1.0000001"."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def _places(width: float) -> int:
     """Decimal places that show two digits of how wide an interval is."""
     return max(1 - math.floor(math.log10(width / 2)), 0) if 0 < width < math.inf else 3

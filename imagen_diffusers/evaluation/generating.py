@@ -10,6 +10,8 @@ from torch import Tensor
 from imagen_diffusers.images import save_png
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
+from .figures import exact
+
 
 class Point(NamedTuple):
     """One setting under which all prompts are sampled.
@@ -49,11 +51,11 @@ def sweep(
     if name is None:
         return [Point("own-settings", {}, call)]
     if len(set(values)) < len(values):
-        raise ValueError(f"{name} is {', '.join(f'{v:g}' for v in values)}; give each value once")
+        raise ValueError(f"{name} is {', '.join(map(exact, values))}; give each value once")
     first, *later = [n for n in pipe.stage_numbers if n <= (stop_at or n)] or [1]
     own = [pipe.config[name][n - 1] for n in later]
     word = name.split("_")[0] if name == "guidance_scale" else "steps"
-    return [Point(f"{word}-{value:g}", {name: value}, {**call, name: [value, *own]}) for value in values]
+    return [Point(f"{word}-{exact(value)}", {name: value}, {**call, name: [value, *own]}) for value in values]
 
 
 def generate(pipe: ImagenCascadePipeline, rows: Sequence[dict[str, Any]], chosen: range, point: Point, seed: int) -> Tensor:

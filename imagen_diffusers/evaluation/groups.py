@@ -50,6 +50,11 @@ def fill(folder: Path, count: int, size: int, measure: Callable[[range], Measure
     state.wait_for_everyone()
 
 
+def is_whole(folder: Path, count: int, size: int) -> bool:
+    """Whether every group is there."""
+    return all(_file(folder, i).exists() for i in range(len(groups(count, size))))
+
+
 def stored(folder: Path, count: int, size: int) -> Iterator[Measured]:
     """The groups' files, first to last.
 

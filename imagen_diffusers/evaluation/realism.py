@@ -26,7 +26,7 @@ def check_count(wanted: Sequence[str], extractor: Extractor, count: int, what: s
         ValueError: where Frechet's distance has no covariance, and the kernel distance no two images to compare.
     """
     if "kid" in wanted and count < 2:
-        raise ValueError(f"kid needs at least two images, and there is {count} of {what}; give a few hundred")
+        raise ValueError(f"kid needs at least two images, and there are {count} {what}; give a few hundred")
     if "fid" in wanted and count <= extractor.width:
         raise ValueError(
             f"fid over the {extractor.width} features of {extractor.name} needs at least {extractor.width + 1} images for its covariance, "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .asked import write_whole
-from .figures import INTERVAL, Figure
+from .figures import INTERVAL, Figure, exact
 
 Figures = dict[str, Figure]  # by name
 Columns = list[tuple[dict[str, float], Figures]]  # of each point its settings and its figures
@@ -30,7 +30,10 @@ def write_report(folder: Path, asked: dict[str, Any], columns: Columns, stages: 
     write_whole(folder / "report.json", json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
     tables = [markdown([(title(settings), figures) for settings, figures in columns])] if columns else []
     tables += [markdown(list(stages.items()))] if stages else []
-    has_curve = write_curve(folder / "curve.png", columns)
+    curve = folder / "curve.png"
+    has_curve = write_curve(curve, columns)
+    if not has_curve:
+        curve.unlink(missing_ok=True)  # of other metrics
     parts = [*tables, *notes, *(["![The curve](curve.png)"] if has_curve else [])]
     write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
 
@@ -51,7 +54,7 @@ def markdown(columns: list[tuple[str, Figures]]) -> str:
 
 def title(settings: dict[str, float]) -> str:
     """The head of a column: "guidance 3"."""
-    return ", ".join(f"{NAMES.get(name, name)} {value:g}" for name, value in settings.items()) or "own settings"
+    return ", ".join(f"{NAMES.get(name, name)} {exact(value)}" for name, value in settings.items()) or "own settings"
 
 
 def _plain(figures: Figures) -> dict[str, Any]:

@@ -1,23 +1,28 @@
 """A whole evaluation: every prompt at every point, measured and written down, resumable, on any number of processes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.training.folders import one_run_in
-from imagen_diffusers.training.processes import process_group
+from imagen_diffusers.training.processes import process_group, this_process
 
-from .asked import cascade_digest, keep_or_refuse, versions
+from .asked import cascade_digest, keep_or_refuse, versions, write_whole
 from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
-from .groups import Measured, fill, gathered
+from .groups import Measured, fill, gathered, is_whole
 from .metrics import Metric, all_figures, measure_all
 from .prompts import digest
 from .report import title, write_report
 from .super_resolution import Enlarging
+
+SETTINGS = "settings.json"  # of a point, in its folder
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,10 @@ def evaluate(
 ) -> dict[str, dict[str, Figure]]:
     """Measure the cascade at each point, and its super-resolution stages on true images, and write the report.
 
+    The report holds what was measured in the folder before, too.
+
     Returns:
-        The figures of each point and each stage, by name; on the main process alone, and empty on others.
+        The figures of each point and each stage of the report, by name; on the main process alone, and empty on others.
 
     Raises:
         ValueError: when the folder holds another evaluation, or another run writes into it, and for what the metrics refuse.
@@ -79,11 +86,14 @@ def evaluate(
         asked = e.asked(pipe, points, enlarging)
         keep_or_refuse(e.output, asked)
         for point in points:
+            _note(e.output, point)
             fill(e.output / point.name, len(e.rows), e.batch_size, _measuring(pipe, e, point), title(point.settings))
         for one in enlarging:
-            fill(e.output / one.name, len(e.rows), e.batch_size, one.measuring(pipe, e.rows, e.metrics, e.seed), one.name)
+            fill(e.output / one.name, len(e.rows), e.batch_size, _enlarging(pipe, e, one), one.name)
         if not state.is_main_process:
             return {}
+        points = _points(e) if points else []
+        enlarging = [enlarging[0]._replace(stage=n) for n in pipe.stage_numbers if _is_whole(e, f"stage-{n}")] if enlarging else []
         found = {point.name: all_figures(e.metrics, gathered(e.output / point.name, len(e.rows), e.batch_size)) for point in points}
         stages = {}
         for one in enlarging:
@@ -103,6 +113,33 @@ def _measuring(pipe: ImagenCascadePipeline, e: Evaluation, point: Point) -> Any:
         return measure_all(e.metrics, images, [e.rows[i] for i in chosen])
 
     return measure
+
+
+def _enlarging(pipe: ImagenCascadePipeline, e: Evaluation, one: Enlarging) -> Any:
+    """The same of true images made small and enlarged again."""
+
+    def keep(images: Tensor, chosen: range) -> None:
+        if e.save_images:
+            save(images, e.rows, chosen, e.output / one.name / "images", {**(e.told or {}), "stage": one.stage}, e.seed)
+
+    return one.measuring(pipe, e.rows, e.metrics, e.seed, keep)
+
+
+def _note(folder: Path, point: Point) -> None:
+    """Keep a point's settings beside what is measured at it, for reports over more points than are asked for."""
+    if this_process().is_main_process:
+        write_whole(folder / point.name / SETTINGS, json.dumps(point.settings) + "\n")
+
+
+def _points(e: Evaluation) -> list[Point]:
+    """All that are measured in the folder, by their settings."""
+    there = [path for path in e.output.glob(f"*/{SETTINGS}") if _is_whole(e, path.parent.name)]
+    found = [Point(path.parent.name, json.loads(path.read_text(encoding="utf-8")), {}) for path in there]
+    return sorted(found, key=lambda point: list(point.settings.values()))
+
+
+def _is_whole(e: Evaluation, name: str) -> bool:
+    return is_whole(e.output / name, len(e.rows), e.batch_size)
 
 
 def _together(told: list[dict[str, Any]]) -> dict[str, Any] | None:

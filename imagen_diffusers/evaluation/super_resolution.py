@@ -66,8 +66,10 @@ class Enlarging(NamedTuple):
         nearness = {name: weights_digest(f.state_dict()) if isinstance(f, nn.Module) else "" for name, f in self.fidelities.items()}
         return {"files": text_digest(" ".join(digests)), "compared by": nearness}
 
-    def measuring(self, pipe: Cascade, rows: Rows, metrics: Sequence[Metric], seed: int) -> Callable[[range], Measured]:
-        """What `fill` calls: everything of `SETS`, measured, for the images of a group."""
+    def measuring(
+        self, pipe: Cascade, rows: Rows, metrics: Sequence[Metric], seed: int, keep: Callable[[Tensor, range], None]
+    ) -> Callable[[range], Measured]:
+        """What `fill` calls: everything of `SETS`, measured, for the images of a group; `keep` is given those of the stage."""
         enlarger = ImagenCascadeUpscalePipeline.from_pipe(pipe)
         enlarger.set_progress_bar_config(disable=True)
         large = pipe.networks[self.stage].sample_size
@@ -81,6 +83,7 @@ class Enlarging(NamedTuple):
             call = {"start_at": self.stage, "stop_at": self.stage, "generator": generators, "output_type": "pt"}
             made: Any = enlarger([row["prompt"] for row in some], image=low, **call)
             sets = {"true": true, "stage": eight_bits(made.images), "bicubic": eight_bits(resized(low, (large, large)))}
+            keep(sets["stage"], chosen)
             measured = {f"{of}/{name}": x for of in SETS for name, x in measure_all(metrics, sets[of], some).items()}
             for of in SETS[1:]:
                 measured |= {f"{of}/fidelity/{name}": entries(f(sets[of], true).tolist()) for name, f in self.fidelities.items()}
