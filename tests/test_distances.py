@@ -150,7 +150,8 @@ def test_the_kernel_distance_of_pairs_is_that_of_independent_sets() -> None:
     g, inside, off = seeded(11), [], []
     kinds = torch.randn(24, 64, generator=g, dtype=torch.float64)
     p = torch.rand(24, generator=g, dtype=torch.float64).softmax(0)
-    moved = 0.3 * torch.linspace(-2, 2, 24).double().softmax(0).expand(24, 24) + 0.7 * torch.eye(24, dtype=torch.float64)  # p(second | first)
+    other = torch.linspace(-2, 2, 24).double().softmax(0)
+    moved = 0.3 * other.expand(24, 24) + 0.7 * torch.eye(24, dtype=torch.float64)  # p(second | first)
     q = p @ moved
     kernel = (kinds @ kinds.T / 64 + 1) ** 3
     truth = (p @ kernel @ p + q @ kernel @ q - 2 * p @ kernel @ q).item()

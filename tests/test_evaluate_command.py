@@ -96,6 +96,22 @@ def test_statistics_that_were_written_once_are_a_reference(place, tmp_path) -> N
     assert refused.exit_code == 1 and "holds no features, which kid compares" in refused.output.replace("\n", " ")
 
 
+def test_leftovers_beside_any_name_are_removed(place, tmp_path) -> None:
+    """Of a run that was killed between its last two steps, and under a name that a shell would read as a pattern."""
+    features = tmp_path / "st[1].features.npy"
+    features.with_name(f"{features.name}.groups").mkdir()
+    result = call("evaluate-stats", place / "true", *MEANS, "--output", tmp_path / "st[1].npz", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["st[1].npz"]
+
+
+def test_a_mistyped_model_is_told_before_the_reference_is_measured(place, tmp_path) -> None:
+    plain = [*words(place, tmp_path / "report"), "--model", "nowhere/at_all"]
+    result = call(*plain, "--metrics", "kid", *MEANS, "--reference", place / "true")
+    assert result.exit_code == 1 and "nowhere/at_all" in result.output
+    assert not (tmp_path / "report").exists()
+
+
 def test_super_resolution_and_steps(place, tmp_path) -> None:
     true, plain = place / "true" / "metadata.jsonl", [w for w in words(place, tmp_path / "sr") if w not in ("--stop-at", 1)]
     plain[2] = true

@@ -1,6 +1,7 @@
 """Evaluations of the tiny cascade: what is measured, what a report says of it, and that a run which was ended goes on to the same bits."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,9 +195,11 @@ def test_judgements_become_shares_and_means() -> None:
     assert (mean.value, mean.count, mean.share) == (3.0, 3, False)
     assert 1 <= mean.low < 3 < mean.high <= 6
     assert str(figure_of(entries([None, None]))) == "-"
+    truths: Any
     for truths in ([np.True_, np.False_], torch.tensor([True, False]), np.array([True, False])):
         assert figure_of(entries(truths)).share
-    assert not figure_of(entries(torch.tensor([1.0, 0.0]))).share
+    truths = torch.tensor([1.0, 0.0])
+    assert not figure_of(entries(truths)).share
 
 
 def test_several_judgements_of_one_image_are_not_independent() -> None:

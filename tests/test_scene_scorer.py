@@ -56,6 +56,7 @@ def test_features_are_one_row_an_image_of_any_size(table) -> None:
     large = torch.cat([torch.cat([images[:2]] * 4, 3)] * 4, 2)  # sixteen windows, each of them the small image
     assert torch.allclose(features(large), small, rtol=1e-4, atol=1e-4)
     assert features.fingerprint["oracle"] != features.fingerprint["read_size"] == 256
+    assert Judged("oracle", judge).fingerprint["oracle"] == features.fingerprint["oracle"]  # other weights judge otherwise
 
 
 def test_what_the_oracle_cannot_judge_is_refused() -> None:

@@ -20,28 +20,38 @@ from .reading import Asked, asked_for
 from .scene import Scene, Seen, scene_from
 
 
-def judge(images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
-    """What is right, kind by kind, of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.
+class Judge:
+    """What the oracle finds right in images of the rows' prompts."""
 
-    Raises:
-        ValueError: for images that the oracle cannot read, and rows without a scene.
-    """
-    scenes, seen = [_scene(row, "scene") for row in rows], _read(images)
-    others = [_scene(row, "other_scene") for row in rows]
-    judged: dict[str, list] = {
-        "every attribute and relation": [all_right(*pair) for pair in zip(scenes, seen, strict=True)],
-        "the same, prompts shuffled": [all_right(*pair) for pair in zip(others, seen, strict=True)],
-        "number of objects": [len(scene.objects) == len(found) for scene, found in zip(scenes, seen, strict=True)],
-        "an object's colour and shape": [_looks_right(*pair) for pair in zip(scenes, seen, strict=True)],
-        "fine detail named in the prompt": [fine_right(*pair) for pair in zip(scenes, seen, strict=True)],
-    }
-    kinds = [row["kind"] for row in rows]
-    by_kind = {
-        f"{kind}: {name}": [value if own == kind else None for own, value in zip(kinds, values, strict=True)]
-        for kind in KINDS
-        for name, values in judged.items()
-    }
-    return {"prompts right": judged["every attribute and relation"], **by_kind}
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return {"oracle": _digest(_folder() / "oracle.safetensors"), "source": _digest(Path(__file__))}
+
+    def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
+        """What is right, kind by kind, of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.
+
+        Raises:
+            ValueError: for images that the oracle cannot read, and rows without a scene.
+        """
+        scenes, seen = [_scene(row, "scene") for row in rows], _read(images)
+        others = [_scene(row, "other_scene") for row in rows]
+        judged: dict[str, list] = {
+            "every attribute and relation": [all_right(*pair) for pair in zip(scenes, seen, strict=True)],
+            "the same, prompts shuffled": [all_right(*pair) for pair in zip(others, seen, strict=True)],
+            "number of objects": [len(scene.objects) == len(found) for scene, found in zip(scenes, seen, strict=True)],
+            "an object's colour and shape": [_looks_right(*pair) for pair in zip(scenes, seen, strict=True)],
+            "fine detail named in the prompt": [fine_right(*pair) for pair in zip(scenes, seen, strict=True)],
+        }
+        kinds = [row["kind"] for row in rows]
+        by_kind = {
+            f"{kind}: {name}": [value if own == kind else None for own, value in zip(kinds, values, strict=True)]
+            for kind in KINDS
+            for name, values in judged.items()
+        }
+        return {"prompts right": judged["every attribute and relation"], **by_kind}
+
+
+judge = Judge()
 
 
 def rate(images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -64,7 +74,7 @@ class OracleFeatures:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"oracle": hashlib.sha256((_folder() / "oracle.safetensors").read_bytes()).hexdigest(), "read_size": READ_SIZE}
+        return {"oracle": _digest(_folder() / "oracle.safetensors"), "read_size": READ_SIZE}
 
     def __call__(self, images: Tensor) -> Tensor:
         _check_size(images)
@@ -116,6 +126,10 @@ def _scene(row: dict[str, Any], name: str) -> Scene:
 
 def _folder() -> Path:
     return bundled("imagen-scenes") / "oracle"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @cache

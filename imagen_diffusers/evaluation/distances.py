@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .intervals import Interval, normal
-from .statistics import Statistics, check_finite, check_fingerprint, merged
+from .statistics import Statistics, check_fingerprint, check_finite, merged
 
 ROWS = 512  # of a kernel matrix's side that are in memory at a time
 LEFT_OUT = 10  # parts of which each is left out once, for the spread of a Frechet distance

@@ -80,7 +80,7 @@ def evaluate(
     """
     pipe.set_progress_bar_config(disable=True)
     e = evaluation
-    if len(points) > 1:
+    if len({point.name for point in [*_points(e), *points]}) > 1:
         canvas()  # or whoever lacks matplotlib would hear of it last
     with process_group() as state, one_run_in(e.output):
         asked = e.asked(pipe, points, enlarging)
