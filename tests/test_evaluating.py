@@ -154,6 +154,9 @@ def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(OSError, match="group-000001.safetensors is damaged"):
         run(shared_pipe, tmp_path, values=[1])
+    path.with_name("group-000000.safetensors").unlink()
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged"):
+        run(shared_pipe, tmp_path, values=[1])
 
 
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:

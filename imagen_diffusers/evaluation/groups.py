@@ -36,6 +36,7 @@ def fill(folder: Path, count: int, size: int, measure: Callable[[range], Measure
 
     Raises:
         ValueError: for a group of other names than those that are there.
+        OSError: for a damaged file, naming it.
     """
     state, every, names = this_process(), groups(count, size), set()
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def stored(folder: Path, count: int, size: int) -> Iterator[Measured]:
         try:
             yield load_file(_file(folder, i))
         except SafetensorError as error:
-            raise OSError(f"{_file(folder, i)} is damaged ({error}); delete it, and run the command again") from None
+            raise _damaged(_file(folder, i), error) from None
 
 
 def gathered(folder: Path, count: int, size: int) -> Measured:
@@ -85,9 +86,16 @@ def _names_there(folder: Path, count: int) -> set[str]:
     """What was measured of the first group that is there; none where there is none."""
     for path in (_file(folder, i) for i in range(count)):
         if path.exists():
-            with safe_open(path, "pt") as file:
-                return set(file.keys())
+            try:
+                with safe_open(path, "pt") as file:
+                    return set(file.keys())
+            except SafetensorError as error:
+                raise _damaged(path, error) from None
     return set()
+
+
+def _damaged(path: Path, error: Exception) -> OSError:
+    return OSError(f"{path} is damaged ({error}); delete it, and run the command again")
 
 
 def _check_names(folder: Path, index: int, measured: Iterable[str], names: set[str]) -> None:
