@@ -1,4 +1,5 @@
-"""The command `imagen-diffusers`: generate, change, extend and enlarge images, by hand or on a page, encode captions, convert checkpoints.
+"""The command `imagen-diffusers`: generate, change, extend and enlarge images, by hand or on a page, encode captions, convert
+and export checkpoints.
 
 Nothing imports this folder. One file per command, or two that differ in little; `options` says what several of them take. torch and
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
@@ -12,6 +13,7 @@ from .convert import convert
 from .edit import edit, vary
 from .encode_text import encode_text
 from .errors import in_a_sentence, version_of
+from .export import export
 from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
@@ -39,5 +41,5 @@ def _about(
     pass
 
 
-for command in (generate, edit, vary, extend, upscale, web, encode_text, convert):
+for command in (generate, edit, vary, extend, upscale, web, encode_text, convert, export):
     app.command()(in_a_sentence(ungrouped(command)))
