@@ -48,12 +48,13 @@ class _Called(nn.Module):
 def _trace(module: nn.Module, inputs: Inputs, stride: int = 1) -> ExportedProgram:
     names, sides = list(inputs), dynamic(inputs, stride)
     first, second, *others = (sides[name] for name in names)
+    more = (tuple(others),) if others else ()  # which stands for no argument where there are two inputs
     with _evaluating(module), torch.no_grad():
         # What is only asserted of the sides stays out of the graph: it holds for other sizes than the example's.
         return torch.export.export(
             _Called(module, names),
             tuple(inputs.values()),
-            dynamic_shapes=(first, second, tuple(others)),
+            dynamic_shapes=(first, second, *more),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
