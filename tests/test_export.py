@@ -23,6 +23,7 @@ from imagen_diffusers import (
 from imagen_diffusers.export.cascade import export_cascade, export_network, quantize_cascade
 from imagen_diffusers.export.inputs import example
 from imagen_diffusers.export.openvino_files import Recording, to_openvino
+from imagen_diffusers.export.tensorflow_files import save_for_tensorflow
 from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.sampling.network import adapt
@@ -252,6 +253,18 @@ def test_jax(folder) -> None:
     assert largest_difference(network, exported, SHAPES[:2]) < 1e-4
     with pytest.raises(ValueError, match="is unknown; use one of openvino, onnxruntime, jax"):
         exported.run_by("tensorrt")
+
+
+@pytest.mark.slow
+def test_tensorflow(folder, tmp_path) -> None:
+    tensorflow = pytest.importorskip("tensorflow", reason="it writes a SavedModel: pip install -c constraints.txt -e '.[tensorflow]'")
+    pytest.importorskip("jaxonnxruntime", reason="and by JAX: pip install -c constraints.txt -e '.[jax]'")
+    network, exported = make_base(), ExportedNetwork.from_pretrained(folder, subfolder="unet")
+    given = example(adapt(network), *SHAPES[0])
+    save_for_tensorflow(exported, given, tmp_path)
+    run = tensorflow.saved_model.load(str(tmp_path)).run
+    answer = torch.from_numpy(run({name: value.numpy() for name, value in given.items()}).numpy())
+    assert (answer - exported(**given).sample).abs().max() < 1e-4
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ class JaxGraph:
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         function, weights = self.function(given)
-        with _whole_numbers(self.jax):
+        with whole_numbers(self.jax):
             (output,) = function(weights, [value.numpy() for value in given.values()])
         return torch.from_numpy(np.array(output))
 
@@ -50,14 +50,14 @@ class JaxGraph:
             from jaxonnxruntime import call_onnx, config  # pyright: ignore[reportMissingImports]
 
             config.update("jaxort_only_allow_initializers_as_static_args", False)  # the shapes that it computes with are these
-            with _whole_numbers(self.jax):
+            with whole_numbers(self.jax):
                 made, weights = call_onnx.call_onnx_model(self.model, {name: value.numpy() for name, value in given.items()})
                 self._made[shapes] = self.jax.jit(made), weights
         return self._made[shapes]
 
 
 @contextmanager
-def _whole_numbers(jax: Any) -> Iterator[None]:
+def whole_numbers(jax: Any) -> Iterator[None]:
     """Shapes are computed in 64 bits, of which JAX by default cuts off half; floats stay of 32."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
