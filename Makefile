@@ -66,6 +66,7 @@ docs: .venv/installed-docs
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[reference]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps imagen-pytorch
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/imagen-pytorch-1.26.3 imagen-pytorch==1.26.3
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/fidelity -c constraints.txt torch-fidelity clean-fid
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -23,7 +23,7 @@ from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers import ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models import configurations
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.examples import Batch, Visits, collate
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings

@@ -17,7 +17,7 @@ from imagen_diffusers.images import labelled_grid, read_image
 from imagen_diffusers.pipelines.image_inputs import Images, images_to_tensor
 from imagen_diffusers.schedulers.driving import clean_image
 from imagen_diffusers.schedulers.noise import resize
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 
 def make_deterministic(pipe: ImagenCascadePipeline) -> None:

@@ -23,12 +23,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # A cascade knows where bundled folders are and writes its card; its class methods open what interop reads.
     "pipelines": ("models", "schedulers", "text", "sampling", "hub", "interop"),
     "finetuning": ("models", "schedulers", "text", "sampling", "training", "images", "hub", "pipelines"),
+    # Evaluations are shared among processes, and kept in folders, as runs of training are; of training they know no more.
+    "evaluation": ("text", "images", "hub", "sampling", "pipelines", "training.processes", "training.folders"),
     # The page is given what loads cascades; the command, which has it, starts the page.
     "web": ("text", "images", "hub", "pipelines"),
     # A graph's network is a stage by its origin's adapter; pipelines come in by argument, and load graphs by the names of their classes.
     "export": ("models", "text", "sampling", "interop"),
     # A command reads words, weight files and captions before it loads what takes seconds.
-    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "web", "export"),
+    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web", "export"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {
@@ -88,17 +90,19 @@ def test_every_import_is_in_the_table() -> None:
     ("module", "other"),
     [
         ("models.attention", "schedulers.noise"),
-        ("models.attention", "text.t5"),
+        ("models.attention", "text.encoding"),
         ("schedulers.noise", "models.attention"),
-        ("schedulers.noise", "text.t5"),
-        ("text.t5", "models.attention"),
-        ("text.t5", "schedulers.noise"),
+        ("schedulers.noise", "text.encoding"),
+        ("text.encoding", "models.attention"),
+        ("text.encoding", "schedulers.noise"),
         ("sampling.stage", "training.losses"),
         ("training.loop", "sampling.stage"),
         ("training.loop", "pipelines.stages"),
         ("interop.deepfloyd.network", "sampling.stage"),
         ("hub.places", "models.attention"),
         ("pipelines.stages", "cli.options"),
+        ("pipelines.stages", "evaluation.distances"),
+        ("evaluation.features", "training.loop"),
         ("pipelines.stages", "hubs"),
     ],
 )

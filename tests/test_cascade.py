@@ -20,7 +20,7 @@ from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
-from imagen_diffusers.text.t5 import NULL_TEXTS
+from imagen_diffusers.text.encoding import NULL_TEXTS
 
 from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_pipeline, make_sr, seeded
 

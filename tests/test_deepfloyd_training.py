@@ -16,8 +16,8 @@ from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import log_snr_table
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.loop import train_stage as fit_stage
 from imagen_diffusers.training.losses import Draws, LossSettings, draw, stage_loss

@@ -14,6 +14,7 @@ from imagen_diffusers import ImagenUNet2DConditionModel
 from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .forking import run_ranks
+from .test_evaluating_kill import alone, files
 from .test_training import fit, stop_at
 
 ROOT = Path(__file__).parent.parent
@@ -124,3 +125,19 @@ def test_configurations_are_accelerates_own(path) -> None:
         assert sorted(names) == sorted(ImagenUNet2DConditionModel._no_split_modules)
         given = {k.removeprefix("fsdp_") for k in config.fsdp_config} - {"transformer_layer_cls_to_wrap", "offload_params", "version"}
         assert given <= set(FullyShardedDataParallelPlugin.__dataclass_fields__)
+
+
+EVALUATE = """
+import sys
+from pathlib import Path
+from tests.test_evaluating_kill import run
+
+run(Path(sys.argv[1]))
+"""
+
+
+def test_two_processes_evaluate_to_the_bits_of_one(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(EVALUATE)
+    run_ranks(2, script, tmp_path / "two")
+    assert files(tmp_path / "two") == alone(tmp_path / "one")

@@ -13,7 +13,7 @@ from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel
 from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.one_stage import load_cascade, noise_curve, null_text
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.checkpoints import list_checkpoints
 from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
 

@@ -27,7 +27,7 @@ from imagen_diffusers.export.tensorflow_files import save_for_tensorflow
 from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.sampling.network import adapt
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.encoding import encode
 
 from .conftest import TINY_SR_2, make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
 from .test_cli import call

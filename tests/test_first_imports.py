@@ -97,6 +97,19 @@ def test_importing_the_package_imports_no_diffusers() -> None:
     subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
 
 
+def test_the_help_of_every_command_comes_without_torch() -> None:
+    said = """
+import sys
+from typer.testing import CliRunner
+from imagen_diffusers.cli import app
+
+helped = [CliRunner().invoke(app, [command.callback.__name__.replace("_", "-"), "--help"]) for command in app.registered_commands]
+assert len(helped) > 8 and all(one.exit_code == 0 for one in helped)
+assert not {"torch", "diffusers", "matplotlib"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
+
+
 def test_what_lets_networks_of_if_be_stages_is_said_where_it_is_missing(program) -> None:
     done = program("""
 from diffusers import UNet2DConditionModel

@@ -11,8 +11,8 @@ from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import EDM, Lucidra
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.schedulers.noise import log_snr_table
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.loop import train_stage as fit_stage
 from imagen_diffusers.training.losses import Draws, LossSettings, draw, stage_loss
@@ -53,19 +53,23 @@ def folder(tmp_path_factory) -> str:
     return str(path / "folder")
 
 
-@pytest.mark.parametrize(("objective", "weighting"), [("noise", "uniform"), *((objective, "min_snr") for objective in OBJECTIVES)])
+@pytest.mark.parametrize(
+    ("objective", "weighting", "loss_type"),
+    [("noise", "uniform", "l2"), ("noise", "min_snr", "l1"), *((objective, "min_snr", "l2") for objective in OBJECTIVES)],
+)
 @pytest.mark.parametrize("low_res", [False, True])
 @pytest.mark.parametrize("dropped", [False, True])
-def test_the_loss_is_that_packages_own(package, low_res, objective, weighting, dropped) -> None:  # noqa: F811
+def test_the_loss_is_that_packages_own(package, low_res, objective, weighting, loss_type, dropped) -> None:  # noqa: F811
     """At the same times and levels, for the same noise, one example at a time; min_snr is that package's default."""
     theirs, ours = pair(package, lowres_cond=low_res, memory_efficient=low_res)
     first = package.NullUnet() if low_res else theirs
     unets, sizes = ((first, theirs), (8, 16)) if low_res else ((theirs,), (16,))
-    imagen = package.Imagen(unets, image_sizes=sizes, text_embed_dim=24, cond_drop_prob=float(dropped), pred_objectives=objective)
+    given = {"image_sizes": sizes, "text_embed_dim": 24, "cond_drop_prob": float(dropped), "loss_type": loss_type}
+    imagen = package.Imagen(unets, pred_objectives=objective, **given)
     clean, noise, other = torch.rand(1, 3, 16, 16, generator=seeded(1)), *torch.randn(2, 1, 3, 16, 16, generator=seeded(2))
     small, text = torch.rand(1, 3, 8, 8, generator=seeded(3)), torch.randn(1, 7, 24, generator=seeded(4))
     mask = torch.tensor([[True] * 4 + [False] * 3])
-    loss = LossSettings(prediction_type=OBJECTIVES[objective], weighting=weighting)
+    loss = LossSettings(prediction_type=OBJECTIVES[objective], weighting=weighting, loss_type=loss_type)
     network = network_to_train(ours)
     for time, level in ((0.001, 0.1), (0.3, 0.9), (0.7, 0.5), (0.97, 0.0)):
         at, augmented = torch.tensor([time]), torch.tensor([level])

@@ -23,7 +23,7 @@ from imagen_diffusers.pipelines import edits
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
-from imagen_diffusers.text.t5 import NULL_TEXTS
+from imagen_diffusers.text.encoding import NULL_TEXTS
 
 from .conftest import forbid_networks, make_base, make_pipeline, seeded
 from .test_cascade import PROMPT, ROUNDING

@@ -16,7 +16,7 @@ from imagen_diffusers.sampling.inpainting import Inpainting
 from imagen_diffusers.sampling.membrane import membrane
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
-from imagen_diffusers.text.t5 import NULL_TEXTS
+from imagen_diffusers.text.encoding import NULL_TEXTS
 
 from .conftest import forbid_networks, make_pipeline, seeded
 from .test_cascade import PROMPT, ROUNDING

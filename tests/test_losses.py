@@ -8,8 +8,8 @@ import torch
 from imagen_diffusers.sampling.network import ImagenNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
-from imagen_diffusers.text.t5 import TextEmbedding
-from imagen_diffusers.training.losses import LossSettings, draw, drop_text, stage_loss
+from imagen_diffusers.text.encoding import TextEmbedding
+from imagen_diffusers.training.losses import LossSettings, draw, drop_text, pixel_errors, stage_loss
 from imagen_diffusers.training.seeds import seed_of
 from imagen_diffusers.training.times import TIME_SAMPLINGS, draw_times
 from imagen_diffusers.training.weighting import WEIGHTINGS, RunningError, output_weight
@@ -51,6 +51,24 @@ X0_WEIGHTS = {  # of (x0 error)^2, as the papers write them; "uniform" depends o
     "min_snr": lambda snr, gamma: torch.minimum(snr, torch.tensor(gamma)),
     "soft_min_snr": lambda snr, gamma: snr * gamma / (snr + gamma),
 }
+
+
+@pytest.mark.parametrize("error", [1e-4, 0.02, 1.5])
+def test_what_an_error_counts_by_its_size(error) -> None:
+    images = torch.rand(2, 3, 4, 4, generator=seeded()) * 2 - 1
+    c = 0.02
+    expected = {"l2": error**2, "l1": error, "huber": 2 * c * (math.sqrt(error**2 + c**2) - c)}
+    for loss_type, value in expected.items():
+        settings = LossSettings(prediction_type="sample", loss_type=loss_type, huber_c=c, time_sampling="uniform")
+        network = Oracle(images.double(), "sample", error)
+        errors = stage_loss(network, images.double(), draws=draws_of(2, settings), log_snr_table=TABLE, settings=settings).errors
+        torch.testing.assert_close(errors, torch.full_like(errors, value), rtol=1e-7, atol=0)
+
+
+def test_small_errors_are_squared_exactly() -> None:
+    """In float32, where the difference of the textbook's formula is zero."""
+    settings = LossSettings(loss_type="huber", huber_c=0.1)
+    torch.testing.assert_close(pixel_errors(torch.tensor([1e-6]), settings), torch.tensor([1e-12]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
@@ -250,6 +268,8 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
         ({"text_dropout": 1.5}, "share"),
         ({"prediction_type": "eps"}, "epsilon"),
         ({"weighting": "snr"}, "min_snr"),
+        ({"loss_type": "mse"}, "one of l2, l1, huber"),
+        ({"huber_c": 0.0}, "above 0"),
         ({"snr_gamma": 0.0}, "positive"),
         ({"time_sampling": "cosine"}, "stratified"),
         ({"max_noise_level": 1000.0}, "999"),

@@ -86,17 +86,22 @@ def run_to_its_parser(monkeypatch, run, argv: list[str]) -> None:
 def of_the_command(words: list[str], monkeypatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
     for word in words:
-        if word.endswith((".png", ".json", ".txt")):
+        if word.endswith((".png", ".json", ".jsonl", ".csv", ".npz", ".txt")):
+            (folder / word).parent.mkdir(parents=True, exist_ok=True)
             (folder / word).touch()  # what an earlier command has made
-    if words[0] == "upscale" and not (folder / words[1]).exists():
-        (folder / words[1]).mkdir()  # of images
+    read = words[1:2] if words[0] in ("upscale", "evaluate-stats") else [words[i + 1] for i, w in enumerate(words) if w == "--reference"]
+    for word in read:
+        if not (folder / word).exists():
+            (folder / word).mkdir(parents=True)  # of images
     command = get_command(app)
     if "--help" not in words:
         context = command.make_context("imagen-diffusers", words[:1])
         command.commands[words[0]].make_context(words[0], words[1:], parent=context)  # type: ignore[attr-defined]
 
 
-def of_accelerate(words: list[str], monkeypatch, _: Path) -> None:
+def of_accelerate(words: list[str], monkeypatch, folder: Path) -> None:
+    if words[:3] == ["launch", "-m", "imagen_diffusers.cli"]:
+        return of_the_command(words[3:], monkeypatch, folder)
     at = next(i for i, word in enumerate(words) if word.endswith(".py"))
     assert words[0] == "launch"
     assert all((ROOT / word).is_file() for word in words[2:at])  # of --config_file

@@ -8,7 +8,7 @@ import torch
 
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.text.blending import lerp, slerp
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.weighting import weighted_embeddings
 
 from .conftest import seeded

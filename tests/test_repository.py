@@ -95,7 +95,7 @@ def setup_arguments() -> dict:
     """What setup.py says, without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
-    shared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id in ("TRAIN", "WEB")]  # type: ignore[attr-defined]
+    shared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id in ("TRAIN", "WEB", "EVALUATION")]  # type: ignore[attr-defined]
     names = {node.targets[0].id: ast.literal_eval(node.value) for node in shared}  # type: ignore[attr-defined]
     return {
         k.arg: eval(ast.unparse(k.value), names)
@@ -118,7 +118,7 @@ def test_every_requirement_is_pinned() -> None:
 def test_every_import_is_declared() -> None:
     told = setup_arguments()
     extras = told["extras_require"]
-    wanted = [*told["install_requires"], *(r for extra in ("train", "web", "onnx", "jax") for r in extras[extra])]
+    wanted = [*told["install_requires"], *(r for extra in ("train", "web", "evaluation", "onnx", "jax") for r in extras[extra])]
     declared = {bare(r).replace("-", "_") for r in wanted}
     optional = {"bitsandbytes"}  # asked for by a flag, whose error names it
     names = {"PIL": "pillow"}

@@ -5,7 +5,8 @@ import logging
 import pytest
 import torch
 
-from imagen_diffusers.text.t5 import TextEmbedding, encode, known_words, null_embedding, pad_to, pad_together, unknown_words
+from imagen_diffusers.text.encoding import TextEmbedding, encode, null_embedding, pad_to, pad_together
+from imagen_diffusers.text.words import known_words, unknown_words
 
 from .conftest import TEXT_DIM, make_text_encoder, make_tokenizer
 

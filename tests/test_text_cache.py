@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.text_cache import TextCache, fingerprint, write_text_cache
 

@@ -11,8 +11,8 @@ from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
 from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache, tokens_to_read
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules
-from imagen_diffusers.text.t5 import TextEmbedding
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.losses import LossSettings

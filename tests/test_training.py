@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.sampling.network import adapt
-from imagen_diffusers.text.t5 import encode
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example, collate
 from imagen_diffusers.training.loop import train_stage

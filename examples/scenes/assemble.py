@@ -35,7 +35,7 @@ def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
         lambda_min_clipped=-4.0 if stage == "base" else -math.inf,  # half the log-SNR
         thresholding=True,
         sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
-        timestep_spacing="trailing",
+        timestep_spacing="linspace" if stage == "base" else "trailing",  # trailing steps would be too few from where it begins
     )
 
 

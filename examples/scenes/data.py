@@ -44,6 +44,7 @@ class View:
     log_snr_shift: float
     first_seed: int = TRAIN_SEEDS
     held_out: bool | None = False
+    object_weight: float = 4.0  # what an error in an object's window counts where one on a bare floor counts 1
 
 
 # What an image shows and where is settled at log-SNR below -2: there text lowers the loss of the base twenty times as much
@@ -51,12 +52,11 @@ class View:
 VIEWS = {
     "base": View(64, 64, 64, None, log_snr_shift_for(256)),
     "sr256": View(256, 256, 128, 4, log_snr_shift_for(256)),
-    "sr1024": View(1024, 256, 192, 4, log_snr_shift_for(1024)),
+    "sr1024": View(1024, 256, 192, 4, log_snr_shift_for(1024), object_weight=1.0),  # grain on a floor is seen as well
     # No stage: whole images for the network that judges. It would read a pair that it never saw as another one.
     "oracle": View(256, 256, 256, None, 0.0, first_seed=ORACLE_SEEDS, held_out=None),
 }
 SAMPLES = 2
-OBJECT_WEIGHT = 4.0  # what an error in an object's window counts where one on a bare floor counts 1
 
 
 class SceneDataset(VisitedDataset):
@@ -75,12 +75,12 @@ class SceneDataset(VisitedDataset):
         *,
         first_seed: int | None = None,
         seed: int = 0,
-        object_weight: float = OBJECT_WEIGHT,
+        object_weight: float | None = None,
         compile: bool = True,
     ):
         self.view, self.count, self.seed = VIEWS[stage], count, seed
         self.first_seed = first_seed = self.view.first_seed if first_seed is None else first_seed
-        self.object_weight = object_weight
+        self.object_weight = VIEWS[stage].object_weight if object_weight is None else object_weight
         folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
         self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed, self.view.held_out)
         self.images, self.low_res = (

@@ -8,7 +8,6 @@ another image's prompt, and held-out pairs of colour and shape on their own line
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline
+from imagen_diffusers.evaluation.distances import gaussian_distance
+from imagen_diffusers.evaluation.intervals import wilson
+from imagen_diffusers.evaluation.statistics import Statistics
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.schedulers.noise import resize
 
@@ -43,10 +45,8 @@ class Score:
     def __str__(self) -> str:
         if not self.count:
             return f"| {self.name} | - | - | 0 |"
-        share, n, z = self.right / self.count, self.count, 1.96
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return f"| {self.name} | {share:.1%} | {max(middle - half, 0):.1%} to {min(middle + half, 1):.1%} | {n} |"
+        low, high = wilson(self.right, self.count)
+        return f"| {self.name} | {self.right / self.count:.1%} | {low:.1%} to {high:.1%} | {self.count} |"
 
 
 def same(o: Object, seen: Seen, attributes=tuple(ATTRIBUTES)) -> bool:
@@ -61,10 +61,11 @@ def all_right(scene: Scene, seen: list[Seen]) -> bool:
     if any(s is None for s in found) or len({id(s) for s in found}) < len(found):
         return False
     first = found[0]
-    return all(_stands(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
+    return all(stands_so(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
 
 
-def _stands(word: str | None, first: Seen, second: Seen) -> bool:
+def stands_so(word: str | None, first: Seen, second: Seen) -> bool:
+    """Whether the first of two objects stands to the second as the word says, clearly."""
     dx, dz = second.x - first.x, second.z - first.z
     return {"left of": dx, "right of": -dx, "in front of": dz, "behind": -dz}[word] > MARGIN  # type: ignore[index]
 
@@ -122,14 +123,8 @@ def _count(judge, scenes, read) -> int:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Frechet distance of two sets of features (N, D), as Gaussians."""
-    a, b = a.double(), b.double()
-    gap = (a.mean(0) - b.mean(0)).square().sum()
-    ca, cb = a.T.cov(), b.T.cov()
-    values, vectors = torch.linalg.eigh(ca)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cb @ root).clamp(min=0).sqrt().sum()
-    return (gap + ca.trace() + cb.trace() - 2 * cross).item()
+    """Frechet distance of two sets of features (N, D), as Gaussians; of fewer images than features, too."""
+    return gaussian_distance(Statistics.of(a), Statistics.of(b))
 
 
 def super_resolution_distances(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, stage: int, batch: int) -> tuple[float, float]:

@@ -22,7 +22,7 @@ def convert(
     variant: Annotated[str | None, typer.Option(help='deepfloyd: of the weight files, for example "fp16".')] = None,
     settings: Annotated[Path | None, typer.Option(help="imagen-pytorch: JSON of Imagen's arguments that the file does not hold.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="imagen-pytorch: take raw weights, not averaged ones.")] = False,
-    text_encoder: Annotated[str | None, typer.Option(help="imagen-pytorch: T5 encoder to put in, folder or Hub id.")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="imagen-pytorch: text encoder to put in, folder or Hub id.")] = None,
 ) -> None:
     """Make an ordinary pipeline folder of SOURCE, and say what was found and assumed."""
     given = {"stage_2": stage_2, "variant": variant, "settings": settings, "raw": raw, "text_encoder": text_encoder}
@@ -55,16 +55,17 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     if not source.is_file():
         raise ValueError(f"{source} is no file; give a checkpoint of imagen-pytorch")
     told = None if settings is None else _read_settings(settings)
-    from transformers import AutoTokenizer, T5EncoderModel
+    from transformers import AutoTokenizer
 
     from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+    from imagen_diffusers.text.encoders import load_text_encoder
 
     components: dict[str, Any] = {}
     if text_encoder is not None:
         components = {
             "tokenizer": AutoTokenizer.from_pretrained(text_encoder),
-            "text_encoder": T5EncoderModel.from_pretrained(text_encoder, use_safetensors=True),
+            "text_encoder": load_text_encoder(text_encoder, use_safetensors=True),
         }
     parts, found, assumed = load_components(source, ema=not raw, settings=told)
     return ImagenCascadePipeline(**components, **parts), [*found, *assumed]

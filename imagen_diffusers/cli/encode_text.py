@@ -14,7 +14,7 @@ def encode_text(
     data: Annotated[str, typer.Argument(help="Folder of captioned images, or Hub id of a data set.")],
     output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
     model: o.Model = o.DEFAULT_MODEL,
-    text_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a T5 encoder, in place of the model's.")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a text encoder, in place of the model's.")] = None,
     variant: o.Variant = None,
     revision: o.Revision = None,
     caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
@@ -53,9 +53,10 @@ def encode_text(
 def _text_components(place: str) -> dict[str, Any]:
     """Tokenizer and encoder of one folder or repository, as transformers saves them."""
     import torch
-    from transformers import AutoTokenizer, T5EncoderModel
+    from transformers import AutoTokenizer
 
     from imagen_diffusers.hub.places import find
+    from imagen_diffusers.text.encoders import load_text_encoder
 
     place = find(place, ())
-    return {"tokenizer": AutoTokenizer.from_pretrained(place), "text_encoder": T5EncoderModel.from_pretrained(place, dtype=torch.float32)}
+    return {"tokenizer": AutoTokenizer.from_pretrained(place), "text_encoder": load_text_encoder(place, dtype=torch.float32)}

@@ -6,10 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from .again import remembered, said, with_remembered
+from .best import Best
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
 from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
+BestOf = Annotated[int | None, typer.Option(min=2, help="Generate so many, and keep those that --scorer finds best.")]
+Scorer = Annotated[str | None, typer.Option(help="For --best-of: folder or Hub id of a CLIP, or module:name of what judges images.")]
 
 
 def generate(
@@ -25,8 +28,12 @@ def generate(
     stop_at: StopAt = None,
     height: Side = None,
     width: Side = None,
+    best_of: BestOf = None,
+    scorer: Scorer = None,
 ) -> None:
     """Generate images of PROMPT."""
+    if (best_of is None) != (scorer is None):
+        raise ValueError("--best-of keeps the images that --scorer finds best; give both, or neither")
     call: dict[str, Any] = {"stop_at": stop_at, "height": height, "width": width}
     kept = [] if source is None else [source]
     if source is not None:
@@ -36,4 +43,5 @@ def generate(
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
     if prompt is None:
         raise typer.BadParameter("it is missing; say what to generate, or give --from an image", param_hint="PROMPT")
-    sample(prompt, text, pipeline, sampling, kept=kept, **call)
+    best = None if best_of is None or scorer is None else Best(best_of, scorer)
+    sample(prompt, text, pipeline, sampling, kept=kept, best=best, **call)

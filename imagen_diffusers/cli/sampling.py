@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from .best import Best
 from .errors import version_of
 from .guiders import read_guiders
 from .loading import prepare
@@ -29,6 +30,7 @@ def sample(
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
     kept: Sequence[Path] = (),
+    best: Best | None = None,
     **call: Any,
 ) -> None:
     """Write images of `prompt`; everything that can be seen to be wrong is, before anything is loaded.
@@ -42,6 +44,7 @@ def sample(
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
         kept: image files that are read besides, and that no result may replace.
+        best: which images are kept, where more are generated; of a task with a prompt.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
@@ -56,6 +59,8 @@ def sample(
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
     check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
+    count = sampling.num_images_per_prompt
+    choose, made = (None, count) if best is None else (best.chooser(texts[0], count), best.of)
     pipe, arguments = prepare(pipeline, task), {**settings, **call}
     if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
@@ -65,14 +70,16 @@ def sample(
     elif prompt is not None:
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
     seed = _fresh_seed() if sampling.seed is None else sampling.seed
-    seeds = range(seed, seed + sampling.num_images_per_prompt)
+    seeds = range(seed, seed + made)
     made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **asdict(text), **told_settings}
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
         with _named(source, len(places)):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
-        _save(images, paths[output], seeds, {**made_by, **said, **(told or {}), "prompt": prompt})
+        chosen = range(made) if choose is None else choose(images)
+        settings = {**made_by, **said, **(told or {}), "prompt": prompt}
+        _save([images[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
 
 
 def _settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,14 +125,15 @@ def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str,
 
 
 def _warn_of_unknown_words(pipe: Any, prompts: list[str]) -> None:
-    from imagen_diffusers.text.t5 import known_words, unknown_words
+    from imagen_diffusers.text.words import known_words, unknown_words
 
     if pipe.tokenizer is None:
         return  # the call says whether it needs one
     unknown = [w for prompt in prompts for w in unknown_words(prompt, pipe.tokenizer)]
     if unknown:
-        words = f"The text encoder never saw: {', '.join(unknown)}. It knows: {' '.join(known_words(pipe.tokenizer))}"
-        typer.secho(words, fg="yellow", err=True)
+        known = known_words(pipe.tokenizer)
+        words = f" It knows: {' '.join(known)}" if known else ""
+        typer.secho(f"The text encoder never saw: {', '.join(unknown)}.{words}", fg="yellow", err=True)
 
 
 def _fresh_seed() -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from imagen_diffusers.sampling.network import StageNetwork
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 Inputs = dict[str, Tensor]
 

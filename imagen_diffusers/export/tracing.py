@@ -23,8 +23,8 @@ def trace_network(network: StageNetwork) -> tuple[ExportedProgram, Inputs]:
 
 
 def trace_text_encoder(encoder: Any) -> tuple[ExportedProgram, Inputs]:
-    """The program of a T5 encoder: token ids (B, L) and what it attends to (B, L), 1 or 0, to embeddings (B, L, D)."""
-    ids = torch.arange(ROWS * TOKENS).view(ROWS, TOKENS) % encoder.config.vocab_size
+    """The program of a text encoder: token ids (B, L) and what it attends to (B, L), 1 or 0, to embeddings (B, L, D)."""
+    ids = torch.arange(ROWS * TOKENS).view(ROWS, TOKENS) % encoder.config.get_text_config().vocab_size
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     attention = encoder.config._attn_implementation
     encoder.set_attn_implementation("eager")  # torch's fused attention gives out strides that ONNX's exporter stumbles over

@@ -25,7 +25,7 @@ class ModelSettings:
     )
     revision: str | None = field(default=None, metadata={"help": "Of the Hub repository."})
     variant: str | None = field(default=None, metadata={"help": 'Of the weight files, for example "fp16".'})
-    text_encoder: str | None = field(default=None, metadata={"help": "Folder or Hub id of a T5 encoder, in place of the cascade's."})
+    text_encoder: str | None = field(default=None, metadata={"help": "Folder or Hub id of a text encoder, in place of the cascade's."})
     from_scratch: bool = field(default=False, metadata={"help": "Take the configuration alone and start from fresh weights."})
     rank: int | None = field(default=None, metadata={"help": "Train a LoRA adapter of this rank, in place of the network."})
     lora_alpha: float | None = field(default=None, metadata={"help": "The adapter counts alpha / rank; the rank by default."})

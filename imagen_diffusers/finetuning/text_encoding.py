@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import T5EncoderModel
+from transformers import PreTrainedModel
 
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.weight_files import sole_variant
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.text import encoders
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding
-from imagen_diffusers.training.fingerprints import fingerprint
+from imagen_diffusers.training.fingerprints import fingerprint, holds_t5
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
@@ -34,24 +35,26 @@ def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bo
     return data.text_cache is None or bool(validation.validation_prompts) or held_out is not None
 
 
-def load_text_encoder(model: ModelSettings) -> T5EncoderModel:
-    """In float32, on the CPU."""
+def load_text_encoder(model: ModelSettings, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """On the CPU; "auto" is the type that its weights are saved in."""
     if model.text_encoder is not None:
-        return T5EncoderModel.from_pretrained(model.text_encoder, dtype=torch.float32)
-    return T5EncoderModel.from_pretrained(_encoder_folder(model), variant=place_of(model)[1], dtype=torch.float32)
+        return encoders.load_text_encoder(model.text_encoder, dtype=dtype)
+    return encoders.load_text_encoder(_encoder_folder(model), variant=place_of(model)[1], dtype=dtype)
 
 
 def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: DataSettings) -> TextCache | None:
     """The cache that `data` names; None where it names none.
 
-    That it is one of this cascade's encoder is seen from the files of its weights where the encoder is not loaded.
+    That it is one of this cascade's encoder is seen, where the encoder is not loaded, from the files of its weights if it is a T5, and
+    of others from the encoder, which is loaded for it and let go.
 
     Raises:
         ValueError: for no cache, or that of another encoder or other rules.
     """
     if data.text_cache is None:
         return None
-    encoder: T5EncoderModel | Sequence[Path] = pipe.text_encoder or _encoder_files(model) or load_text_encoder(model)
+    files = [] if pipe.text_encoder is not None else _encoder_files(model)
+    encoder: PreTrainedModel | Sequence[Path] = pipe.text_encoder or (files if holds_t5(files) else load_text_encoder(model, "auto"))
     rules = TextRules.of(pipe.config)
     read_by = fingerprint(pipe.tokenizer, encoder, rules.max_sequence_length, rules.text_padding, rules.clean_caption)
     return TextCache(data.text_cache, read_by)

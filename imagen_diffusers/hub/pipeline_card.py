@@ -26,7 +26,7 @@ pipe("a prompt").images[0].save("image.png")
 | stage | network | parameters | trained at | scheduler | steps | guidance | noise level |
 |---|---|---:|---:|---|---:|---:|---:|
 {{ rows }}
-
+{{ text }}
 Each stage also loads alone: `{{ network }}.from_pretrained("{{ repo }}", subfolder="{{ slot }}")`.
 """
 
@@ -50,11 +50,16 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         card_data(inherited_license(place, kinds, ask=repo is not None, token=token), base_models(named), tags=["cascade"]),
         template_str=CARD,
         rows="\n".join(_row(pipe, n) for n in stages),
+        text=_text(pipe.text_encoder),
         repo=repo or str(folder),
         network=type(unwrap_module(getattr(pipe, pipe.slots(first)[0]))).__name__,
         slot=pipe.slots(first)[0],
     )
     card.save(folder / "README.md")
+
+
+def _text(encoder: Any) -> str:
+    return "" if encoder is None else f"\nPrompts are read by a frozen `{type(encoder).__name__}`, {encoder.config.hidden_size} wide.\n"
 
 
 def _row(pipe: Any, number: int) -> str:

@@ -85,7 +85,8 @@ def check_complete(network: nn.Module, folder: Path, variant: str | None) -> Non
     """
     if getattr(network, "hf_quantizer", None) is not None:
         return
-    there = stored_names(folder, variant)
+    stored = stored_names(folder, variant)
+    there = stored | {name.partition(".")[2] for name in stored}  # CLIP's text encoder was saved, and is read, as "text_model." at first
     names: dict[int, list[str]] = {}  # of each parameter: tied ones have several, and are stored under one
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)

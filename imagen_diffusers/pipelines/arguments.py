@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imagen_diffusers.sampling.stage import Stage
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 from .image_inputs import images_to_tensor
 

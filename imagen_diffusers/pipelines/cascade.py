@@ -10,15 +10,15 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import imagen_diffusers.interop  # noqa: F401 (its networks, too, can be stages)
 from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.path import Path
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.sampling.stage import Stage
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row
-from imagen_diffusers.text.t5 import TextEmbedding
 
 from .arguments import (
     check_callback_inputs,
@@ -50,7 +50,8 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
     pipeline that only encodes text.
 
     Args:
-        tokenizer, text_encoder: a frozen T5 encoder; None where embeddings are given.
+        tokenizer, text_encoder: a frozen encoder of transformers that returns `last_hidden_state`, T5 in the paper; None where
+            embeddings are given.
         unet, scheduler: the base stage.
         unet_2, scheduler_2, unet_3, scheduler_3: the super-resolution stages.
         safety_checker, feature_extractor: what looks at finished images, as in DeepFloyd IF's pipelines: any function of `images`
@@ -58,7 +59,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         watermarker: what marks finished PIL images, by `apply_watermark(images, size)`.
         null_text: what stands for "no text" under guidance: "zeros" (Imagen), "empty" (the encoding of "", DeepFloyd IF) or
             "learned" (the networks know; imagen-pytorch).
-        max_sequence_length: tokens of a prompt that are read.
+        max_sequence_length: tokens of a prompt that are read, where the encoder has places for as many.
         text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
         clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.
         num_inference_steps, guidance_scale, noise_level, guidance_interval: what this checkpoint's authors recommend, one value
@@ -85,7 +86,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
     def __init__(  # noqa: PLR0913 (one argument per component, as diffusers asks)
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        text_encoder: T5EncoderModel | ModelMixin | None = None,  # one of ours is a graph
+        text_encoder: PreTrainedModel | ModelMixin | None = None,  # one of ours is a graph
         unet: ModelMixin | None = None,
         scheduler: SchedulerMixin | None = None,
         unet_2: ModelMixin | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from imagen_diffusers.sampling.network import StageNetwork
-from imagen_diffusers.text.t5 import TextEmbedding, pad_to
+from imagen_diffusers.text.encoding import TextEmbedding, pad_to
 
 GRAPHS = 64  # a stage: numbers of images and sizes, guided and not
 

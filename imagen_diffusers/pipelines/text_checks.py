@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 
 def listed(prompts: str | list[str]) -> list[str]:

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding
 
 from .text_checks import check_one_for_each, checked, listed, one_for_each
 
@@ -28,7 +28,7 @@ class TextInputs(NamedTuple):
     def embed(
         self,
         tokenizer: PreTrainedTokenizerBase | None,
-        text_encoder: T5EncoderModel | None,
+        text_encoder: PreTrainedModel | None,
         rules: TextRules,
         device: torch.device,
         guided: bool = True,

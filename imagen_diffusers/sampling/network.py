@@ -19,7 +19,7 @@ from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import augment, log_snr_at, resize
 from imagen_diffusers.schedulers.precision import at_least_float32
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 
 class StageNetwork(ABC):

@@ -26,7 +26,7 @@ from imagen_diffusers.schedulers.driving import (
 )
 from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
-from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 
 from .guidance import EVERYWHERE, guide, is_guided
 from .guiders import Guider, GuiderAtWork

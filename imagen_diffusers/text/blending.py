@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .t5 import TextEmbedding, pad_to, pad_together
+from .encoding import TextEmbedding, pad_to, pad_together
 
 PARALLEL = 1 - 1e-6  # the cosine from which on an arc is a line, in float32
 

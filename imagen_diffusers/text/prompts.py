@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cleaning import clean_captions
-from .t5 import NULL_TEXTS, TextEmbedding, encode, no_tokens, null_embedding
+from .encoding import NULL_TEXTS, TextEmbedding, encode, no_tokens, null_embedding
 
 
 class TextRules(NamedTuple):
@@ -19,8 +19,8 @@ class TextRules(NamedTuple):
 
     Args:
         null_text: what stands for no text under guidance: "zeros", "empty" (the encoding of "") or "learned" (not one token).
-        max_sequence_length: tokens of a prompt that are read.
-        text_padding: "longest" or "max_length"; see `t5.encode`.
+        max_sequence_length: tokens of a prompt that are read, where the encoder has places for as many.
+        text_padding: "longest" or "max_length"; see `encoding.encode`.
         clean_caption: whether prompts are cleaned first; see `cleaning.clean_captions`.
     """
 
@@ -48,14 +48,14 @@ PLAIN_TEXT = TextRules()
 def read_prompts(
     prompts: list[str],
     tokenizer: PreTrainedTokenizerBase,
-    text_encoder: T5EncoderModel,
+    text_encoder: PreTrainedModel,
     rules: TextRules,
     device: torch.device | None = None,
 ) -> TextEmbedding:
-    """Prompts as the checkpoint reads them, embeddings (B, L, D) and mask (B, L); `device` as in `t5.encode`.
+    """Prompts as the checkpoint reads them, embeddings (B, L, D) and mask (B, L); `device` as in `encoding.encode`.
 
     Raises:
-        ValueError: for a `text_padding` that is not there.
+        ValueError: as `encoding.encode`.
     """
     cleaned = clean_captions(prompts) if rules.clean_caption else prompts
     return encode(cleaned, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .cleaning import clean_captions
 from .prompts import TextRules
-from .t5 import cut
+from .tokens import count_closing, cut
 
 # Escaped parenthesis | opening one | weight and closing one | closing one | any other character.
 PIECES = re.compile(r"\\([()])|(\()|:\s*(\d+\.?\d*|\.\d+)\s*\)|(\))|(.)", re.DOTALL)
@@ -86,9 +86,10 @@ def weighted_tokens(weighted: WeightedText, tokenizer: PreTrainedTokenizerBase, 
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} does not tell where its tokens are in a prompt; load a fast tokenizer")
     text, weights = cleaned(weighted) if rules.clean_caption else weighted
-    found = tokenizer(text, padding=False, truncation=False, verbose=False, return_offsets_mapping=True)
+    found = tokenizer(text, padding=False, truncation=False, verbose=False, return_offsets_mapping=True, return_special_tokens_mask=True)
     each = [_mean_weight(text[start:end], weights[start:end]) for start, end in found["offset_mapping"]]
-    return cut(found["input_ids"], rules.max_sequence_length), cut(each, rules.max_sequence_length)
+    longest, end = rules.max_sequence_length, count_closing(found["special_tokens_mask"])
+    return cut(found["input_ids"], longest, end), cut(each, longest, end)
 
 
 def cleaned(weighted: WeightedText) -> WeightedText:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .encoders import readable
+from .encoding import TextEmbedding, last_hidden_state
 from .prompts import TextRules
-from .t5 import TextEmbedding, padded
+from .tokens import padded, padding_token
 from .weight_syntax import read_weights, weighted_tokens
 
 
@@ -22,10 +24,10 @@ def weighted_embeddings(pipe: Any, prompt: str | list[str]) -> TextEmbedding:
 
         e + sum over the weights v of (v - 1) (e - e_v).
 
-    No text in place of a token is the end-of-text token, to which no other token attends. So a weight goes along all that its words
-    say, in their own tokens and in the others, as compel goes below 1: T5 lets every token know of every other, and whatever is done
-    to "red" alone leaves a sphere that knows of it. A token scaled as it is, from the zeros of no text, is the same to networks that
-    norm each token (Imagen, section 2.5), whatever the weight.
+    No text in place of a token is the end-of-text token, or padding where nothing ends a text, to which no other token attends. So a
+    weight goes along all that its words say, in their own tokens and in the others, as compel goes below 1: an encoder lets every token
+    know of the others (a decoder, of those before it), and whatever is done to "red" alone leaves a sphere that knows of it. A token
+    scaled as it is, from the zeros of no text, is the same to networks that norm each token (Imagen, section 2.5), whatever the weight.
 
     Args:
         pipe: an `ImagenCascadePipeline` with its text encoder, whose rules the text is read by.
@@ -37,6 +39,7 @@ def weighted_embeddings(pipe: Any, prompt: str | list[str]) -> TextEmbedding:
     texts = [read_weights(p) for p in (prompt if isinstance(prompt, list | tuple) else [prompt])]
     embeds, _, mask, _ = pipe.encode_prompt([text.text for text in texts], do_classifier_free_guidance=False)
     rules = TextRules.of(pipe.config)
+    rules = rules._replace(max_sequence_length=readable(rules.max_sequence_length, pipe.text_encoder))
     for row, text in enumerate(texts):
         ids, weights = weighted_tokens(text, pipe.tokenizer, rules)
         values = sorted({*weights} - {1.0})
@@ -53,6 +56,7 @@ def _without(ids: list[int], hidden: Tensor, pipe: Any, rules: TextRules, device
     """Embeddings (V, L, D), in float32 at least, of one prompt's tokens, without those that are `hidden` in a row (V, tokens)."""
     given, attention = padded([ids] * len(hidden), pipe.tokenizer, rules.max_sequence_length, rules.text_padding, device)
     hidden = torch.nn.functional.pad(hidden, (0, given.shape[1] - hidden.shape[1])).to(device)
-    given, attention = given.masked_fill(hidden, ids[-1]), attention.masked_fill(hidden, 0)
-    without = pipe.text_encoder(input_ids=given, attention_mask=attention).last_hidden_state
+    nothing = ids[-1] if ids[-1] in pipe.tokenizer.all_special_ids else padding_token(pipe.tokenizer)
+    given, attention = given.masked_fill(hidden, nothing), attention.masked_fill(hidden, 0)
+    without = last_hidden_state(pipe.text_encoder, given, attention)
     return without.to(torch.promote_types(without.dtype, torch.float32))

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from imagen_diffusers.text.encoders import POOLER
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 SAMPLED = 512  # values of each weight that go into a fingerprint
@@ -18,30 +19,40 @@ SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one weight; fil
 
 def fingerprint(
     tokenizer: PreTrainedTokenizerBase,
-    text_encoder: T5EncoderModel | Sequence[Path],
+    text_encoder: PreTrainedModel | Sequence[Path],
     max_length: int,
     text_padding: str = PLAIN_TEXT.text_padding,
     clean_caption: bool = PLAIN_TEXT.clean_caption,
 ) -> str:
     """A digest that changes with the vocabulary, the rules of reading, the encoder's shape or any of its weight tensors.
 
-    Of each weight tensor `SAMPLED` values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an
-    encoder loaded in half precision is the same one.
+    Of encoders without T5's names of weights it changes with their class and the special tokens around a text, too; pooled outputs,
+    which are not read, have no part in it. Of each weight tensor `SAMPLED` values go into it, evenly spaced and rounded to bfloat16, so
+    that T5-XXL takes a second and an encoder loaded in half precision is the same one.
 
     Args:
         tokenizer: of the encoder.
-        text_encoder: or the safetensors files that it is saved in, which are read one tensor at a time.
+        text_encoder: or the safetensors files that a T5 is saved in, which are read one tensor at a time.
         max_length: tokens of a caption that are read.
         text_padding, clean_caption: as in `TextRules`.
     """
-    weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else text_encoder.state_dict().items()
+    weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else _decisive(text_encoder)
     digest, sampled = hashlib.blake2b(digest_size=16), dict(_samples(weights))
-    width = sampled[SHARED][0][1]
+    kind = sampled[SHARED][0][1] if SHARED in sampled else [type(text_encoder).__name__, tokenizer("")["input_ids"]]
     rules = [] if (text_padding, clean_caption) == (TextRules().text_padding, TextRules().clean_caption) else [text_padding, clean_caption]
-    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, width, *rules]).encode())
+    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, kind, *rules]).encode())
     for name, (shape, values) in sorted(sampled.items()):
         digest.update(name.encode() + str(shape).encode() + values)
     return digest.hexdigest()
+
+
+def holds_t5(files: Sequence[Path]) -> bool:
+    """Whether safetensors files hold a T5's weights, by their names."""
+    for path in files:
+        with safe_open(path, "pt") as file:
+            if SHARED in file.keys():  # noqa: SIM118 (no dictionary)
+                return True
+    return False
 
 
 def stored_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
@@ -61,6 +72,10 @@ def stored_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
                     yield TIED, file.get_tensor(name)
     if SHARED not in names:
         raise ValueError(f"no T5 encoder in {', '.join(map(str, files)) or 'no files'}; give the files of its weights")
+
+
+def _decisive(encoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    return ((name, weight) for name, weight in encoder.state_dict().items() if not name.startswith(POOLER))
 
 
 def _samples(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[tuple[int, ...], bytes]]]:

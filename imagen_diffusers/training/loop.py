@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.sampling.network import StageNetwork
+from imagen_diffusers.text.encoding import TextEmbedding, pad_to
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding, pad_to
 
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .examples import Batch
@@ -59,7 +59,7 @@ def train_stage(
     loss: LossSettings,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    text_encoder: T5EncoderModel | None = None,
+    text_encoder: PreTrainedModel | None = None,
     text_rules: TextRules = PLAIN_TEXT,
     null_text: TextEmbedding | None = None,
     validate: Callable[[ModelMixin], Image.Image] | None = None,
@@ -152,7 +152,7 @@ class _Fit:
         settings: TrainSettings,
         loss: LossSettings,
         tokenizer: PreTrainedTokenizerBase | None,
-        text_encoder: T5EncoderModel | None,
+        text_encoder: PreTrainedModel | None,
         text_rules: TextRules,
         null_text: TextEmbedding | None,
     ):

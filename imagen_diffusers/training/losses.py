@@ -15,7 +15,7 @@ from torch import Tensor
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
-from imagen_diffusers.text.t5 import TextEmbedding, pad_together
+from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 
 from .network import with_cond_images
 from .seeds import seed_of
@@ -30,6 +30,10 @@ class LossSettings:
     prediction_type: str | None = field(
         default=None, metadata={"help": "What the network predicts: epsilon, v_prediction or sample; what its scheduler says by default."}
     )
+    loss_type: Literal["l2", "l1", "huber"] = field(
+        default="l2", metadata={"help": "How an error of a pixel counts: squared, by its size, or, near huber_c, from one to the other."}
+    )
+    huber_c: float = field(default=0.1, metadata={"help": "Where the pseudo-Huber loss turns linear; images are in [-1, 1]."})
     weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"] = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
@@ -52,6 +56,10 @@ class LossSettings:
     def __post_init__(self) -> None:
         if self.prediction_type is not None:
             check_prediction_type(self.prediction_type)
+        if self.loss_type not in ("l2", "l1", "huber"):
+            raise ValueError(f'loss_type="{self.loss_type}" is unknown; use one of l2, l1, huber')
+        if not self.huber_c > 0:
+            raise ValueError(f"huber_c is {self.huber_c}; it is the size of an error, above 0")
         check_weighting(self.weighting, self.snr_gamma)
         check_time_sampling(self.time_sampling)
         if not 0 <= self.text_dropout < 1:
@@ -121,7 +129,7 @@ def draw(
 
 
 class StageLoss(NamedTuple):
-    """Of each example of a batch, (B,): its loss, its log-SNR, and its squared error before the noise level is weighed."""
+    """Of each example of a batch, (B,): its loss, its log-SNR, and its error before the noise level is weighed."""
 
     losses: Tensor
     log_snr: Tensor
@@ -142,7 +150,7 @@ def stage_loss(
     pixel_weight: Tensor | None = None,
     running: RunningError | None = None,
 ) -> StageLoss:
-    """Weighted squared error for each example, of the prediction alone: where the network learns a variance, too, that is left out.
+    """Weighted error for each example, of the prediction alone: where the network learns a variance, too, that is left out.
 
     Args:
         network: the stage's, by its adapter.
@@ -171,9 +179,8 @@ def stage_loss(
     arguments = with_cond_images(network, network.arguments(text, low_res, level), cond_images)
     output = network.predict(noisy, times, arguments)[:, : network.channels]
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
-    error = output - target(images, draws.noise, alpha, sigma, settings.prediction_type)
-    error = error.square() if pixel_weight is None else error.square() * pixel_weight[:, None]
-    errors = error.mean((1, 2, 3))
+    counted = pixel_errors(output - target(images, draws.noise, alpha, sigma, settings.prediction_type), settings)
+    errors = (counted if pixel_weight is None else counted * pixel_weight[:, None]).mean((1, 2, 3))
     if settings.weighting == "running":
         assert running is not None
         weight = running.weight(log_snr)
@@ -181,6 +188,20 @@ def stage_loss(
         slope = _slope(table, times) if settings.weighting == "sigmoid" else None
         weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
     return StageLoss(weight * errors, log_snr, errors)
+
+
+def pixel_errors(difference: Tensor, settings: LossSettings) -> Tensor:
+    """What each pixel's difference counts, of any shape.
+
+    Huber's is the pseudo-Huber loss as diffusers' scripts have it, 2 c (sqrt(d^2 + c^2) - c): d^2 for small d, 2 c |d| for large ones. The
+    squared error hardly sees grain on plain surfaces beside errors at edges; this one does.
+    """
+    if settings.loss_type == "l2":
+        return difference.square()
+    if settings.loss_type == "l1":
+        return difference.abs()
+    c = settings.huber_c
+    return 2 * difference.square() * (c / ((difference.square() + c * c).sqrt() + c))  # without the cancellation of the difference
 
 
 def drop_text(text: TextEmbedding, null_text: TextEmbedding | None, dropped: Tensor) -> TextEmbedding:

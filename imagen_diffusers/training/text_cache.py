@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
@@ -30,7 +30,7 @@ def write_text_cache(
     folder: Path,
     captions: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
-    text_encoder: T5EncoderModel,
+    text_encoder: PreTrainedModel,
     *,
     max_length: int,
     text_padding: str = PLAIN_TEXT.text_padding,
@@ -124,7 +124,7 @@ class TextCache:
 
 
 def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text_encoder, rules: TextRules, size: int) -> Iterator[int]:
-    tokens, ends = [torch.empty(0, text_encoder.config.d_model, dtype=torch.bfloat16)], []
+    tokens, ends = [torch.empty(0, text_encoder.config.hidden_size, dtype=torch.bfloat16)], []
     rest = iter(captions)
     while batch := list(islice(rest, size)):
         text = read_prompts(batch, tokenizer, text_encoder, rules)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample, timestep_at
 from imagen_diffusers.schedulers.prediction import to_x0
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
-from imagen_diffusers.text.t5 import TextEmbedding
 
 from .examples import Example, collate
 from .folders import PART
@@ -51,7 +51,7 @@ class HeldOut:
         loss: LossSettings,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        text_encoder: T5EncoderModel | None = None,
+        text_encoder: PreTrainedModel | None = None,
         text_rules: TextRules = PLAIN_TEXT,
         max_sequence_length: int = 128,
         log_snrs: Sequence[float] = LOG_SNRS,

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imagen_diffusers.text.t5 import known_words
-
-MOST_WORDS = 300  # a vocabulary of more is no list to choose from
+from imagen_diffusers.text.words import known_words
 
 
 @dataclass(frozen=True)
@@ -25,5 +23,5 @@ class Facts:
 
 def facts_of(pipe: Any) -> Facts:
     sizes = [network.sample_size for network in pipe.networks.values()]
-    words = known_words(pipe.tokenizer) if pipe.tokenizer is not None and len(pipe.tokenizer) <= MOST_WORDS else []
+    words = known_words(pipe.tokenizer) if pipe.tokenizer is not None else []
     return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from imagen_diffusers.hub.classes import class_named
-from imagen_diffusers.text.t5 import unknown_words
+from imagen_diffusers.text.words import unknown_words
 
 from .asked import Asked
 from .gallery import Gallery

@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from imagen_diffusers.sampling.network import StageNetwork, adapt
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 
 class DeepFloydNetwork(StageNetwork):

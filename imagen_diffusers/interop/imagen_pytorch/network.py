@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS, q_sample
-from imagen_diffusers.text.t5 import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding
 
 from .scheduling_lucidrains import curve_log_snr, time_of
 from .unet_lucidrains import EDM, LucidrainsUNet2DConditionModel

@@ -1,0 +1,123 @@
+"""The bundled oracle as one scorer, and as one extractor, among those of an evaluation; the rows are those of `prompts.py`.
+
+imagen-diffusers evaluate --scorer examples.scenes.scorer:judge --extractor examples.scenes.scorer:features
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imagen_diffusers.hub.places import bundled
+
+from .evaluate import all_right, fine_right, same, stands_so
+from .oracle import FEATURES, READ_SIZE, Oracle, load
+from .prompts import KINDS
+from .reading import Asked, asked_for
+from .scene import Scene, Seen, scene_from
+
+
+def judge(images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
+    """What is right, kind by kind, of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.
+
+    Raises:
+        ValueError: for images that the oracle cannot read, and rows without a scene.
+    """
+    scenes, seen = [_scene(row, "scene") for row in rows], _read(images)
+    others = [_scene(row, "other_scene") for row in rows]
+    judged: dict[str, list] = {
+        "every attribute and relation": [all_right(*pair) for pair in zip(scenes, seen, strict=True)],
+        "the same, prompts shuffled": [all_right(*pair) for pair in zip(others, seen, strict=True)],
+        "number of objects": [len(scene.objects) == len(found) for scene, found in zip(scenes, seen, strict=True)],
+        "an object's colour and shape": [_looks_right(*pair) for pair in zip(scenes, seen, strict=True)],
+        "fine detail named in the prompt": [fine_right(*pair) for pair in zip(scenes, seen, strict=True)],
+    }
+    kinds = [row["kind"] for row in rows]
+    by_kind = {
+        f"{kind}: {name}": [value if own == kind else None for own, value in zip(kinds, values, strict=True)]
+        for kind in KINDS
+        for name, values in judged.items()
+    }
+    return {"prompts right": judged["every attribute and relation"], **by_kind}
+
+
+def rate(images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """How much is right of what prompts alone ask for, in the words of `captions.py`: to choose among images of one prompt.
+
+        imagen-diffusers generate "a large red cube" --best-of 8 --scorer examples.scenes.scorer:rate
+
+    Each named attribute and each relation counts one, and each object too many or too few takes one away.
+    """
+    return {"asked for and seen": [_rating(asked_for(row["prompt"]), seen) for row, seen in zip(rows, _read(images), strict=True)]}
+
+
+class OracleFeatures:
+    """Images (B, 3, H, W) in [0, 1], H and W at least 256, to what distances are taken over: (B, `width`).
+
+    Of images of 1024px the features of windows of 256 pixels are averaged, so that detail counts.
+    """
+
+    name, width = "oracle", 2 * FEATURES
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return {"oracle": hashlib.sha256((_folder() / "oracle.safetensors").read_bytes()).hexdigest(), "read_size": READ_SIZE}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        _check_size(images)
+        windows = _windows(images) if images.shape[-1] >= 4 * READ_SIZE else images
+        found = _oracle().features(windows.cpu() * 2 - 1)
+        return found.reshape(len(images), -1, found.shape[-1]).mean(1)
+
+
+features = OracleFeatures()
+
+
+def _rating(asked: Asked, seen: list[Seen]) -> float:
+    if not seen:
+        return -float(len(asked.objects))
+    alike = [[sum(getattr(one, name) == word for name, word in named.items()) for one in seen] for named in asked.objects]
+    best = [seen[counts.index(max(counts))] for counts in alike]
+    stands = sum(stands_so(word, best[0], other) for word, other in zip(asked.relations, best[1:], strict=True))
+    return float(sum(map(max, alike)) + stands - abs(len(seen) - len(asked.objects)))
+
+
+def _looks_right(scene: Scene, seen: list[Seen]) -> list[bool]:
+    return [any(same(o, one, ("shape", "color")) for one in seen) for o in scene.objects]
+
+
+def _read(images: Tensor) -> list[list[Seen]]:
+    _check_size(images)
+    return [seen for seen, _ in _oracle().read(images.cpu() * 2 - 1)]
+
+
+def _check_size(images: Tensor) -> None:
+    if min(images.shape[-2:]) < READ_SIZE:
+        raise ValueError(
+            f"the oracle reads images of {READ_SIZE}px, and these are of {images.shape[-1]}x{images.shape[-2]}; "
+            "sample the second stage as well, by --stop-at 2"
+        )
+
+
+def _windows(images: Tensor) -> Tensor:
+    """(B, 3, H, W) as windows of 256 pixels, those of one image in a row."""
+    cut = images.unfold(2, READ_SIZE, READ_SIZE).unfold(3, READ_SIZE, READ_SIZE)  # (B, 3, rows, columns, 256, 256)
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
+def _scene(row: dict[str, Any], name: str) -> Scene:
+    if name not in row:
+        raise ValueError(f'a row has no "{name}", which the oracle looks for; write the rows by python -m examples.scenes.prompts')
+    return scene_from(row[name])
+
+
+def _folder() -> Path:
+    return bundled("imagen-scenes") / "oracle"
+
+
+@cache
+def _oracle() -> Oracle:
+    return load(_folder())

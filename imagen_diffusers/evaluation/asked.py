@@ -1,0 +1,81 @@
+"""What an evaluation was asked for, beside what it has measured, so that nothing measured otherwise is taken into it."""
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from imagen_diffusers.pipelines.cascade import Cascade
+from imagen_diffusers.training.folders import PART
+from imagen_diffusers.training.processes import as_main_says, this_process
+
+from .digests import weights_digest
+
+FILE = "run.json"
+VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide an image's bits."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def cascade_digest(pipe: Cascade) -> str:
+    """What changes with the settings of a cascade, its schedulers, or any weight tensor of its networks and text encoder.
+
+    Weights that a sequential offload keeps from being read do not count.
+    """
+    digest = hashlib.sha256()
+    for number in pipe.stage_numbers:
+        scheduler = pipe.scheduler_of(number)
+        digest.update(f"{type(scheduler).__name__} {_settings(scheduler)}".encode())
+    digest.update(repr(_settings(pipe)).encode())
+    for module in filter(None, [*(network.module for network in pipe.networks.values()), pipe.text_encoder]):
+        there = {name: weight for name, weight in module.state_dict().items() if not weight.is_meta}
+        digest.update(weights_digest(there).encode())
+    return digest.hexdigest()
+
+
+def keep_or_refuse(folder: Path, asked: dict[str, Any]) -> None:
+    """Note what is asked for in a new folder; in one that is there already it must be the same, on all processes.
+
+    Raises:
+        ValueError: for anything else, naming what differs.
+    """
+    refusal = _refusal(folder, asked) if this_process().is_main_process else None
+    refusal = as_main_says(refusal)
+    if refusal is not None:
+        raise ValueError(refusal)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there in whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _settings(configured: Any) -> list[tuple[str, Any]]:
+    """What a configuration sets, without diffusers' own notes and the classes of components."""
+    return sorted((name, value) for name, value in configured.config.items() if name[0] != "_" and not isinstance(value, tuple))
+
+
+def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
+    path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False)
+    if not path.exists():
+        write_whole(path, text + "\n")
+        return None
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if not other:
+        return None
+    told = "; ".join(f"{name} was {_short(before.get(name))} and is now {_short(now.get(name))}" for name in other)
+    return f"{folder} holds another evaluation: {told}. Give another --output, or delete that folder"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

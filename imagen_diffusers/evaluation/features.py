@@ -1,0 +1,130 @@
+"""Features of many images in one memory-mapped file, by index: a folder of images, or batches as they come.
+
+Images go in fixed groups, shared out among the processes and written one file a group, so that a killed program goes on and the features
+are the same bits whoever made them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from PIL import Image
+from torch import Tensor
+
+from imagen_diffusers.images import read_image
+from imagen_diffusers.pipelines.image_inputs import images_to_tensor
+from imagen_diffusers.training.folders import PART
+from imagen_diffusers.training.processes import as_main_says, this_process
+
+from .digests import text_digest
+from .extractors import Extractor
+from .groups import Measured, fill, stored
+from .statistics import differences
+
+GROUPS = ".groups"  # ending of the folder of what is not yet in one file
+
+
+def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_size: int = 16) -> Tensor:
+    """Features of all images of a folder, in the order of their names; what another call, or a killed one, has made is used.
+
+    All processes must call it together, inside a `process_group` where there are several.
+
+    Args:
+        folder: of images, in folders of their own or not, of any sizes.
+        extractor: of the features.
+        path: of the file, which numpy's `load` opens, too; notes beside it say what it was made of.
+        batch_size: images that go through the extractor together, where they have one size.
+
+    Returns:
+        (N, D), float32, memory-mapped.
+
+    Raises:
+        ValueError: for a folder without images, an image that cannot be read, and a file of other images or another extractor.
+    """
+    images = image_files(folder)
+    names = json.dumps([[image.relative_to(folder).as_posix(), image.stat().st_size] for image in images])
+    told = {"images": len(images), "names and sizes": text_digest(names), "batch_size": batch_size}
+    _keep_or_refuse(path, {**extractor.fingerprint, **told})
+
+    def measure(chosen: range) -> Measured:
+        return {"features": features_of([images[i] for i in chosen], extractor)}
+
+    if not as_main_says(path.exists()):
+        groups = path.with_name(path.name + GROUPS)
+        fill(groups, len(images), batch_size, measure, folder.name)
+        if this_process().is_main_process:
+            write_features(path, (group["features"] for group in stored(groups, len(images), batch_size)), len(images))
+            shutil.rmtree(groups)
+        this_process().wait_for_everyone()
+    return open_features(path)
+
+
+def write_features(path: Path, batches: Iterable[Tensor], count: int) -> None:
+    """Write features (B, D) as they come into a file of `count` rows, which is there in whole or not at all.
+
+    Raises:
+        ValueError: for another number of rows.
+    """
+    part, rows, done = path.with_name(path.name + PART), None, 0
+    for batch in batches:
+        if rows is None:
+            rows = open_memmap(part, mode="w+", dtype=np.float32, shape=(count, batch.shape[1]))
+        if done + len(batch) <= count:
+            rows[done : done + len(batch)] = batch.cpu().numpy()
+        done += len(batch)
+    if rows is None or done != count:
+        raise ValueError(f"{done} features came for the {count} rows of {path}; give as many as were announced, and at least one")
+    rows.flush()
+    del rows  # Windows renames no file that is open
+    os.replace(part, path)
+
+
+def open_features(path: Path) -> Tensor:
+    """(N, D), float32: what `write_features` wrote, read from the disk as it is used; changes stay in memory."""
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def features_of(paths: Sequence[Path], extractor: Extractor) -> Tensor:
+    """(N, D) of image files: in one batch where they have one size, else one by one."""
+    images = [images_to_tensor(str(path), read_image(path)) for path in paths]
+    if len({image.shape for image in images}) == 1:
+        return extractor(torch.cat(images))
+    return torch.cat([extractor(image) for image in images])
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and in its folders, sorted by their paths.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give a folder of images, or statistics that `imagen-diffusers evaluate-stats` wrote")
+    kinds = Image.registered_extensions()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no images; give a folder with PNG, JPEG or WebP files")
+    return found
+
+
+def _keep_or_refuse(path: Path, asked: dict[str, Any]) -> None:
+    """Note what features are made of before any is made; notes that are there must say the same."""
+    notes, refusal = path.with_name(path.name + ".json"), None
+    if this_process().is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if notes.exists():
+            differing = differences(json.loads(notes.read_text()), asked)
+            refusal = f"{path} holds features of other images, or by another extractor ({differing}); delete it, or choose another place"
+            refusal = refusal if differing else None
+        else:
+            notes.with_name(notes.name + PART).write_text(json.dumps(asked))
+            os.replace(notes.with_name(notes.name + PART), notes)
+    refusal = as_main_says(refusal)
+    if refusal is not None:
+        raise ValueError(refusal)

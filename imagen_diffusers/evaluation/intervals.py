@@ -1,0 +1,58 @@
+"""95 % confidence intervals: of shares by Wilson's formula, and of means by resampling."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Z = 1.959964  # so many standard deviations to both sides hold 95 % of a normal distribution
+AT_ONCE = 2**22  # values that are resampled at a time, which bounds the memory
+
+
+class Interval(NamedTuple):
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+def wilson(right: int, count: int) -> Interval:
+    """Of the share `right / count`: Wilson's score interval, which stays within [0, 1] and holds for small counts, too.
+
+    Raises:
+        ValueError: for no trials, or more right ones than trials.
+    """
+    if not 0 <= right <= count or not count:
+        raise ValueError(f"a share of {right} right ones of {count} has no interval; give a count of at least 1 and at most as many right")
+    share = right / count
+    middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
+
+
+def normal(value: float, error: float) -> Interval:
+    """Of a value whose errors are normal with standard deviation `error`."""
+    return Interval(value - Z * error, value + Z * error)
+
+
+def bootstrap(values: Tensor, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Of the mean of independent values (N,): the percentile bootstrap, the same interval in every run.
+
+    Args:
+        values: at least two, one an image, say.
+        resamples: how many times N values are taken with replacement.
+        seed: of what is taken.
+
+    Raises:
+        ValueError: for fewer values, or another shape.
+    """
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"an interval of a mean needs at least two values in one dimension; these have the shape {tuple(values.shape)}")
+    values, generator = values.double().cpu(), torch.Generator().manual_seed(seed)
+    few = max(AT_ONCE // len(values), 1)
+    means = [
+        values[torch.randint(len(values), (min(few, resamples - done), len(values)), generator=generator)].mean(1)
+        for done in range(0, resamples, few)
+    ]
+    return Interval(*torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist())

@@ -1,0 +1,49 @@
+"""Scorers judge images beside what their prompts ask for: CLIP by its folder or Hub id, or any function of one's own, as module:name."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+# True or false, several of these, a number, or None where there is nothing to judge.
+Judgement = bool | float | None | Sequence[bool]
+# Images (B, 3, H, W) in [0, 1] and the rows of their prompts to judgements by name, one an image.
+Scorer = Callable[[Tensor, Sequence[dict[str, Any]]], Mapping[str, Sequence[Judgement]]]
+
+
+def load_scorer(place: str) -> Scorer:
+    """A scorer by name: the folder or Hub id of a CLIP, or module:name.
+
+    Raises:
+        ValueError: for a name that is neither.
+        ImportError: for a module that is not there.
+    """
+    if is_own(place):
+        return own(place)
+    from .clip import load_clip
+
+    return load_clip(place)
+
+
+def is_own(place: str) -> bool:
+    """Whether a name has the form module:name."""
+    module, colon, name = place.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def own(place: str) -> Any:
+    """What a module calls by this name; modules of the folder that a program runs in are found, too.
+
+    Raises:
+        ImportError: for a module that is not there.
+        ValueError: for a module without the name, and for what cannot be called.
+    """
+    module, _, name = place.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as python -m has it
+    found = getattr(import_module(module), name, None)
+    if not callable(found):
+        raise ValueError(f"{module} holds no function {name}; give module:name of one that is there")
+    return found

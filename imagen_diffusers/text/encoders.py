@@ -1,0 +1,63 @@
+"""What transformers' models are as text encoders: which class encodes text alone, how much it reads, and loading it. Knows no prompt."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+POOLER = "pooler."  # of BERT's kind: one vector of the whole text, which is not read here
+
+
+def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """The text encoder of a folder or repository, as transformers saves it; of a larger model the part that encodes text, alone.
+
+    Args:
+        place: of any model that `class_of` knows: T5, BERT, CLIP, Gemma, ...
+        kwargs: as in transformers, `dtype=torch.float32`, `variant="fp16"`, ...
+
+    Raises:
+        ValueError: for a model without a text encoder.
+        OSError: for files that are not there, and weights that lack some of the encoder's.
+    """
+    found = class_of(AutoConfig.from_pretrained(place, **{k: v for k, v in kwargs.items() if k == "revision"}))
+    if found is None:
+        raise ValueError(f"{place} holds no model whose text encoder transformers knows; give a T5, a BERT, a CLIP, a language model, ...")
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would list the weights of the larger model's other parts
+    try:
+        loaded: Any = found.from_pretrained(place, **kwargs, output_loading_info=True)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    encoder, told = loaded
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith(POOLER))
+    if missing:
+        raise OSError(f"the weights of {place} lack {len(missing)} of {found.__name__}'s parameters, {missing[0]} the first")
+    with torch.no_grad():
+        for name in told["missing_keys"]:  # made up at random, and saved otherwise each time
+            encoder.get_parameter(name).zero_()
+    return encoder
+
+
+def class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """The class that encodes text, and no more, of the model of a configuration; None where transformers has none."""
+    encoders: Any = MODEL_FOR_TEXT_ENCODING_MAPPING
+    models: Any = MODEL_MAPPING
+    text = config.get_text_config()
+    for each in (config, text):
+        if type(each) in encoders:
+            return encoders[type(each)]
+    return models[type(text)] if type(text) in models and not text.is_encoder_decoder else None
+
+
+def readable(max_length: int, text_encoder: PreTrainedModel) -> int:
+    """So many tokens, or as many as the encoder has places for: 77 in CLIP, 512 in BERT, any number in T5, whose places are relative."""
+    places = getattr(text_encoder.config, "max_position_embeddings", None)
+    if places is None:
+        return max_length
+    # RoBERTa's kind counts places from behind the number of its padding token.
+    tables = (m for name, m in text_encoder.named_modules() if name.endswith("position_embeddings") and isinstance(m, nn.Embedding))
+    padding = next((table.padding_idx for table in tables), None)
+    return min(max_length, places if padding is None else places - padding - 1)

@@ -1,0 +1,164 @@
+"""Evaluations of the tiny cascade: what is measured, what a report says of it, and that a run which was ended goes on to the same bits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_diffusers.evaluation import groups
+from imagen_diffusers.evaluation.figures import Figure
+from imagen_diffusers.evaluation.generating import Point, generate, sweep
+from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
+from imagen_diffusers.evaluation.runs import Evaluation, evaluate
+from imagen_diffusers.images import read_settings
+
+from .conftest import make_pipeline, seeded
+from .measures import bright
+
+ROWS = [{"prompt": f"a {color} {shape}"} for color in ("red", "blue", "green") for shape in ("cube", "sphere", "cube")][:7]
+
+
+def run(pipe, folder, *, values=(1, 3), **changes):
+    given = {"batch_size": 3, **changes}
+    metrics = given.pop("metrics", [Judged("bright", bright)])
+    rows = given.pop("rows", ROWS)
+    return evaluate(pipe, Evaluation(rows, metrics, folder, **given), sweep(pipe, "guidance_scale", values, stop_at=1))
+
+
+def test_each_prompt_has_its_seed_and_no_batch_changes_its_image(shared_pipe) -> None:
+    (point,) = sweep(shared_pipe, stop_at=2)
+    together = generate(shared_pipe, ROWS, range(1, 4), point, seed=10)
+    alone = shared_pipe(ROWS[2]["prompt"], generator=seeded(12), stop_at=2, output_type="pt").images
+    assert (together[1] - alone[0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(together * 255, (together * 255).round())  # as a file holds it
+
+
+def test_the_first_stage_is_swept_and_later_ones_keep_their_settings(shared_pipe) -> None:
+    one, two = sweep(shared_pipe, "guidance_scale", [1, 2.5], stop_at=2)
+    assert (one.name, two.name) == ("guidance-1", "guidance-2.5")
+    assert two.call == {"guidance_scale": [2.5, 2.0], "stop_at": 2}
+    (steps,) = sweep(shared_pipe, "num_inference_steps", [5])
+    assert steps == Point("steps-5", {"num_inference_steps": 5}, {"num_inference_steps": [5, 2, 2], "stop_at": None})
+    assert len(generate(shared_pipe, ROWS, range(1), two, seed=0)) == 1
+    with pytest.raises(ValueError, match="give each value once"):
+        sweep(shared_pipe, "guidance_scale", [2, 2.0])
+
+
+def test_a_report_holds_what_a_scorer_says_of_every_image(shared_pipe, tmp_path) -> None:
+    found = run(shared_pipe, tmp_path / "report", save_images=True)
+    points, parts = sweep(shared_pipe, "guidance_scale", [1, 3], stop_at=1), groups.groups(7, 3)
+    images = [torch.cat([generate(shared_pipe, ROWS, part, point, 0) for part in parts]) for point in points]
+    for name, batch in zip(("guidance-1", "guidance-3"), images, strict=True):
+        judged = bright(batch, ROWS)
+        assert found[name]["light"].value == pytest.approx(sum(judged["light"]) / 7)
+        assert found[name]["lightness"].value == pytest.approx(sum(judged["lightness"]) / 7, abs=1e-9)
+        channels = [value for one in judged["channels of red ones"] if one is not None for value in one]
+        assert found[name]["channels of red ones"].count == len(channels) == 9
+        assert found[name]["channels of red ones"].value == pytest.approx(sum(channels) / 9)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [point["settings"] for point in report["points"]] == [{"guidance_scale": 1}, {"guidance_scale": 3}]
+    assert report["points"][1]["figures"]["light"] == found["guidance-3"]["light"]._asdict()
+    assert (report["asked"]["count"], report["asked"]["batch_size"]) == (7, 3)
+    table = (tmp_path / "report" / "report.md").read_text()
+    assert "| | guidance 1 | guidance 3 | of |" in table and f"| light | {found['guidance-1']['light']} |" in table
+    kept = tmp_path / "report" / "guidance-3" / "images" / "000005.png"
+    assert torch.equal(torch.from_numpy(np.array(Image.open(kept))), (images[1][5] * 255).byte().permute(1, 2, 0))
+    assert {**read_settings(kept), "prompt": "", "seed": 5} == {"guidance_scale": [3], "stop_at": 1, "prompt": "", "seed": 5}
+
+
+def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> None:
+    pipe, whole, ended = make_pipeline(), tmp_path / "whole", tmp_path / "ended"
+    run(pipe, whole)
+    write, written = groups.save_file, []
+
+    def stop_later(tensors, path):
+        write(tensors, path)
+        written.append(path)
+        if len(written) == 4:
+            raise KeyboardInterrupt  # beside the file that it has not put in place
+
+    monkeypatch.setattr(groups, "save_file", stop_later)
+    with pytest.raises(KeyboardInterrupt):
+        run(pipe, ended)
+    assert not (ended / "report.json").exists() and written[-1].exists()
+    run(pipe, ended)
+    assert len(written) == 4 + 3  # of six groups three were there
+    assert not list(ended.rglob("*.part"))
+    for name in ("report.json", "report.md"):
+        assert (ended / name).read_bytes() == (whole / name).read_bytes()
+    groups_of = [sorted(p.relative_to(folder) for p in folder.rglob("group-*")) for folder in (whole, ended)]
+    assert len(groups_of[0]) == 6 and groups_of[0] == groups_of[1]
+    assert all((whole / path).read_bytes() == (ended / path).read_bytes() for path in groups_of[0])
+
+
+def test_more_points_may_be_asked_for_later(shared_pipe, tmp_path, monkeypatch) -> None:
+    run(shared_pipe, tmp_path, values=[1])
+    made: list = []
+    monkeypatch.setattr("imagen_diffusers.evaluation.runs.generate", lambda *given: made.append(given[3].name) or generate(*given))
+    run(shared_pipe, tmp_path, values=[1, 2])
+    assert set(made) == {"guidance-2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"batch_size": 2}, "batch_size was 3 and is now 2"),
+        ({"rows": ROWS[:6]}, "count was 7 and is now 6"),
+        ({"metrics": [Judged("other", bright)]}, "metrics was"),
+        ({"told": {"model": "another"}}, 'model was null and is now "another"'),
+    ],
+)
+def test_another_evaluation_is_refused(shared_pipe, tmp_path, changes, named) -> None:
+    run(shared_pipe, tmp_path, values=[1])
+    before = (tmp_path / "report.json").read_bytes()
+    with pytest.raises(ValueError, match="holds another evaluation") as error:
+        run(shared_pipe, tmp_path, values=[1], **changes)
+    assert named in str(error.value) and "Give another --output, or delete that folder" in str(error.value)
+    assert (tmp_path / "report.json").read_bytes() == before
+
+
+def test_other_weights_and_another_scheduler_are_another_evaluation(tmp_path) -> None:
+    pipe = make_pipeline()
+    run(pipe, tmp_path, values=[1])
+    with torch.no_grad():
+        next(pipe.unet.parameters()).mul_(1.5)
+    with pytest.raises(ValueError, match="cascade was"):
+        run(pipe, tmp_path, values=[1])
+    other = make_pipeline()
+    other.scheduler = type(other.scheduler).from_config(other.scheduler.config, thresholding=False)
+    with pytest.raises(ValueError, match="cascade was"):
+        run(other, tmp_path, values=[1])
+    run(make_pipeline(), tmp_path, values=[1])
+
+
+def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
+    run(shared_pipe, tmp_path, values=[1])
+    path = tmp_path / "guidance-1" / "group-000001.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged"):
+        run(shared_pipe, tmp_path, values=[1])
+
+
+def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
+    with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
+        run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])
+
+
+def test_judgements_become_shares_and_means() -> None:
+    share = figure_of(entries([True, False, None, [True, True, False]]))
+    assert (share.value, share.count, share.share) == (3 / 5, 5, True)
+    assert 0 < share.low < 3 / 5 < share.high < 1
+    mean = figure_of(entries([1, None, 2.0, 6]))
+    assert (mean.value, mean.count, mean.share) == (3.0, 3, False)
+    assert 1 <= mean.low < 3 < mean.high <= 6
+    assert str(figure_of(entries([None, None]))) == "-"
+
+
+def test_figures_are_written_for_people() -> None:
+    assert str(Figure(0.78125, 0.6670, 0.8641, 64, share=True)) == "78.1 % (66.7 to 86.4)"
+    assert str(Figure(12.345, 11.9, 12.71, 500)) == "12.35 (11.90 to 12.71)"
+    assert str(Figure(0.001234, -0.0002, 0.00301, 500)) == "0.0012 (-0.0002 to 0.0030)"
+    assert str(Figure(float("nan"), 0, 1, 0)) == "-"

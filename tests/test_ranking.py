@@ -1,0 +1,113 @@
+"""The best of several images first, by whatever judges them."""
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from examples.scenes.prompts import KINDS, rows
+from examples.scenes.raytrace import render
+from examples.scenes.reading import asked_for
+from examples.scenes.scene import relation, scene_from
+from examples.scenes.scorer import rate
+from imagen_diffusers.cli import app
+from imagen_diffusers.evaluation.ranking import rank
+from imagen_diffusers.images import read_settings
+
+from .conftest import make_pipeline
+from .measures import bright, darkest
+
+
+def gray(level: float) -> Image.Image:
+    return Image.new("RGB", (8, 8), (round(level * 255),) * 3)
+
+
+def test_the_best_is_first_and_equal_ones_stay_in_order() -> None:
+    images = [gray(level) for level in (0.5, 0.25, 0.75, 0.25)]
+    assert rank(images, "a red cube", darkest) == [1, 3, 0, 2]
+    assert rank(torch.stack([torch.full((3, 8, 8), level) for level in (0.5, 0.1)]), "a red cube", darkest) == [1, 0]
+
+
+def test_the_next_judgement_decides_where_the_first_leaves_images_equal() -> None:
+    images = [gray(level) for level in (0.1, 0.6, 0.3, 0.9)]
+    assert rank(images, "a red cube", bright) == [3, 1, 2, 0]  # light, and of these the lightest
+
+
+def test_a_scorer_may_read_more_than_the_prompt_and_find_nothing_to_judge() -> None:
+    told: list = []
+
+    def by_row(images, given):
+        told.extend(given)
+        return {"x": [None, 0.5, [True, True], False]}
+
+    assert rank([gray(0.1)] * 4, {"prompt": "a red cube", "scene": 3}, by_row) == [2, 1, 3, 0]
+    assert told == [{"prompt": "a red cube", "scene": 3}] * 4
+
+
+def test_what_cannot_be_ranked_is_refused() -> None:
+    with pytest.raises(ValueError, match="it must judge each of them"):
+        rank([gray(0.1)] * 3, "a red cube", lambda images, given: {"x": [1.0]})
+    with pytest.raises(ValueError, match="at least one image"):
+        rank([], "a red cube", darkest)
+
+
+def test_the_oracle_finds_the_image_that_shows_the_prompt() -> None:
+    """True renders of two scenes: for each scene's prompt its own is the best."""
+    some = rows(2, ("one object", "two objects"))
+    images = (render([scene_from(row["scene"]) for row in some], 256, samples=1) + 1) / 2
+    for i, row in enumerate(some):
+        assert rank(images, row["prompt"], rate)[0] == i
+
+
+def test_prompts_are_read_back_to_what_they_ask_for() -> None:
+    for row in rows(60, tuple(KINDS)):
+        scene, asked = scene_from(row["scene"]), asked_for(row["prompt"])
+        names = [{**named, "texture": named.get("texture", "plain")} for named in asked.objects]
+        assert names == [{name: getattr(o, name) for name in ("shape", "color", "material", "size", "texture")} for o in scene.objects]
+        assert asked.relations == [relation(scene.objects[0], o) for o in scene.objects[1:]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("cascade")
+    make_pipeline().save_pretrained(path)
+    return str(path)
+
+
+def call(*words: object):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
+    plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--seed", 5]
+    assert call(*plain, "--num-images-per-prompt", 4, "--output", tmp_path / "all.png").exit_code == 0
+    images = [Image.open(tmp_path / f"all-{i + 1}.png") for i in range(4)]
+    order = rank(images, "a red cube", darkest)
+    assert order != [0, 1, 2, 3]
+    result = call(*plain, "--best-of", 4, "--scorer", "tests.measures:darkest", "--output", tmp_path / "best.png")
+    assert result.exit_code == 0, result.output
+    assert f"best.png (16x16, seed {5 + order[0]})" in result.output.replace("\n", "")
+    assert Image.open(tmp_path / "best.png").tobytes() == images[order[0]].tobytes()
+    assert read_settings(tmp_path / "best.png")["seed"] == 5 + order[0]
+    two = [*plain, "--best-of", 4, "--num-images-per-prompt", 2, "--scorer", "tests.measures:darkest", "--output", tmp_path / "two.png"]
+    assert call(*two).exit_code == 0
+    assert [read_settings(tmp_path / f"two-{i}.png")["seed"] for i in (1, 2)] == [5 + i for i in order[:2]]
+    assert call("generate", "--from", tmp_path / "best.png", "--output", tmp_path / "again.png").exit_code == 0
+    assert Image.open(tmp_path / "again.png").tobytes() == images[order[0]].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--best-of", 4], "give both, or neither"),
+        (["--scorer", "tests.measures:darkest"], "give both, or neither"),
+        (["--best-of", 2, "--num-images-per-prompt", 3, "--scorer", "tests.measures:darkest"], "of which 3 images cannot be kept"),
+        (["--best-of", 2, "--scorer", "tests.measures:nothing"], "tests.measures holds no function nothing"),
+        (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "No module named"),
+    ],
+)
+def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:
+    result = call("generate", "a red cube", "--model", folder, "--output", tmp_path / "x.png", *words)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+    assert not (tmp_path / "x.png").exists()
