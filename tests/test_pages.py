@@ -241,7 +241,7 @@ def test_the_map_shows_the_rooms() -> None:
 
 
 def test_contributors_are_told_the_same_rooms() -> None:
-    assert ", ".join(f"`{room}`" for room in ROOMS) in (ROOT / "CONTRIBUTING.md").read_text()
+    assert ", ".join(f"`{room}`" for room in ROOMS) in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
 
 
 @pytest.mark.parametrize("page", PAGES)
