@@ -269,7 +269,7 @@ def test_the_command_says_no_more_than_it_must(saved, tmp_path) -> None:
 
 def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:
     none = dict.fromkeys(("unet", "unet_2", "unet_3", "text_encoder"))
-    assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [16, 12, 4]
+    assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [16, 12, 2]
     monkeypatch.chdir(tmp_path)
     make_pipeline(num_inference_steps=(5, 4, 3)).save_pretrained("imagen-scenes")  # a folder here goes first
     assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [5, 4, 3]

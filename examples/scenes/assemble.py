@@ -22,7 +22,7 @@ from .data import VIEWS
 from .train import NETWORKS, SUFFIXES, build
 
 # Chosen by looking at images of prompts outside the evaluation's.
-STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 4), (3.0, 1.5, 1.0), (0.0, 40.0, 40.0)
+STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 2), (3.0, 1.5, 1.0), (0.0, 40.0, 20.0)
 
 
 def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
