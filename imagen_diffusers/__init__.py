@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline as DiffusionPipeline
     from diffusers.schedulers.scheduling_utils import SchedulerMixin as SchedulerMixin
 
+    from .export.exported import ExportedNetwork as ExportedNetwork
+    from .export.exported import ExportedTextEncoder as ExportedTextEncoder
     from .hub.places import bundled as bundled
     from .interop.imagen_pytorch.scheduling_lucidrains import LucidrainsScheduler as LucidrainsScheduler
     from .interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel as LucidrainsUNet2DConditionModel

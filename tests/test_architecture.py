@@ -27,8 +27,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "evaluation": ("text", "images", "hub", "sampling", "pipelines", "training.processes", "training.folders"),
     # The page is given what loads cascades; the command, which has it, starts the page.
     "web": ("text", "images", "hub", "pipelines"),
+    # A graph's network is a stage by its origin's adapter; pipelines come in by argument, and load graphs by the names of their classes.
+    "export": ("models", "text", "sampling", "interop"),
     # A command reads words, weight files and captions before it loads what takes seconds.
-    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web"),
+    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web", "export"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {

@@ -310,7 +310,7 @@ def test_compiled_networks_are_guided_and_their_layers_are_not_changed() -> None
     pipe.compile(backend="eager")
     torch.testing.assert_close(draw(pipe, guider=ClassifierFreeGuidance(3.0), **BASE).images, expected, atol=1e-4, rtol=0)
     with pytest.raises(
-        ValueError, match="AutoGuidance changes layers while unet runs, and unet is compiled; use it with networks that are"
+        ValueError, match="AutoGuidance changes layers while unet runs, and unet is compiled or exported; use it with networks that are"
     ):
         draw(pipe, guider=AutoGuidance(auto_guidance_config=skip()), **BASE)
 

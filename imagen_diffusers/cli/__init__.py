@@ -1,5 +1,5 @@
 """The command `imagen-diffusers`: generate, change, extend and enlarge images, by hand or on a page, say how good a cascade is, encode
-captions, convert checkpoints.
+captions, convert and export checkpoints.
 
 Nothing imports this folder. One file per command, or two that differ in little; `options` says what several of them take. torch and
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
@@ -15,6 +15,7 @@ from .encode_text import encode_text
 from .errors import in_a_sentence, version_of
 from .evaluate import evaluate
 from .evaluate_stats import evaluate_stats
+from .export import export
 from .extend import extend
 from .generate import generate
 from .options import spelling, ungrouped
@@ -42,5 +43,5 @@ def _about(
     pass
 
 
-for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, convert):
+for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, convert, export):
     app.command()(in_a_sentence(ungrouped(command)))

@@ -16,6 +16,8 @@ MODULES = {
     "ImagenUNet2DConditionModel": ".models.unet_imagen",
     "ImagenEfficientUNet2DConditionModel": ".models.unet_imagen_efficient",
     "LucidrainsUNet2DConditionModel": ".interop.imagen_pytorch.unet_lucidrains",
+    "ExportedNetwork": ".export.exported",
+    "ExportedTextEncoder": ".export.exported",
     "ImagenCascadePipelineOutput": ".pipelines.output",
     "ImagenCascadePipeline": ".pipelines.tasks",
     "ImagenCascadeImg2ImgPipeline": ".pipelines.tasks",
@@ -30,6 +32,7 @@ MODULES = {
     "LucidrainsScheduler": ".interop.imagen_pytorch.scheduling_lucidrains",
     "ImagenUniPCMultistepScheduler": ".schedulers.scheduling_imagen_unipc_multistep",
 }
+EXPORTED = ("ExportedNetwork", "ExportedTextEncoder")  # those of components that have graphs in place of weights
 # Names that saved folders may hold.
 FORMER = {
     "ImagenPytorchUNet2DConditionModel": "LucidrainsUNet2DConditionModel",

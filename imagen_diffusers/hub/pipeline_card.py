@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils.torch_utils import unwrap_module
 from huggingface_hub import ModelCard
 
 from .card_data import base_models, card_data, inherited_license
@@ -51,7 +52,7 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         rows="\n".join(_row(pipe, n) for n in stages),
         text=_text(pipe.text_encoder),
         repo=repo or str(folder),
-        network=type(stages[first].module).__name__,
+        network=type(unwrap_module(getattr(pipe, pipe.slots(first)[0]))).__name__,
         slot=pipe.slots(first)[0],
     )
     card.save(folder / "README.md")

@@ -86,7 +86,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
     def __init__(  # noqa: PLR0913 (one argument per component, as diffusers asks)
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        text_encoder: PreTrainedModel | None = None,
+        text_encoder: PreTrainedModel | ModelMixin | None = None,  # one of ours is a graph
         unet: ModelMixin | None = None,
         scheduler: SchedulerMixin | None = None,
         unet_2: ModelMixin | None = None,

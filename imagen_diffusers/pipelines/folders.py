@@ -14,6 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from imagen_diffusers.hub.classes import EXPORTED
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
@@ -71,8 +72,9 @@ class FolderPipeline(DiffusionPipeline):
                 alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
+        exported = exported_parts(index)
         for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
-            if name in to_load and getattr(pipe, name) is not None:
+            if name in to_load and name not in exported and getattr(pipe, name) is not None:
                 check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
         pipe.register_to_config(_name_or_path=place)
         return pipe
@@ -130,7 +132,8 @@ class FolderPipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> tuple[str | None, list[str]]:
         """See that all that will be loaded is there and whole; the variant to load, and the networks to load without it."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
-        networks = [name for name in there if "scheduler" not in name and name not in ("tokenizer", "feature_extractor")]
+        without_weights = ("tokenizer", "feature_extractor", *exported_parts(index))
+        networks = [name for name in there if "scheduler" not in name and name not in without_weights]
         files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
         if networks and not any(map(weight_files, files.values())):
             raise OSError(f"{folder} holds configurations and no weights; they are to be trained first (--from_scratch)")
@@ -218,6 +221,11 @@ class FolderPipeline(DiffusionPipeline):
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
+
+
+def exported_parts(index: Any) -> list[str]:
+    """The components of a `model_index.json` that are graphs."""
+    return [name for name, kind in index.items() if isinstance(kind, list | tuple) and kind[-1:] and kind[-1] in EXPORTED]
 
 
 @contextmanager

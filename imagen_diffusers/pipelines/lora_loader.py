@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
@@ -110,6 +111,12 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         if not metadata and not alphas:
             logger.warning(
                 "these LoRA weights come without metadata, so their alpha is taken to be their rank; give another with metadata="
+            )
+        fixed = [s for s in sorted(stages) if not isinstance(unwrap_module(getattr(self, s)), PeftAdapterMixin)]
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} of this pipeline is exported, or of a kind without adapters; fuse the adapter into the network first, "
+                "and export that"
             )
         told = {"metadata": metadata} if metadata else {"network_alphas": alphas}
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}

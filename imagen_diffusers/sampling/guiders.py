@@ -159,8 +159,10 @@ def check_guider(guider: Any, name: str, network: StageNetwork) -> None:
     configs = list(_layer_configs(guider))
     if not configs:
         return
-    if network.compiled:
-        raise ValueError(f"{_name(guider)} changes layers while {name} runs, and {name} is compiled; use it with networks that are not")
+    if network.compiled or network.runner is not network.module:
+        raise ValueError(
+            f"{_name(guider)} changes layers while {name} runs, and {name} is compiled or exported; use it with networks that are not"
+        )
     _let_attention_be_skipped()
     for config in configs:
         _check_layers(config, _name(guider), name, network.module)

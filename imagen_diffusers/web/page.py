@@ -178,7 +178,7 @@ def _images(answers: Answers, page: Page, task: str, inputs: Inputs) -> Callable
                     changed |= {component: copy(change) for component, change in changes.items()}  # gradio takes updates apart
                     yield changes
         except Refused as refused:
-            raise gr.Error(str(refused), print_exception=False) from None
+            raise gr.Error(str(refused), duration=None, print_exception=False) from None  # to be read for as long as it takes
         yield changed  # all of it, for programs that wait for the end
 
     names = [*inputs.values, *(f"weight_{i + 1}" for i in range(len(inputs.weights))), "kept"]
@@ -204,17 +204,25 @@ def _changes(answers: Answers, page: Page, shown: Shown, kept: Any) -> dict[Comp
 
 
 def _captioned(answers: Answers, kept: Any) -> list[tuple[str, str]]:
-    """The images of these names that are still there, each with its prompt and seed."""
+    """The images of these names that are still there, each with its seed and prompt."""
     gallery = answers.sampler.gallery
     told = {path: gallery.settings(path) for path in gallery.remembered(kept)}
-    return [(str(path), f"{settings['prompt'] or 'no prompt'} ({settings['seed']})") for path, settings in told.items()]
+    return [(str(path), f"{settings['seed']}: {settings['prompt'] or 'no prompt'}") for path, settings in told.items()]
 
 
 def _chosen(answers: Answers, page: Page, kept: Any, index: int) -> dict[Component, Any]:
     """The settings of one image of the gallery, and its file."""
     gallery = answers.sampler.gallery
     path = gallery.remembered(kept)[index]
-    return {page.settings: gallery.settings(path), page.download: gr.update(value=str(path), interactive=True)}
+    told = gallery.settings(path)
+    shown = {name: value for name, value in {"prompt": told["prompt"], "seed": told["seed"], **told}.items() if value is not None}
+    return {page.settings: shown, page.download: gr.update(value=str(path), interactive=True)}
+
+
+def _large(answers: Answers, page: Page, kept: Any, index: int) -> dict[Component, Any]:
+    """One image of the gallery in the place of the stages, with its settings and its file."""
+    captioned = _captioned(answers, kept)[index]
+    return {page.stages: gr.update(value=[captioned], selected_index=0), **_chosen(answers, page, kept, index)}
 
 
 def _connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
@@ -222,14 +230,14 @@ def _connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
 
     def load(kept: Any) -> dict[Component, Any]:
         captioned = _captioned(answers, kept)
-        return {page.images: captioned, **(_chosen(answers, page, kept, 0) if captioned else {})}
+        return {page.images: captioned, **(_large(answers, page, kept, 0) if captioned else {})}
 
     def select(kept: Any, event: gr.SelectData) -> dict[Component, Any]:
         if event.index not in range(len(answers.sampler.gallery.remembered(kept))):
             raise gr.Error("this image is no longer kept", print_exception=False)
-        return _chosen(answers, page, kept, event.index)
+        return _large(answers, page, kept, event.index)
 
-    outputs = [page.images, page.settings, page.download]
+    outputs = [page.stages, page.images, page.settings, page.download]
     how = {"preprocess": False, "queue": False, "api_visibility": "private"}
     blocks.load(load, [page.names], outputs, **how)
     page.images.select(select, [page.names], outputs, **how)
@@ -240,7 +248,7 @@ def _choose(answers: Answers) -> Callable[..., Any]:
         try:
             facts = await answers.facts(name)
         except Refused as refused:
-            raise gr.Error(str(refused), print_exception=False) from None
+            raise gr.Error(str(refused), duration=None, print_exception=False) from None
         return gr.update(choices=facts.words, visible=bool(facts.words), value=None), facts.guidance
 
     return choose

@@ -85,7 +85,7 @@ class UnitAttention(nn.Module, UnitAttentionMixin):
         heads = self.heads if self.cross else 1
         kv = self.to_kv(context if self.cross else x)
         pair = [part.unflatten(-1, (heads, -1)) for part in kv.chunk(2, dim=-1)]
-        pair = [torch.cat((null.expand(len(x), 1, heads, -1), part), 1) for null, part in zip(self.null_kv, pair, strict=True)]
+        pair = [torch.cat((null.expand(x.shape[0], 1, heads, -1), part), 1) for null, part in zip(self.null_kv, pair, strict=True)]
         if self.to_context is not None and context is not None:
             pair = [torch.cat((c[:, :, None], part), 1) for c, part in zip(self.to_context(context).chunk(2, dim=-1), pair, strict=True)]
         k, v = (part.expand(-1, -1, self.heads, -1) for part in pair)
@@ -99,7 +99,7 @@ class LinearCrossAttention(UnitAttention):
         q = self.to_q(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         kv = self.to_kv(context).chunk(2, dim=-1)
         pair = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in kv]
-        k, v = (torch.cat((null.expand(len(x), self.heads, 1, -1), part), 2) for null, part in zip(self.null_kv, pair, strict=True))
+        k, v = (torch.cat((null.expand(x.shape[0], self.heads, 1, -1), part), 2) for null, part in zip(self.null_kv, pair, strict=True))
         summary = k.softmax(dim=-2).transpose(-1, -2) @ v  # B heads d d
         out = (q.softmax(dim=-1) * LOGIT_SCALE) @ summary
         return self.to_out(out.transpose(1, 2).flatten(2))
@@ -210,7 +210,7 @@ class PerceiverResampler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         pooled = self.to_latents_from_mean_pooled_seq(tokens.mean(1)).unflatten(-1, (self.MEAN_POOLED, -1))
-        latents = torch.cat((pooled, self.latents.expand(len(tokens), -1, -1)), 1)
+        latents = torch.cat((pooled, self.latents.expand(tokens.shape[0], -1, -1)), 1)
         placed = tokens + self.pos_emb(torch.arange(tokens.shape[1], device=tokens.device))  # by a call: offloaded weights come then
         for layer in self.layers:
             attention, feed = layer  # pyright: ignore[reportGeneralTypeIssues]

@@ -268,7 +268,7 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
             tokens.append(modules.to_lowres_time_tokens(hiddens))
         tokens = [t.unflatten(-1, (self.config["num_time_tokens"], -1)) for t in tokens]
         if text is not None and self.text_to_cond is not None and self.to_text_non_attn_cond is not None:
-            keep = torch.ones(len(text), dtype=torch.bool, device=text.device) if dropped is None else ~dropped
+            keep = torch.ones(text.shape[0], dtype=torch.bool, device=text.device) if dropped is None else ~dropped
             told = self._text_tokens(text, mask, keep)
             pooled = self.to_text_non_attn_cond(told.mean(1))
             time = time + torch.where(keep[:, None], pooled, self.null_text_hidden)
@@ -279,10 +279,10 @@ class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMi
         """Learned null tokens stand in at padding, at positions beyond the text, and in dropped rows."""
         assert self.text_to_cond is not None
         longest = self.config["max_text_len"]
-        text = self.text_to_cond(text)[:, :longest]
-        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if mask is None else mask[:, :longest].bool()
-        mask = F.pad(mask, (0, longest - text.shape[1]))
-        text = F.pad(text, (0, 0, 0, longest - text.shape[1]))
+        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if mask is None else mask.bool()
+        # Padded first and cut then, the same is done to text of any length, which one exported graph takes.
+        mask = F.pad(mask, (0, longest))[:, :longest]
+        text = F.pad(self.text_to_cond(text), (0, 0, 0, longest))[:, :longest]
         text = torch.where((mask & keep[:, None])[..., None], text, self.null_text_embed)
         return text if self.attn_pool is None else self.attn_pool(text)
 

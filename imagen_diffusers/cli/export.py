@@ -1,0 +1,45 @@
+"""`imagen-diffusers export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .loading import load
+
+FORMATS = ("onnx", "openvino")
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A folder, the name of a bundled pipeline, or a Hub id.")],
+    dest: Annotated[Path, typer.Argument(help="Where the folder of graphs is written.")],
+    to: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}.")] = "onnx",
+    quant_mode: Annotated[
+        str | None, typer.Option(help="int8: networks multiply in eight bits. For --to openvino, with --prompts.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts, one a line, that eight bits are fitted to; 4 will do.")
+    ] = None,
+    variant: o.Variant = None,
+    revision: o.Revision = None,
+) -> None:
+    """Write the networks and the text encoder of MODEL as graphs that run without PyTorch's kernels; DEST is a --model like any other."""
+    if to not in FORMATS:
+        raise ValueError(f'--to "{to}" is unknown; use one of {", ".join(FORMATS)}')
+    if quant_mode not in (None, "int8"):
+        raise ValueError(f'--quant-mode "{quant_mode}" is unknown; use int8, or leave it out for float32')
+    told = [] if prompts is None else [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
+    if (quant_mode is None) != (not told) or (told and to != "openvino"):
+        raise ValueError("--quant-mode int8 and --prompts, a file of prompts, go together, and with --to openvino")
+    o.check_writable(dest)
+    pipe = load(model, "float32", "cpu", variant, revision)
+    from imagen_diffusers.export.cascade import export_cascade, quantize_cascade
+
+    for name in export_cascade(pipe, dest, openvino=to == "openvino"):
+        size = sum(path.stat().st_size for path in (dest / name).iterdir())
+        typer.echo(f"{name}: {size / 1e6:.1f} MB")
+    if told:
+        for name in quantize_cascade(load(str(dest), "float32", "cpu"), told):
+            typer.echo(f"{name}: int8")
+    typer.echo(f"written to {dest}")

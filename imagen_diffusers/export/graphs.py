@@ -1,0 +1,77 @@
+"""Graphs that ONNX Runtime and OpenVINO run; each is imported when the first of its graphs is opened."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ONNX, OPENVINO = "model.onnx", "openvino_model.xml"  # as optimum names them
+
+
+class Graph(Protocol):
+    """An opened graph: tensors by name to its one output."""
+
+    inputs: Mapping[str, torch.dtype]
+
+    def __call__(self, given: dict[str, Tensor]) -> Tensor: ...
+
+
+class OnnxGraph:
+    """A graph that ONNX Runtime runs, on as many threads as torch does. It computes in float32, whatever is asked for.
+
+    Args:
+        path: of a file of ONNX.
+        dtype: is not read.
+    """
+
+    TYPES: ClassVar = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64, "tensor(bool)": torch.bool}
+
+    def __init__(self, path: Path, dtype: torch.dtype):
+        runtime = runtime_module("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.inputs = {one.name: self.TYPES[one.type] for one in self.session.get_inputs()}
+
+    def __call__(self, given: dict[str, Tensor]) -> Tensor:
+        (output,) = self.session.run(None, {name: value.numpy() for name, value in given.items()})
+        return torch.from_numpy(output)
+
+
+class OpenVinoGraph:
+    """A graph that OpenVINO runs, on as many threads as torch does.
+
+    Args:
+        path: of its .xml; the weights lie beside it.
+        dtype: bfloat16 lets the processor multiply in it; inputs and the output stay in float32.
+    """
+
+    HINTS: ClassVar = {torch.bfloat16: "bf16", torch.float16: "f16"}
+
+    def __init__(self, path: Path, dtype: torch.dtype):
+        core = runtime_module("openvino", "openvino").Core()
+        hints = {"INFERENCE_PRECISION_HINT": self.HINTS.get(dtype, "f32"), "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        self.compiled = core.compile_model(str(path), "CPU", hints)
+        kinds = {one.any_name: one.element_type.to_dtype() for one in self.compiled.inputs}
+        self.inputs = {name: torch.from_numpy(np.empty(0, kind)).dtype for name, kind in kinds.items()}
+
+    def __call__(self, given: dict[str, Tensor]) -> Tensor:
+        return torch.from_numpy(self.compiled({name: value.numpy() for name, value in given.items()})[0])
+
+
+def runtime_module(name: str, extra: str) -> Any:
+    """A package that only exported graphs need.
+
+    Raises:
+        ImportError: naming the extra that brings it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{name} is needed for this and cannot be imported ({error}); pip install -c constraints.txt -e '.[{extra}]'"
+        ) from None

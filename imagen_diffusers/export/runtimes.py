@@ -1,0 +1,34 @@
+"""What runs the graph in a folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .graphs import ONNX, OPENVINO, Graph, OnnxGraph, OpenVinoGraph
+from .jax_graph import JaxGraph
+
+RUNTIMES: dict[str, tuple[str, Any]] = {"openvino": (OPENVINO, OpenVinoGraph), "onnxruntime": (ONNX, OnnxGraph), "jax": (ONNX, JaxGraph)}
+"""By name, what runs a graph, and the file it reads; the first that finds its file does, where none is asked for."""
+
+
+def open_graph(folder: str | os.PathLike, dtype: torch.dtype, runtime: str | None = None) -> Graph:
+    """The graph in a folder.
+
+    Args:
+        dtype: to compute in, where the runtime has a choice.
+        runtime: of `RUNTIMES`; by default that of the file which is there.
+
+    Raises:
+        ValueError: for a runtime that is not there.
+        OSError: for a folder without a file that it reads.
+        ImportError: saying what to install, where the runtime is not there.
+    """
+    if runtime is not None and runtime not in RUNTIMES:
+        raise ValueError(f'runtime "{runtime}" is unknown; use one of {", ".join(RUNTIMES)}')
+    chosen = [RUNTIMES[runtime]] if runtime is not None else list(RUNTIMES.values())
+    for name, kind in chosen:
+        if Path(folder, name).is_file():
+            return kind(Path(folder, name), dtype)
+    raise OSError(f"{folder} holds no graph: {' or '.join(dict.fromkeys(name for name, _ in chosen))} is missing; export it again")
