@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagen_diffusers.evaluation.features import image_files, open_features, write_features, write_folder_features
-from imagen_diffusers.training.folders import one_run_in
+from imagen_diffusers.training.folders import one_run_at
 
 from .conftest import seeded
 from .forking import run_ranks
@@ -64,7 +64,7 @@ def test_a_folders_features_lie_on_the_disk_in_the_order_of_names(folder, tmp_pa
     assert torch.equal(features[:, 1:], torch.stack([image[:, 0, 0] for image in wanted]))
     torch.testing.assert_close(features[:, 0], torch.stack([image.mean() for image in wanted]))
     assert isinstance(np.load(path, mmap_mode="r"), np.memmap)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.npy", "features.npy.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.npy", "features.npy.json", "features.npy.lock"]
 
 
 def test_a_killed_program_goes_on(folder, tmp_path) -> None:
@@ -117,7 +117,8 @@ def test_what_has_no_notes_is_made_again(folder, tmp_path) -> None:
 
 
 def test_another_program_that_writes_the_same_features_is_refused(folder, tmp_path) -> None:
-    with one_run_in(tmp_path / "features.npy.groups"), pytest.raises(ValueError, match="another run is writing into .*features.npy.groups"):
+    taken = one_run_at(tmp_path, tmp_path / "features.npy.lock")
+    with taken, pytest.raises(ValueError, match="another run is writing into .*features.npy; wait"):
         write_folder_features(folder, Counting(), tmp_path / "features.npy")
 
 

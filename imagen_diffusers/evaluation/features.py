@@ -19,7 +19,7 @@ from torch import Tensor
 
 from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
-from imagen_diffusers.training.folders import PART, one_run_in
+from imagen_diffusers.training.folders import LOCK, PART, one_run_at
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 from .digests import file_digest, text_digest
@@ -55,22 +55,21 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
     def measure(chosen: range) -> Measured:
         return {"features": features_of([images[i] for i in chosen], extractor)}
 
-    with one_run_in(groups):
+    with one_run_at(path, path.with_name(path.name + LOCK)):
         _keep_or_refuse(path, lambda: {**extractor.fingerprint, **_contents(folder, images), "batch_size": batch_size})
         if not as_main_says(path.exists()):
             fill(groups, len(images), batch_size, measure, folder.name)
             if this_process().is_main_process:
                 write_features(path, (group["features"] for group in stored(groups, len(images), batch_size)), len(images))
+                shutil.rmtree(groups)
             this_process().wait_for_everyone()
-    if this_process().is_main_process:
-        shutil.rmtree(groups, ignore_errors=True)
     return open_features(path)
 
 
 def remove_features(path: Path) -> None:
     """Remove what `write_folder_features` left, done or not."""
-    path.unlink(missing_ok=True)
-    _notes(path).unlink(missing_ok=True)
+    for left in (path, _notes(path), path.with_name(path.name + LOCK)):
+        left.unlink(missing_ok=True)
     shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
 
 
@@ -145,8 +144,8 @@ def _keep_or_refuse(path: Path, told: Callable[[], dict[str, Any]]) -> None:
             refusal = refusal if differing else None
         else:
             # Features without notes may be of anything.
-            for left in (path, *path.with_name(path.name + GROUPS).glob("group-*")):
-                left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
             notes.with_name(notes.name + PART).write_text(json.dumps(asked))
             os.replace(notes.with_name(notes.name + PART), notes)
     refusal = as_main_says(refusal)

@@ -18,18 +18,29 @@ PART, OLD = ".part", ".deleted"  # endings of what is not yet, or no longer, at 
 def one_run_in(folder: Path) -> Iterator[None]:
     """Keep every other run out of `folder` until the block ends.
 
-    The main process holds a lock of the operating system, which is free again when the process is gone, however it ended.
-
     Raises:
         ValueError: on all processes, when another run is in the folder.
     """
-    lock, refusal = FileLock(folder / LOCK), None
+    with one_run_at(folder, folder / LOCK):
+        yield
+
+
+@contextmanager
+def one_run_at(place: Path, lock_file: Path) -> Iterator[None]:
+    """The same of any place that one run alone may write, by a file that tells of it.
+
+    The main process holds a lock of the operating system, which is free again when the process is gone, however it ended.
+
+    Raises:
+        ValueError: on all processes, when another run is there.
+    """
+    lock, refusal = FileLock(lock_file), None
     if this_process().is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            refusal = f"another run is writing into {folder}; wait until it has ended, or choose another folder"
+            refusal = f"another run is writing into {place}; wait until it has ended, or choose another folder"
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
