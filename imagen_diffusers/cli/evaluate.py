@@ -72,6 +72,7 @@ def evaluate(
         raise ValueError("--lpips compares enlarged images with true ones; give --super-resolution, or leave it out")
     o.check_writable(output)
     from imagen_diffusers.evaluation.choosing import Choice
+    from imagen_diffusers.evaluation.curve import canvas
     from imagen_diffusers.evaluation.generating import sweep
     from imagen_diffusers.evaluation.prompts import read_prompts
     from imagen_diffusers.evaluation.runs import Evaluation, evaluate
@@ -81,6 +82,8 @@ def evaluate(
     names = tuple(name.strip() for name in measures.metrics.split(",") if name.strip())
     choice = Choice(names, measures.reference, measures.extractor, measures.clip, tuple(measures.scorer or ()), bool(stages))
     choice.check()
+    if len(swept[1]) > 1:
+        canvas()  # whoever lacks matplotlib hears of it before anything is measured
     rows = read_prompts(prompts, run.column)[: run.num_prompts]
     with process_group() as state:
         device = str(state.device) if state.use_distributed else pick_device(pipeline.device)
