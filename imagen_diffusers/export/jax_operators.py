@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax  # pyright: ignore[reportMissingImports] (an extra)
 import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 from jaxonnxruntime.core.handler import Handler, register_op  # pyright: ignore[reportMissingImports]
 
-Array = jax.Array
+Array: TypeAlias = Any  # jax.Array, which a type checker lacks where the extra is not installed
 
 
 def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
