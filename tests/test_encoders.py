@@ -308,6 +308,18 @@ def test_weights_of_another_model_are_no_encoder(tmp_path) -> None:
         load_text_encoder(tmp_path / "bart")
 
 
+def test_code_of_an_encoders_folder_is_not_run(tmp_path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "configuration_mine.Mine"}}))
+    (tmp_path / "configuration_mine.py").write_text("raise SystemExit('this was run')")
+    with pytest.raises(ValueError, match="is a model with code of its own, which is not run here"):
+        load_text_encoder(tmp_path)
+
+
+def test_an_encoder_is_found_in_a_subfolder(tmp_path) -> None:
+    make_encoder("BERT")[1].save_pretrained(tmp_path / "text_encoder")
+    assert type(load_text_encoder(tmp_path, subfolder="text_encoder")).__name__ == "BertModel"
+
+
 def test_a_clip_saved_under_its_first_names_is_loaded(tmp_path) -> None:
     made = cascade_of("CLIP")
     made.save_pretrained(tmp_path)

@@ -270,6 +270,7 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
         ({"weighting": "snr"}, "min_snr"),
         ({"loss_type": "mse"}, "one of l2, l1, huber"),
         ({"huber_c": 0.0}, "above 0"),
+        ({"huber_c": math.inf}, "at most 1e6"),
         ({"snr_gamma": 0.0}, "positive"),
         ({"time_sampling": "cosine"}, "stratified"),
         ({"max_noise_level": 1000.0}, "999"),

@@ -64,7 +64,7 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     components: dict[str, Any] = {}
     if text_encoder is not None:
         components = {
-            "tokenizer": AutoTokenizer.from_pretrained(text_encoder),
+            "tokenizer": AutoTokenizer.from_pretrained(text_encoder, trust_remote_code=False),
             "text_encoder": load_text_encoder(text_encoder, use_safetensors=True),
         }
     parts, found, assumed = load_components(source, ema=not raw, settings=told)

@@ -59,4 +59,5 @@ def _text_components(place: str) -> dict[str, Any]:
     from imagen_diffusers.text.encoders import load_text_encoder
 
     place = find(place, ())
-    return {"tokenizer": AutoTokenizer.from_pretrained(place), "text_encoder": load_text_encoder(place, dtype=torch.float32)}
+    text_encoder = load_text_encoder(place, dtype=torch.float32)
+    return {"tokenizer": AutoTokenizer.from_pretrained(place, trust_remote_code=False), "text_encoder": text_encoder}

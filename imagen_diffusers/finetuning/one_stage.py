@@ -45,7 +45,7 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
     name, variant = place_of(model)
     given: dict[str, Any] = {"revision": model.revision, "variant": variant, "dtype": torch.float32}
     if model.text_encoder is not None:
-        given["tokenizer"] = AutoTokenizer.from_pretrained(model.text_encoder)
+        given["tokenizer"] = AutoTokenizer.from_pretrained(model.text_encoder, trust_remote_code=False)
     if model.text_encoder is not None or not text_encoder:
         given["text_encoder"] = load_text_encoder(model) if text_encoder else None
     slots = [ImagenCascadePipeline.slots(n)[0] for n in (1, 2, 3)] if model.from_scratch else []

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+WHERE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")  # a configuration is, as its weights are
 POOLER = "pooler."  # of BERT's kind: one vector of the whole text, which is not read here
 
 
@@ -19,10 +20,10 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
         kwargs: as in transformers, `dtype=torch.float32`, `variant="fp16"`, ...
 
     Raises:
-        ValueError: for a model without a text encoder.
+        ValueError: for a model without a text encoder, and for one that is code of its own.
         OSError: for files that are not there, and weights that lack some of the encoder's.
     """
-    found = class_of(AutoConfig.from_pretrained(place, **{k: v for k, v in kwargs.items() if k == "revision"}))
+    found = class_of(_config(place, {name: value for name, value in kwargs.items() if name in WHERE}))
     if found is None:
         raise ValueError(f"{place} holds no model whose text encoder transformers knows; give a T5, a BERT, a CLIP, a language model, ...")
     verbosity = transformers_logging.get_verbosity()
@@ -39,6 +40,18 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
         for name in told["missing_keys"]:  # made up at random, and saved otherwise each time
             encoder.get_parameter(name).zero_()
     return encoder
+
+
+def _config(place: str | Path, where: dict[str, Any]) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **where)  # or transformers would ask on the terminal
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{place} is a model with code of its own, which is not run here; load it by transformers, with trust_remote_code=True if you "
+            "trust it, and give the encoder itself"
+        ) from None
 
 
 def class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:

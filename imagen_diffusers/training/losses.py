@@ -58,8 +58,8 @@ class LossSettings:
             check_prediction_type(self.prediction_type)
         if self.loss_type not in ("l2", "l1", "huber"):
             raise ValueError(f'loss_type="{self.loss_type}" is unknown; use one of l2, l1, huber')
-        if not self.huber_c > 0:
-            raise ValueError(f"huber_c is {self.huber_c}; it is the size of an error, above 0")
+        if not 0 < self.huber_c <= 1e6:
+            raise ValueError(f"huber_c is {self.huber_c}; it is the size of an error, above 0 and at most 1e6")
         check_weighting(self.weighting, self.snr_gamma)
         check_time_sampling(self.time_sampling)
         if not 0 <= self.text_dropout < 1:
