@@ -290,3 +290,10 @@ def test_the_bundled_cascade(tmp_path) -> None:
     first, second = (p(**given, generator=seeded())[1] for p in (pipe, exported))
     for one, other in zip(first, second, strict=True):
         assert 255 * (one - other).abs().mean() < 1
+
+
+def test_a_model_is_not_exported_onto_itself(tmp_path) -> None:
+    make_pipeline().save_pretrained(tmp_path)
+    before = (tmp_path / "model_index.json").read_bytes()
+    assert "is the model itself" in call("export", tmp_path, tmp_path).output
+    assert (tmp_path / "model_index.json").read_bytes() == before

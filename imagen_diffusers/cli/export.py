@@ -32,6 +32,8 @@ def export(
     told = [] if prompts is None else [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
     if (quant_mode is None) != (not told) or (told and to != "openvino"):
         raise ValueError("--quant-mode int8 and --prompts, a file of prompts, go together, and with --to openvino")
+    if dest.exists() and Path(model).exists() and dest.samefile(model):
+        raise ValueError(f"{dest} is the model itself, whose weights would be left without an index; give another folder")
     o.check_writable(dest)
     pipe = load(model, "float32", "cpu", variant, revision)
     from imagen_diffusers.export.cascade import export_cascade, quantize_cascade
