@@ -5,6 +5,7 @@ from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -199,43 +200,41 @@ def _changes(answers: Answers, page: Page, shown: Shown, kept: Any) -> dict[Comp
         captioned = [(str(path), f"{width}px") for path, width in shown.stages]
         changes[page.stages] = gr.update(value=captioned, selected_index=len(captioned) - 1 if captioned else None)
     if shown.finished is not None:
-        changes |= {page.names: kept, page.images: _captioned(answers, kept), **_chosen(answers, page, kept, 0)}
+        images = _captioned(answers, answers.sampler.gallery.remembered(kept))
+        changes |= {page.names: kept, page.images: images, **_chosen(answers, page, shown.finished)}
     return changes
 
 
-def _captioned(answers: Answers, kept: Any) -> list[tuple[str, str]]:
-    """The images of these names that are still there, each with its seed and prompt."""
-    gallery = answers.sampler.gallery
-    told = {path: gallery.settings(path) for path in gallery.remembered(kept)}
+def _captioned(answers: Answers, paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Images of the gallery, each with its seed and prompt."""
+    told = {path: answers.sampler.gallery.settings(path) for path in paths}
     return [(str(path), f"{settings['seed']}: {settings['prompt'] or 'no prompt'}") for path, settings in told.items()]
 
 
-def _chosen(answers: Answers, page: Page, kept: Any, index: int) -> dict[Component, Any]:
+def _chosen(answers: Answers, page: Page, path: Path) -> dict[Component, Any]:
     """The settings of one image of the gallery, and its file."""
-    gallery = answers.sampler.gallery
-    path = gallery.remembered(kept)[index]
-    told = gallery.settings(path)
+    told = answers.sampler.gallery.settings(path)
     shown = {name: value for name, value in {"prompt": told["prompt"], "seed": told["seed"], **told}.items() if value is not None}
     return {page.settings: shown, page.download: gr.update(value=str(path), interactive=True)}
 
 
-def _large(answers: Answers, page: Page, kept: Any, index: int) -> dict[Component, Any]:
+def _large(answers: Answers, page: Page, path: Path) -> dict[Component, Any]:
     """One image of the gallery in the place of the stages, with its settings and its file."""
-    captioned = _captioned(answers, kept)[index]
-    return {page.stages: gr.update(value=[captioned], selected_index=0), **_chosen(answers, page, kept, index)}
+    return {page.stages: gr.update(value=_captioned(answers, [path]), selected_index=0), **_chosen(answers, page, path)}
 
 
 def _connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
     """Let the images of this browser be there after a reload, and each be looked at."""
 
     def load(kept: Any) -> dict[Component, Any]:
-        captioned = _captioned(answers, kept)
-        return {page.images: captioned, **(_large(answers, page, kept, 0) if captioned else {})}
+        paths = answers.sampler.gallery.remembered(kept)
+        return {page.images: _captioned(answers, paths), **(_large(answers, page, paths[0]) if paths else {})}
 
     def select(kept: Any, event: gr.SelectData) -> dict[Component, Any]:
-        if event.index not in range(len(answers.sampler.gallery.remembered(kept))):
+        paths = answers.sampler.gallery.remembered(kept)
+        if event.index not in range(len(paths)):
             raise gr.Error("this image is no longer kept", print_exception=False)
-        return _large(answers, page, kept, event.index)
+        return _large(answers, page, paths[event.index])
 
     outputs = [page.stages, page.images, page.settings, page.download]
     how = {"preprocess": False, "queue": False, "api_visibility": "private"}
