@@ -55,16 +55,14 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     if not source.is_file():
         raise ValueError(f"{source} is no file; give a checkpoint of imagen-pytorch")
     told = None if settings is None else _read_settings(settings)
-    from transformers import AutoTokenizer
-
     from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-    from imagen_diffusers.text.encoders import load_text_encoder
+    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
     components: dict[str, Any] = {}
     if text_encoder is not None:
         components = {
-            "tokenizer": AutoTokenizer.from_pretrained(text_encoder, trust_remote_code=False),
+            "tokenizer": load_tokenizer(text_encoder),
             "text_encoder": load_text_encoder(text_encoder, use_safetensors=True),
         }
     parts, found, assumed = load_components(source, ema=not raw, settings=told)

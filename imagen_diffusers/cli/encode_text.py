@@ -53,11 +53,9 @@ def encode_text(
 def _text_components(place: str) -> dict[str, Any]:
     """Tokenizer and encoder of one folder or repository, as transformers saves them."""
     import torch
-    from transformers import AutoTokenizer
 
     from imagen_diffusers.hub.places import find
-    from imagen_diffusers.text.encoders import load_text_encoder
+    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
     place = find(place, ())
-    text_encoder = load_text_encoder(place, dtype=torch.float32)
-    return {"tokenizer": AutoTokenizer.from_pretrained(place, trust_remote_code=False), "text_encoder": text_encoder}
+    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, dtype=torch.float32)}

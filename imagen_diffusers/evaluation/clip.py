@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+from transformers import CLIPModel, PreTrainedTokenizerBase
 
-from .digests import weights_digest
+from imagen_diffusers.text.encoders import load_tokenizer
+
 from .resizing import Preparation
-from .vision_models import config_of, image_embeddings, load_pretrained
+from .vision_models import config_of, fingerprint_of, image_embeddings, load_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> "ClipScorer":
     if kind != "clip":
         raise ValueError(f"{name} is a {kind}; the CLIP score needs a CLIP, of images and text")
     model = load_pretrained(name, CLIPModel).to(device)  # pyright: ignore[reportArgumentType]
-    return ClipScorer(name, model, AutoTokenizer.from_pretrained(name), Preparation.load(name))
+    return ClipScorer(name, model, load_tokenizer(name), Preparation.load(name))
 
 
 class ClipScorer:
@@ -43,13 +43,7 @@ class ClipScorer:
     def __init__(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, preparation: Preparation):
         self.name, self.model, self.tokenizer, self.preparation = name, model, tokenizer, preparation
         self.longest = model.config.text_config.max_position_embeddings
-        self.fingerprint: dict[str, Any] = {
-            "class": type(model).__name__,
-            "weights": weights_digest(model.state_dict()),
-            **preparation.fingerprint,
-            "torch": torch.__version__.partition("+")[0],
-            "transformers": transformers.__version__,
-        }
+        self.fingerprint = fingerprint_of(model, preparation)
 
     def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         """As a scorer of an evaluation: of the rows' prompts, by name."""

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from imagen_diffusers.text.encoders import without_own_code
+
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers of them, as processors' configs have them
 
 
@@ -40,7 +42,7 @@ class Preparation:
             ValueError: for a filter that torch has no antialiased form of.
             OSError: for a folder or a Hub id without one.
         """
-        told = AutoImageProcessor.from_pretrained(name, backend="pil").to_dict()  # the same with torchvision and without
+        told = without_own_code(AutoImageProcessor.from_pretrained, name, backend="pil").to_dict()  # the same with torchvision and without
         number = int(told.get("resample", 3))
         if number not in FILTERS:
             raise ValueError(f"the image processor of {name} resizes by Pillow's filter {number}; give a model with one of {FILTERS}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from imagen_diffusers.hub.places import fetch, find
+from imagen_diffusers.text.encoders import without_own_code
 
 from .digests import weights_digest
 from .resizing import Preparation
@@ -34,7 +35,7 @@ def config_of(name: str) -> PreTrainedConfig:
     place = find(name, kinds=())
     if not Path(place).exists():
         fetch(place, ["config.json"])  # says in one sentence what transformers does not
-    return AutoConfig.from_pretrained(place)
+    return without_own_code(AutoConfig.from_pretrained, place)
 
 
 def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
@@ -47,7 +48,7 @@ def load_pretrained(name: str, kind: Any) -> PreTrainedModel:
         OSError: for a folder without weights.
     """
     config_of(name)
-    model, report = kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+    model, report = without_own_code(kind.from_pretrained, name, output_loading_info=True, dtype=torch.float32)
     missing = sorted(report["missing_keys"])
     if missing and all(key.startswith("pooler.") for key in missing):
         model.pooler, missing = None, []
@@ -72,13 +73,7 @@ class VisionModelExtractor:
         self.name, self.model, self.preparation = name, model, preparation
         if not hasattr(model, "get_image_features") and model.main_input_name != "pixel_values":
             raise ValueError(f"{name} is a {type(model).__name__}, which takes {model.main_input_name}; give a model that takes images")
-        self.fingerprint: dict[str, Any] = {
-            "class": type(model).__name__,
-            "weights": weights_digest(model.state_dict()),
-            **preparation.fingerprint,
-            "torch": torch.__version__.partition("+")[0],
-            "transformers": transformers.__version__,
-        }
+        self.fingerprint = fingerprint_of(model, preparation)
         self.width: int = self(torch.full((1, 3, 8, 8), 0.5)).shape[1]
 
     @torch.no_grad()
@@ -89,6 +84,17 @@ class VisionModelExtractor:
         told = self.model(pixel_values=pixels)
         pooled = getattr(told, "pooler_output", None)
         return (told.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)).float().cpu()
+
+
+def fingerprint_of(model: PreTrainedModel, preparation: Preparation) -> dict[str, Any]:
+    """What decides what a model says of images."""
+    return {
+        "class": type(model).__name__,
+        "weights": weights_digest(model.state_dict()),
+        **preparation.fingerprint,
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+    }
 
 
 def image_embeddings(model: Any, pixels: Tensor) -> Tensor:

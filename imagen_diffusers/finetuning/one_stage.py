@@ -11,13 +11,13 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from imagen_diffusers.hub.classes import PACKAGE, class_named
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.schedulers.noise import log_snr_table
+from imagen_diffusers.text.encoders import load_tokenizer
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
@@ -45,7 +45,7 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
     name, variant = place_of(model)
     given: dict[str, Any] = {"revision": model.revision, "variant": variant, "dtype": torch.float32}
     if model.text_encoder is not None:
-        given["tokenizer"] = AutoTokenizer.from_pretrained(model.text_encoder, trust_remote_code=False)
+        given["tokenizer"] = load_tokenizer(model.text_encoder)
     if model.text_encoder is not None or not text_encoder:
         given["text_encoder"] = load_text_encoder(model) if text_encoder else None
     slots = [ImagenCascadePipeline.slots(n)[0] for n in (1, 2, 3)] if model.from_scratch else []

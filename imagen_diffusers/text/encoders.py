@@ -1,13 +1,23 @@
 """What transformers' models are as text encoders: which class encodes text alone, how much it reads, and loading it. Knows no prompt."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
+T = TypeVar("T")
 WHERE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")  # a configuration is, as its weights are
 POOLER = "pooler."  # of BERT's kind: one vector of the whole text, which is not read here
 
@@ -23,7 +33,8 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
         ValueError: for a model without a text encoder, and for one that is code of its own.
         OSError: for files that are not there, and weights that lack some of the encoder's.
     """
-    found = class_of(_config(place, {name: value for name, value in kwargs.items() if name in WHERE}))
+    where = {name: value for name, value in kwargs.items() if name in WHERE}
+    found = class_of(without_own_code(AutoConfig.from_pretrained, place, **where))
     if found is None:
         raise ValueError(f"{place} holds no model whose text encoder transformers knows; give a T5, a BERT, a CLIP, a language model, ...")
     verbosity = transformers_logging.get_verbosity()
@@ -42,15 +53,29 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
     return encoder
 
 
-def _config(place: str | Path, where: dict[str, Any]) -> PretrainedConfig:
+def load_tokenizer(place: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or repository, as transformers saves it; `kwargs` as there.
+
+    Raises:
+        ValueError: for one that is code of its own.
+    """
+    return without_own_code(AutoTokenizer.from_pretrained, place, **kwargs)
+
+
+def without_own_code(load: Callable[..., T], place: str | Path, **kwargs: Any) -> T:
+    """What one of transformers' Auto classes loads, which would ask on the terminal whether code of the place's own may run.
+
+    Raises:
+        ValueError: for a place that has such code.
+    """
     try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=False, **where)  # or transformers would ask on the terminal
+        return load(place, trust_remote_code=False, **kwargs)
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
         raise ValueError(
             f"{place} is a model with code of its own, which is not run here; load it by transformers, with trust_remote_code=True if you "
-            "trust it, and give the encoder itself"
+            "trust it, and give the model itself"
         ) from None
 
 
