@@ -8,11 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-from typer.testing import CliRunner
-
-from imagen_diffusers.cli import app
 
 from .conftest import make_pipeline, make_tokenizer
+from .test_cli import call
 
 PROMPTS = [f"a {color} {shape}" for color in ("red", "blue", "green") for shape in ("cube", "sphere")] * 3
 MEANS = ["--extractor", "tests.measures:means"]
@@ -46,10 +44,6 @@ def place(tmp_path_factory) -> Path:
     CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder / "clip")
     make_tokenizer().save_pretrained(folder / "clip")
     return folder
-
-
-def call(*words: object):
-    return CliRunner().invoke(app, [str(w) for w in words])
 
 
 def words(place: Path, output: Path) -> list:

@@ -5,19 +5,17 @@ import math
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from examples.scenes.prompts import KINDS, rows
 from examples.scenes.raytrace import render
 from examples.scenes.reading import asked_for
 from examples.scenes.scene import relation, scene_from
 from examples.scenes.scorer import rate
-from imagen_diffusers.cli import app
 from imagen_diffusers.evaluation.ranking import rank
 from imagen_diffusers.images import read_settings
 
-from .conftest import make_pipeline
 from .measures import bright, darkest
+from .test_cli import call, folder  # noqa: F401 (a fixture)
 
 
 def gray(level: float) -> Image.Image:
@@ -77,18 +75,7 @@ def test_prompts_are_read_back_to_what_they_ask_for() -> None:
         assert asked.relations == [relation(scene.objects[0], o) for o in scene.objects[1:]]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("cascade")
-    make_pipeline().save_pretrained(path)
-    return str(path)
-
-
-def call(*words: object):
-    return CliRunner().invoke(app, [str(w) for w in words])
-
-
-def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
+def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:  # noqa: F811
     plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--seed", 5]
     assert call(*plain, "--num-images-per-prompt", 4, "--output", tmp_path / "all.png").exit_code == 0
     images = [Image.open(tmp_path / f"all-{i + 1}.png") for i in range(4)]
@@ -116,7 +103,7 @@ def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
         (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "No module named"),
     ],
 )
-def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:
+def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:  # noqa: F811
     result = call("generate", "a red cube", "--model", folder, "--output", tmp_path / "x.png", *words)
     assert result.exit_code == 1
     assert message in result.output.replace("\n", " ")

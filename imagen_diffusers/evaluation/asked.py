@@ -1,17 +1,15 @@
 """What an evaluation was asked for, beside what it has measured, so that nothing measured otherwise is taken into it."""
 
-import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from imagen_diffusers.pipelines.cascade import Cascade
-from imagen_diffusers.training.folders import PART
+from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
 
-from .digests import weights_digest
+from .digests import text_digest, weights_digest
 
 FILE = "run.json"
 VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
@@ -27,15 +25,12 @@ def cascade_digest(pipe: Cascade) -> str:
 
     Weights that a sequential offload keeps from being read do not count.
     """
-    digest = hashlib.sha256()
-    for number in pipe.stage_numbers:
-        scheduler = pipe.scheduler_of(number)
-        digest.update(f"{type(scheduler).__name__} {_settings(scheduler)}".encode())
-    digest.update(repr(_settings(pipe)).encode())
+    schedulers = [pipe.scheduler_of(number) for number in pipe.stage_numbers]
+    decisive = [f"{type(scheduler).__name__} {_settings(scheduler)}" for scheduler in schedulers]
+    decisive.append(repr(_settings(pipe)))
     for module in filter(None, [*(network.module for network in pipe.networks.values()), pipe.text_encoder]):
-        there = {name: weight for name, weight in module.state_dict().items() if not weight.is_meta}
-        digest.update(weights_digest(there).encode())
-    return digest.hexdigest()
+        decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
+    return text_digest("".join(decisive))
 
 
 def keep_or_refuse(folder: Path, asked: dict[str, Any]) -> None:
@@ -52,10 +47,8 @@ def keep_or_refuse(folder: Path, asked: dict[str, Any]) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there in whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with in_one_rename(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _settings(configured: Any) -> list[tuple[str, Any]]:

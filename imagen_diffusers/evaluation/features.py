@@ -5,7 +5,6 @@ are the same bits whoever made them.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
-from imagen_diffusers.training.folders import LOCK, PART, one_run_at
+from imagen_diffusers.training.folders import LOCK, in_one_rename, one_run_at
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 from .digests import file_digest, text_digest
@@ -79,18 +78,18 @@ def write_features(path: Path, batches: Iterable[Tensor], count: int) -> None:
     Raises:
         ValueError: for another number of rows.
     """
-    part, rows, done = path.with_name(path.name + PART), None, 0
-    for batch in batches:
-        if rows is None:
-            rows = open_memmap(part, mode="w+", dtype=np.float32, shape=(count, batch.shape[1]))
-        if done + len(batch) <= count:
-            rows[done : done + len(batch)] = batch.cpu().numpy()
-        done += len(batch)
-    if rows is None or done != count:
-        raise ValueError(f"{done} features came for the {count} rows of {path}; give as many as were announced, and at least one")
-    rows.flush()
-    del rows  # Windows renames no file that is open
-    os.replace(part, path)
+    rows, done = None, 0
+    with in_one_rename(path) as part:
+        for batch in batches:
+            if rows is None:
+                rows = open_memmap(part, mode="w+", dtype=np.float32, shape=(count, batch.shape[1]))
+            if done + len(batch) <= count:
+                rows[done : done + len(batch)] = batch.cpu().numpy()
+            done += len(batch)
+        if rows is None or done != count:
+            raise ValueError(f"{done} features came for the {count} rows of {path}; give as many as were announced, and at least one")
+        rows.flush()
+        del rows  # Windows renames no file that is open
 
 
 def open_features(path: Path) -> Tensor:
@@ -146,8 +145,8 @@ def _keep_or_refuse(path: Path, told: Callable[[], dict[str, Any]]) -> None:
             # Features without notes may be of anything.
             path.unlink(missing_ok=True)
             shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
-            notes.with_name(notes.name + PART).write_text(json.dumps(asked))
-            os.replace(notes.with_name(notes.name + PART), notes)
+            with in_one_rename(notes) as part:
+                part.write_text(json.dumps(asked))
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)

@@ -4,7 +4,6 @@ Which images are in a group does not depend on the processes, nor what is measur
 whoever wrote them, and when.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from imagen_diffusers.training.folders import PART
+from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 Measured = dict[str, Tensor]  # by name, one row an image
@@ -43,11 +42,10 @@ def fill(folder: Path, count: int, size: int, measure: Callable[[range], Measure
     missing = as_main_says([i for i in range(len(every)) if not _file(folder, i).exists()])
     mine = missing[state.process_index :: state.num_processes]
     for i in tqdm(mine, desc=title, disable=not (title and state.is_main_process), mininterval=5):
-        part = _file(folder, i).with_suffix(PART)
         measured = measure(every[i])
         _check_names(folder, i, measured, names := names or _names_there(folder, len(every)) or set(measured))
-        save_file({name: values.contiguous().cpu() for name, values in measured.items()}, part)
-        os.replace(part, _file(folder, i))
+        with in_one_rename(_file(folder, i)) as part:
+            save_file({name: values.contiguous().cpu() for name, values in measured.items()}, part)
     state.wait_for_everyone()
 
 

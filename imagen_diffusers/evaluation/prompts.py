@@ -1,10 +1,11 @@
 """Files of prompts: a prompt a line, or a table with a column of them, such as an image folder's metadata.jsonl or DrawBench.csv."""
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from .digests import text_digest
 
 COLUMNS = ("prompt", "Prompts", "text", "caption")
 
@@ -39,7 +40,7 @@ def read_prompts(path: Path, column: str | None = None) -> list[dict[str, Any]]:
 
 def digest(rows: list[dict[str, Any]]) -> str:
     """What changes with any of the rows."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return text_digest(json.dumps(rows, sort_keys=True))
 
 
 def _column(path: Path, first: dict[str, Any], column: str | None) -> str:

@@ -1,7 +1,6 @@
 """Mean and covariance of features, gathered in a stream and shared as a file that says what the features are."""
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from imagen_diffusers.training.folders import in_one_rename
 
 ROWS = 1024  # features that are added at a time
 
@@ -48,11 +49,8 @@ class Statistics:
         arrays["fingerprint"] = np.array(json.dumps(self.fingerprint, sort_keys=True))
         if self.features is not None:
             arrays["features"] = self.features.numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with in_one_rename(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: Path, fingerprint: dict[str, Any] | None = None) -> "Statistics":

@@ -50,6 +50,15 @@ def one_run_at(place: Path, lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def in_one_rename(path: Path) -> Iterator[Path]:
+    """Where to write what is to be the file `path`: it is there under its name when the block has ended, in whole, and not before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    yield part
+    os.replace(part, path)
+
+
 def put_in_place(part: Path, place: Path) -> None:
     """Move the finished folder `part` to `place`, in one rename where nothing is there yet.
 

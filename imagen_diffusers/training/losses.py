@@ -22,6 +22,8 @@ from .seeds import seed_of
 from .times import check_time_sampling, draw_times
 from .weighting import RunningError, check_weighting, output_weight
 
+LOSS_TYPES = ("l2", "l1", "huber")
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -56,8 +58,8 @@ class LossSettings:
     def __post_init__(self) -> None:
         if self.prediction_type is not None:
             check_prediction_type(self.prediction_type)
-        if self.loss_type not in ("l2", "l1", "huber"):
-            raise ValueError(f'loss_type="{self.loss_type}" is unknown; use one of l2, l1, huber')
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f'loss_type="{self.loss_type}" is unknown; use one of {", ".join(LOSS_TYPES)}')
         if not 0 < self.huber_c <= 1e6:
             raise ValueError(f"huber_c is {self.huber_c}; it is the size of an error, above 0 and at most 1e6")
         check_weighting(self.weighting, self.snr_gamma)

@@ -6,7 +6,6 @@ which text encoder. Writing goes on where it stopped; reading refuses another en
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .fingerprints import fingerprint
+from .folders import in_one_rename
 
 INDEX = "index.json"
 
@@ -133,16 +133,11 @@ def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text
         yield len(ends)
     keys = torch.from_numpy(np.frombuffer(b"".join(_key(c) for c in captions), np.uint8).copy()).view(-1, 16)
     name = f"tokens-{len(index['shards']):05d}.safetensors"
-    _replace(folder / name, {"tokens": torch.cat(tokens), "ends": torch.tensor(ends).cumsum(0), "keys": keys})
+    with in_one_rename(folder / name) as part:
+        save_file({"tokens": torch.cat(tokens), "ends": torch.tensor(ends).cumsum(0), "keys": keys}, part)
     index["shards"].append(name)
-    (folder / f"{INDEX}.part").write_text(json.dumps(index, indent=1))
-    os.replace(folder / f"{INDEX}.part", folder / INDEX)
-
-
-def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    os.replace(part, path)
+    with in_one_rename(folder / INDEX) as part:
+        part.write_text(json.dumps(index, indent=1))
 
 
 def _read_index(folder: Path) -> dict:

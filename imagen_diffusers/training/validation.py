@@ -1,7 +1,6 @@
 """The error on examples that are not trained on, by noise level, with the same noise every time: what recipes are compared by."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .examples import Example, collate
-from .folders import PART
+from .folders import in_one_rename
 from .losses import LossSettings
 from .network import with_cond_images
 
@@ -127,10 +126,8 @@ def write_figures(folder: Path, step: int, figures: dict[str, float]) -> None:
     """Add a line to `validation.jsonl`, in one rename; lines of later steps, of a run that went on from an earlier checkpoint, go."""
     path = folder / FILE
     kept = [line for line in read_figures(folder) if line["step"] < step]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART)
-    part.write_text("".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **figures}]))
-    os.replace(part, path)
+    with in_one_rename(path) as part:
+        part.write_text("".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **figures}]))
 
 
 def read_figures(folder: Path) -> list[dict[str, float]]:
