@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils.torch_utils import unwrap_module
+
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
@@ -21,14 +23,15 @@ def versions() -> dict[str, str]:
 
 
 def cascade_digest(pipe: Cascade) -> str:
-    """What changes with the settings of a cascade, its schedulers, or any weight tensor of its networks and text encoder.
+    """What changes with the settings of a cascade, its schedulers, or any weight tensor, or graph, of its networks and text encoder.
 
     Weights that a sequential offload keeps from being read do not count.
     """
     schedulers = [pipe.scheduler_of(number) for number in pipe.stage_numbers]
     decisive = [f"{type(scheduler).__name__} {_settings(scheduler)}" for scheduler in schedulers]
     decisive.append(repr(_settings(pipe)))
-    for module in filter(None, [*(network.module for network in pipe.networks.values()), pipe.text_encoder]):
+    networks = [unwrap_module(getattr(pipe, pipe.slots(number)[0])) for number in pipe.stage_numbers]
+    for module in filter(None, [*networks, pipe.text_encoder]):
         decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
     return text_digest("".join(decisive))
 

@@ -1,5 +1,6 @@
 """What cannot be a graph, said before anything is traced: what acts on a module from outside would be left out of it without a word."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -36,6 +37,19 @@ def check_exportable(name: str, module: nn.Module) -> None:
         if not plain or value.dtype != torch.float32:
             kind = f"in {value.dtype}".replace("torch.", "") if plain else f"quantised ({type(value.data).__name__})"
             raise ValueError(f"{name}.{place} is {kind}, and graphs are made of float32; load the pipeline with dtype=torch.float32")
+
+
+def check_installed(*, openvino: bool, eight_bits: bool = False) -> None:
+    """See that what writes graphs, and what runs them, is installed, before hours are spent.
+
+    Raises:
+        ImportError: for what is not, saying what brings it.
+    """
+    needed = ["onnx", "onnxscript", "openvino" if openvino else "onnxruntime", *(["nncf"] if eight_bits else [])]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        extra = "openvino" if openvino else "onnx"
+        raise ImportError(f"these graphs need {', '.join(missing)}; pip install -c constraints.txt -e '.[{extra}]'")
 
 
 def _hooks(module: Any) -> bool:

@@ -63,6 +63,11 @@ class OpenVinoGraph:
         return torch.from_numpy(self.compiled({name: value.numpy() for name, value in given.items()})[0])
 
 
+def graph_files(folder: Path) -> list[Path]:
+    """Those of all graphs in a folder, with the weights that lie beside them."""
+    return sorted(path for name in (ONNX, OPENVINO) for path in folder.glob(f"{Path(name).stem}.*"))
+
+
 def runtime_module(name: str, extra: str) -> Any:
     """A package that only exported graphs need.
 
