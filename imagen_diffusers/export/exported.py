@@ -94,9 +94,9 @@ class ExportedModel(ModelMixin):
         Raises:
             ValueError: for a device that is not on this machine, as weights could not be moved to it.
         """
-        device = torch._C._nn._parse_to(*args, **kwargs)[0]
+        device = kwargs.get("device", args[0] if args else None)
         try:
-            torch.empty(0, device=device)
+            torch.empty(0, device=device if isinstance(device, str | int | torch.device) else None)
         except (AssertionError, RuntimeError) as error:
             said = str(error).strip().split("\n")[0]
             raise ValueError(f'"{device}" is no device of this machine ({said}); leave it out, graphs run where their runtime is') from None

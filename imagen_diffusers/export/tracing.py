@@ -77,14 +77,16 @@ def _trace(called: nn.Module, inputs: Inputs, sides: dict[str, dict[int, Any]]) 
 def _plain(encoder: Any) -> Iterator[None]:
     """With attention written out, since torch's fused one gives out strides that ONNX's exporter stumbles over, and no cache of it."""
     attention, config = encoder.config._attn_implementation, encoder.config.get_text_config()
-    cached = getattr(config, "use_cache", False)
+    cached = getattr(config, "use_cache", None)
     encoder.set_attn_implementation("eager")
-    config.use_cache = False  # decoders would keep what they attended to, for words to come
+    if cached:
+        config.use_cache = False  # decoders would keep what they attended to, for words to come
     try:
         yield
     finally:
         encoder.set_attn_implementation(attention)
-        config.use_cache = cached
+        if cached:
+            config.use_cache = cached
 
 
 @contextmanager
