@@ -59,10 +59,9 @@ def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions,
         raise ValueError("--guidance-scale and --guider strengthen a prompt, and vary has none; leave them out, or give edit a prompt")
     chosen = numbers("--strength", strength)
 
-    def draw(pipe: Any, **call: Any) -> Any:
+    def strengths(pipe: Any) -> dict[str, Any]:
         later = sum(n <= (stop_at or n) for n in pipe.stage_numbers) - 1
-        return pipe(strength=[ALIKE] + [1.0] * later if chosen is None else chosen, **call).images[0]
+        return {"strength": [ALIKE] + [1.0] * later if chosen is None else chosen}
 
     call = {"image": read_image(image), "stop_at": stop_at}
-    told = {"strength": chosen}
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", draw=draw, told=told, kept=[image], **call)
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=[image], **call)

@@ -27,6 +27,7 @@ def sample(
     *,
     task: str = TEXT_TO_IMAGE,
     draw: Callable[..., Any] | None = None,
+    of_pipe: Callable[[Any], dict[str, Any]] | None = None,
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
     kept: Sequence[Path] = (),
@@ -41,6 +42,7 @@ def sample(
         pipeline, sampling: the options that all commands have.
         task: the pipeline's class.
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
+        of_pipe: the arguments of the call that depend on the pipeline, given it.
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
         kept: image files that are read besides, and that no result may replace.
@@ -61,7 +63,9 @@ def sample(
     check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
     count = sampling.num_images_per_prompt
     choose, made = (None, count) if best is None else (best.chooser(texts[0], count), best.of)
-    pipe, arguments = prepare(pipeline, task), {**settings, **call}
+    pipe = prepare(pipeline, task)
+    call |= of_pipe(pipe) if of_pipe is not None else {}
+    arguments = {**settings, **call}
     if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
@@ -120,7 +124,8 @@ def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str,
         save_png(image, path, {**told, "seed": seed})
         typer.echo(f"{path} ({image.width}x{image.height}, seed {seed})")
     if len(images) > 1:
-        save_png(labelled_grid(images, [f"seed {seed}" for seed in seeds]), paths[-1], {**told, "seed": seeds[0]})
+        grid = labelled_grid(images, [f"seed {seed}" for seed in seeds])
+        save_png(grid, paths[-1], {**told, "seed": seeds[0], "seeds": list(seeds)})
         typer.echo(f"{paths[-1]}")
 
 
