@@ -120,7 +120,7 @@ def test_two_tabs_keep_the_images_of_each_other(page) -> None:
     before = images(page)
     other = page.context.new_page()
     other.goto(page.url)
-    other.wait_for_selector("#images img")
+    other.wait_for_selector("#generate")
     page.click("role=tab[name='Generate']")
     for tab, seed in ((page, 11), (other, 12), (page, 13)):
         generate_one(tab, seed)
