@@ -159,6 +159,32 @@ def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
         run(shared_pipe, tmp_path, values=[1])
 
 
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "\udcff"])
+@pytest.mark.parametrize("name", ["run.json", "guidance-1/settings.json"])
+def test_damaged_notes_are_named(shared_pipe, tmp_path, name, text) -> None:
+    run(shared_pipe, tmp_path, values=[1])
+    (tmp_path / name).write_text(text, errors="surrogateescape")
+    with pytest.raises((OSError, ValueError), match=f"{name} is damaged, or a file of something else; delete it, and run"):
+        run(shared_pipe, tmp_path, values=[1])
+
+
+def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
+    found, path = run(shared_pipe, tmp_path, values=[1]), tmp_path / "guidance-1" / "group-000001.safetensors"
+    last = path.with_name("group-000002.safetensors")
+    path.write_bytes(last.read_bytes())  # of one image, and not of three
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged .it is of other images than these 3."):
+        run(shared_pipe, tmp_path, values=[1])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged"):
+        run(shared_pipe, tmp_path, values=[1])
+    path.rmdir()
+    assert run(shared_pipe, tmp_path, values=[1]) == found
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match="holds measurements and no run.json that says what of. Give another --output, or delete"):
+        run(shared_pipe, tmp_path, values=[1])
+
+
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
         run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])

@@ -14,7 +14,7 @@ from imagen_diffusers.pipelines.planning import numbers_to_run
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group, this_process
 
-from .asked import cascade_digest, keep_or_refuse, versions, write_whole
+from .asked import cascade_digest, keep_or_refuse, read_notes, versions, write_whole
 from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
@@ -151,7 +151,7 @@ def _note(folder: Path, point: Point) -> None:
 def _points(e: Evaluation) -> list[Point]:
     """All that are measured in the folder, by their settings."""
     there = [path for path in e.output.glob(f"*/{SETTINGS}") if _is_whole(e, path.parent.name)]
-    found = [Point(path.parent.name, json.loads(path.read_text(encoding="utf-8")), {}) for path in there]
+    found = [Point(path.parent.name, read_notes(path), {}) for path in there]
     return sorted(found, key=lambda point: list(point.settings.values()))
 
 
