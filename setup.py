@@ -12,7 +12,6 @@ VERSION = next(
 TRAIN = ["datasets>=4.0", "peft>=0.20", "tensorboard"]
 EVALUATION = ["matplotlib", "torchmetrics>=1.9"]
 WEB = ["gradio>=6.29", "starlette>=1.0.1"]
-JAX = ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "onnxruntime>=1.32"]  # a graph is opened by onnxruntime, and then given to JAX
 
 setup(
     name="imagen_diffusers",
@@ -57,8 +56,9 @@ setup(
         "evaluation": EVALUATION,
         "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7.2"],
         "openvino": ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4", "nncf>=3.4"],
-        "jax": JAX,
-        "tensorflow": [*JAX, "tensorflow>=2.21"],
+        # A graph is opened by onnxruntime before it is given to JAX.
+        "jax": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "onnxruntime>=1.32"],
+        "tensorflow": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "onnxruntime>=1.32", "tensorflow>=2.21"],
         "bench": ["matplotlib"],
         # To test the page in a browser, which is the machine's own Chromium.
         "browser": [*WEB, "playwright"],
