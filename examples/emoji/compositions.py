@@ -5,6 +5,7 @@ in linear light they would look lighter than anyone knows them. So they are mixe
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,7 +50,7 @@ class Place:
         return inside
 
 
-def open_thing(path) -> Image.Image:
+def open_thing(path: Path) -> Image.Image:
     """A rendering cut to what can be seen of it, its colours multiplied by its alpha."""
     with Image.open(path) as image:
         shown = image.convert("RGBA")

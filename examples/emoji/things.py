@@ -1,6 +1,7 @@
 """What there is to generate: emoji by name, each with its image and those in skin tones. Knows no pixels and no captions.
 
-A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`.
+A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`. A line needs the fields `name` and
+`file`, {"name": "red apple", "file": "apple.png"}; others are those of `Thing`. So icons of one's own are trained on in the same way.
 """
 
 import json
@@ -9,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from imagen_diffusers.training.folders import in_one_rename
 
 LINES, IMAGES = "things.jsonl", "images"
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
@@ -38,29 +41,44 @@ class Thing:
     mirrors: bool = True
     tones: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.file, *(file for _, file in self.tones)
+
 
 def read_things(folder: Path) -> list[Thing]:
     """Those of a folder that `write_things` wrote.
 
     Raises:
-        OSError: where the folder holds none.
+        OSError: where the folder holds none, a line is none, or an image is not there.
     """
     path = folder / LINES
     if not path.exists():
         raise OSError(f"{path} is not there; `python -m examples.emoji.data --folder {folder}` makes it")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Thing(**{**line, "tags": tuple(line["tags"]), "tones": tuple(map(tuple, line["tones"]))}) for line in lines]
+    return [_from_line(number, line, folder) for number, line in enumerate(path.read_text().splitlines(), start=1)]
+
+
+def _from_line(number: int, line: str, folder: Path) -> Thing:
+    try:
+        fields = json.loads(line)
+        fields |= {"tags": tuple(fields.get("tags", ())), "tones": tuple(map(tuple, fields.get("tones", ())))}
+        thing = Thing(**fields)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OSError(f"line {number} of {folder / LINES} is no thing ({error}); it needs a name and a file") from None
+    for file in thing.files:
+        if not (folder / IMAGES / file).is_file():
+            raise OSError(f"line {number} of {folder / LINES} names {file}, which is not in {folder / IMAGES}")
+    return thing
 
 
 def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
     """Write the lines last, so that a folder that has them is whole."""
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     for thing in things:
-        for file in (thing.file, *(file for _, file in thing.tones)):
+        for file in thing.files:
             shutil.copyfile(images / file, folder / IMAGES / file)
-    part = folder / f"{LINES}.part"
-    part.write_text("".join(json.dumps(asdict(thing)) + "\n" for thing in things))
-    part.rename(folder / LINES)
+    with in_one_rename(folder / LINES) as part:
+        part.write_text("".join(json.dumps(asdict(thing)) + "\n" for thing in things))
 
 
 def named_things(emoji: Path, names: Path) -> list[Thing]:
@@ -89,7 +107,8 @@ def named_things(emoji: Path, names: Path) -> list[Thing]:
 
 def code(name: str) -> str:
     """Code points as names of files and of emojibase alike."""
-    return "-".join(point for point in re.split("[-_]", name.lower()) if point != VARIATION).replace("00a9", "a9").replace("00ae", "ae")
+    points = (point.lstrip("0") for point in re.split("[-_]", name.lower()))
+    return "-".join(point for point in points if point != VARIATION)
 
 
 def _thing(entry: dict, groups: dict[str, str], files: dict[str, str]) -> Thing:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from examples.scenes import train as scenes
-from imagen_diffusers.finetuning.flags import parse
+from imagen_diffusers.finetuning.flags import parse, run_script
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
@@ -67,4 +67,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -5,10 +5,10 @@ things' boxes, and what it gains when every caption is another thing's. A networ
 from pathlib import Path
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from examples.scenes.validation import WORD_LOG_SNRS, Windowed, enlarging_error
-from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.validation import HeldOut
 
@@ -35,7 +35,7 @@ class EmojiFigures:
             errors = torch.stack([enlarging_error(example) for example in examples])[None]
             self.bicubic = {"bicubic": errors.mean().item(), "thing/bicubic": self.all.around(errors).item()}
 
-    def __call__(self, unet: ConditionedUNet) -> dict[str, float]:
+    def __call__(self, unet: ModelMixin) -> dict[str, float]:
         errors = self.all.data.errors(unet)
         right = dict(zip(self.all.data.log_snrs, self.all.around(errors), strict=True))
         figures = self.all.named("", errors.mean((1, 2, 3))) | self.all.named("thing/", torch.stack(list(right.values())))
