@@ -61,8 +61,8 @@ def _swap(pipe: ImagenCascadePipeline, scheduler: str, steps: tuple[int, ...]) -
 def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> list[str]:
     """How many show all that was asked for, and the Frechet distance to true renders."""
     true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
-    right = score_set("", oracle, images, scenes)[0]
-    return [f"{right.right / right.count:.0%}", f"{frechet(oracle.features(true), oracle.features(images)):.2f}"]
+    right = next(iter(score_set("", oracle, images, scenes).values()))
+    return [f"{right.value:.0%}", f"{frechet(oracle.features(true), oracle.features(images)):.2f}"]
 
 
 @torch.no_grad()

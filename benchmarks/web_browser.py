@@ -48,7 +48,7 @@ def opened(address: str) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
         page.set_default_timeout(PATIENCE)
         page.add_init_script(WATCH)
         page.goto(address)

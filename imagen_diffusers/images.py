@@ -1,6 +1,8 @@
 """Images from and for people: files, labelled grids, and PNG files that remember how they were made."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,32 @@ def read_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: 
     """An image file, or the first frame of several, upright as its camera says; of any mode, since a pipeline takes them all.
 
     Args:
-        formats: that are read, as Pillow names them; all that it knows by default.
-        most_pixels: of an image that is decoded.
+        formats, most_pixels: as in `open_image`.
 
     Raises:
         ValueError: for a file that is no image, or is damaged, and for an image of more pixels.
+    """
+    with open_image(path, formats, most_pixels) as opened:
+        opened.load()
+        return ImageOps.exif_transpose(opened)
+
+
+@contextmanager
+def open_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: int | None = None) -> Iterator[Image.Image]:
+    """An image file whose head alone is read, until the block asks for more.
+
+    Args:
+        formats: that are read, as Pillow names them; all that it knows by default.
+        most_pixels: of an image that is taken.
+
+    Raises:
+        ValueError: as `read_image`, also for what the block reads.
     """
     try:
         with Image.open(path, formats=formats) as opened:
             if most_pixels is not None and opened.width * opened.height > most_pixels:
                 raise ValueError(f"it is {opened.width}x{opened.height}, and at most {most_pixels} pixels are read")
-            opened.load()
-            return ImageOps.exif_transpose(opened)
+            yield opened
     except UnidentifiedImageError:
         kinds = ", ".join(formats or ("PNG", "JPEG", "WebP", "TIFF"))
         raise ValueError(f"{path} is not an image that can be read; give a file of one of these kinds: {kinds}") from None

@@ -57,6 +57,9 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert Image.open(tmp_path / "p-2.png").tobytes() == Image.open(alone).tobytes()
     assert Image.open(tmp_path / "p-grid.png").width == 32
     assert read_settings(tmp_path / "p-3.png")["seed"] == 7
+    assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
+    assert call("generate", "--from", tmp_path / "p-grid.png", "--output", alone).exit_code == 0  # its first image
+    assert Image.open(tmp_path / "p-1.png").tobytes() == Image.open(alone).tobytes()
 
 
 def test_upscale(folder, tmp_path) -> None:
@@ -319,6 +322,16 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     assert call("vary", image, "--strength", "0.5,0.5,1", *plain).exit_code == 0
     assert Image.open(out).size == (64, 64)
     assert read_settings(out)["prompt"] is None
+    assert call("vary", image, "--stop-at", 2, *plain).exit_code == 0
+    assert read_settings(out)["strength"] == [0.3, 1.0]
+    alike = Image.open(out).tobytes()
+    assert call("vary", image, "--stop-at", 2, "--strength", "0.3,1", *plain).exit_code == 0
+    assert Image.open(out).tobytes() == alike
+    wide = ["--strength", 0, "--width", 96, "--height", 64, "--resize-mode", "fill"]
+    for words in (["edit", image, "a red cube"], ["vary", image]):
+        result = call(*words, *wide, *plain)
+        assert result.exit_code == 0, result.output
+        assert Image.open(out).crop((16, 0, 80, 64)).tobytes() == Image.open(image).tobytes()
     assert call("extend", image, "a red cube", "--width", 96, "--left", 8, "--top", 0, *plain).exit_code == 0
     assert Image.open(out).size == (96, 64)
     assert Image.open(out).crop((8, 0, 72, 64)).tobytes() == Image.open(image).tobytes()
@@ -330,6 +343,7 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
         (["edit", "IMAGE", "a cube", "--jump-n-sample", 2], "give --mask"),
         (["edit", "IMAGE", "a cube", "--strength", "much"], '--strength is "much"'),
         (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
+        (["edit", "IMAGE", "a cube", "--resize-mode", "cut"], "resize_mode is 'cut'; give default"),
         (["extend", "IMAGE", "a cube"], "is 64x64 already"),
         (["extend", "IMAGE", "a cube", "--width", 32], "canvas 32x64"),
         (["extend", "IMAGE", "a cube", "--width", 96, "--left", 33], "left is at most 32"),

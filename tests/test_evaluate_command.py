@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from examples.scenes.prompts import rows
+from imagen_diffusers import ImagenCascadePipeline
+
 from .conftest import make_pipeline, make_tokenizer
 from .test_cli import call
 
@@ -116,6 +119,16 @@ def test_super_resolution_and_steps(place, tmp_path) -> None:
     assert list(stages["stage-3"]) == ["PSNR", "SSIM", "KID (means)"]
     steps = call(*words(place, tmp_path / "steps"), "--step-counts", "1,2", "--num-prompts", 2, "--scorer", "tests.measures:bright")
     assert steps.exit_code == 0 and "| | steps 1 | steps 2 | of |" in steps.output
+
+
+def test_the_oracle_of_scenes_refuses_small_images_before_any_is_generated(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ImagenCascadePipeline, "__call__", lambda *_, **__: pytest.fail("an image was generated"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(2, ("one object",))))
+    plain = words(place, tmp_path / "report")
+    plain[2] = tmp_path / "rows.jsonl"
+    result = call(*plain, "--scorer", "examples.scenes.scorer:judge")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1 and "these are of 16x16; sample the second stage as well, by --stop-at 2" in said, said
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.images import read_settings
 
-from .conftest import make_pipeline, seeded
+from .conftest import forbid_networks, make_pipeline, seeded
 from .measures import bright
 
 ROWS = [{"prompt": f"a {color} {shape}"} for color in ("red", "blue", "green") for shape in ("cube", "sphere", "cube")][:7]
@@ -159,9 +159,46 @@ def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
         run(shared_pipe, tmp_path, values=[1])
 
 
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "\udcff"])
+@pytest.mark.parametrize("name", ["run.json", "guidance-1/settings.json"])
+def test_damaged_notes_are_named(shared_pipe, tmp_path, name, text) -> None:
+    run(shared_pipe, tmp_path, values=[1])
+    (tmp_path / name).write_text(text, errors="surrogateescape")
+    with pytest.raises((OSError, ValueError), match=f"{name} is damaged, or a file of something else; delete it, and run"):
+        run(shared_pipe, tmp_path, values=[1])
+
+
+def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
+    found, path = run(shared_pipe, tmp_path, values=[1]), tmp_path / "guidance-1" / "group-000001.safetensors"
+    last = path.with_name("group-000002.safetensors")
+    path.write_bytes(last.read_bytes())  # of one image, and not of three
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged .it is of other images than these 3."):
+        run(shared_pipe, tmp_path, values=[1])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged"):
+        run(shared_pipe, tmp_path, values=[1])
+    path.rmdir()
+    assert run(shared_pipe, tmp_path, values=[1]) == found
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match="holds measurements and no run.json that says what of. Give another --output, or delete"):
+        run(shared_pipe, tmp_path, values=[1])
+
+
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
         run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])
+
+
+@pytest.mark.parametrize(("call", "size"), [({"stop_at": 1}, "16x16"), ({"stop_at": 2, "width": 48}, "48x32"), ({}, "64x64")])
+def test_what_metrics_refuse_is_heard_of_before_anything_is_generated(tmp_path, monkeypatch, call, size) -> None:
+    def large(images, rows):
+        raise ValueError(f"an image of {images.shape[-1]}x{images.shape[-2]} is too small")
+
+    pipe = make_pipeline()
+    forbid_networks(monkeypatch, pipe)
+    with pytest.raises(ValueError, match=f"an image of {size} is too small"):
+        run(pipe, tmp_path, metrics=[Judged("large", large)], call=call)
 
 
 def test_figures_of_one_name_are_refused(shared_pipe, tmp_path) -> None:
@@ -176,11 +213,11 @@ def test_names_that_change_from_batch_to_batch_are_refused_at_once(shared_pipe, 
 
     def moody(images, rows):
         asked.append(len(rows))
-        return {"x" if len(asked) == 1 else "y": [1.0] * len(rows)}
+        return {"x" if len(asked) <= 2 else "y": [1.0] * len(rows)}
 
     with pytest.raises(ValueError, match="was measured and groups without it.*group-000001"):
         run(shared_pipe, tmp_path, metrics=[Judged("moody", moody)], values=[1])
-    assert len(asked) == 2
+    assert len(asked) == 3  # an image before any is generated, and two groups
     with pytest.raises(ValueError, match="group-000001"):
         run(shared_pipe, tmp_path, metrics=[Judged("moody", moody)], values=[1])  # the second of them in another run
     for i, name in enumerate("xyx"):

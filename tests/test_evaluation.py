@@ -11,7 +11,7 @@ from PIL import Image
 from examples.scenes import style, subject
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
-from examples.scenes.evaluate import Score, all_right, fine_right, frechet
+from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table
 from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
@@ -47,9 +47,30 @@ def test_fine_detail_is_judged_by_itself() -> None:
     assert fine_right(scene, [replace(seen, texture="finely striped")]) == [False]
 
 
-def test_wilson_interval() -> None:
-    assert str(Score("x", 50, 100)) == "| x | 50.0% | 40.4% to 59.6% | 100 |"
-    assert "100.0%" in str(Score("x", 10, 10))
+def test_shares_are_written_as_in_reports() -> None:
+    assert "| half | 50.0 % (40.4 to 59.6) | 100 |" in table({"half": share(50, 100)})
+    assert "| all | 100.0 % (72.2 to 100.0) | 10 |" in table({"all": share(10, 10)})
+    assert "| nothing | - | 0 |" in table({"nothing": share(0, 0)})
+
+
+class Sees:
+    """An oracle that reads these scenes, whatever the images."""
+
+    def __init__(self, scenes: list[Scene]):
+        self.scenes = scenes
+
+    def read(self, images: torch.Tensor) -> list:
+        return [(read_perfectly(scene), {}) for scene in self.scenes]
+
+
+@pytest.mark.parametrize(("count", "shuffled"), [(3, "0.0 % (0.0 to 56.1)"), (1, "-")])
+def test_no_prompt_stands_for_another_one(count, shuffled) -> None:
+    scenes = [sample_scene(seed, num_objects=2) for seed in range(count)]
+    found = score_set("x", Sees(scenes), torch.empty(0), scenes)
+    assert found["x: every attribute and relation"].value == 1.0
+    assert str(found["x: the same, prompts shuffled"]) == shuffled
+    assert found["x: an object's colour, shape, texture"].count == 2 * count
+    assert first_of(found) == {"x: every attribute and relation": found["x: every attribute and relation"]}
 
 
 def test_frechet_distance_in_closed_form() -> None:
@@ -120,7 +141,7 @@ def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, mon
     monkeypatch.setattr("examples.scenes.classifier.draw_scenes", lambda scenes: torch.zeros(len(scenes), 3, 8, 8))
     monkeypatch.setattr(style.oracle, "load", lambda folder: "of renders")
     monkeypatch.setattr(style.oracle, "train", lambda data, steps, *_, **how: seen.append((data, steps, how["redraw"])) or "of drawings")
-    monkeypatch.setattr(style, "score_set", lambda name, reader, *_: [(name, reader)])
+    monkeypatch.setattr(style, "score_set", lambda name, reader, *_: {name: reader})
     seen: list = []
     args = style.read_flags(["--oracle_scenes", "5", "--oracle_steps", "7", "--folder", str(tmp_path)])
     drawn = {style.BEFORE: torch.zeros(1, 3, 8, 8), style.AFTER: torch.zeros(1, 3, 8, 8)}

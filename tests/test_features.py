@@ -89,6 +89,25 @@ def test_features_of_something_else_are_refused(folder, tmp_path) -> None:
         write_folder_features(folder / "a", Counting(), path)
 
 
+def test_damaged_files_are_named(folder, tmp_path) -> None:
+    path = tmp_path / "features.npy"
+    write_folder_features(folder, Counting(), path)
+    whole, notes = path.read_bytes(), tmp_path / "features.npy.json"
+    for rows in (np.zeros((9, 4), np.float32), np.zeros((10, 4)), np.zeros(10, np.float32)):
+        np.save(path, rows)
+        with pytest.raises(OSError, match="features.npy is damaged, or a file of something else; delete it, and run the command again"):
+            write_folder_features(folder, Counting(), path)
+    for damaged in (b"", b"no array", whole[:-4]):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="features.npy is damaged"):
+            write_folder_features(folder, Counting(), path)
+    path.unlink()
+    assert write_folder_features(folder, Counting(), path).shape == (10, 4)
+    notes.write_text("[1]")
+    with pytest.raises(ValueError, match="features.npy.json is damaged"):
+        write_folder_features(folder, Counting(), path)
+
+
 def test_other_contents_of_the_same_size_are_other_images(folder, tmp_path) -> None:
     images, path = tmp_path / "images", tmp_path / "features.npy"
     images.mkdir()

@@ -15,11 +15,13 @@ from diffusers import (
     IFSuperResolutionPipeline,
     UniPCMultistepScheduler,
 )
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
 
 from benchmarks.imagen_pytorch_package import float64_throughout, noises, told_noise
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeUpscalePipeline
 from imagen_diffusers.pipelines import edits
+from imagen_diffusers.pipelines.fitting import RESIZE_MODES, fitted
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
@@ -317,7 +319,25 @@ def test_a_large_image_is_resized_once_and_then_repeated(shared, monkeypatch) ->
     assert all(shape[-1] <= 64 for shape in seen[1:])
 
 
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+@pytest.mark.parametrize(("size", "wanted"), [((96, 64), (48, 48)), ((40, 64), (48, 48)), ((30, 45), (64, 32)), ((48, 64), (30, 40))])
+def test_an_image_comes_to_another_shape_as_in_diffusers(mode, size, wanted) -> None:
+    image = Image.effect_noise(size, 60).convert("RGB").resize((8, 8)).resize(size, Image.Resampling.BICUBIC)
+    expected = VaeImageProcessor(resample="bicubic").resize(image, *wanted, resize_mode=mode)
+    ours = fitted(images_to_tensor("image", image) * 2 - 1, wanted, mode, resize)
+    # Pillow rounds to 8 bits after either direction, and fills from a line that it interpolated once more.
+    torch.testing.assert_close((ours + 1) / 2, images_to_tensor("image", expected), rtol=0, atol=3 / 255)
+
+
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+def test_without_strength_an_image_of_another_shape_comes_back_fitted(shared, mode) -> None:
+    image = a_picture(1, 96, 64)
+    made = draw(shared, image=image, strength=0.0, height=64, width=64, resize_mode=mode).images
+    torch.testing.assert_close(made, (fitted(image * 2 - 1, (64, 64), mode, resize) + 1) / 2, rtol=0, atol=1e-6)
+
+
 BAD: list[tuple[dict, str]] = [
+    ({"resize_mode": "squeeze"}, "resize_mode is 'squeeze'; give default, which stretches images, crop, or fill"),
     ({"image": None}, "image is missing; give the image to start from"),
     ({"strength": 1.5}, "strength is 1.5; give a number from 0, which keeps the image, to 1"),
     ({"strength": -0.1}, "strength is -0.1"),

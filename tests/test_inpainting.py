@@ -355,6 +355,22 @@ def test_images_of_any_shape(shared, height, width, expected) -> None:
     assert draw(shared, image=a_picture(1, height, width), mask_image=mask).images.shape[-2:] == expected
 
 
+def test_a_mask_comes_to_another_shape_as_its_image_does(shared) -> None:
+    """Cropped, an image is painted as one that was cropped before; filled, what repeats a painted edge is painted, too."""
+    image, mask = a_picture(1, 96, 64), a_mask(96, 64)
+    cropped = draw(shared, image=image[..., 16:80, :], mask_image=mask[..., 16:80, :]).images
+    assert torch.equal(draw(shared, image=image, mask_image=mask, height=64, width=64, resize_mode="crop").images, cropped)
+    edge = torch.zeros(1, 1, 96, 64)
+    edge[..., :1] = 1
+    filled = {"height": 64, "width": 64, "resize_mode": "fill", "image": image, "mask_image": edge}
+    before, after = (draw(shared, **filled, seed=seed).images for seed in (0, 1))
+    assert (before != after).any(1)[0].any(0).nonzero().max() == 11  # of 42 columns in the middle, the first
+    top = torch.zeros(1, 1, 96, 64)
+    top[..., :1, :] = 1
+    with pytest.raises(ValueError, match='mask_image marks no pixel of what resize_mode "crop" leaves of the image'):
+        draw(shared, **{**filled, "mask_image": top, "resize_mode": "crop"})
+
+
 BAD: list[tuple[dict, str]] = [
     ({"image": None}, "image is missing; give the image to start from"),
     ({"mask_image": None}, "mask_image is missing; give a mask, white where"),

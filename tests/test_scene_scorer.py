@@ -36,6 +36,14 @@ def test_kinds_take_turns_and_stay_what_they_are() -> None:
     assert all(row["other_scene"] != row["scene"] and len(row["other_scene"]["objects"]) == len(row["scene"]["objects"]) for row in made)
 
 
+def test_a_row_without_another_of_its_kind_is_judged_by_its_own_prompt_alone(table) -> None:
+    alone = rows(3, ("one object", "two objects"))
+    assert alone[1]["other_scene"] is None and alone[0]["other_scene"] == alone[2]["scene"]
+    judged = judge(table[1][:1], [alone[1]])
+    assert judged["two objects: the same, prompts shuffled"] == [None]
+    assert judged["two objects: number of objects"] != [None]
+
+
 def test_true_images_are_right_and_those_of_other_prompts_wrong(table) -> None:
     read, images = table
     scorer = Judged("oracle", judge)

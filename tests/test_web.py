@@ -148,6 +148,19 @@ def test_images_with_many_pixels_are_not_decoded(gallery, monkeypatch) -> None:
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(ValueError, match="^the image cannot be read as an image: it is 5000x4000, and at most 16777216 pixels are read"):
         gallery.read("the image", path)
+    with pytest.raises(ValueError, match="^the image cannot be read as an image: it is 5000x4000"):
+        gallery.look("the image", path)
+
+
+def test_what_is_dropped_in_is_looked_at_without_being_decoded(gallery, monkeypatch) -> None:
+    sent(gallery, Image.new("RGB", (8, 8)))
+    (gallery.folder / "sent" / "text.png").write_text("no image")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    gallery.look("the image", gallery.folder / "sent" / "image.png")
+    with pytest.raises(ValueError, match="^the mask is not an image that can be read; give a file of one of these kinds"):
+        gallery.look("the mask", gallery.folder / "sent" / "text.png")
+    with pytest.raises(ValueError, match="^the mask is no longer kept; drop it in again$"):
+        gallery.look("the mask", gallery.folder.parent)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "EPS", "GIF"])

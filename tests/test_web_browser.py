@@ -20,6 +20,11 @@ def page():
         yield page
 
 
+def generate_one(page, seed: int) -> None:
+    web_browser.ask(page, f"{PROMPT} sphere", seed)
+    wait_for_status(page, f"done; seed {seed}")
+
+
 def status(page) -> str:
     return page.inner_text("#status")
 
@@ -83,7 +88,16 @@ def test_the_images_are_there_after_a_reload(page, tmp_path) -> None:
 def test_what_is_wrong_is_said_in_a_sentence(page) -> None:
     page.fill("#prompt textarea", "")
     page.click("#generate")
-    page.wait_for_selector("text=the prompt is empty; say what to generate")
+    page.wait_for_selector(".toast-body >> text=the prompt is empty; say what to generate")
+    assert status(page) == "the prompt is empty; say what to generate"
+
+
+def test_a_file_that_is_no_image_is_refused_when_it_is_dropped_in(page, tmp_path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    page.click("role=tab[name='Enlarge']")
+    page.set_input_files("#enlarge-image input[type=file]", tmp_path / "text.png")
+    wait_for_status(page, "the image is not an image that can be read; give a file of one of these kinds: PNG, JPEG, WEBP")
+    page.wait_for_selector("#enlarge-image >> text=Drop Image Here")
 
 
 def test_an_image_is_dropped_in_and_enlarged(page, tmp_path) -> None:
@@ -100,3 +114,17 @@ def test_an_image_is_dropped_in_and_enlarged(page, tmp_path) -> None:
     assert images(page) == before + 1
     assert download(page, tmp_path / "large.png")["task"] == "ImagenCascadeUpscalePipeline"
     assert Image.open(tmp_path / "large.png").size == (512, 384)
+
+
+def test_two_tabs_keep_the_images_of_each_other(page) -> None:
+    before = images(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("#generate")
+    page.click("role=tab[name='Generate']")
+    for tab, seed in ((page, 11), (other, 12), (page, 13)):
+        generate_one(tab, seed)
+    other.reload()
+    other.wait_for_function(f"document.querySelectorAll('#images img').length == {before + 3}")
+    assert [f"{seed}: {PROMPT} sphere" for seed in (13, 12, 11)] == other.inner_text("#images").splitlines()[1:4]
+    other.close()

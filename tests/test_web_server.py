@@ -123,6 +123,7 @@ def test_requests_wait_in_line_more_are_refused_and_one_that_is_cancelled_stops_
     assert first.result(60)[0] == third.result(60)[0] == "done; seed 7"
     with pytest.raises(Exception, match="the prompt is empty; say what to generate"):
         refused.result(60)
+    assert refused.outputs()[-1][0] == "the prompt is empty; say what to generate"  # on the page, where a bare "Error" would stand
 
 
 def steps_until_the_next(address: str, held: Held, before: int) -> int:
@@ -205,6 +206,20 @@ def test_an_image_of_the_gallery_that_is_no_longer_kept_is_said(address) -> None
     body = {"data": [["0" * 32]], "fn_index": select, "session_hash": "a", "event_data": {"index": 0, "value": None}}
     got = httpx.post(f"{address}gradio_api/run/predict", json=body)
     assert (got.status_code, got.json()["error"]) == (500, "this image is no longer kept")
+
+
+def test_what_is_dropped_in_and_no_image_goes_again(address) -> None:
+    import httpx
+
+    functions = httpx.get(f"{address}config").json()["dependencies"]
+    looks = [function["id"] for function in functions if function["targets"][0][1] == "upload"]
+    said = []
+    for look in looks:
+        paths = httpx.post(f"{address}gradio_api/upload", files={"files": ("image.png", b"no image", "image/png")}).json()
+        body = {"data": [{"path": paths[0], "meta": {"_type": "gradio.FileData"}}], "fn_index": look, "session_hash": "a"}
+        said.append(httpx.post(f"{address}gradio_api/run/predict", json=body).json()["data"])
+    kinds = "is not an image that can be read; give a file of one of these kinds: PNG, JPEG, WEBP"
+    assert said == [[f"the {name} {kinds}", None] for name in ("image", "mask", "image")]
 
 
 def test_the_command_starts_the_page_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:

@@ -26,7 +26,7 @@ from imagen_diffusers.pipelines.outpainting import outpaint
 
 from .captions import caption
 from .data import TEST_SEEDS
-from .evaluate import ORACLE, Score, draw, load_cascade, same
+from .evaluate import ORACLE, draw, load_cascade, same, share, table
 from .oracle import Oracle, load
 from .raytrace import render
 from .scene import COLORS, HELD_OUT, Scene, sample_scene
@@ -144,7 +144,6 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     oracle = load(args.oracle)
 
-    print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
     for edit in EDITS:
         scenes = [sample_scene(edit.first_seed + i, num_objects=edit.objects, unnamed_share=0.0) for i in range(args.count)]
         wanted = [edit.change(scene, edit.first_seed + i) for i, scene in enumerate(scenes)]
@@ -152,14 +151,14 @@ def main() -> None:
         call = {"jump_n_sample": [args.jump_n_sample, 1], **edit.call}
         edited = painted(pipe, images, around_last(scenes, images), prompts, args.batch_size, **call)
         alone = draw(base, prompts, args.batch_size, 2)
-        print(Score(edit.score, edit.judge(oracle, edited, wanted), args.count))
-        print(Score("the same prompts without an image", edit.judge(oracle, alone, wanted), args.count), flush=True)
+        judged = {edit.score: edited, "the same prompts without an image": alone}
+        print(table({name: share(edit.judge(oracle, some, wanted), args.count) for name, some in judged.items()}), flush=True)
         _grid(images, edited, args.output / f"{edit.name}.png")
 
     jumps = extended(pipe, args.extend_count, args.jump_n_sample, args.output)
     if jumps:
         middle, span = np.mean(jumps), f"{min(jumps):.2f} to {max(jumps):.2f}"
-        print(f"| extended: steps at the borders over those elsewhere | {middle:.2f} | {span} | {len(jumps)} |")
+        print(f"extended: steps at the borders over those elsewhere: {middle:.2f} ({span}), of {len(jumps)}")
 
 
 def extended(pipe: ImagenCascadeInpaintPipeline, count: int, jump_n_sample: int, output: Path) -> list[float]:

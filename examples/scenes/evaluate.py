@@ -8,7 +8,6 @@ another image's prompt, and held-out pairs of colour and shape on their own line
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,9 @@ from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline
 from imagen_diffusers.evaluation.distances import gaussian_distance
-from imagen_diffusers.evaluation.intervals import wilson
+from imagen_diffusers.evaluation.figures import Figure
+from imagen_diffusers.evaluation.metrics import entries, figure_of
+from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.statistics import Statistics
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.schedulers.noise import resize
@@ -34,19 +35,14 @@ ORACLE = Path("pipelines/imagen-scenes/oracle")  # the bundled one
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 
 
-@dataclass(frozen=True)
-class Score:
+def share(right: int, count: int) -> Figure:
     """`right` of `count`, with its 95 % Wilson interval."""
+    return figure_of(entries([i < right for i in range(count)] or [None]))
 
-    name: str
-    right: int
-    count: int
 
-    def __str__(self) -> str:
-        if not self.count:
-            return f"| {self.name} | - | - | 0 |"
-        low, high = wilson(self.right, self.count)
-        return f"| {self.name} | {self.right / self.count:.1%} | {low:.1%} to {high:.1%} | {self.count} |"
+def table(figures: dict[str, Figure], head: str = "right") -> str:
+    """A row for each of them."""
+    return f"{markdown([(head, figures)])}\n"
 
 
 def same(o: Object, seen: Seen, attributes=tuple(ATTRIBUTES)) -> bool:
@@ -100,26 +96,26 @@ def scenes_and_prompts(count: int, num_objects: int, first_seed: int, held_out: 
     return scenes, [caption(s, np.random.default_rng(first_seed + i), complete=True) for i, s in enumerate(scenes)]
 
 
-def score_set(name: str, oracle: Oracle, images: Tensor, scenes: list[Scene]) -> list[Score]:
+def score_set(name: str, oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, Figure]:
     """Everything right, then attributes by themselves, of every object that was asked for."""
     read = [seen for seen, _ in oracle.read(images)]
-    shuffled = scenes[1:] + scenes[:1]
-    scores = [
-        Score(
-            f"{name}: every attribute{' and relation' if len(scenes[0].objects) > 1 else ''}", _count(all_right, scenes, read), len(read)
-        ),
-        Score(f"{name}: the same, prompts shuffled", _count(all_right, shuffled, read), len(read)),
-        Score(f"{name}: number of objects", sum(len(s.objects) == len(r) for s, r in zip(scenes, read, strict=True)), len(read)),
-    ]
-    pairs = [(o, r) for s, r in zip(scenes, read, strict=True) for o in s.objects]
+    others = scenes[1:] + scenes[:1] if len(scenes) > 1 else [None]
+    judged: dict[str, list] = {
+        f"every attribute{' and relation' if len(scenes[0].objects) > 1 else ''}": list(map(all_right, scenes, read)),
+        "the same, prompts shuffled": [other and all_right(other, seen) for other, seen in zip(others, read, strict=True)],
+        "number of objects": [len(scene.objects) == len(seen) for scene, seen in zip(scenes, read, strict=True)],
+    }
     for more in ((), ("material",), ("size",), ("texture",)):
-        right = sum(any(same(o, seen, ("shape", "color", *more)) for seen in r) for o, r in pairs)
-        scores.append(Score(f"{name}: an object's {', '.join(('colour', 'shape', *more))}", right, len(pairs)))
-    return scores
+        alike = [
+            any(same(o, one, ("shape", "color", *more)) for one in seen) for s, seen in zip(scenes, read, strict=True) for o in s.objects
+        ]
+        judged[f"an object's {', '.join(('colour', 'shape', *more))}"] = alike
+    return {f"{name}: {what}": figure_of(entries(values)) for what, values in judged.items()}
 
 
-def _count(judge, scenes, read) -> int:
-    return sum(judge(s, r) for s, r in zip(scenes, read, strict=True))
+def first_of(figures: dict[str, Figure]) -> dict[str, Figure]:
+    """Of `score_set`, whether everything is right."""
+    return dict([next(iter(figures.items()))])
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -168,7 +164,6 @@ def main() -> None:
     pipe = load_cascade(args.model)
     oracle = load(args.oracle)
 
-    print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
     for name, objects, first, held_out in (
         ("one object", 1, 0, False),
         ("two objects", 2, 10_000, False),
@@ -176,17 +171,17 @@ def main() -> None:
     ):
         scenes, prompts = scenes_and_prompts(args.count, objects, TEST_SEEDS + first, held_out)
         renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, args.count, 8)])
-        print(*score_set(f"true renders, {name}", oracle, renders, scenes)[:1], sep="\n", flush=True)
-        print(*score_set(name, oracle, draw(pipe, prompts, args.batch_size, 2), scenes), sep="\n", flush=True)
+        true = first_of(score_set(f"true renders, {name}", oracle, renders, scenes))
+        print(table(true | score_set(name, oracle, draw(pipe, prompts, args.batch_size, 2), scenes)), flush=True)
 
     scenes, prompts = scenes_and_prompts(4 * args.fine_count, 1, TEST_SEEDS + 30_000)
     chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][: args.fine_count]
     images = draw(pipe, [prompts[i] for i in chosen], 1, 3)
     right = [r for i, (seen, _) in zip(chosen, oracle.read(images), strict=True) for r in fine_right(scenes[i], seen)]
-    print(Score("1024px: fine detail named in the prompt", sum(right), len(right)), flush=True)
+    print(table({"1024px: fine detail named in the prompt": share(sum(right), len(right))}), flush=True)
     for stage in (2, 3):
         ours, bicubic = super_resolution_distances(pipe, oracle, args.count if stage == 2 else args.fine_count, stage, 4)
-        print(f"| Frechet distance, stage {stage} | {ours:.3f} | bicubic {bicubic:.3f} | ratio {ours / bicubic:.3f} |", flush=True)
+        print(f"Frechet distance, stage {stage}: {ours:.3f}, bicubic {bicubic:.3f}, ratio {ours / bicubic:.3f}", flush=True)
 
 
 if __name__ == "__main__":

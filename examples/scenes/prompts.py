@@ -2,8 +2,8 @@
 
     python -m examples.scenes.prompts --output_dir runs/scenes/prompts --count 200 --render 256
 
-Each row of metadata.jsonl holds a prompt that names every attribute, its scene, the scene of another row, and of which kind it is; kinds
-take turns, so that any first rows hold all of them.
+Each row of metadata.jsonl holds a prompt that names every attribute, its scene, the scene of another row of its kind, if there is any, and
+of which kind it is; kinds take turns, so that any first rows hold all of them.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def rows(count: int, kinds: tuple[str, ...], first_seed: int = TEST_SEEDS) -> li
     for kind in kinds:
         own = [row for row in made if row["kind"] == kind]
         for row, other in zip(own, own[1:] + own[:1], strict=True):
-            row["other_scene"] = other["scene"]
+            row["other_scene"] = None if other is row else other["scene"]
     return made
 
 

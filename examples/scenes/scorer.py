@@ -34,10 +34,10 @@ class Judge:
             ValueError: for images that the oracle cannot read, and rows without a scene.
         """
         scenes, seen = [_scene(row, "scene") for row in rows], _read(images)
-        others = [_scene(row, "other_scene") for row in rows]
+        others = [None if row.get("other_scene", "") is None else _scene(row, "other_scene") for row in rows]
         judged: dict[str, list] = {
             "every attribute and relation": [all_right(*pair) for pair in zip(scenes, seen, strict=True)],
-            "the same, prompts shuffled": [all_right(*pair) for pair in zip(others, seen, strict=True)],
+            "the same, prompts shuffled": [other and all_right(other, found) for other, found in zip(others, seen, strict=True)],
             "number of objects": [len(scene.objects) == len(found) for scene, found in zip(scenes, seen, strict=True)],
             "an object's colour and shape": [_looks_right(*pair) for pair in zip(scenes, seen, strict=True)],
             "fine detail named in the prompt": [fine_right(*pair) for pair in zip(scenes, seen, strict=True)],

@@ -22,12 +22,13 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from examples import finetune_style
+from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.images import labelled_grid
 
 from . import classifier, oracle
 from .captions import caption
 from .data import TEST_SEEDS, SceneDataset
-from .evaluate import ORACLE, Score, draw, load_cascade, scenes_and_prompts, score_set
+from .evaluate import ORACLE, draw, first_of, load_cascade, scenes_and_prompts, score_set, share, table
 from .raytrace import render
 from .scene import Scene, sample_scene
 
@@ -83,16 +84,16 @@ def teach(args: argparse.Namespace) -> None:
     print(f"taught in {(time.perf_counter() - start) / 60:.1f} minutes, drawing the images included")
 
 
-def measure_look(drawn: dict[str, Tensor], count: int) -> list[Score]:
+def measure_look(drawn: dict[str, Tensor], count: int) -> dict[str, Figure]:
     """How many images a classifier takes for drawings, true ones first."""
     known = classifier.draw_scenes([sample_scene(CLASSIFIER_SEEDS + i) for i in range(160)])
     judge = classifier.train(known, pencil(known))
     renders = classifier.draw_scenes([sample_scene(TEST_SEEDS + 61_000 + i) for i in range(count)])
     judged = {"true drawings": pencil(renders), "true renders": renders, **drawn}
-    return [Score(f"{name}: called drawings", judge.count(images), count) for name, images in judged.items()]
+    return {name: share(judge.count(images), count) for name, images in judged.items()}
 
 
-def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argparse.Namespace) -> list[Score]:
+def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argparse.Namespace) -> dict[str, Figure]:
     """How many images show all their prompt says; drawings are read by an oracle that went on learning, on its own scenes redrawn."""
     of_renders = oracle.load(args.oracle)
     data = SceneDataset("oracle", args.oracle_scenes, args.folder)
@@ -104,7 +105,10 @@ def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argpars
         BEFORE: (of_renders, drawn[BEFORE]),
         AFTER: (of_drawings, drawn[AFTER]),
     }
-    return [score_set(name, reader, images, scenes)[0] for name, (reader, images) in read.items()]
+    right: dict[str, Figure] = {}
+    for name, (reader, images) in read.items():
+        right |= first_of(score_set(name, reader, images, scenes))
+    return right
 
 
 def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -141,10 +145,8 @@ def main() -> None:
         args.grid or args.output_dir / "grid.png"
     )
 
-    print("| | right | 95 % interval | of |\n|---|---:|---|---:|")
-    print(*measure_look(drawn, args.count), sep="\n")
-    print(*measure_prompts(drawn, scenes, args), sep="\n")
-    print(f"\nbit-equal without the adapter: {torch.equal(without, drawn[BEFORE][:8])}")
+    print(table(measure_look(drawn, args.count), "called drawings"), table(measure_prompts(drawn, scenes, args)), sep="\n")
+    print(f"bit-equal without the adapter: {torch.equal(without, drawn[BEFORE][:8])}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from imagen_diffusers.images import labelled_grid
 
 from . import classifier
 from .data import TEST_SEEDS
-from .evaluate import ORACLE, Score, draw, load_cascade, scenes_and_prompts, score_set
+from .evaluate import ORACLE, draw, first_of, load_cascade, scenes_and_prompts, score_set, share, table
 from .oracle import load
 from .raytrace import render
 from .scene import PAINTS, Scene, sample_scene
@@ -68,19 +68,19 @@ def main() -> None:
     judge = classifier.train(*map(classifier.draw_scenes, (ordinary, gnomes)))
     scenes, prompts = scenes_and_prompts(args.count, 1, TEST_SEEDS + 70_000)
     new = [with_gnome(TEST_SEEDS + 71_000 + i) for i in range(args.count)]
-    print("| | called gnomes | 95 % interval | of |\n|---|---:|---|---:|")
-    print(Score("true renders of gnomes", judge.count(classifier.draw_scenes(new)), args.count))
-    print(Score("true renders of other things", judge.count(classifier.draw_scenes(scenes)), args.count))
-    shown = []
+    true = {"true renders of gnomes": new, "true renders of other things": scenes}
+    called = {name: share(judge.count(classifier.draw_scenes(some)), args.count) for name, some in true.items()}
+    right, shown = {}, []
     for name in ("before", *runs):
         if name in runs:
             pipe.load_lora_weights(args.output_dir / name.replace(" ", "-"))
         named, others, class_of = (draw(pipe, p, 8, 2) for p in ([NAME] * args.count, prompts, [CLASS] * args.count))
         pipe.unload_lora_weights()
         for what, images in ((f'"{NAME}"', named), (f'"{CLASS}"', class_of), ("other prompts", others)):
-            print(Score(f"{name}: {what}", judge.count(images), args.count))
-        print(*score_set(f"{name}: other prompts", reader, others, scenes)[:1], sep="\n")
+            called[f"{name}: {what}"] = share(judge.count(images), args.count)
+        right |= first_of(score_set(f"{name}: other prompts", reader, others, scenes))
         shown += [as_image(p) for p in (*named[:3], *class_of[:3])]
+    print(table(called, "called gnomes"), table(right), sep="\n")
     labels = [f"{name}: {what}" for name in ("before", *runs) for what in [NAME] * 3 + [CLASS] * 3]
     labelled_grid(shown, labels, columns=6).save(args.output_dir / "grid.png")
 

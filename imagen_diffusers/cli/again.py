@@ -6,9 +6,8 @@ from typing import Any
 
 import typer
 
-from .options import TEXT_TO_IMAGE
+from .options import OF_THE_MACHINE, TEXT_TO_IMAGE
 
-OF_THE_MACHINE = {"device", "offload"}  # and not of the image
 INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 

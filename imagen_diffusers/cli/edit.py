@@ -1,5 +1,6 @@
 """`imagen-diffusers edit` and `imagen-diffusers vary`: images that start from an image."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,19 @@ OfAlike = Annotated[
     str | None,
     typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.3 by default, and all later stages anew."),
 ]
+Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's shape by default.")]
 ALIKE = 0.3  # in the first stage; the image as it is would leave later stages with few steps nothing to make
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """How large the result is, and how the image comes to another shape."""
+
+    height: Side = None
+    width: Side = None
+    resize_mode: Annotated[
+        str, typer.Option(help="How the image comes to another shape: default stretches it, crop cuts it, fill repeats its edges.")
+    ] = "default"
 
 
 def edit(
@@ -24,6 +37,7 @@ def edit(
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    size: SizeOptions,
     mask: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")
     ] = None,
@@ -45,13 +59,20 @@ def edit(
         painting["mask_image"] = read_image(mask)
     elif any(value is not None for value in painting.values()):
         raise ValueError("--jump-n-sample, --mask-feather and --seamless are about what a mask marks; give --mask, or leave them out")
-    call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **painting}
+    call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **asdict(size), **painting}
     task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
     kept = [image] if mask is None else [image, mask]
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
-def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions, strength: OfAlike = None, stop_at: StopAt = None) -> None:
+def vary(
+    image: ImageFile,
+    pipeline: PipelineOptions,
+    sampling: SamplingOptions,
+    size: SizeOptions,
+    strength: OfAlike = None,
+    stop_at: StopAt = None,
+) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
 
@@ -59,10 +80,9 @@ def vary(image: ImageFile, pipeline: PipelineOptions, sampling: SamplingOptions,
         raise ValueError("--guidance-scale and --guider strengthen a prompt, and vary has none; leave them out, or give edit a prompt")
     chosen = numbers("--strength", strength)
 
-    def draw(pipe: Any, **call: Any) -> Any:
+    def strengths(pipe: Any) -> dict[str, Any]:
         later = sum(n <= (stop_at or n) for n in pipe.stage_numbers) - 1
-        return pipe(strength=[ALIKE] + [1.0] * later if chosen is None else chosen, **call).images[0]
+        return {"strength": [ALIKE] + [1.0] * later if chosen is None else chosen}
 
-    call = {"image": read_image(image), "stop_at": stop_at}
-    told = {"strength": chosen}
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", draw=draw, told=told, kept=[image], **call)
+    call = {"image": read_image(image), "stop_at": stop_at, **asdict(size)}
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=[image], **call)

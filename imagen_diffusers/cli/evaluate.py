@@ -9,10 +9,9 @@ import typer
 from . import options as o
 from .loading import pick_device, prepare
 
-OF_THE_MACHINE = {"device", "offload"}  # and not of the images
 SWEPT = {"--guidance": "guidance_scale", "--step-counts": "num_inference_steps"}  # of the first stage
 
-Prompts = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A prompt a line, or a .jsonl or .csv with a column of them.")]
+Prompts = Annotated[Path, typer.Option(exists=True, dir_okay=False, help=o.PROMPT_FILE)]
 Folder = Annotated[Path, typer.Option(help="Folder of the report; the same command run again goes on.")]
 Metrics = Annotated[str, typer.Option(help="Of fid, kid, is (the inception score) and clip, separated by commas.")]
 Reference = Annotated[Path | None, typer.Option(exists=True, help="For fid and kid: a folder of true images, or a file of evaluate-stats.")]
@@ -44,7 +43,7 @@ class MeasureOptions:
 class RunOptions:
     """Which images, and how many at once."""
 
-    column: Annotated[str | None, typer.Option(help="Of the prompts; by default the first of prompt, Prompts, text, caption.")] = None
+    column: o.Column = None
     num_prompts: Annotated[int | None, typer.Option(min=1, help="The first so many prompts; all by default.")] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Images that are generated and measured at once.")] = 8
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the first prompt; the next ones count up.")] = 0
@@ -93,7 +92,7 @@ def evaluate(
         enlarging = [Enlarging(int(n), prompts.parent, fidelities(lpips)) for n in stages]
         for one in enlarging:
             one.check(pipe, rows)
-        told = {name: value for name, value in asdict(pipeline).items() if name not in OF_THE_MACHINE}
+        told = {name: value for name, value in asdict(pipeline).items() if name not in o.OF_THE_MACHINE}
         asked = Evaluation(rows, metrics, output, run.seed, run.batch_size, run.save_images, told)
         evaluate(pipe, asked, points, enlarging)
         if state.is_main_process:

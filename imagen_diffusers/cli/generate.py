@@ -7,6 +7,7 @@ import typer
 
 from .again import remembered, said, with_remembered
 from .best import Best
+from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
 from .sampling import sample
 
@@ -20,6 +21,7 @@ def generate(
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    many: ManyOptions,
     prompt: Annotated[str | None, typer.Argument(help="What to generate.")] = None,
     source: Annotated[
         Path | None,
@@ -31,7 +33,11 @@ def generate(
     best_of: BestOf = None,
     scorer: Scorer = None,
 ) -> None:
-    """Generate images of PROMPT."""
+    """Generate images of PROMPT, or of every prompt of a file.
+
+    A file's images go into a folder that --output names, one numbered PNG each; the same command run again goes on.
+    """
+    many.check(prompt, best_of)
     if (best_of is None) != (scorer is None):
         raise ValueError("--best-of keeps the images that --scorer finds best; give both, or neither")
     call: dict[str, Any] = {"stop_at": stop_at, "height": height, "width": width}
@@ -41,7 +47,9 @@ def generate(
         text, pipeline, sampling = (with_remembered(context, group, told) for group in (text, pipeline, sampling))
         prompt = told["prompt"] if prompt is None else prompt
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
+    if many.prompts is not None:
+        return sample_many(many, text, pipeline, sampling, **call)
     if prompt is None:
-        raise typer.BadParameter("it is missing; say what to generate, or give --from an image", param_hint="PROMPT")
+        raise typer.BadParameter("it is missing; say what to generate, or give --prompts, or --from an image", param_hint="PROMPT")
     best = None if best_of is None or scorer is None else Best(best_of, scorer)
     sample(prompt, text, pipeline, sampling, kept=kept, best=best, **call)

@@ -23,6 +23,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 DEFAULT_MODEL = "imagen-scenes"
 TEXT_TO_IMAGE = "ImagenCascadePipeline"  # the task of a command that says none
+OF_THE_MACHINE = {"device", "offload"}  # and not of an image
 FORMER = {"steps": "num-inference-steps", "num-images": "num-images-per-prompt", "stages": "stop-at"}
 
 Model = Annotated[str, typer.Option(help="A folder, the name of a bundled pipeline, or a Hub id.")]
@@ -66,6 +67,8 @@ Weights = Annotated[
 ]
 BlendWith = Annotated[str | None, typer.Option(help="A second prompt, towards which --blend goes.")]
 Blend = Annotated[float | None, typer.Option(min=0, max=1, help="How far from the prompt, 0, to that of --blend-with, 1.")]
+PROMPT_FILE = "A prompt a line, or a .jsonl or .csv with a column of them."
+Column = Annotated[str | None, typer.Option(help="Of the prompts; by default the first of prompt, Prompts, text, caption.")]
 StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 

@@ -27,6 +27,7 @@ def sample(
     *,
     task: str = TEXT_TO_IMAGE,
     draw: Callable[..., Any] | None = None,
+    of_pipe: Callable[[Any], dict[str, Any]] | None = None,
     told: dict[str, Any] | None = None,
     sources: dict[Path, Path] | None = None,
     kept: Sequence[Path] = (),
@@ -41,6 +42,7 @@ def sample(
         pipeline, sampling: the options that all commands have.
         task: the pipeline's class.
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
+        of_pipe: the arguments of the call that depend on the pipeline, given it.
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
         kept: image files that are read besides, and that no result may replace.
@@ -53,7 +55,7 @@ def sample(
     """
     from imagen_diffusers.images import read_image
 
-    settings, told_settings = _settings(sampling)
+    settings, told_settings = stage_settings(sampling)
     call = {name: value for name, value in call.items() if value is not None}
     texts = [] if prompt is None else texts_to_encode(prompt, text)
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
@@ -61,28 +63,30 @@ def sample(
     check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
     count = sampling.num_images_per_prompt
     choose, made = (None, count) if best is None else (best.chooser(texts[0], count), best.of)
-    pipe, arguments = prepare(pipeline, task), {**settings, **call}
-    if pipeline.tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= call.get("stop_at", n)):
-        typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
-    if prompt is not None and any(network.text_dim is not None for network in pipe.networks.values()):
-        _warn_of_unknown_words(pipe, texts)
+    pipe = prepare(pipeline, task)
+    call |= of_pipe(pipe) if of_pipe is not None else {}
+    arguments = {**settings, **call}
+    warn(pipe, texts, pipeline.tile, call.get("stop_at"))
+    if prompt is not None and takes_text(pipe):
         arguments |= text_arguments(pipe, prompt, text)
-    elif prompt is not None:
-        typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
-    seed = _fresh_seed() if sampling.seed is None else sampling.seed
+    seed = fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + made)
-    made_by = {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **asdict(text), **told_settings}
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
         with _named(source, len(places)):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
         chosen = range(made) if choose is None else choose(images)
-        settings = {**made_by, **said, **(told or {}), "prompt": prompt}
+        settings = {**made_by(task, pipeline, text), **told_settings, **said, **(told or {}), "prompt": prompt}
         _save([images[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
 
 
-def _settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+def made_by(task: str, pipeline: PipelineOptions, text: TextOptions) -> dict[str, Any]:
+    """What files' metadata say of how their images were made, before what was set."""
+    return {"task": task, "version": version_of("imagen_diffusers"), **asdict(pipeline), **asdict(text)}
+
+
+def stage_settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the stages that are given: as a call takes them, and as the files' metadata have them."""
     given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
     found = {n: numbers(n, value, whole=n == "num_inference_steps") for n, value in given.items() if value is not None}
@@ -120,23 +124,40 @@ def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str,
         save_png(image, path, {**told, "seed": seed})
         typer.echo(f"{path} ({image.width}x{image.height}, seed {seed})")
     if len(images) > 1:
-        save_png(labelled_grid(images, [f"seed {seed}" for seed in seeds]), paths[-1], {**told, "seed": seeds[0]})
+        grid = labelled_grid(images, [f"seed {seed}" for seed in seeds])
+        save_png(grid, paths[-1], {**told, "seed": seeds[0], "seeds": list(seeds)})
         typer.echo(f"{paths[-1]}")
 
 
-def _warn_of_unknown_words(pipe: Any, prompts: list[str]) -> None:
+def takes_text(pipe: Any) -> bool:
+    """Whether one of its networks does."""
+    return any(network.text_dim is not None for network in pipe.networks.values())
+
+
+def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
+    """Say what options and texts do not do here."""
+    if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
+        typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
+    if texts and not takes_text(pipe):
+        typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
+    elif texts:
+        _warn_of_unknown_words(pipe, texts)
+
+
+def _warn_of_unknown_words(pipe: Any, texts: Sequence[str]) -> None:
     from imagen_diffusers.text.words import known_words, unknown_words
 
     if pipe.tokenizer is None:
         return  # the call says whether it needs one
-    unknown = [w for prompt in prompts for w in unknown_words(prompt, pipe.tokenizer)]
+    unknown = dict.fromkeys(w for text in texts for w in unknown_words(text, pipe.tokenizer))
     if unknown:
         known = known_words(pipe.tokenizer)
         words = f" It knows: {' '.join(known)}" if known else ""
         typer.secho(f"The text encoder never saw: {', '.join(unknown)}.{words}", fg="yellow", err=True)
 
 
-def _fresh_seed() -> int:
+def fresh_seed() -> int:
+    """Any one."""
     import secrets
 
     return secrets.randbelow(MAX_SEED)

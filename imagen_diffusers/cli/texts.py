@@ -37,6 +37,21 @@ def text_arguments(pipe: Any, prompt: str, text: TextOptions) -> dict[str, Any]:
     return dict(zip(names, (*followed, *negative), strict=True))
 
 
+def text_arguments_of_all(pipe: Any, prompts: list[str], text: TextOptions) -> dict[str, Any]:
+    """The same for several prompts at once, each as it is by itself."""
+    each = [text_arguments(pipe, prompt, text) for prompt in prompts]
+    if "prompt" in each[0]:
+        return {**each[0], "prompt": prompts}
+    import torch
+
+    from imagen_diffusers.text.encoding import TextEmbedding, pad_to
+
+    texts = [TextEmbedding(one["prompt_embeds"], one["prompt_attention_mask"]) for one in each]
+    longest = max(one.mask.shape[1] for one in texts)
+    embeds, masks = zip(*(pad_to(one, longest) for one in texts), strict=True)
+    return {**each[0], "prompt_embeds": torch.cat(embeds), "prompt_attention_mask": torch.cat(masks)}
+
+
 def _embeddings(pipe: Any, prompt: str) -> tuple[Any, Any]:
     embeds, _, mask, _ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False)
     return embeds, mask

@@ -10,6 +10,7 @@ from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 from .digests import text_digest, weights_digest
+from .groups import GROUP_FILES
 
 FILE = "run.json"
 VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
@@ -37,12 +38,27 @@ def keep_or_refuse(folder: Path, asked: dict[str, Any]) -> None:
     """Note what is asked for in a new folder; in one that is there already it must be the same, on all processes.
 
     Raises:
-        ValueError: for anything else, naming what differs.
+        ValueError: for anything else, naming what differs, and for notes that are damaged.
     """
     refusal = _refusal(folder, asked) if this_process().is_main_process else None
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What a JSON file says that stands beside measurements.
+
+    Raises:
+        OSError: for one that is damaged, or of something else, naming it.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise OSError(f"{path} is damaged, or a file of something else; delete it, and run the command again")
+    return told
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -59,9 +75,14 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
     path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
     if not path.exists():
+        if any(folder.glob(f"*/{GROUP_FILES}")):
+            return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
         write_whole(path, text + "\n")
         return None
-    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    try:
+        before, now = read_notes(path), json.loads(text)
+    except OSError as damaged:
+        return str(damaged)
     other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not other:
         return None

@@ -21,6 +21,7 @@ from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.training.folders import LOCK, in_one_rename, one_run_at
 from imagen_diffusers.training.processes import as_main_says, this_process
 
+from .asked import read_notes
 from .digests import file_digest, text_digest
 from .extractors import Extractor
 from .groups import Measured, fill, stored
@@ -45,8 +46,9 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
         (N, D), float32, memory-mapped.
 
     Raises:
-        ValueError: for a folder without images, an image that cannot be read, a file of other images or another extractor, and where
-            another program writes the file.
+        ValueError: for a folder without images, an image that cannot be read, a file of other images or another extractor, notes that are
+            damaged, and where another program writes the file.
+        OSError: for a file that is damaged.
     """
     images = image_files(folder)
     groups = path.with_name(path.name + GROUPS)
@@ -62,7 +64,7 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
                 write_features(path, (group["features"] for group in stored(groups, len(images), batch_size)), len(images))
                 shutil.rmtree(groups)
             this_process().wait_for_everyone()
-    return open_features(path)
+    return open_features(path, len(images))
 
 
 def remove_features(path: Path) -> None:
@@ -92,9 +94,19 @@ def write_features(path: Path, batches: Iterable[Tensor], count: int) -> None:
         del rows  # Windows renames no file that is open
 
 
-def open_features(path: Path) -> Tensor:
-    """(N, D), float32: what `write_features` wrote, read from the disk as it is used; changes stay in memory."""
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+def open_features(path: Path, count: int | None = None) -> Tensor:
+    """(N, D), float32: what `write_features` wrote, read from the disk as it is used; changes stay in memory.
+
+    Raises:
+        OSError: for a file that is missing, damaged or of something else, or not of `count` rows, naming it.
+    """
+    try:
+        rows = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError):
+        rows = None
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype != np.float32 or count not in (None, len(rows)):
+        raise OSError(f"{path} is damaged, or a file of something else; delete it, and run the command again")
+    return torch.from_numpy(rows)
 
 
 def features_of(paths: Sequence[Path], extractor: Extractor) -> Tensor:
@@ -134,19 +146,24 @@ def _notes(path: Path) -> Path:
 
 def _keep_or_refuse(path: Path, told: Callable[[], dict[str, Any]]) -> None:
     """Note what features are made of before any is made; notes that are there must say the same."""
-    notes, refusal = _notes(path), None
-    if this_process().is_main_process:
-        asked = told()
-        if notes.exists():
-            differing = differences(json.loads(notes.read_text()), asked)
-            refusal = f"{path} is of other images, or by another extractor ({differing}); delete {notes}, or choose another place"
-            refusal = refusal if differing else None
-        else:
-            # Features without notes may be of anything.
-            path.unlink(missing_ok=True)
-            shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
-            with in_one_rename(notes) as part:
-                part.write_text(json.dumps(asked))
+    refusal = _refusal(path, told()) if this_process().is_main_process else None
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
+
+
+def _refusal(path: Path, asked: dict[str, Any]) -> str | None:
+    notes = _notes(path)
+    if notes.exists():
+        try:
+            differing = differences(read_notes(notes), asked)
+        except OSError as damaged:
+            return str(damaged)
+        refusal = f"{path} is of other images, or by another extractor ({differing}); delete {notes}, or choose another place"
+        return refusal if differing else None
+    # Features without notes may be of anything.
+    path.unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
+    with in_one_rename(notes) as part:
+        part.write_text(json.dumps(asked))
+    return None

@@ -17,6 +17,7 @@ from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 Measured = dict[str, Tensor]  # by name, one row an image
+GROUP_FILES = "group-*.safetensors"
 
 
 def groups(count: int, size: int) -> list[range]:
@@ -58,13 +59,16 @@ def stored(folder: Path, count: int, size: int) -> Iterator[Measured]:
     """The groups' files, first to last.
 
     Raises:
-        OSError: for a file that is missing or damaged, naming it.
+        OSError: for a file that is missing, damaged or of other images, naming it.
     """
-    for i in range(len(groups(count, size))):
+    for i, images in enumerate(groups(count, size)):
         try:
-            yield load_file(_file(folder, i))
-        except SafetensorError as error:
+            part = load_file(_file(folder, i))
+        except (SafetensorError, OSError) as error:
             raise _damaged(_file(folder, i), error) from None
+        if any(values.shape[:1] != (len(images),) for values in part.values()):
+            raise _damaged(_file(folder, i), f"it is of other images than these {len(images)}")
+        yield part
 
 
 def gathered(folder: Path, count: int, size: int) -> Measured:
@@ -87,12 +91,12 @@ def _names_there(folder: Path, count: int) -> set[str]:
             try:
                 with safe_open(path, "pt") as file:
                     return set(file.keys())
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 raise _damaged(path, error) from None
     return set()
 
 
-def _damaged(path: Path, error: Exception) -> OSError:
+def _damaged(path: Path, error: object) -> OSError:
     return OSError(f"{path} is damaged ({error}); delete it, and run the command again")
 
 

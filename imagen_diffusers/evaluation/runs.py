@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.planning import numbers_to_run
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group, this_process
 
-from .asked import cascade_digest, keep_or_refuse, versions, write_whole
+from .asked import cascade_digest, keep_or_refuse, read_notes, versions, write_whole
 from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
@@ -85,6 +87,8 @@ def evaluate(
     with process_group() as state, one_run_in(e.output):
         asked = e.asked(pipe, points, enlarging)
         keep_or_refuse(e.output, asked)
+        for size in _sizes_to_make(pipe, e, points, enlarging):
+            measure_all(e.metrics, torch.zeros(1, 3, *size), e.rows[:1])  # or what they refuse would be heard of after a whole group
         for point in points:
             _note(e.output, point)
             fill(e.output / point.name, len(e.rows), e.batch_size, _measuring(pipe, e, point), title(point.settings))
@@ -101,6 +105,19 @@ def evaluate(
         notes = [metric.about for metric in e.metrics if metric.about]
         write_report(e.output, asked, [(point.settings, found[point.name]) for point in points], stages, notes)
     return found | stages
+
+
+def _sizes_to_make(
+    pipe: ImagenCascadePipeline, e: Evaluation, points: Sequence[Point], enlarging: Sequence[Enlarging]
+) -> set[tuple[int, int]]:
+    """(height, width) of images that will be measured."""
+    found = set()
+    for point in points:
+        if not _is_whole(e, point.name):
+            last = numbers_to_run(pipe.networks, None, None, point.call.get("stop_at"))[-1]
+            trained = pipe.networks[last].sample_size
+            found.add((point.call.get("height") or trained, point.call.get("width") or trained))
+    return found | {(size, size) for one in enlarging if not _is_whole(e, one.name) for size in [pipe.networks[one.stage].sample_size]}
 
 
 def _measuring(pipe: ImagenCascadePipeline, e: Evaluation, point: Point) -> Any:
@@ -134,7 +151,7 @@ def _note(folder: Path, point: Point) -> None:
 def _points(e: Evaluation) -> list[Point]:
     """All that are measured in the folder, by their settings."""
     there = [path for path in e.output.glob(f"*/{SETTINGS}") if _is_whole(e, path.parent.name)]
-    found = [Point(path.parent.name, json.loads(path.read_text(encoding="utf-8")), {}) for path in there]
+    found = [Point(path.parent.name, read_notes(path), {}) for path in there]
     return sorted(found, key=lambda point: list(point.settings.values()))
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -35,11 +36,14 @@ def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bo
     return data.text_cache is None or bool(validation.validation_prompts) or held_out is not None
 
 
-def load_text_encoder(model: ModelSettings, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """On the CPU; "auto" is the type that its weights are saved in."""
+def load_text_encoder(model: ModelSettings) -> PreTrainedModel:
+    """On the CPU, in float32."""
     if model.text_encoder is not None:
-        return encoders.load_text_encoder(model.text_encoder, dtype=dtype)
-    return encoders.load_text_encoder(_encoder_folder(model), variant=place_of(model)[1], dtype=dtype)
+        return encoders.load_text_encoder(model.text_encoder, dtype=torch.float32)
+    name, variant = place_of(model)
+    given: dict[str, Any] = dict.fromkeys(("unet", "unet_2", "unet_3", "tokenizer"))
+    pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=variant, revision=model.revision, dtype=torch.float32)
+    return pipe.text_encoder  # of the very class that the cascade has
 
 
 def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: DataSettings) -> TextCache | None:
@@ -54,7 +58,7 @@ def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: Dat
     if data.text_cache is None:
         return None
     files = [] if pipe.text_encoder is not None else _encoder_files(model)
-    encoder: PreTrainedModel | Sequence[Path] = pipe.text_encoder or (files if holds_t5(files) else load_text_encoder(model, "auto"))
+    encoder: PreTrainedModel | Sequence[Path] = pipe.text_encoder or (files if holds_t5(files) else load_text_encoder(model))
     rules = TextRules.of(pipe.config)
     read_by = fingerprint(pipe.tokenizer, encoder, rules.max_sequence_length, rules.text_padding, rules.clean_caption)
     return TextCache(data.text_cache, read_by)

@@ -50,7 +50,7 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         card_data(inherited_license(place, kinds, ask=repo is not None, token=token), base_models(named), tags=["cascade"]),
         template_str=CARD,
         rows="\n".join(_row(pipe, n) for n in stages),
-        text=_text(pipe.text_encoder),
+        text=_text(pipe),
         repo=repo or str(folder),
         network=type(unwrap_module(getattr(pipe, pipe.slots(first)[0]))).__name__,
         slot=pipe.slots(first)[0],
@@ -58,8 +58,11 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
     card.save(folder / "README.md")
 
 
-def _text(encoder: Any) -> str:
-    return "" if encoder is None else f"\nPrompts are read by a frozen `{type(encoder).__name__}`, {encoder.config.hidden_size} wide.\n"
+def _text(pipe: Any) -> str:
+    widths = [network.text_dim for network in pipe.networks.values() if network.text_dim is not None]
+    if pipe.text_encoder is None or not widths:
+        return ""
+    return f"\nPrompts are read by a frozen `{type(pipe.text_encoder).__name__}`, {widths[0]} wide.\n"
 
 
 def _row(pipe: Any, number: int) -> str:

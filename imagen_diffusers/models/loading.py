@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .saved_configs import leave_out_local_paths
 from .weight_files import check_network_folder, sole_variant, stored_names
@@ -90,7 +91,11 @@ def check_complete(network: nn.Module, folder: Path, variant: str | None) -> Non
     names: dict[int, list[str]] = {}  # of each parameter: tied ones have several, and are stored under one
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    check_none_missing([tied[0] for tied in names.values() if not there.intersection(tied)], folder)
+    missing = [tied[0] for tied in names.values() if not there.intersection(tied)]
+    if missing and isinstance(network, PreTrainedModel):  # experts are stored one by one and read together: its own loader knows
+        loaded: Any = type(network).from_pretrained(folder, variant=variant, output_loading_info=True)
+        missing = sorted(loaded[1]["missing_keys"])
+    check_none_missing(missing, folder)
 
 
 def check_none_missing(names: list[str], folder: Path | str) -> None:

@@ -15,6 +15,7 @@ from imagen_diffusers.sampling.membrane import membrane
 from imagen_diffusers.schedulers.noise import resize
 
 from .arguments import check_count, one_each, one_per_prompt, whole_per_stage
+from .fitting import check_resize_mode, fitted
 from .image_inputs import images_to_tensor
 from .masks import feathered, mask_to_tensor, resize_mask
 
@@ -30,6 +31,7 @@ class Edit:
         mask_feather: pixels of the finished image over which the painting fades into what is known.
         jump_length, jump_n_sample: as in `Inpainting`; the second one value, or one for each stage that runs.
         seamless: as in `Inpainting`.
+        resize_mode: how it comes to the size of the result, one of `fitting.RESIZE_MODES`.
     """
 
     image: Any
@@ -39,6 +41,7 @@ class Edit:
     jump_length: int = 1
     jump_n_sample: int | Sequence[int] | None = 1
     seamless: bool = False
+    resize_mode: str = "default"
 
     def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
         """Checked, as tensors on `device`.
@@ -52,9 +55,10 @@ class Edit:
         if self.image is None:
             raise ValueError("image is missing; give the image to start from")
         strengths = _strengths(self.strength, numbers)
+        check_resize_mode(self.resize_mode)
         image = images_to_tensor("image", self.image).to(device) * 2 - 1
         if self.mask_image is None:
-            return ReadEdit(image, strengths)
+            return ReadEdit(image, strengths, self.resize_mode)
         check_count("jump_length", self.jump_length)
         if not _is_number(self.mask_feather) or not 0 <= float(self.mask_feather) < math.inf:
             raise ValueError(f"mask_feather is {self.mask_feather!r}; give a number of pixels, 0 for a hard edge")
@@ -64,7 +68,7 @@ class Edit:
             raise ValueError(f"seamless is {self.seamless!r}; give True or False")
         if self.seamless and self.mask_feather:
             raise ValueError("mask_feather fades an edge that a seamless painting does not have; give one of them, with seamless=False")
-        return ReadEdit(image, strengths, mask, float(self.mask_feather), self.jump_length, samples, self.seamless)
+        return ReadEdit(image, strengths, self.resize_mode, mask, float(self.mask_feather), self.jump_length, samples, self.seamless)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class ReadEdit:
 
     image: Tensor
     strengths: list[float]
+    resize_mode: str
     mask: Tensor | None = None
     feather: float = 0.0
     jump_length: int = 1
@@ -101,14 +106,14 @@ class ReadEdit:
             prompts, images_per_prompt: as in `one_per_prompt`.
 
         Raises:
-            ValueError: for a feather wider than the finished image, and as `one_per_prompt`.
+            ValueError: for a feather wider than the finished image, a mask of what is cropped alone, and as `one_per_prompt`.
         """
         height, width = sizes[-1]
         if self.feather > min(height, width):
             raise ValueError(f"mask_feather is {self.feather:g} and the image {width}x{height}; give at most its smaller side, in pixels")
         each = (prompts, images_per_prompt)
-        finished = one_per_prompt("image", resize(self.image, sizes[-1]), *each)  # repeated once they are small
-        mask = None if self.mask is None else one_per_prompt("mask_image", resize_mask(self.mask, sizes[-1]), *each)
+        finished = one_per_prompt("image", fitted(self.image, sizes[-1], self.resize_mode, resize), *each)  # repeated once they are small
+        mask = None if self.mask is None else one_per_prompt("mask_image", self._fitted_mask(self.mask, sizes[-1]), *each)
         # What is hidden would reach what is known beside it when both are made smaller: where nothing of it is to be left, it is filled in.
         without_hidden = finished
         if mask is not None and 1 in self.strengths:
@@ -124,6 +129,15 @@ class ReadEdit:
             blend = feathered(painted, self.feather * size[0] / height) if self.feather else None
             tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend, self.seamless)))
         return tasks
+
+    def _fitted_mask(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
+        fitting = fitted(mask, size, self.resize_mode, resize_mask)
+        if not fitting.flatten(1).any(1).all():
+            raise ValueError(
+                f'mask_image marks no pixel of what resize_mode "{self.resize_mode}" leaves of the image; give another height and width, '
+                "or another resize_mode"
+            )
+        return fitting
 
 
 def _strengths(given: Any, numbers: Sequence[int]) -> list[float]:

@@ -46,6 +46,7 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
+        resize_mode: str = "default",
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         callback_on_stage_end: Callable[..., None] | None = None,
@@ -58,6 +59,8 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
             strength: how much is changed, in [0, 1]: int(steps x strength) steps are made. 0 gives the image back, resized; at 1 nothing is
                 left of it. One value, or one for each stage that runs.
             height, width: of the last stage's images; by default the image's shape, its longer side as long as the stage was trained for.
+            resize_mode: how the image comes to a result of another shape: "default" stretches it, "crop" leaves out what is beyond, and
+                "fill" repeats the pixels at its edges.
             latents: the noise, standard normal (N, C, H, W) of the first stage; or one (or None) for each.
             stop_at: the last stage to run.
             num_inference_steps, guidance_scale, ...: as in `ImagenCascadePipeline.__call__`.
@@ -65,4 +68,4 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
-        return self._run(Request.of(locals(), edit=Edit(image, strength)))
+        return self._run(Request.of(locals(), edit=Edit(image, strength, resize_mode=resize_mode)))

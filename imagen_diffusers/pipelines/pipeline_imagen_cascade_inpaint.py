@@ -51,6 +51,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         jump_n_sample: int | Sequence[int] = 1,
         mask_feather: float = 0.0,
         seamless: bool = False,
+        resize_mode: str = "default",
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         callback_on_stage_end: Callable[..., None] | None = None,
@@ -63,6 +64,8 @@ class ImagenCascadeInpaintPipeline(Cascade):
             mask_image: of the image's size, white (or True) where it is painted anew; one, or one for each prompt.
             strength: as in `ImagenCascadeImg2ImgPipeline.__call__`: how much of what lies under the mask is left. At 1 nothing is.
             height, width: of the last stage's images; by default the image's shape, its longer side as long as the stage was trained for.
+            resize_mode: how the image comes to a result of another shape: "default" stretches it, "crop" leaves out what is beyond, and
+                "fill" repeats the pixels at its edges; likewise the mask.
             jump_length, jump_n_sample: each run of so many steps is made so many times, going back to more noise between: what is painted
                 comes to fit what is known. 1 never goes back; one number, or one for each stage that runs.
             mask_feather: pixels of the result over which the painting fades into what is known; 0 keeps a hard edge.
@@ -78,4 +81,6 @@ class ImagenCascadeInpaintPipeline(Cascade):
         given = locals()
         if mask_image is None:
             raise ValueError("mask_image is missing; give a mask, white where the image is to be painted anew")
-        return self._run(Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample, seamless)))
+        return self._run(
+            Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample, seamless, resize_mode))
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+import transformers
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
@@ -34,23 +34,36 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
         OSError: for files that are not there, and weights that lack some of the encoder's.
     """
     where = {name: value for name, value in kwargs.items() if name in WHERE}
-    found = class_of(without_own_code(AutoConfig.from_pretrained, place, **where))
+    config = without_own_code(AutoConfig.from_pretrained, place, **where)
+    found = class_of(config)
     if found is None:
         raise ValueError(f"{place} holds no model whose text encoder transformers knows; give a T5, a BERT, a CLIP, a language model, ...")
+    if config.is_encoder_decoder:
+        config.is_encoder_decoder, kwargs["config"] = False, config  # T5Gemma's encoder class asks for it
+    encoder, missing = _loaded(found, place, kwargs)
+    if missing and config is not config.get_text_config():  # the larger model keeps it under a name of its own, as Gemma 3 does
+        whole: Any = MODEL_MAPPING
+        larger, missing = _loaded(whole[type(config)], place, kwargs)
+        within, encoder = next((f"{name}.", part) for name, part in larger.named_modules() if type(part) is found)
+        missing = [name.removeprefix(within) for name in missing if name.startswith(within)]
+    missing_read = sorted(name for name in missing if not name.startswith(POOLER))
+    if missing_read:
+        raise OSError(f"the weights of {place} lack {len(missing_read)} of {found.__name__}'s parameters, {missing_read[0]} the first")
+    with torch.no_grad():
+        for name in missing:  # made up at random, and saved otherwise each time
+            encoder.get_parameter(name).zero_()
+    return encoder
+
+
+def _loaded(found: type[PreTrainedModel], place: str | Path, kwargs: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
+    """A model, and the names of its parameters that the files lack."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would list the weights of the larger model's other parts
     try:
         loaded: Any = found.from_pretrained(place, **kwargs, output_loading_info=True)
     finally:
         transformers_logging.set_verbosity(verbosity)
-    encoder, told = loaded
-    missing = sorted(name for name in told["missing_keys"] if not name.startswith(POOLER))
-    if missing:
-        raise OSError(f"the weights of {place} lack {len(missing)} of {found.__name__}'s parameters, {missing[0]} the first")
-    with torch.no_grad():
-        for name in told["missing_keys"]:  # made up at random, and saved otherwise each time
-            encoder.get_parameter(name).zero_()
-    return encoder
+    return loaded[0], list(loaded[1]["missing_keys"])
 
 
 def load_tokenizer(place: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:
@@ -87,15 +100,28 @@ def class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:
     for each in (config, text):
         if type(each) in encoders:
             return encoders[type(each)]
-    return models[type(text)] if type(text) in models and not text.is_encoder_decoder else None
+    named = _class_named_for(type(text).__name__)
+    if named is not None or type(text) not in models or text.is_encoder_decoder:
+        return named
+    found = models[type(text)]
+    found = found[0] if isinstance(found, tuple) else found  # Funnel's has a token for each, and another class fewer
+    return found if found.main_input_name == "input_ids" else None
+
+
+def _class_named_for(config: str) -> type[PreTrainedModel] | None:
+    """A text encoder that transformers' table leaves out, by the name of its configuration: LongT5's, SigLIP's, CLAP's."""
+    for ending, kind in (("TextConfig", "TextModel"), ("Config", "EncoderModel")):
+        if config.endswith(ending):
+            return getattr(transformers, config.removesuffix(ending) + kind, None)
+    return None
 
 
 def readable(max_length: int, text_encoder: PreTrainedModel) -> int:
     """So many tokens, or as many as the encoder has places for: 77 in CLIP, 512 in BERT, any number in T5, whose places are relative."""
     places = getattr(text_encoder.config, "max_position_embeddings", None)
-    if places is None:
+    if places is None or places < 0:  # XLNet writes -1
         return max_length
     # RoBERTa's kind counts places from behind the number of its padding token.
-    tables = (m for name, m in text_encoder.named_modules() if name.endswith("position_embeddings") and isinstance(m, nn.Embedding))
-    padding = next((table.padding_idx for table in tables), None)
+    tables = (module for name, module in text_encoder.named_modules() if name.endswith("position_embeddings"))
+    padding = next((table.padding_idx for table in tables if hasattr(table, "padding_idx")), None)
     return min(max_length, places if padding is None else places - padding - 1)

@@ -80,8 +80,10 @@ def last_hidden_state(text_encoder: PreTrainedModel, ids: Tensor, attention: Ten
     Raises:
         ValueError: for a model that reads or gives out something else, which names the encoder of its kind.
     """
-    more = {"decoder_input_ids", "pixel_values"} & inspect.signature(type(text_encoder).forward).parameters.keys()
-    found = None if more else getattr(text_encoder(input_ids=ids, attention_mask=attention), "last_hidden_state", None)
+    arguments = inspect.signature(type(text_encoder).forward).parameters.keys()
+    more = {"decoder_input_ids", "pixel_values"} & arguments
+    once = {"use_cache": False} if "use_cache" in arguments else {}  # a decoder would keep keys and values of every layer to write on from
+    found = None if more else getattr(text_encoder(input_ids=ids, attention_mask=attention, **once), "last_hidden_state", None)
     if found is None:
         name, what = type(text_encoder).__name__, f"reads {' and '.join(more)}, too" if more else "gives out no last_hidden_state"
         raise ValueError(f"{name} {what}; give a model that encodes text and no more{_of_its_kind(text_encoder)}")

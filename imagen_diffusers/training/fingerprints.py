@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,8 @@ from imagen_diffusers.text.encoders import POOLER
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 SAMPLED = 512  # values of each weight that go into a fingerprint
+PROBE = "A Cube, naïve café"  # tells case, accents, marks and special tokens
+IRRELEVANT = ("transformers_version", "architectures", "dtype", "use_cache")  # of a configuration, to what is computed
 SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one weight; files hold it under the first name
 
 
@@ -26,9 +29,10 @@ def fingerprint(
 ) -> str:
     """A digest that changes with the vocabulary, the rules of reading, the encoder's shape or any of its weight tensors.
 
-    Of encoders without T5's names of weights it changes with their class and the special tokens around a text, too; pooled outputs,
-    which are not read, have no part in it. Of each weight tensor `SAMPLED` values go into it, evenly spaced and rounded to bfloat16, so
-    that T5-XXL takes a second and an encoder loaded in half precision is the same one.
+    Of encoders without T5's names of weights it changes with their class, their configuration (heads and activations show in no weight),
+    and how a text is spelled in tokens, too; pooled outputs, which are not read, have no part in it. Of each weight tensor `SAMPLED`
+    values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an encoder loaded in half precision is
+    the same one.
 
     Args:
         tokenizer: of the encoder.
@@ -38,12 +42,17 @@ def fingerprint(
     """
     weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else _decisive(text_encoder)
     digest, sampled = hashlib.blake2b(digest_size=16), dict(_samples(weights))
-    kind = sampled[SHARED][0][1] if SHARED in sampled else [type(text_encoder).__name__, tokenizer("")["input_ids"]]
+    kind = sampled[SHARED][0][1] if SHARED in sampled else [*_shape(text_encoder), tokenizer(PROBE)["input_ids"]]
     rules = [] if (text_padding, clean_caption) == (TextRules().text_padding, TextRules().clean_caption) else [text_padding, clean_caption]
-    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, kind, *rules]).encode())
+    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, kind, *rules], sort_keys=True, default=str).encode())
     for name, (shape, values) in sorted(sampled.items()):
         digest.update(name.encode() + str(shape).encode() + values)
     return digest.hexdigest()
+
+
+def _shape(encoder: Any) -> tuple[str, dict[str, Any]]:
+    settings = encoder.config.to_diff_dict()
+    return type(encoder).__name__, {name: value for name, value in settings.items() if name not in IRRELEVANT}
 
 
 def holds_t5(files: Sequence[Path]) -> bool:

@@ -124,7 +124,7 @@ class TextCache:
 
 
 def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text_encoder, rules: TextRules, size: int) -> Iterator[int]:
-    tokens, ends = [torch.empty(0, text_encoder.config.hidden_size, dtype=torch.bfloat16)], []
+    tokens, ends = [], []
     rest = iter(captions)
     while batch := list(islice(rest, size)):
         text = read_prompts(batch, tokenizer, text_encoder, rules)
@@ -134,7 +134,14 @@ def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text
     keys = torch.from_numpy(np.frombuffer(b"".join(_key(c) for c in captions), np.uint8).copy()).view(-1, 16)
     name = f"tokens-{len(index['shards']):05d}.safetensors"
     with in_one_rename(folder / name) as part:
-        save_file({"tokens": torch.cat(tokens), "ends": torch.tensor(ends).cumsum(0), "keys": keys}, part)
+        save_file(
+            {
+                "tokens": torch.cat(tokens) if tokens else torch.empty(0, 0, dtype=torch.bfloat16),
+                "ends": torch.tensor(ends).cumsum(0),
+                "keys": keys,
+            },
+            part,
+        )
     index["shards"].append(name)
     with in_one_rename(folder / INDEX) as part:
         part.write_text(json.dumps(index, indent=1))

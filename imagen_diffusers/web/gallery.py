@@ -7,13 +7,15 @@ as long as they are kept: the oldest files go when there are too many.
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from PIL import Image
 
-from imagen_diffusers.images import read_image, read_settings, save_png
+from imagen_diffusers.images import open_image, read_image, read_settings, save_png
 
 from .limits import Limits
 
@@ -82,10 +84,25 @@ class Gallery:
             ValueError: for a file that went while its request waited, is no image, or one of another kind, and for one with too many
                 pixels, which is not decoded.
         """
+        with self._reading(what, path):
+            return read_image(path, formats=FORMATS, most_pixels=self._limits.image_pixels)
+
+    def look(self, what: str, path: Path) -> None:
+        """See by its head, without decoding it, whether `read` may read it.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        with self._reading(what, path), open_image(path, formats=FORMATS, most_pixels=self._limits.image_pixels):
+            pass
+
+    @contextmanager
+    def _reading(self, what: str, path: Path) -> Iterator[None]:
+        """Sentences that call the file of a browser `what`, and not by its name here."""
         if not self.holds(path):
             raise ValueError(f"{what} is no longer kept; drop it in again")
         try:
-            return read_image(path, formats=FORMATS, most_pixels=self._limits.image_pixels)
+            yield
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), what)) from None
 
