@@ -3,6 +3,9 @@
 accelerate launch examples/finetune_domain.py --train_data_dir my-facades --output_dir my-imagen --max_train_steps 5000 \
     --mixed_precision bf16
 
+Transparent images, a folder of icons say, are laid on white. Other backgrounds, places and sizes at each visit are examples/emoji, which
+trains on folders of one's own, too.
+
 Every weight of every stage is trained, and the result is a cascade; with --rank 32 it is a LoRA file, as from finetune_style.py.
 """
 

@@ -30,6 +30,7 @@ PAGES = [
     *DOCS,
     *REFERENCE,
     "examples/scenes/README.md",
+    "examples/emoji/README.md",
     "examples/inpainting/README.md",
     "examples/notebooks/README.md",
 ]

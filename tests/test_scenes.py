@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from examples.scenes import train
 from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
-from examples.scenes.data import ORACLE_SEEDS, SceneDataset, object_windows
+from examples.scenes.data import ORACLE_SEEDS, VIEWS, SceneDataset, object_windows
 from examples.scenes.raytrace import render
 from examples.scenes.scene import (
     COLORS,
@@ -274,7 +274,9 @@ adapt.register(Gray, ImagenNetwork)
 def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("examples.scenes.validation.COUNT", 4)
     monkeypatch.setattr("examples.scenes.validation.WORD_COUNT", 4)
-    figures = SceneFigures("base", tmp_path, noise_curve("base"), LossSettings(prediction_type="sample"), compile=False, **TEXT)
+    figures = SceneFigures(
+        "base", tmp_path, noise_curve(VIEWS["base"].log_snr_shift), LossSettings(prediction_type="sample"), compile=False, **TEXT
+    )
     values = figures(make_base(sample_size=64, patch_size=4, encoder_hid_dim=32))
     assert {"log_snr_-6", "objects/log_snr_0", "shape/log_snr_-2", "relation/log_snr_0", "unseen_shape/log_snr_-4"} <= set(values)
     assert len(values) == 2 * 8 + 5 * 3
@@ -289,7 +291,9 @@ def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
 
 def test_figures_of_a_super_resolution_network_stand_beside_bicubics(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("examples.scenes.validation.COUNT", 6)
-    figures = SceneFigures("sr256", tmp_path, noise_curve("sr256"), LossSettings(prediction_type="sample"), compile=False, **TEXT)
+    figures = SceneFigures(
+        "sr256", tmp_path, noise_curve(VIEWS["sr256"].log_snr_shift), LossSettings(prediction_type="sample"), compile=False, **TEXT
+    )
     values = figures(make_sr(encoder_hid_dim=32))
     assert len(values) == 2 * 8 + 2 + 3
     windowed, wrong = figures.words["texture"]

@@ -25,17 +25,20 @@ from .train import NETWORKS, SUFFIXES, build
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 2), (3.0, 1.5, 1.0), (0.0, 40.0, 20.0)
 
 
-def scheduler(stage: str) -> ImagenDPMSolverMultistepScheduler:
-    """The base's steps add noise anew and begin at log-SNR -8, beyond which it was hardly trained: else objects come twice more often."""
-    betas = shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift)
+def scheduler(log_snr_shift: float, *, base: bool) -> ImagenDPMSolverMultistepScheduler:
+    """Of a stage trained along the cosine curve with this shift, to predict the clean image.
+
+    The base's steps add noise anew and begin at log-SNR -8, beyond which it was hardly trained: else objects come twice more often.
+    """
+    betas = shift_betas(beta_table("squaredcos_cap_v2"), log_snr_shift)
     return ImagenDPMSolverMultistepScheduler(
         trained_betas=betas.tolist(),  # pyright: ignore[reportArgumentType] (diffusers says an array, and saves a list)
         prediction_type="sample",
-        algorithm_type="sde-dpmsolver++" if stage == "base" else "dpmsolver++",
-        lambda_min_clipped=-4.0 if stage == "base" else -math.inf,  # half the log-SNR
+        algorithm_type="sde-dpmsolver++" if base else "dpmsolver++",
+        lambda_min_clipped=-4.0 if base else -math.inf,  # half the log-SNR
         thresholding=True,
         sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
-        timestep_spacing="linspace" if stage == "base" else "trailing",  # trailing steps would be too few from where it begins
+        timestep_spacing="linspace" if base else "trailing",  # trailing steps would be too few from where it begins
     )
 
 
@@ -46,7 +49,7 @@ def assemble(folder: Path, pipeline: Path) -> ImagenCascadePipeline:
         trained, slot = folder / stage / "unet", "unet" + SUFFIXES[stage]
         components[slot] = network.from_pretrained(trained) if trained.exists() else build(stage, pipeline)
         components[slot].register_to_config(_name_or_path=pipeline.name)  # and not a folder of this machine
-        components["scheduler" + SUFFIXES[stage]] = scheduler(stage)
+        components["scheduler" + SUFFIXES[stage]] = scheduler(VIEWS[stage].log_snr_shift, base=stage == "base")
     return ImagenCascadePipeline(
         tokenizer=AutoTokenizer.from_pretrained(pipeline / "tokenizer"),
         text_encoder=T5EncoderModel.from_pretrained(pipeline / "text_encoder", variant="fp16", dtype=torch.float32),

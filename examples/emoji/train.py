@@ -1,0 +1,70 @@
+"""Train one stage of the emoji cascade; run it again to go on from the last checkpoint.
+
+python -m examples.emoji.train --stage base --max_train_steps 20000 --output_dir runs/emoji/base --pretrained imagen-scenes
+
+All flags of `TrainSettings` and `LossSettings` are there; their defaults here are the recipe of examples/scenes. With --pretrained every
+weight of that pipeline's stage is begun with whose name and shape are the same, and the others are listed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from examples.scenes import train as scenes
+from imagen_diffusers.finetuning.flags import parse, run_script
+from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.models.initialization import initialized_from
+from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
+from imagen_diffusers.training.loop import train_stage
+from imagen_diffusers.training.run_settings import TrainSettings
+
+from .data import VIEWS, EmojiDataset
+from .validation import EmojiFigures
+
+NETWORKS = {stage: scenes.NETWORKS[stage] for stage in VIEWS}  # but for the width of the text
+
+
+@dataclass(frozen=True)
+class EmojiSettings:
+    """Which stage, and what it is trained on."""
+
+    stage: Literal["base", "sr256"] = field(metadata={"help": "Which stage."})
+    folder: Path = field(default=Path("runs/emoji"), metadata={"help": "Where examples.emoji.data put things and text encoder."})
+    pretrained: Path | None = field(
+        default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are begun with."}
+    )
+
+
+def build(stage: str, text_dim: int, pretrained: Path | None = None, *, seed: int = 0) -> ConditionedUNet:
+    """A stage's network for text of a width, with new weights, which depend on the seed, and those of a pipeline where they fit."""
+    network, config = NETWORKS[stage]
+    with initialized_from(seed):
+        unet = network(**{**config, "encoder_hid_dim": text_dim})
+    if pretrained is not None:
+        own, weights = unet.state_dict(), scenes.build(stage, pretrained).state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+        unet.load_state_dict(fitting, strict=False)
+        print(f"of {pretrained}: {len(fitting)} of {len(own)} tensors; new: {', '.join(sorted(own.keys() - fitting.keys())) or 'none'}")
+    return unet
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    emoji, train, loss = parse(EmojiSettings, TrainSettings, scenes.SampleLossSettings, args=args, **scenes.RECIPE)
+    loss, table = replace(loss, prediction_type="sample"), scenes.noise_curve(VIEWS[emoji.stage].log_snr_shift)
+    dtype = torch.bfloat16 if train.mixed_precision == "bf16" else torch.float32  # half the time, and the encoder's is a tenth of a step's
+    text = {
+        "tokenizer": load_tokenizer(emoji.folder / "tokenizer"),
+        "text_encoder": load_text_encoder(emoji.folder / "text_encoder", variant="fp16", dtype=dtype),
+    }
+    measure = None
+    if train.validation_steps:
+        measure = EmojiFigures(emoji.stage, emoji.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
+    unet = build(emoji.stage, text["text_encoder"].config.hidden_size, emoji.pretrained, seed=train.seed)
+    train_stage(unet, EmojiDataset(emoji.stage, emoji.folder, seed=train.seed), table, train, loss, **text, measure=measure)
+
+
+if __name__ == "__main__":
+    run_script(main)
