@@ -77,15 +77,15 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 
 def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
     path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
-    if not path.exists():
-        if any(folder.glob(f"*/{GROUP_FILES}")):
-            return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
+    if not any(folder.glob(f"*/{GROUP_FILES}")):  # whatever was asked for there before, nothing was measured
         write_whole(path, text + "\n")
         return None
+    if not path.exists():
+        return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
     try:
         before, now = read_notes(path), json.loads(text)
-    except OSError as damaged:
-        return str(damaged)
+    except OSError:
+        return f"{path} is damaged, so that nothing says what was measured there. Give another --output, or delete that folder"
     other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not other:
         return None
