@@ -160,7 +160,6 @@ def test_an_export_that_is_broken_off_leaves_the_former_one(writing, tmp_path, m
     assert next(export) == "unet"
     export.close()
     assert contents(tmp_path) == before
-    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"of a cascade that stood here")
     list(export_cascade(make_pipeline(), tmp_path))
     after = contents(tmp_path)
     assert after["README.md"] == b"a card of one's own"
@@ -183,6 +182,24 @@ def test_of_two_exports_none_is_mixed_and_loaded(writing, tmp_path, monkeypatch)
         list(export_cascade(make_pipeline(), tmp_path))
     with pytest.raises(OSError, match="model_index.json"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
+
+
+def test_weights_are_not_written_over(writing, tmp_path, monkeypatch) -> None:
+    make_pipeline().save_pretrained(tmp_path / "model")
+    before = contents(tmp_path / "model")
+    with pytest.raises(ValueError, match="model holds weights, which would be lost"):
+        list(export_cascade(make_pipeline(), tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    said = " ".join(call("export", "imagen-scenes", tmp_path / "model").output.split())
+    assert "holds weights, which would be lost" in said and contents(tmp_path / "model") == before
+
+
+def test_half_a_graph_is_no_part_of_one(tmp_path) -> None:
+    network = ExportedNetwork.from_pretrained(network_folder(tmp_path))
+    digest = network.state_dict()
+    (tmp_path / "model.onnx.part").write_bytes(b"half")
+    (tmp_path / "model.safetensors").write_bytes(b"of another program")
+    assert str(network.state_dict()) == str(digest)
 
 
 def test_a_graph_reads_as_many_tokens_as_its_encoder(writing, tmp_path) -> None:

@@ -34,11 +34,10 @@ def export(
     told = [] if prompts is None else [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
     if prompts is not None and not told:
         raise ValueError(f"{prompts} holds no prompt; write some, one a line, as the cascade will be given")
-    if dest.exists() and Path(model).exists() and dest.samefile(model):
-        raise ValueError(f"{dest} is the model itself, whose weights would be left without an index; give another folder")
     o.check_writable(dest)
-    from imagen_diffusers.export.checks import check_installed
+    from imagen_diffusers.export.checks import check_holds_no_weights, check_installed
 
+    check_holds_no_weights(dest)
     check_installed(openvino=to == "openvino", eight_bits=bool(told))
     pipe = load(model, "float32", "cpu", variant, revision)
     from imagen_diffusers.export.cascade import export_cascade

@@ -15,7 +15,7 @@ from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.folders import PART, put_in_place
 
-from .checks import check_exportable, check_installed
+from .checks import check_exportable, check_holds_no_weights, check_installed
 from .exported import ExportedModel, ExportedNetwork, ExportedTextEncoder
 from .files import write_onnx
 from .graphs import ONNX, OPENVINO, graph_files
@@ -40,7 +40,7 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         prompts: for OpenVINO, lets networks multiply in eight bits, as `quantize_cascade` does.
 
     Raises:
-        ValueError: for what cannot be a graph, before anything is written.
+        ValueError: for what cannot be a graph, and a folder with weights, which would be lost; before anything is written.
         ImportError: saying what to install, before anything is written.
     """
     folder = Path(folder).resolve()
@@ -48,6 +48,7 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
     if prompts and not openvino:
         raise ValueError("eight bits, which prompts are for, are OpenVINO's; pass openvino=True, or leave prompts out")
     check_installed(openvino=openvino, eight_bits=bool(prompts))
+    check_holds_no_weights(folder)
     part = folder / PART
     shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
     try:
@@ -120,7 +121,7 @@ def _parts(pipe: Any) -> dict[str, Any]:
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:
     _write(*trace_text_encoder(encoder), "last_hidden_state", folder, openvino)
     config = copy(encoder.config)
-    if getattr(config, "max_position_embeddings", None) is not None:
+    if (getattr(config, "max_position_embeddings", None) or 0) > 0:
         config.max_position_embeddings = readable(sys.maxsize, encoder)  # which RoBERTa's does not say, and a graph does not show
     config.save_pretrained(folder)
     return ExportedTextEncoder.from_pretrained(folder)

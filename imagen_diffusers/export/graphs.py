@@ -65,7 +65,8 @@ class OpenVinoGraph:
 
 def graph_files(folder: Path) -> list[Path]:
     """Those of all graphs in a folder, with the weights that lie beside them."""
-    return sorted(path for name in (ONNX, OPENVINO) for path in folder.glob(f"{Path(name).stem}.*"))
+    names = (ONNX, f"{ONNX}.data", OPENVINO, str(Path(OPENVINO).with_suffix(".bin")))
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def runtime_module(name: str, extra: str) -> Any:
