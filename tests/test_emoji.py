@@ -1,6 +1,7 @@
 """The example of real things: names and images from packages, compositions, captions, and the run to a pipeline, all on tiny settings."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +12,20 @@ import torch
 from PIL import Image
 
 from examples.emoji import assemble, data, packages, train
+from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
 from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
 from examples.emoji.data import EmojiDataset, held_out
-from examples.emoji.things import LINES, Thing, code, named_things, read_things
+from examples.emoji.names import code, named_things
+from examples.emoji.things import LINES, Thing, read_things
+from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
 from .conftest import TINY_BASE, TINY_SR, make_base, make_pipeline
 from .encoders import make_bert
 
 KNOWN = [
-    {"label": "red apple", "hexcode": "1F34E", "tags": ["fruit", "up"], "group": 4},
+    {"label": "red apple", "hexcode": "1F34E", "tags": ["fruit", "up", "ily", "143", "red", "Man with Beard"], "group": 4},
     {
         "label": "raised hand",
         "hexcode": "270B",
@@ -32,11 +36,30 @@ KNOWN = [
     {"label": "flag: Japan", "hexcode": "1F1EF-1F1F5", "group": 9},
     {"label": "man: beard", "hexcode": "1F9D4", "group": 1},
     {"label": "backhand index pointing right", "hexcode": "1F449", "group": 1},
+    {"label": "man: bald", "hexcode": "1F468-200D-1F9B2", "group": 1},
+    {"label": "grinning cat", "hexcode": "1F63A", "group": 0},
+    {"label": "cat face", "hexcode": "1F431", "group": 3, "tags": ["kitty"]},
+    {"label": "black large square", "hexcode": "2B1B", "group": 8},
+    {"label": "small orange diamond", "hexcode": "1F538", "group": 8},
+    {"label": "one-thirty", "hexcode": "1F55C", "group": 5},
+    {"label": "flag: Netherlands", "hexcode": "1F1F3-1F1F1", "group": 9},
+    {"label": "flag: England", "hexcode": "1F3F4-E0067-E0062-E0065-E006E-E0067-E007F", "group": 9, "tags": ["gbeng"]},
     {"label": "no image of it", "hexcode": "1F600", "group": 0},
     {"label": "regional indicator A", "hexcode": "1F1E6"},
 ]
-GROUPS = {"0": "smileys-emotion", "1": "people-body", "4": "food-drink", "8": "symbols", "9": "flags"}
-FILES = ("1f34e", "270b", "270b-1f3ff", "31-20e3", "1f1ef-1f1f5", "1f9d4", "1f449", "1f1e6", "e000")
+GROUPS = {
+    "0": "smileys-emotion",
+    "1": "people-body",
+    "3": "animals-nature",
+    "4": "food-drink",
+    "5": "travel-places",
+    "8": "symbols",
+    "9": "flags",
+}
+FILES = (
+    *("1f34e", "270b", "270b-1f3ff", "31-20e3", "1f1ef-1f1f5", "1f9d4", "1f449", "1f468-200d-1f9b2", "1f63a", "1f431", "2b1b", "1f538"),
+    *("1f55c", "1f1f3-1f1f1", "1f3f4-e0067_e0062_e0065_e006e_e0067", "1f1e6", "e000"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +90,23 @@ def folder(sources, tmp_path_factory) -> Path:
 
 
 def test_things_are_emoji_with_an_image_and_a_name(folder) -> None:
-    things = {thing.name: thing for thing in read_things(folder)}
-    assert list(things) == ["red apple", "raised hand", "keycap 1", "flag of Japan", "man with beard", "backhand index pointing right"]
-    assert [thing.mirrors for thing in things.values()] == [True, True, False, False, True, False]
+    listed = read_things(folder)
+    things = {thing.name: thing for thing in listed}
+    assert [(thing.name, thing.mirrors) for thing in listed] == [
+        *(("red apple", True), ("raised hand", True), ("keycap 1", False), ("flag of Japan", False), ("man with beard", True)),
+        *(("backhand index pointing right", False), ("bald man", True), ("grinning cat", True), ("grinning cat", True)),
+        *(("black square", False), ("orange diamond", False), ("one-thirty", False), ("flag of the Netherlands", False)),
+        ("flag of England", False),
+    ]
     assert things["red apple"] == Thing("red apple", "1f34e.webp", ("fruit",), "food-drink")
+    assert things["grinning cat"].tags == ("kitty", "cat face") and things["flag of England"].tags == ()
     assert things["raised hand"].tones == (("dark", "270b-1f3ff.webp"),)
     assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(f"{file}.webp" for file in FILES[:-2])
 
 
 def test_file_names_and_code_points_meet() -> None:
     assert code("0023-FE0F-20E3") == code("23-20e3") == code("0023-fe0f-20e3")
-    assert code("1F3F4-E0067-E007F") == code("1f3f4-e0067_e007f")
+    assert code("1F3F4-E0067-E0062-E0065-E006E-E0067-E007F") == code("1f3f4-e0067_e0062_e0065_e006e_e0067")
     assert code("00A9-FE0F") == code("a9-fe0f") == code("a9")
     assert code("1f469-200d-1f52c") == code("1F469-200D-1F52C") != code("1f469-1f52c")
 
@@ -108,6 +137,20 @@ def test_things_stand_inside_and_are_mirrored_only_where_that_is_right(sources) 
     assert len({p.left for p in places}) > 20
 
 
+WITH_ARTICLES = (
+    "a unicorn/a euro banknote/a ewe/a one o’clock/an umbrella/an hourglass done/an x-ray/an OK hand/a T-Rex/an unidentified object/"
+    "a bus/an octopus/a cactus/a dress/a rhinoceros/a nest with eggs/a person lifting weights/a glass of milk/glasses/hot springs/"
+    "men wrestling/people holding hands/woman’s clothes/unlocked/foggy/cooking/rolling on the floor laughing/mount fuji/Mrs. Claus/"
+    "the flag of Japan/the Statue of Liberty/a black flag/crossed flags/an orange"
+)
+
+
+@pytest.mark.parametrize("words", WITH_ARTICLES.split("/"))
+def test_articles_are_those_of_english(words) -> None:
+    first, _, rest = words.partition(" ")
+    assert with_article(rest if first in ("a", "an", "the") else words) == words
+
+
 def test_captions_name_what_is_shown() -> None:
     rng = np.random.default_rng(0)
     apple = Thing("red apple", "", ("fruit",), "food-drink")
@@ -119,6 +162,9 @@ def test_captions_name_what_is_shown() -> None:
     assert 0 < sum("apple" not in text for text in some) < 60 and any("red apple, fruit" in text for text in some)
     hand = caption(Thing("raised hand", "", (), "people-body"), "blue", rng, tone="medium-dark", complete=True)
     assert "raised hand with medium-dark skin tone" in hand
+    tagged = [caption(Thing("raised hand", "", ("stop",), "people-body"), "blue", rng, tone="dark") for _ in range(300)]
+    assert any("raised hand with dark skin tone, stop" in text for text in tagged) and not any("hand, stop with" in text for text in tagged)
+    assert sum("3d" in caption(apple, "white", rng, complete=i % 2 == 0) for i in range(2000)) / 2000 == pytest.approx(0.75, abs=0.03)
     flag = [caption(Thing("flag of Japan", "", (), "flags"), "blue", rng) for _ in range(50)]
     assert any("the flag of Japan" in text for text in flag) and not any("a flag of Japan" in text for text in flag)
 
@@ -143,8 +189,26 @@ def test_validation_shows_what_is_never_trained_on(folder) -> None:
         example, box = dataset.shown(number)
         corner = example["pixel_values"][:, box == 0].float().mean(1)
         assert (corner - torch.tensor(BACKGROUNDS[name])).abs().max() <= JITTER + 1 and name in example["prompt"]
+        other, _ = dataset.shown(number, named=number + 1)
+        assert torch.equal(other["pixel_values"], example["pixel_values"]) and name in other["prompt"]
         trained = [dataset.visit(index, visit)["prompt"] for visit in range(60)]
         assert not [text for text in trained if f" {name}" in text.replace("light blue", "lightblue").replace("red apple", "")]
+
+
+def test_a_wrong_caption_is_wrong_in_the_name_alone(folder, monkeypatch) -> None:
+    """So that what it costs is the name's: the phrasing, the background and the skin tone stay."""
+    monkeypatch.setattr(data, "TONED", 1)
+    tokenizer, encoder = data.load_tokenizer(folder / "tokenizer"), data.load_text_encoder(folder / "text_encoder", variant="fp16")
+    table, loss = train.scenes.noise_curve(0), train.scenes.SampleLossSettings(prediction_type="sample")
+    figures = EmojiFigures("base", folder, table, loss, count=14, tokenizer=tokenizer, text_encoder=encoder, max_sequence_length=16)
+    dataset = EmojiDataset("base", folder)
+    names = [thing.name for thing in dataset.things]
+    for number, wrong in enumerate(figures.wrong):
+        right = dataset.shown(number)[0]["prompt"]
+        named = ((right, names[number]), (wrong, names[(number + 1) % 14]))
+        bare = [re.sub(r"\b(an?|the) (?=NAME)", "", text.replace(name, "NAME")) for text, name in named]
+        assert bare[0] == bare[1] and "NAME" in bare[0]
+    assert "raised hand with dark skin tone" in dataset.shown(1)[0]["prompt"] and "keycap 1 with dark skin tone" in figures.wrong[1]
 
 
 def test_a_stage_begins_with_what_fits_of_another_cascade(tmp_path, monkeypatch, capsys) -> None:
@@ -174,23 +238,47 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
         assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / stage}"])
     assert "unet_2" not in ImagenCascadePipeline.load_config(tmp_path / "base") or not (tmp_path / "base" / "unet_2").exists()
     assert "MiniLM" in (tmp_path / "sr256" / "NOTICE").read_text()
+    assert "Apache License" in (tmp_path / "sr256" / "text_encoder" / "LICENSE.txt").read_text()
+    card = (tmp_path / "sr256" / "README.md").read_text()
+    assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "sr256", variant="fp16")
     assert pipe("a red cube", num_inference_steps=2).images[0].size == (256, 256)
 
 
-def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path) -> None:
+def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, capsys) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGBA", (300, 200), (9, 9, 9, 200)).save(tmp_path / "images" / "own.png")
     (tmp_path / LINES).write_text('{"name": "cube", "file": "own.png"}\n')
     data.main([f"--folder={tmp_path}", f"--encoder={sources['encoder']}"])
     assert EmojiDataset("base", tmp_path).visit(0, 0)["pixel_values"].shape == (3, 64, 64)
-    for line, said in (
-        ('{"name": "cube"}', "line 1 .* is no thing"),
-        ('{"name": "cube", "file": "other.png"}', "names other.png, which is not in"),
-    ):
-        (tmp_path / LINES).write_text(line + "\n")
-        with pytest.raises(OSError, match=said):
-            read_things(tmp_path)
+    data.main([f"--folder={tmp_path}", f"--encoder={sources['encoder']}", f"--emoji={sources['emoji']}"])
+    assert f"{tmp_path / LINES} is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "things.jsonl is empty"),
+        ("cube", "line 1 of .*things.jsonl is no JSON"),
+        ('{"name": "cube"}', "line 1 of .*things.jsonl is no thing: it has to be an object with a name and a file"),
+        ('{"name": "cube", "file": "own.png", "tag": []}', "may have group, mirrors, tags, tones"),
+        ('{"name": "", "file": "own.png"}', "its name is ''"),
+        ('{"name": 5, "file": "own.png"}', "its name is 5"),
+        ('{"name": "cube", "file": "own.png", "tags": "fruit"}', "its tags are 'fruit'; give a list"),
+        ('{"name": "cube", "file": "own.png", "tones": {"dark": "own.png"}}', "its tones are .*; give a list"),
+        ('{"name": "cube", "file": "own.png", "tones": [["dark"]]}', "its tones are .*; give a list"),
+        ('{"name": "cube", "file": "own.png", "mirrors": "no"}', "mirrors is true or false"),
+        ('{"name": "cube", "file": "other.png"}', "line 1 of .*things.jsonl names other.png, which is not in"),
+        ('{"name": "cube", "file": "things.txt"}', "line 1 of .*things.jsonl names things.txt, which is no image"),
+    ],
+)
+def test_a_line_that_is_no_thing_is_named(tmp_path, line, said) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "things.txt").write_text("a cube")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "images" / "own.png")
+    (tmp_path / LINES).write_text(line and line + "\n")
+    with pytest.raises(OSError, match=said):
+        read_things(tmp_path)
 
 
 def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
@@ -208,7 +296,7 @@ def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     for part, content in (("en/data.json", []), ("meta/groups.json", {"groups": {}})):
         (tmp_path / part).parent.mkdir()
         (tmp_path / part).write_text(json.dumps(content))
-    with pytest.raises(OSError, match="none of the 9 images"):
+    with pytest.raises(OSError, match=f"none of the {len(FILES)} images"):
         named_things(sources["emoji"], tmp_path)
 
 
@@ -224,9 +312,12 @@ def test_packages_are_fetched_once_and_whole(tmp_path, monkeypatch) -> None:
     )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(npm.parent))
+    place = tmp_path / "kept" / "there"
+    killed = place.with_name("there.part")  # of a fetch that was ended from outside
+    killed.mkdir(parents=True)
+    (killed / "half").touch()
     for again in (False, True):
-        place = tmp_path / "kept" / "there"
         assert (packages.fetch_from_npm("gone" if again else "there", place) / "file").read_text() == "content"
     with pytest.raises(OSError, match="npm did not get gone"):
         packages.fetch_from_npm("gone", tmp_path / "kept" / "gone")
-    assert not (tmp_path / "kept" / "gone").exists()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["there"]

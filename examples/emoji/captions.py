@@ -1,12 +1,13 @@
 """Things to captions, in several phrasings. This file knows names and no pixels.
 
-The background is named most of the time, so that a prompt can ask for it or leave it open; the style is named half of the time, since
-another style may come beside it.
+The background is named most of the time, so that a prompt can ask for it or leave it open; the style is named in all complete captions and
+in half of the others, since another style may come beside it.
 """
 
 import numpy as np
 
-from .things import FLAGS, SYMBOLS, Thing
+from .articles import with_article
+from .things import SYMBOLS, Thing
 
 PLAIN = ("{}", "{}", "a picture of {}", "an emoji of {}")
 STYLES = {"3d": ("a 3d emoji of {}", "a fluent 3d rendering of {}", "{}, 3d emoji", "3d icon of {}")}
@@ -22,28 +23,20 @@ def caption(thing: Thing, background: str, rng: np.random.Generator, *, tone: st
         tone: of the skin.
         complete: name the thing and its background, and leave nothing open.
     """
-    word = _word(thing, rng, complete)
+    word, tag = _word(thing, rng, complete)
     if tone is not None and (complete or rng.random() < 0.9):
         word += f" with {tone} skin tone"
     styled = complete or rng.random() < 0.5
-    text = str(rng.choice(STYLES["3d"] if styled else PLAIN)).format(word)
+    text = str(rng.choice(STYLES["3d"] if styled else PLAIN)).format(f"{word}, {tag}" if tag else word)
     if complete or rng.random() < 0.7:
-        text += str(rng.choice(BACKGROUNDS)).format(_with_article(background), bare=background)
+        text += str(rng.choice(BACKGROUNDS)).format(with_article(background), bare=background)
     return text
 
 
-def _word(thing: Thing, rng: np.random.Generator, complete: bool) -> str:
-    """The name, with its article or bare, and at times a tag with it or in its place."""
-    name = thing.name
-    if thing.group == FLAGS:
-        name = f"the {name}" if rng.random() < 0.5 else name
-    elif thing.group != SYMBOLS and not name.startswith("people") and not name.endswith("s") and rng.random() < 0.6:
-        name = _with_article(name)
+def _word(thing: Thing, rng: np.random.Generator, complete: bool) -> tuple[str, str | None]:
+    """The name, with its article or bare, or at times a tag in its place; and at times a tag beside it."""
+    name = with_article(thing.name) if rng.random() < 0.6 and thing.group != SYMBOLS else thing.name
     if complete or not thing.tags or (chance := rng.random()) > 0.25:
-        return name
+        return name, None
     tag = str(rng.choice(thing.tags))
-    return tag if chance < 0.07 else f"{name}, {tag}"
-
-
-def _with_article(words: str) -> str:
-    return ("an " if words[0].lower() in "aeiou" else "a ") + words
+    return (tag, None) if chance < 0.07 else (name, tag)

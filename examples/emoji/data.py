@@ -25,7 +25,8 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 from . import packages
 from .captions import caption
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
-from .things import IMAGES, LINES, Thing, named_things, read_things, write_things
+from .names import named_things
+from .things import IMAGES, LINES, Thing, read_things, write_things
 
 TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
@@ -73,17 +74,28 @@ class EmojiDataset(VisitedDataset):
         corner = tuple(int(v) // (view.scale or 1) * (view.scale or 1) for v in rng.integers(0, free + 1, 2))
         return self._example(index, background, rng, corner, complete=bool(rng.random() < COMPLETE))[0]  # pyright: ignore[reportArgumentType]
 
-    def shown(self, number: int) -> tuple[Example, torch.Tensor]:
-        """For validation: a thing on the background on which it is never trained, in the middle, and where its box is (side, side)."""
-        index = list(self.held_out)[number % len(self.held_out)]
+    def shown(self, number: int, *, named: int | None = None) -> tuple[Example, torch.Tensor]:
+        """For validation: a thing on the background on which it is never trained, in the middle, and where its box is (side, side).
+
+        With `named` the caption has the name of the thing shown at that number in place of its own; all else is the same.
+        """
+        held = list(self.held_out)
+        index, other = held[number % len(held)], None if named is None else self.things[held[named % len(held)]]
         rng = np.random.default_rng((SHOWN, number))
         corner = (SIZE // self.view.reduced - self.view.side) // 2
-        example, box = self._example(index, self.held_out[index], rng, (corner, corner), complete=True)
+        example, box = self._example(index, self.held_out[index], rng, (corner, corner), complete=True, named=other)
         del example["pixel_weight"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
         return example, torch.from_numpy(box)
 
     def _example(
-        self, index: int, background: str, rng: np.random.Generator, corner: tuple[int, int], *, complete: bool
+        self,
+        index: int,
+        background: str,
+        rng: np.random.Generator,
+        corner: tuple[int, int],
+        *,
+        complete: bool,
+        named: Thing | None = None,
     ) -> tuple[Example, np.ndarray]:
         thing, view = self.things[index], self.view
         tone, file = None, thing.file
@@ -98,7 +110,7 @@ class EmojiDataset(VisitedDataset):
         example = Example(
             pixel_values=_pixels(over, color, view.reduced, inside),
             pixel_weight=torch.from_numpy(weight / weight.mean()),
-            prompt=caption(thing, background, rng, tone=tone, complete=complete),
+            prompt=caption(named or thing, background, rng, tone=tone, complete=complete),
         )
         if view.scale is not None:
             small = _window((corner[0] // view.scale, corner[1] // view.scale), view.side // view.scale)
@@ -134,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
         names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
         write_things(args.folder, named_things(emoji, names), emoji / "assets")
+    elif args.emoji or args.names:
+        print(f"{args.folder / LINES} is there already and is kept: --emoji and --names were not read; remove it to have it made anew")
     things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
     load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")

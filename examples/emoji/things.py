@@ -1,24 +1,22 @@
-"""What there is to generate: emoji by name, each with its image and those in skin tones. Knows no pixels and no captions.
+"""What there is to generate: things by name, each with its image and those in skin tones. Knows no pixels and no captions.
 
 A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`. A line needs the fields `name` and
 `file`, {"name": "red apple", "file": "apple.png"}; others are those of `Thing`. So icons of one's own are trained on in the same way.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
 
 from imagen_diffusers.training.folders import in_one_rename
 
 LINES, IMAGES = "things.jsonl", "images"
-TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
-VARIATION = "fe0f"  # a code point that asks for colour, which some files' names hold and others do not
-FLAGS, SYMBOLS, COMPONENTS = "flags", "symbols", "component"
-# What has a left and a right, or letters, clocks and numbers on it.
-ONE_WAY = re.compile(r"\b(left|right|clock|watch|o’clock|hourglass|calendar|newspaper|hundred points|zzz|keycap|globe|map\b|abacus)")
+FLAGS, SYMBOLS = "flags", "symbols"
 
 
 @dataclass(frozen=True)
@@ -46,29 +44,67 @@ class Thing:
         return self.file, *(file for _, file in self.tones)
 
 
+FIELDS = {field.name for field in fields(Thing)}
+
+
 def read_things(folder: Path) -> list[Thing]:
-    """Those of a folder that `write_things` wrote.
+    """Those of a folder that `write_things` wrote, or of icons of one's own.
 
     Raises:
-        OSError: where the folder holds none, a line is none, or an image is not there.
+        OSError: where the folder holds none, a line is none, or an image is not there or cannot be read.
     """
     path = folder / LINES
     if not path.exists():
         raise OSError(f"{path} is not there; `python -m examples.emoji.data --folder {folder}` makes it")
-    return [_from_line(number, line, folder) for number, line in enumerate(path.read_text().splitlines(), start=1)]
+    things = [_from_line(f"line {number} of {path}", line) for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)]
+    if not things:
+        raise OSError(f'{path} is empty; it needs a line for each thing, {{"name": "red apple", "file": "apple.png"}}')
+    for number, thing in enumerate(things, start=1):
+        for file in thing.files:
+            _check_image(f"line {number} of {path}", folder / IMAGES, file)
+    return things
 
 
-def _from_line(number: int, line: str, folder: Path) -> Thing:
+def _from_line(where: str, line: str) -> Thing:
     try:
-        fields = json.loads(line)
-        fields |= {"tags": tuple(fields.get("tags", ())), "tones": tuple(map(tuple, fields.get("tones", ())))}
-        thing = Thing(**fields)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise OSError(f"line {number} of {folder / LINES} is no thing ({error}); it needs a name and a file") from None
-    for file in thing.files:
-        if not (folder / IMAGES / file).is_file():
-            raise OSError(f"line {number} of {folder / LINES} names {file}, which is not in {folder / IMAGES}")
-    return thing
+        given = json.loads(line)
+    except ValueError as error:
+        raise OSError(f"{where} is no JSON ({error}); it needs a name and a file") from None
+    wrong = _wrong_in(given)
+    if wrong is not None:
+        raise OSError(f"{where} is no thing: {wrong}")
+    return Thing(**given | {"tags": tuple(given.get("tags", ())), "tones": tuple(map(tuple, given.get("tones", ())))})
+
+
+def _wrong_in(given: Any) -> str | None:
+    """What keeps the values of a line from being a thing, as a sentence, and None where nothing does."""
+    if not isinstance(given, dict) or not {"name", "file"} <= given.keys() <= FIELDS:
+        return f"it has to be an object with a name and a file, and may have {', '.join(sorted(FIELDS - {'name', 'file'}))}"
+    for field in ("name", "file"):
+        if not _is_text(given[field]):
+            return f"its {field} is {given[field]!r}; give words"
+    tags, tones, mirrors = given.get("tags", []), given.get("tones", []), given.get("mirrors", True)
+    if not isinstance(tags, list) or not all(map(_is_text, tags)):
+        return f'its tags are {tags!r}; give a list of words, ["fruit"]'
+    if not isinstance(tones, list) or not all(isinstance(tone, list) and len(tone) == 2 and all(map(_is_text, tone)) for tone in tones):
+        return f'its tones are {tones!r}; give a list of tones and files, [["dark", "dark.png"]]'
+    if not isinstance(mirrors, bool) or not isinstance(given.get("group", ""), str):
+        return "mirrors is true or false, and group a word"
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _check_image(where: str, images: Path, file: str) -> None:
+    if not (images / file).is_file():
+        raise OSError(f"{where} names {file}, which is not in {images}")
+    try:
+        with Image.open(images / file):
+            pass
+    except UnidentifiedImageError:
+        raise OSError(f"{where} names {file}, which is no image; give a PNG or a WebP with alpha") from None
 
 
 def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
@@ -79,54 +115,3 @@ def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
             shutil.copyfile(images / file, folder / IMAGES / file)
     with in_one_rename(folder / LINES) as part:
         part.write_text("".join(json.dumps(asdict(thing)) + "\n" for thing in things))
-
-
-def named_things(emoji: Path, names: Path) -> list[Thing]:
-    """Emoji of which there are an image and a name.
-
-    Args:
-        emoji: folder of the package with the images, named by code points.
-        names: folder of emojibase-data.
-
-    Raises:
-        OSError: where one of them holds no images or no names, or not of the same emoji.
-    """
-    files = {code(path.stem): path.name for path in sorted((emoji / "assets").glob("*.webp"))}
-    if not files:
-        raise OSError(f"{emoji} holds no assets/*.webp; give the folder of the package of images as --emoji")
-    lists = [names / part for part in ("en/data.json", "meta/groups.json")]
-    if not all(path.exists() for path in lists):
-        raise OSError(f"{names} holds no names (en/data.json and meta/groups.json); give the folder of emojibase-data as --names")
-    known, groups = (json.loads(path.read_text()) for path in lists)
-    things = [_thing(entry, groups["groups"], files) for entry in known if code(entry["hexcode"]) in files]
-    things = [thing for thing in things if thing.group not in ("", COMPONENTS)]
-    if not things:
-        raise OSError(f"none of the {len(files)} images of {emoji} has a name in {names}")
-    return things
-
-
-def code(name: str) -> str:
-    """Code points as names of files and of emojibase alike."""
-    points = (point.lstrip("0") for point in re.split("[-_]", name.lower()))
-    return "-".join(point for point in points if point != VARIATION)
-
-
-def _thing(entry: dict, groups: dict[str, str], files: dict[str, str]) -> Thing:
-    group = groups.get(str(entry.get("group")), "")
-    skins = [skin for skin in entry.get("skins", ()) if isinstance(skin["tone"], int) and code(skin["hexcode"]) in files]
-    return Thing(
-        name=_in_words(entry["label"]),
-        file=files[code(entry["hexcode"])],
-        tags=tuple(tag for tag in entry.get("tags", ()) if len(tag) > 2),
-        group=group,
-        mirrors=group not in (FLAGS, SYMBOLS) and not ONE_WAY.search(entry["label"].lower()),
-        tones=tuple((TONES[skin["tone"] - 1], files[code(skin["hexcode"])]) for skin in skins),
-    )
-
-
-def _in_words(label: str) -> str:
-    """ "flag: Japan" is the flag of Japan, "man: blond hair" a man with blond hair, and "keycap: 1" keycap 1."""
-    head, colon, rest = label.partition(": ")
-    if not colon:
-        return label
-    return head + {"flag": " of ", "keycap": " "}.get(head, " " if rest.startswith("facing") else " with ") + rest

@@ -18,6 +18,7 @@ from imagen_diffusers.finetuning.flags import parse, run_script
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.run_settings import TrainSettings
 
@@ -62,7 +63,8 @@ def main(args: Sequence[str] | None = None) -> None:
     measure = None
     if train.validation_steps:
         measure = EmojiFigures(emoji.stage, emoji.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
-    unet = build(emoji.stage, text["text_encoder"].config.hidden_size, emoji.pretrained, seed=train.seed)
+    text_dim = encode(["an emoji"], **text, max_length=train.max_sequence_length).embeds.shape[-1]  # not every config tells
+    unet = build(emoji.stage, text_dim, emoji.pretrained, seed=train.seed)
     train_stage(unet, EmojiDataset(emoji.stage, emoji.folder, seed=train.seed), table, train, loss, **text, measure=measure)
 
 

@@ -1,5 +1,5 @@
 """What a stage makes of trained things on backgrounds and in places that it is not trained on: the error by noise level, whole and in the
-things' boxes, and what it gains when every caption is another thing's. A network that does not read them loses nothing by that.
+things' boxes, and what it loses when every caption names another thing. A network that does not read names loses nothing by that.
 """
 
 from pathlib import Path
@@ -18,8 +18,9 @@ from .data import HELD_OUT, EmojiDataset
 class EmojiFigures:
     """Named figures of a network for `train_stage(measure=...)`, all in squared errors of the clean image.
 
-    "log_snr_-2" over whole images and "thing/log_snr_-2" in the things' boxes; "name/log_snr_-2" is what the latter gains when each caption
-    is the next one's. For a super-resolution network "bicubic" and "thing/bicubic" are the errors of its enlarged condition.
+    "log_snr_-2" over whole images and "thing/log_snr_-2" in the things' boxes; "name/log_snr_-2" is by how much the latter grows when each
+    caption names the next one's thing, on the same background and in the same skin tone. For a super-resolution network "bicubic" and
+    "thing/bicubic" are the errors of its enlarged condition.
     """
 
     def __init__(self, stage: str, folder: Path, table: Tensor, loss: LossSettings, *, count: int = HELD_OUT, **text):
@@ -28,8 +29,8 @@ class EmojiFigures:
         boxes = torch.stack(boxes)
         self.all = Windowed(HeldOut(examples, table, loss, **text), boxes)
         self.read = Windowed(HeldOut(examples, table, loss, log_snrs=WORD_LOG_SNRS, **text), boxes)
-        prompts = [example["prompt"] for example in examples]
-        self.wrong = [*prompts[1:], prompts[0]]
+        named = (data.shown(number, named=(number + 1) % count)[0] for number in range(count))
+        self.wrong = [example["prompt"] for example in named]  # pyright: ignore[reportTypedDictNotRequiredAccess]
         self.bicubic: dict[str, float] = {}
         if data.view.scale is not None:
             errors = torch.stack([enlarging_error(example) for example in examples])[None]
