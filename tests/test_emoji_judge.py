@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
 def judge(folder, tmp_path_factory) -> Path:
     """The folder of one that was trained for a moment."""
     place = tmp_path_factory.mktemp("judge")
-    given = ["--max_train_steps=40", "--train_batch_size=8", "--learning_rate=1e-3", "--count=2"]
+    given = ["--max_train_steps=32", "--train_batch_size=8", "--learning_rate=1e-3", "--count=2"]
     train_judge.main([f"--folder={folder}", f"--output_dir={place}", *given])
     return place
 
