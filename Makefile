@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROMPT ?= a large red metal sphere left of a small blue rubber cube on a gray floor
 BIN = .venv/bin
+COMMA = ,
 
 # ATEN_CPU_CAPABILITY : ONEDNN_MAX_CPU_ISA : the processor's flag. Kernels add in another order with each.
 INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_AMX:amx_tile
@@ -37,9 +38,10 @@ style: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# make bench ONLY=stages,growth measures parts again.
 bench: .venv/installed-reference
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(subst $(COMMA), ,$(ONLY)))
 
 bench-train: .venv/installed-reference
 	$(BIN)/python -m benchmarks.train

@@ -56,8 +56,9 @@ setup(
         "evaluation": EVALUATION,
         "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7.2"],
         "openvino": ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4", "nncf>=3.4"],
-        "jax": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23"],
-        "tensorflow": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "tensorflow>=2.21"],
+        # A graph is opened by onnxruntime before it is given to JAX.
+        "jax": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "onnxruntime>=1.32"],
+        "tensorflow": ["jax>=0.10.2", "jaxonnxruntime>=0.3", "onnx>=1.23", "onnxruntime>=1.32", "tensorflow>=2.21"],
         "bench": ["matplotlib"],
         # To test the page in a browser, which is the machine's own Chromium.
         "browser": [*WEB, "playwright"],

@@ -9,24 +9,40 @@ Nothing else should run meanwhile.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import ceilings, generate, growth, side_by_side, solvers, stages, tiles
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PLOT = RESULTS.with_name("growth.png")
+
+
+def evaluating() -> str:
+    measured = stages.measure_all()
+    return f"{stages.report(measured)}\n\n{_shown(stages, measured, 'How much of the machine each network uses')}"
+
+
+def solving() -> str:
+    measured = solvers.measure_all()
+    return f"{solvers.report(measured)}\n\n{_shown(solvers, measured, 'Prompts right against seconds')}"
 
 
 def growing() -> str:
     measured = growth.measure_all()
-    growth.plot(measured, PLOT)
-    return f"![Time against pixels]({PLOT.name})\n\n{growth.report(measured)}"
+    return f"{_shown(growth, measured, 'Time against pixels')}\n\n{growth.report(measured)}"
+
+
+def _shown(part: Any, measured: Any, title: str) -> str:
+    """Plotted beside the results, and shown in them."""
+    image = RESULTS.with_name(f"{part.__name__.rpartition('.')[2]}.png")
+    part.plot(measured, image)
+    return f"![{title}]({image.name})"
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "ceilings": ("What the machine can do", ceilings.report),
-    "stages": ("One evaluation of each network", stages.report),
+    "stages": ("One evaluation of each network", evaluating),
     "generate": ("The bundled cascade", generate.report),
-    "solvers": ("Quality against cost", solvers.report),
+    "solvers": ("Quality against cost", solving),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
     "tiles": ("Beyond one image's memory", tiles.report),
     "growth": ("How cost grows", growing),

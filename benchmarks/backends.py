@@ -22,7 +22,7 @@ from torch import Tensor
 
 from examples.scenes.evaluate import load_cascade, scenes_and_prompts
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.export.cascade import export_cascade, quantize_cascade
+from imagen_diffusers.export.cascade import export_cascade
 
 from .ceilings import machine
 from .generate import PROMPT
@@ -38,10 +38,8 @@ def write_graphs(folder: Path) -> None:
     for name in ("onnx", "openvino", "int8"):
         place = folder / name
         if not (place / "model_index.json").exists():
-            list(export_cascade(load_cascade(dtype=torch.float32), place, openvino=name != "onnx"))
-            if name == "int8":
-                _, prompts = scenes_and_prompts(FITTED, 2, FIRST_SCENE)
-                list(quantize_cascade(load_cascade(place, torch.float32), prompts))
+            _, prompts = scenes_and_prompts(FITTED, 2, FIRST_SCENE) if name == "int8" else (None, ())
+            list(export_cascade(load_cascade(dtype=torch.float32), place, openvino=name != "onnx", prompts=prompts))
 
 
 def compiled(_: Path) -> ImagenCascadePipeline:

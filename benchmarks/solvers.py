@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -58,29 +59,64 @@ def _swap(pipe: ImagenCascadePipeline, scheduler: str, steps: tuple[int, ...]) -
     pipe.register_to_config(num_inference_steps=list(steps))
 
 
-def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> list[str]:
-    """How many show all that was asked for, and the Frechet distance to true renders."""
+class Measured(NamedTuple):
+    """A way of sampling: its steps, evaluations and seconds an image, and of how many images all was right, with the Frechet distance."""
+
+    name: str
+    steps: list[int]
+    evaluations: int
+    seconds: float
+    right: float | None
+    distance: float | None
+
+
+def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> tuple[float, float]:
+    """The share that shows all that was asked for, and the Frechet distance to true renders."""
     true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
     right = next(iter(score_set("", oracle, images, scenes).values()))
-    return [f"{right.value:.0%}", f"{frechet(oracle.features(true), oracle.features(images)):.2f}"]
+    return right.value, frechet(oracle.features(true), oracle.features(images))
 
 
 @torch.no_grad()
-def report(count: int = COUNT, oracle_folder: Path = ORACLE) -> str:
+def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE) -> list[Measured]:
     scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
-    rows = []
+    measured = []
     for name, sample_so in ways():
         pipe = load_cascade()
         sample_so(pipe)
-        steps = pipe.config["num_inference_steps"][:STAGES]
         start = time.perf_counter()
         images = draw(pipe, prompts, BATCH, STAGES)
         seconds = (time.perf_counter() - start) / count
-        told = ["", ""] if oracle is None else quality(oracle, images, scenes)
-        rows.append([name, ", ".join(map(str, steps)), str(evaluations(pipe)), f"{seconds:.2f}", *told])
+        told = (None, None) if oracle is None else quality(oracle, images, scenes)
+        measured.append(Measured(name, pipe.config["num_inference_steps"][:STAGES], evaluations(pipe), seconds, *told))
+    return measured
+
+
+def report(measured: list[Measured], count: int = COUNT) -> str:
+    rows = []
+    for m in measured:
+        told = ["", ""] if m.right is None else [f"{m.right:.0%}", f"{m.distance:.2f}"]
+        rows.append([m.name, ", ".join(map(str, m.steps)), str(m.evaluations), f"{m.seconds:.2f}", *told])
     head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", "Frechet distance"]
     return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
+
+
+def plot(measured: list[Measured], path: Path) -> None:
+    """Prompts right against seconds an image, a line for each solver and a cross for each preset."""
+    from matplotlib import pyplot  # in the extra `bench` alone
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for name in dict.fromkeys(m.name for m in measured):
+        points = [m for m in measured if m.name == name and m.right is not None]
+        shares = [100 * (m.right or 0) for m in points]
+        axes.plot([m.seconds for m in points], shares, "kX" if name in PRESETS else "o-", label=name, zorder=3 if name in PRESETS else 2)
+        if name in PRESETS:
+            for m, share in zip(points, shares, strict=True):
+                axes.annotate(name, (m.seconds, share), xytext=(6, -10), textcoords="offset points")
+    axes.set(xlabel="seconds an image of 256px", ylabel="% of prompts with every attribute right", ylim=(0, 100))
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -88,7 +124,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="prompts")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
     args = parser.parse_args()
-    print(f"{machine()}\n\n{report(args.count, args.oracle)}")
+    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle), args.count)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ The bundled networks take a guided batch of two, as in sampling. Ways of running
 import argparse
 import statistics
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -75,23 +77,59 @@ def work(slot: str, batch_size: int, *, paper: bool) -> int:
     return counter.get_total_flops()
 
 
+class Measured(NamedTuple):
+    """An evaluation of a network, one way: operations, seconds of each round, times as fast as the first way, peak GiB."""
+
+    slot: str
+    way: str
+    flop: int
+    seconds: list[float]
+    faster: float
+    peak: float
+
+    @property
+    def share(self) -> float:
+        """Of the operations a second of this machine's quickest convolution in the same dtype."""
+        return self.flop / statistics.median(self.seconds) / convolution_rate(WAYS[self.way][0])
+
+
 @torch.no_grad()
-def report(*, paper: bool = False, batch_size: int = 2, runs: int = RUNS) -> str:
-    rows = []
+def measure_all(*, paper: bool = False, batch_size: int = 2, runs: int = RUNS) -> list[Measured]:
+    measured = []
     for slot in NETWORKS:
         flop = work(slot, batch_size, paper=paper)
         seconds = turns({way: evaluation(slot, way, batch_size, paper=paper) for way in WAYS}, runs, title=slot)
-        for way, measured in seconds.items():
-            middle = statistics.median(measured)
-            share = flop / middle / convolution_rate(WAYS[way][0])
+        for way in WAYS:
             given = ["--alone", slot, way, "--batch_size", str(batch_size), *(["--paper"] if paper else [])]
-            rows.append(
-                [slot, way, f"{1e3 * middle:.1f}", f"{1e3 * min(measured):.1f} to {1e3 * max(measured):.1f}"]
-                + [f"{times_as_fast(seconds, next(iter(WAYS)), way):.2f}", f"{flop / 1e9:.2f}", f"{100 * share:.0f} %"]
-                + [f"{peak_memory('benchmarks.stages', *given):.2f}"]
-            )
+            faster = times_as_fast(seconds, next(iter(WAYS)), way)
+            measured.append(Measured(slot, way, flop, seconds[way], faster, peak_memory("benchmarks.stages", *given)))
+    return measured
+
+
+def report(measured: list[Measured]) -> str:
+    rows = []
+    for m in measured:
+        middle, least, most = (1e3 * of(m.seconds) for of in (statistics.median, min, max))
+        rows.append(
+            [m.slot, m.way, f"{middle:.1f}", f"{least:.1f} to {most:.1f}", f"{m.faster:.2f}", f"{m.flop / 1e9:.2f}"]
+            + [f"{100 * m.share:.0f} %", f"{m.peak:.2f}"]
+        )
     head = ["network", "way", "ms", "from, to", "times as fast", "GFLOP", "of the convolution rate", "peak GiB"]
     return table(head, rows, words=2)
+
+
+def plot(measured: list[Measured], path: Path) -> None:
+    """How much of the convolution rate of its dtype each network reaches, way by way."""
+    from matplotlib import pyplot  # in the extra `bench` alone
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    for place, way in enumerate(WAYS):
+        shares = [100 * m.share for m in measured if m.way == way]
+        axes.bar([i + 0.2 * place for i in range(len(shares))], shares, 0.19, label=way)
+    axes.set_xticks([i + 0.3 for i in range(len(NETWORKS))], list(NETWORKS))
+    axes.set(ylabel="% of the convolution rate in its dtype")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -105,7 +143,7 @@ def main() -> None:
         with torch.no_grad():
             evaluation(*args.alone, args.batch_size, paper=args.paper)()
         return print_peak_memory()
-    print(f"{machine()}\n\n{report(paper=args.paper, batch_size=args.batch_size, runs=args.runs)}")
+    print(f"{machine()}\n\n{report(measure_all(paper=args.paper, batch_size=args.batch_size, runs=args.runs))}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """What `save_png` wrote.
 
     Raises:
-        ValueError: for a file without it.
+        ValueError: for a file without it, or with something else in its place.
     """
     with Image.open(path) as image:
         told = image.info.get(METADATA_KEY)
@@ -90,4 +90,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             told = getattr(image, "text", {}).get(METADATA_KEY)
     if told is None:
         raise ValueError(f"{path} does not say how it was made; give a PNG that imagen-diffusers wrote, and no program changed since")
-    return json.loads(told)
+    settings = json.loads(told)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} says {told[:40]} in place of settings; give a PNG that imagen-diffusers wrote")
+    return settings

@@ -28,7 +28,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # The page is given what loads cascades; the command, which has it, starts the page.
     "web": ("text", "images", "hub", "pipelines"),
     # A graph's network is a stage by its origin's adapter; pipelines come in by argument, and load graphs by the names of their classes.
-    "export": ("models", "text", "sampling", "interop"),
+    # It writes folders that are there in whole or not at all, as training does.
+    "export": ("models", "text", "sampling", "interop", "training.folders"),
     # A command reads words, weight files and captions before it loads what takes seconds.
     "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web", "export"),
 }

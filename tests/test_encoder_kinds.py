@@ -61,8 +61,31 @@ def test_the_encoder_of_a_model_is_found(kind, tmp_path) -> None:
         assert torch.equal(last_hidden_state(encoder, ids, attention), expected)
 
 
-def test_a_model_of_images_has_no_text_encoder() -> None:
-    assert class_of(transformers.ViTConfig()) is None
+@pytest.mark.parametrize("config", [transformers.ViTConfig, transformers.Speech2TextConfig, transformers.BartConfig])
+def test_a_model_of_images_or_speech_has_no_text_encoder(config) -> None:
+    assert class_of(config()) is None
+
+
+def test_an_encoder_that_lacks_weights_is_named(tmp_path) -> None:
+    whole = transformers.T5GemmaModel(KINDS["T5GemmaModel"][0]())
+    whole.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({k: w for k, w in load_file(file).items() if k != "encoder.norm.weight"}, file, {"format": "pt"})
+    with pytest.raises(OSError, match="lack 1 of T5GemmaEncoderModel's parameters"):
+        load_text_encoder(tmp_path)
+
+
+def test_a_cascade_without_an_encoder_asks_for_one(tmp_path) -> None:
+    cascade_of("BERT", text_encoder=None).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no text encoder; give the one that its networks were trained with"):
+        load_for_training(ModelSettings(pretrained_model_name_or_path=str(tmp_path)))
+
+
+def test_the_precision_of_a_part_is_no_part_of_a_fingerprint(tmp_path) -> None:
+    transformers.T5GemmaModel(KINDS["T5GemmaModel"][0]()).save_pretrained(tmp_path)
+    tokenizer = make_encoder("T5")[0]
+    prints = {fingerprint(tokenizer, load_text_encoder(tmp_path, dtype=dtype), 16) for dtype in (torch.float32, torch.bfloat16)}
+    assert len(prints) == 1
 
 
 def mixture() -> PreTrainedModel:

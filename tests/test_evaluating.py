@@ -160,12 +160,22 @@ def test_a_damaged_group_is_named(shared_pipe, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[1]", "\udcff"])
-@pytest.mark.parametrize("name", ["run.json", "guidance-1/settings.json"])
-def test_damaged_notes_are_named(shared_pipe, tmp_path, name, text) -> None:
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("run.json", "Give another --output, or delete"), ("guidance-1/settings.json", "delete it, and run the command again")],
+)
+def test_damaged_notes_are_named(shared_pipe, tmp_path, name, remedy, text) -> None:
     run(shared_pipe, tmp_path, values=[1])
     (tmp_path / name).write_text(text, errors="surrogateescape")
-    with pytest.raises((OSError, ValueError), match=f"{name} is damaged, or a file of something else; delete it, and run"):
+    with pytest.raises((OSError, ValueError), match=f"{name} is damaged.*{remedy}"):
         run(shared_pipe, tmp_path, values=[1])
+
+
+def test_settings_of_another_kind_are_named(shared_pipe, tmp_path) -> None:
+    run(shared_pipe, tmp_path, values=[1, 3])
+    (tmp_path / "guidance-1" / "settings.json").write_text('{"guidance_scale": "x"}')
+    with pytest.raises(OSError, match="the settings.json of .* are of different kinds; delete the foreign ones"):
+        run(shared_pipe, tmp_path, values=[3])
 
 
 def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
@@ -173,6 +183,10 @@ def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
     last = path.with_name("group-000002.safetensors")
     path.write_bytes(last.read_bytes())  # of one image, and not of three
     with pytest.raises(OSError, match="group-000001.safetensors is damaged .it is of other images than these 3."):
+        run(shared_pipe, tmp_path, values=[1])
+    path.unlink()
+    groups.save_file({name: torch.zeros(3, 5) for name in groups.load_file(last)}, path)
+    with pytest.raises(OSError, match="group-000001.safetensors is damaged .its values are of another shape than those of group-000000"):
         run(shared_pipe, tmp_path, values=[1])
     path.unlink()
     path.mkdir()
@@ -199,6 +213,15 @@ def test_what_metrics_refuse_is_heard_of_before_anything_is_generated(tmp_path, 
     forbid_networks(monkeypatch, pipe)
     with pytest.raises(ValueError, match=f"an image of {size} is too small"):
         run(pipe, tmp_path, metrics=[Judged("large", large)], call=call)
+
+
+def test_what_fails_in_a_metric_is_said_and_leaves_the_folder_free(shared_pipe, tmp_path) -> None:
+    def mistaken(images, rows):
+        return {"right": [row["wrong"] for row in rows]}
+
+    with pytest.raises(ValueError, match="a metric failed on an image of noise, .* before any is generated, with KeyError: 'wrong'"):
+        run(shared_pipe, tmp_path, metrics=[Judged("mistaken", mistaken)], values=[1])
+    assert run(shared_pipe, tmp_path, values=[1])
 
 
 def test_figures_of_one_name_are_refused(shared_pipe, tmp_path) -> None:

@@ -12,7 +12,7 @@ from examples.scenes import style, subject
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
 from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table
-from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss
+from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss, softened
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
@@ -103,6 +103,16 @@ def test_the_oracle_learns() -> None:
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_every_second_image_is_softened_and_still_has_its_fine_texture() -> None:
+    scene = next(s for s in map(sample_scene, range(100)) if s.objects[0].texture == "finely striped" and len(s.objects) == 1)
+    sharp = render([scene] * 4, 256, samples=1)
+    torch.manual_seed(0)
+    images = softened(sharp)
+    assert torch.equal(images[1::2], sharp[1::2])
+    steps = [image.diff(dim=-2).abs().mean() for image in images]
+    assert all(0.2 * steps[1] < soft < 0.98 * steps[1] for soft in steps[::2])
 
 
 @pytest.mark.slow

@@ -13,9 +13,11 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.guiders import SkipLayerGuidance
 from diffusers.hooks.layer_skip import LayerSkipConfig
+from transformers import GPT2Config, GPT2Model, RobertaConfig, RobertaModel
 
 from imagen_diffusers import (
     ExportedNetwork,
+    ExportedTextEncoder,
     ImagenCascadeImg2ImgPipeline,
     ImagenCascadePipeline,
     ImagenDDIMScheduler,
@@ -27,9 +29,11 @@ from imagen_diffusers.export.tensorflow_files import save_for_tensorflow
 from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.sampling.network import adapt
+from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.text.encoding import encode
 
-from .conftest import TINY_SR_2, make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
+from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
+from .encoders import MAKERS, SIZES, make_encoder
 from .test_cli import call
 from .test_deepfloyd import base_network, sr_network
 from .test_imagen_pytorch import CASES, PLAIN
@@ -39,6 +43,7 @@ pytest.importorskip("onnxruntime", reason="graphs are run by onnxruntime: pip in
 
 # Rows, sides in units of the stride, and tokens: none of them those that are traced.
 SHAPES = [(1, (4, 4), 2), (1, (8, 6), 3), (2, (4, 6), 12), (5, (6, 4), 7)]
+NO_NETWORKS = {f"{part}{n}": None for part in ("unet", "scheduler") for n in ("", "_2", "_3")}
 SMALLEST = {"block_out_channels": (8,), "attention_levels": (False,), "norm_num_groups": 4}
 
 
@@ -63,10 +68,13 @@ NETWORKS = {
 
 
 def largest_difference(network, exported: ExportedNetwork, shapes=SHAPES) -> float:
-    """Over shapes."""
+    """Over shapes, and over one more example whose first row has no token."""
     found = []
-    for seed, (rows, patches, tokens) in enumerate(shapes, start=1):
+    for seed, (rows, patches, tokens) in enumerate([*shapes, shapes[-1]], start=1):
         given = example(adapt(network), rows, patches, tokens, seed)
+        for value in given.values():
+            if seed > len(shapes) and value.dtype == torch.bool:
+                value[0] = False
         answer = exported(**given).sample
         with torch.no_grad():
             expected = network(given.pop("sample"), given.pop("timestep"), **given, return_dict=False)[0]
@@ -148,6 +156,37 @@ def test_the_text_encoder(folder) -> None:
     assert encoder.config._attn_implementation == make_text_encoder().config._attn_implementation
 
 
+def roberta() -> RobertaModel:
+    return RobertaModel(RobertaConfig(vocab_size=16, max_position_embeddings=18, pad_token_id=1, **SIZES)).eval()
+
+
+def gpt2() -> GPT2Model:
+    ends = {"bos_token_id": 2, "eos_token_id": 1}
+    return GPT2Model(GPT2Config(vocab_size=16, n_positions=20, n_embd=TEXT_DIM, n_layer=2, n_head=4, **ends)).eval()
+
+
+ENCODERS = {**{name: lambda name=name: make_encoder(name)[1] for name in MAKERS}, "RoBERTa": roberta, "GPT-2": gpt2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_kind_of_text_encoder(kind, tmp_path) -> None:
+    torch.manual_seed(0)
+    encoder = ENCODERS[kind]()
+    cached = getattr(encoder.config, "use_cache", None)
+    list(export_cascade(make_pipeline(text_encoder=encoder, **NO_NETWORKS), tmp_path))
+    exported = ExportedTextEncoder.from_pretrained(tmp_path / "text_encoder")
+    for rows, tokens in ((1, 2), (3, 7), (2, min(readable(30, encoder), 30))):
+        ids = torch.randint(3, 11, (rows, tokens))
+        attention = torch.ones_like(ids)
+        attention[-1, -1] = 0
+        with torch.no_grad():
+            expected = encoder(input_ids=ids, attention_mask=attention).last_hidden_state
+        assert ((exported(ids, attention).last_hidden_state - expected) * attention[..., None]).abs().max() < 1e-5
+    assert readable(128, exported) == readable(128, encoder)
+    assert getattr(encoder.config, "use_cache", None) == cached
+
+
 @pytest.mark.slow
 def test_what_a_graph_cannot_do_is_said(folder, tmp_path) -> None:
     exported = quiet(ImagenCascadePipeline.from_pretrained(folder))
@@ -208,9 +247,13 @@ def test_openvino(of_openvino, pipe) -> None:
     plain = images(pipe)
     exact = images(ImagenCascadePipeline.from_pretrained(of_openvino))
     assert (exact - plain).abs().max() < 1e-4
-    half = images(ImagenCascadePipeline.from_pretrained(of_openvino, dtype=torch.bfloat16))
+    in_half = ImagenCascadePipeline.from_pretrained(of_openvino, dtype=torch.bfloat16)
+    half = images(in_half)
     assert half.dtype == torch.float32
-    assert 0 < (half - plain).abs().mean() < 0.05
+    if in_half.unet.graph.compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != "bf16":
+        pytest.skip("OpenVINO does not multiply in bfloat16 on this processor")
+    # bfloat16 keeps 8 bits; rounding in float32 alone moves the mean by less than 1e-6.
+    assert 2**-12 < (half - plain).abs().mean() < 0.05
 
 
 @pytest.mark.slow
@@ -222,8 +265,8 @@ def test_eight_bits(of_openvino, pipe) -> None:
     with pytest.raises(ValueError, match="are none"):
         list(quantize_cascade(pipe, ["a cube"]))
     prompts = ["a red cube", "a blue sphere"]
-    names = list(quantize_cascade(quiet(ImagenCascadePipeline.from_pretrained(of_openvino)), prompts))
-    assert names == ["unet", "unet_2", "unet_3"]
+    networks = ["unet", "unet_2", "unet_3"]
+    assert list(quantize_cascade(quiet(ImagenCascadePipeline.from_pretrained(of_openvino)), prompts)) == networks
     assert (of_openvino / "unet" / "openvino_model.bin").stat().st_size < 0.5 * before
     pair = pipe, quiet(ImagenCascadePipeline.from_pretrained(of_openvino))
     one, other = (p("a red cube", generator=seeded(), output_type="pt").images for p in pair)
@@ -275,6 +318,9 @@ def test_the_commands(folder, tmp_path) -> None:
     assert "go together" in call("export", tmp_path / "plain", place, "--to", "openvino", "--quant-mode", "int8").output
     done = call("export", tmp_path / "plain", place)
     assert done.exit_code == 0, done.output
+    damaged = shutil.copytree(place, tmp_path / "damaged")
+    (damaged / "unet" / "model.onnx").write_bytes(b"no graph")
+    assert "is damaged" in call("generate", "a red cube", "--model", damaged, "--output", made).output
     for model in (place, folder):
         done = call("generate", "a red cube", "--model", model, "--output", made, "--scheduler", "dpm++", "--seed", 1)
         assert done.exit_code == 0, done.output
@@ -295,5 +341,5 @@ def test_the_bundled_cascade(tmp_path) -> None:
 def test_a_model_is_not_exported_onto_itself(tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path)
     before = (tmp_path / "model_index.json").read_bytes()
-    assert "is the model itself" in call("export", tmp_path, tmp_path).output
+    assert "holds weights, which would be lost" in call("export", tmp_path, tmp_path).output
     assert (tmp_path / "model_index.json").read_bytes() == before

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.images import read_settings
+from imagen_diffusers.images import METADATA_KEY, read_settings
 
 from .conftest import make_base, make_pipeline
 from .test_cli import call
@@ -74,6 +75,36 @@ def test_a_run_that_was_ended_goes_on(place, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("imagen_diffusers.cli.many.prepare", lambda *_: pytest.fail("a model was loaded for nothing"))
     again = generate(place, tmp_path / "ended")
     assert again.exit_code == 0 and "5 images, seeds 3 to 7" in again.output
+
+
+def test_a_run_whose_first_image_is_gone_goes_on_and_one_cut_short_is_named(place, tmp_path) -> None:
+    assert generate(place, tmp_path / "out", "--seed", 3).exit_code == 0
+    whole = [path.read_bytes() for path in sorted((tmp_path / "out").glob("*.png"))]
+    first, second = tmp_path / "out" / "000000.png", tmp_path / "out" / "000001.png"
+    first.unlink()
+    second.write_bytes(whole[1][:-200])
+    result = generate(place, tmp_path / "out")
+    assert result.exit_code == 1 and "000001.png is in the way of an image" in " ".join(result.output.split())
+    second.unlink()
+    assert generate(place, tmp_path / "out").exit_code == 0
+    assert [path.read_bytes() for path in sorted((tmp_path / "out").glob("*.png"))] == whole
+
+
+def test_images_of_a_run_of_more_prompts_are_told(place, tmp_path) -> None:
+    (tmp_path / "fewer.txt").write_text(PROMPTS[0])
+    words = ["--prompts", tmp_path / "fewer.txt", "--model", place / "cascade", "--output", place / "there", *WORDS]
+    said = " ".join(call("generate", *words).output.split())
+    assert "1 image, seed 7; beyond them, from 000001.png on, 4 of a run of more prompts" in said
+
+
+@pytest.mark.parametrize("settings", ["[]", "3", '{"seed": null}', '{"seed": [1]}'])
+def test_images_with_other_settings_are_in_the_way(place, tmp_path, settings) -> None:
+    info = PngInfo()
+    info.add_text(METADATA_KEY, settings)
+    (tmp_path / "out").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "out" / "000000.png", pnginfo=info)
+    said = " ".join(generate(place, tmp_path / "out").output.split())
+    assert ("000000.png is in the way of an image" in said or "000000.png is an image of another run" in said) and "foreseen" not in said
 
 
 def test_several_images_a_prompt_and_a_table(place, tmp_path) -> None:

@@ -50,6 +50,7 @@ def test_drawbench_as_it_is_published(tmp_path) -> None:
         ("metadata.jsonl", '{"text": 3}\n', None, "has 3 as its"),
         ("metadata.jsonl", '{"text": "a cat"\n', None, "line 1 of"),
         ("metadata.jsonl", '"a cat"\n', None, "is no object"),
+        ("metadata.jsonl", '{"text": "a cat"}\n{"text": "a \\ud800 cat"}\n', None, "row 2 of .* holds half a character"),
         ("prompts.json", '["a cat"]', None, r"is a .json, which is not read; give a prompt a line, a .jsonl"),
         ("table.csv", "prompt,kind\na cat,x\na cat, red,x\n", None, "row 2 of .* put a prompt that holds a comma in quotes"),
         ("table.csv", f'prompt,kind\n"a cat{"," * 140_000}', None, "field larger than field limit.* a quote that is not closed"),

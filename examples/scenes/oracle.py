@@ -28,6 +28,7 @@ ATTRIBUTES = {"shape": SHAPES, "color": (*COLORS, None), "material": MATERIALS, 
 FLOOR = {"floor_color": FLOOR_COLORS, "floor_pattern": FLOOR_PATTERNS}
 WIDTHS = [len(v) for v in ATTRIBUTES.values()]
 FEATURES = 160
+SOFTEST = 1.7
 APART = 7  # cells: a centre is the strongest within 3 to each side
 
 
@@ -71,24 +72,31 @@ class Oracle(nn.Module):
         return self.heads(joint), self.floor(pooled), torch.cat((pooled, joint.amax((2, 3))), 1)
 
     @torch.no_grad()
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As a call, of images (B, 3, H, W) in [-1, 1], H and W at least 256, few at once."""
+        maps, floors, features = zip(*(self(few) for few in _shrink(images).split(16)), strict=True)
+        return torch.cat(maps), torch.cat(floors), torch.cat(features)
+
     def features(self, images: Tensor) -> Tensor:
         """What Frechet distances are taken over: (B, 2 FEATURES)."""
-        return torch.cat([self(p)[2] for p in _shrink(images).split(16)])
+        return self.look(images)[2]
 
-    @torch.no_grad()
-    def read(self, images: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
-        """For each image (B, 3, H, W) in [-1, 1], H and W at least 256: its objects, surest first, and its floor."""
-        read = []
-        for few in _shrink(images).split(16):
-            maps, floor, _ = self(few)
-            heat = maps[:, 0].sigmoid()
-            peaks = (heat == F.max_pool2d(heat[:, None], APART, 1, APART // 2)[:, 0]) & (heat > threshold)
-            for i in range(len(few)):
-                cells = peaks[i].nonzero().tolist()
-                cells.sort(key=lambda cell, i=i: -heat[i, cell[0], cell[1]].item())
-                names = dict(zip(FLOOR, (s.argmax().item() for s in floor[i].split([len(v) for v in FLOOR.values()])), strict=True))
-                read.append(([_seen(maps[i, :, r, c]) for r, c in cells], {k: FLOOR[k][v] for k, v in names.items()}))
-        return read
+    def read(self, images: Tensor) -> list[tuple[list[Seen], dict[str, str]]]:
+        """For each image, as in `look`: its objects, surest first, and its floor."""
+        maps, floors, _ = self.look(images)
+        return objects_and_floors(maps, floors)
+
+
+def objects_and_floors(maps: Tensor, floors: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
+    """Of each image that an oracle looked at: its objects, surest first, and its floor."""
+    read, heat = [], maps[:, 0].sigmoid()
+    peaks = (heat == F.max_pool2d(heat[:, None], APART, 1, APART // 2)[:, 0]) & (heat > threshold)
+    for i, floor in enumerate(floors):
+        cells = peaks[i].nonzero().tolist()
+        cells.sort(key=lambda cell, i=i: -heat[i, cell[0], cell[1]].item())
+        names = dict(zip(FLOOR, (s.argmax().item() for s in floor.split([len(v) for v in FLOOR.values()])), strict=True))
+        read.append(([_seen(maps[i, :, r, c]) for r, c in cells], {k: FLOOR[k][v] for k, v in names.items()}))
+    return read
 
 
 def _shrink(images: Tensor) -> Tensor:
@@ -125,18 +133,31 @@ def oracle_loss(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> Tensor:
     return loss
 
 
+def softened(images: Tensor) -> Tensor:
+    """Every second image with less detail than a render has, as super-resolution may leave it: up to `SOFTEST` times smaller, and back.
+
+    So generated images are read for what they show. Fine textures can still be told apart in them.
+    """
+    made = images.clone()
+    for i, share in zip(range(0, len(images), 2), torch.rand(len(images)).tolist(), strict=False):
+        side = images.shape[-1]
+        small = F.interpolate(images[i : i + 1], size=round(side / (1 + (SOFTEST - 1) * share)), mode="bilinear", antialias=True)
+        made[i] = F.interpolate(small, size=side, mode="bicubic").clamp(-1, 1)[0]
+    return made
+
+
 def train(
     data: SceneDataset,
     steps: int,
     batch_size: int,
     *,
     oracle: Oracle | None = None,
-    redraw: Callable[[Tensor], Tensor] = lambda images: images,
+    redraw: Callable[[Tensor], Tensor] = softened,
     learning_rate: float = 3e-3,
 ) -> Oracle:
     """On renders and their mirror images, with noise, so that it does not lean on single pixels.
 
-    With `oracle` and `redraw` one that reads renders learns to read them in another look.
+    With `oracle` one goes on learning, and with `redraw` it learns to read renders in another look.
     """
     device = device_type()
     torch.manual_seed(0)
@@ -176,8 +197,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--max_train_steps", type=int, default=5000)
     parser.add_argument("--train_batch_size", type=int, default=24)
+    parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument("--pretrained", type=Path, help="folder of an oracle that goes on learning")
     args = parser.parse_args()
-    oracle = train(SceneDataset("oracle", args.scenes, args.folder), args.max_train_steps, args.train_batch_size)
+    data, oracle = SceneDataset("oracle", args.scenes, args.folder), args.pretrained and load(args.pretrained)
+    oracle = train(data, args.max_train_steps, args.train_batch_size, oracle=oracle, learning_rate=args.learning_rate)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in oracle.state_dict().items()}
     save_file(halves, args.output_dir / "oracle.safetensors")

@@ -4,6 +4,7 @@ imagen-diffusers evaluate --scorer examples.scenes.scorer:judge --extractor exam
 """
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,10 +15,13 @@ from torch import Tensor
 from imagen_diffusers.hub.places import bundled
 
 from .evaluate import all_right, fine_right, same, stands_so
-from .oracle import FEATURES, READ_SIZE, Oracle, load
+from .oracle import FEATURES, READ_SIZE, Oracle, load, objects_and_floors
 from .prompts import KINDS
 from .reading import Asked, asked_for
 from .scene import Scene, Seen, scene_from
+
+Looked = tuple[Tensor, Tensor, Tensor]  # maps, scores of floors, features
+_last: tuple[weakref.ref, Looked] | None = None
 
 
 class Judge:
@@ -77,9 +81,9 @@ class OracleFeatures:
         return {"oracle": _digest(_folder() / "oracle.safetensors"), "read_size": READ_SIZE}
 
     def __call__(self, images: Tensor) -> Tensor:
-        _check_size(images)
-        windows = _windows(images) if images.shape[-1] >= 4 * READ_SIZE else images
-        found = _oracle().features(windows.cpu() * 2 - 1)
+        if images.shape[-1] < 4 * READ_SIZE:
+            return _looked_at(images)[2]
+        found = _oracle().features(_windows(images).cpu() * 2 - 1)
         return found.reshape(len(images), -1, found.shape[-1]).mean(1)
 
 
@@ -100,8 +104,18 @@ def _looks_right(scene: Scene, seen: list[Seen]) -> list[bool]:
 
 
 def _read(images: Tensor) -> list[list[Seen]]:
-    _check_size(images)
-    return [seen for seen, _ in _oracle().read(images.cpu() * 2 - 1)]
+    maps, floors, _ = _looked_at(images)
+    return [seen for seen, _ in objects_and_floors(maps, floors)]
+
+
+def _looked_at(images: Tensor) -> Looked:
+    """What the oracle makes of images, kept for the last ones: judge and features are asked of the same, one after the other."""
+    global _last
+    last = _last
+    if last is None or last[0]() is not images:
+        _check_size(images)
+        _last = last = weakref.ref(images), _oracle().look(images.cpu() * 2 - 1)
+    return last[1]
 
 
 def _check_size(images: Tensor) -> None:

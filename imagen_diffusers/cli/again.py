@@ -23,6 +23,9 @@ def remembered(path: Path) -> dict[str, Any]:
     task = told.get("task", TEXT_TO_IMAGE)
     if task != TEXT_TO_IMAGE:
         raise ValueError(f"{path} was made by {task} of another image, which its file does not hold; give an image made by generate")
+    prompt, seed = told.get("prompt"), told.get("seed", 0)
+    if not isinstance(prompt, str | None) or type(seed) is not int:
+        raise ValueError(f"{path} says that its prompt is {prompt!r} and its seed {seed!r}; give a PNG that imagen-diffusers wrote")
     return told
 
 

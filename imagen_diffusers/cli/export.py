@@ -29,19 +29,20 @@ def export(
         raise ValueError(f'--to "{to}" is unknown; use one of {", ".join(FORMATS)}')
     if quant_mode not in (None, "int8"):
         raise ValueError(f'--quant-mode "{quant_mode}" is unknown; use int8, or leave it out for float32')
-    told = [] if prompts is None else [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
-    if (quant_mode is None) != (not told) or (told and to != "openvino"):
+    if (quant_mode is None) != (prompts is None) or (prompts is not None and to != "openvino"):
         raise ValueError("--quant-mode int8 and --prompts, a file of prompts, go together, and with --to openvino")
-    if dest.exists() and Path(model).exists() and dest.samefile(model):
-        raise ValueError(f"{dest} is the model itself, whose weights would be left without an index; give another folder")
+    told = [] if prompts is None else [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if prompts is not None and not told:
+        raise ValueError(f"{prompts} holds no prompt; write some, one a line, as the cascade will be given")
     o.check_writable(dest)
-    pipe = load(model, "float32", "cpu", variant, revision)
-    from imagen_diffusers.export.cascade import export_cascade, quantize_cascade
+    from imagen_diffusers.export.checks import check_holds_no_weights, check_installed
 
-    for name in export_cascade(pipe, dest, openvino=to == "openvino"):
-        size = sum(path.stat().st_size for path in (dest / name).iterdir())
-        typer.echo(f"{name}: {size / 1e6:.1f} MB")
-    if told:
-        for name in quantize_cascade(load(str(dest), "float32", "cpu"), told):
-            typer.echo(f"{name}: int8")
-    typer.echo(f"written to {dest}")
+    check_holds_no_weights(dest)
+    check_installed(openvino=to == "openvino", eight_bits=bool(told))
+    pipe = load(model, "float32", "cpu", variant, revision)
+    from imagen_diffusers.export.cascade import export_cascade
+
+    for name in export_cascade(pipe, dest, openvino=to == "openvino", prompts=told):
+        typer.echo(name)
+    size = sum(path.stat().st_size for path in dest.rglob("*") if path.is_file())
+    typer.echo(f"written to {dest}, {size / 1e6:.1f} MB")

@@ -45,7 +45,7 @@ def generate(
     if source is not None:
         told = remembered(source)
         text, pipeline, sampling = (with_remembered(context, group, told) for group in (text, pipeline, sampling))
-        prompt = told["prompt"] if prompt is None else prompt
+        prompt = told.get("prompt") if prompt is None else prompt
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
     if many.prompts is not None:
         return sample_many(many, text, pipeline, sampling, **call)

@@ -75,7 +75,8 @@ def sample_many(many: ManyOptions, text: TextOptions, pipeline: PipelineOptions,
             pipe = prepare(pipeline)
             warn(pipe, texts, pipeline.tile, call.get("stop_at"))
             _write(folder, pipe, text, each, missing, many.batch_size or BATCH_SIZE, {**settings, **call})
-    typer.echo(f"{folder}: {len(each)} images, seeds {seed} to {seed + len(each) - 1}")
+    count = "1 image, seed" if len(each) == 1 else f"{len(each)} images, seeds {seed} to"
+    typer.echo(f"{folder}: {count} {seed + len(each) - 1}{_beyond(folder, len(each))}")
 
 
 def _write(
@@ -112,14 +113,29 @@ def _place(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.png"
 
 
+def _numbered(folder: Path) -> dict[int, Path]:
+    """Images of a run, by their numbers."""
+    return {int(path.stem): path for path in sorted(folder.glob("[0-9]" * 6 + ".png"))}
+
+
+def _beyond(folder: Path, count: int) -> str:
+    """What else is there, of a run of more prompts."""
+    more = sum(number >= count for number in _numbered(folder))
+    return f"; beyond them, from {_place(folder, count).name} on, {more} of a run of more prompts" if more else ""
+
+
 def _first_seed(folder: Path) -> int:
-    """That of the run which is in the folder, or any one."""
+    """That of the run which is in the folder, as any image of it tells, or any one."""
     from imagen_diffusers.images import read_settings
 
-    try:
-        return int(read_settings(_place(folder, 0))["seed"])
-    except (OSError, ValueError, KeyError):
-        return fresh_seed()
+    for number, path in _numbered(folder).items():
+        try:
+            seed = read_settings(path).get("seed")
+        except (OSError, ValueError):
+            continue
+        if isinstance(seed, int) and seed >= number:
+            return seed - number
+    return fresh_seed()
 
 
 def _is_there(path: Path, settings: dict[str, Any]) -> bool:
@@ -131,9 +147,11 @@ def _is_there(path: Path, settings: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     from imagen_diffusers.evaluation.statistics import differences
-    from imagen_diffusers.images import read_settings
+    from imagen_diffusers.images import open_image, read_settings
 
     try:
+        with open_image(path, ("PNG",)) as image:
+            image.verify()  # one that a full disk cut short has its settings, too
         there = read_settings(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is in the way of an image ({error}); give another --output, or delete it") from None

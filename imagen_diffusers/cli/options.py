@@ -30,7 +30,9 @@ Model = Annotated[str, typer.Option(help="A folder, the name of a bundled pipeli
 Variant = Annotated[str | None, typer.Option(help='Of the weight files, for example "fp16"; found where there is but one.')]
 Revision = Annotated[str | None, typer.Option(help="Of a Hub repository: a branch, a tag or a commit.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
-Output = Annotated[Path, typer.Option(help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png.")]
+Output = Annotated[
+    Path, typer.Option(help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png. With --prompts, a folder.")
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the first image; the next ones count up. Chosen and printed by default.")
 ]
@@ -68,7 +70,7 @@ Weights = Annotated[
 BlendWith = Annotated[str | None, typer.Option(help="A second prompt, towards which --blend goes.")]
 Blend = Annotated[float | None, typer.Option(min=0, max=1, help="How far from the prompt, 0, to that of --blend-with, 1.")]
 PROMPT_FILE = "A prompt a line, or a .jsonl or .csv with a column of them."
-Column = Annotated[str | None, typer.Option(help="Of the prompts; by default the first of prompt, Prompts, text, caption.")]
+Column = Annotated[str | None, typer.Option(help="Of the prompts in their file; by default the first of prompt, Prompts, text, caption.")]
 StopAt = Annotated[int | None, typer.Option(min=1, help="The last stage to run.")]
 
 

@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils.torch_utils import unwrap_module
+
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
@@ -22,14 +24,15 @@ def versions() -> dict[str, str]:
 
 
 def cascade_digest(pipe: Cascade) -> str:
-    """What changes with the settings of a cascade, its schedulers, or any weight tensor of its networks and text encoder.
+    """What changes with the settings of a cascade, its schedulers, or any weight tensor, or graph, of its networks and text encoder.
 
     Weights that a sequential offload keeps from being read do not count.
     """
     schedulers = [pipe.scheduler_of(number) for number in pipe.stage_numbers]
     decisive = [f"{type(scheduler).__name__} {_settings(scheduler)}" for scheduler in schedulers]
     decisive.append(repr(_settings(pipe)))
-    for module in filter(None, [*(network.module for network in pipe.networks.values()), pipe.text_encoder]):
+    networks = [unwrap_module(getattr(pipe, pipe.slots(number)[0])) for number in pipe.stage_numbers]
+    for module in filter(None, [*networks, pipe.text_encoder]):
         decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
     return text_digest("".join(decisive))
 
@@ -74,15 +77,15 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 
 def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
     path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
-    if not path.exists():
-        if any(folder.glob(f"*/{GROUP_FILES}")):
-            return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
+    if not any(folder.glob(f"*/{GROUP_FILES}")):  # whatever was asked for there before, nothing was measured
         write_whole(path, text + "\n")
         return None
+    if not path.exists():
+        return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
     try:
         before, now = read_notes(path), json.loads(text)
-    except OSError as damaged:
-        return str(damaged)
+    except OSError:
+        return f"{path} is damaged, so that nothing says what was measured there. Give another --output, or delete that folder"
     other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not other:
         return None

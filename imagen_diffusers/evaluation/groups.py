@@ -81,6 +81,8 @@ def gathered(folder: Path, count: int, size: int) -> Measured:
     parts = list(stored(folder, count, size))
     for i, part in enumerate(parts):
         _check_names(folder, i, part, set(parts[0]))
+        if any(values.shape[1:] != parts[0][name].shape[1:] for name, values in part.items()):
+            raise _damaged(_file(folder, i), f"its values are of another shape than those of {_file(folder, 0).name}")
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

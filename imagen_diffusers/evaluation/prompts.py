@@ -35,6 +35,8 @@ def read_prompts(path: Path, column: str | None = None) -> list[dict[str, Any]]:
     for number, prompt in enumerate(told, start=1):
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f'row {number} of {path} has {prompt!r} as its "{name}"; every row needs a prompt')
+        if not prompt.isascii() and any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ValueError(f"row {number} of {path} holds half a character ({prompt!r}); write it in UTF-8, or both halves of the escape")
     return [{**row, "prompt": prompt} for row, prompt in zip(rows, told, strict=True)]
 
 

@@ -88,7 +88,7 @@ def evaluate(
         asked = e.asked(pipe, points, enlarging)
         keep_or_refuse(e.output, asked)
         for size in _sizes_to_make(pipe, e, points, enlarging):
-            measure_all(e.metrics, torch.zeros(1, 3, *size), e.rows[:1])  # or what they refuse would be heard of after a whole group
+            _try(e, size)
         for point in points:
             _note(e.output, point)
             fill(e.output / point.name, len(e.rows), e.batch_size, _measuring(pipe, e, point), title(point.settings))
@@ -105,6 +105,22 @@ def evaluate(
         notes = [metric.about for metric in e.metrics if metric.about]
         write_report(e.output, asked, [(point.settings, found[point.name]) for point in points], stages, notes)
     return found | stages
+
+
+def _try(e: Evaluation, size: tuple[int, int]) -> None:
+    """Let the metrics see noise of a size: what they refuse would else be heard of after a whole group.
+
+    Raises:
+        ValueError: for what they refuse, and whatever fails in them.
+    """
+    noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    try:
+        measure_all(e.metrics, noise, e.rows[:1])
+    except ValueError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"a metric failed on an image of noise, which all are tried on before any is generated, with {told}") from error
 
 
 def _sizes_to_make(
@@ -152,7 +168,12 @@ def _points(e: Evaluation) -> list[Point]:
     """All that are measured in the folder, by their settings."""
     there = [path for path in e.output.glob(f"*/{SETTINGS}") if _is_whole(e, path.parent.name)]
     found = [Point(path.parent.name, read_notes(path), {}) for path in there]
-    return sorted(found, key=lambda point: list(point.settings.values()))
+    try:
+        return sorted(found, key=lambda point: list(point.settings.values()))
+    except TypeError:
+        raise OSError(
+            f"the {SETTINGS} of {', '.join(point.name for point in found)} are of different kinds; delete the foreign ones"
+        ) from None
 
 
 def _is_whole(e: Evaluation, name: str) -> bool:

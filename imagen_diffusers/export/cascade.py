@@ -1,6 +1,9 @@
 """A whole cascade as graphs, in a folder of diffusers' layout."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
 from imagen_diffusers.sampling.network import adapt
+from imagen_diffusers.text.encoders import readable
+from imagen_diffusers.training.folders import PART, put_in_place
 
-from .checks import check_exportable
+from .checks import check_exportable, check_holds_no_weights, check_installed
 from .exported import ExportedModel, ExportedNetwork, ExportedTextEncoder
 from .files import write_onnx
-from .graphs import ONNX, OPENVINO
+from .graphs import ONNX, OPENVINO, graph_files
 from .inputs import Inputs
 from .openvino_files import Recording, to_int8, to_openvino
 from .tracing import trace_network, trace_text_encoder
@@ -21,34 +26,47 @@ from .tracing import trace_network, trace_text_encoder
 TEXT_ENCODER = "text_encoder"
 
 
-def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False) -> Iterator[str]:
+def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
     """Write every network and the text encoder as a graph, with all that a pipeline needs beside them; the name of each, as it is done.
 
-    The folder loads as any other: `ImagenCascadePipeline.from_pretrained(folder)`.
+    The folder loads as any other: `ImagenCascadePipeline.from_pretrained(folder)`. Graphs come to their places when all of them are
+    written, and the index that tells of them comes last: of an export that is broken off nothing is loaded, and a cascade that was
+    there before stays until then.
 
     Args:
         pipe: a cascade in float32.
         folder: new, or one to be written over.
         openvino: writes OpenVINO's files in place of those of ONNX.
+        prompts: for OpenVINO, lets networks multiply in eight bits, as `quantize_cascade` does.
 
     Raises:
-        ValueError: for what cannot be a graph, before anything is written.
-        ImportError: saying what to install.
+        ValueError: for what cannot be a graph, and a folder with weights, which would be lost; before anything is written.
+        ImportError: saying what to install, before anything is written.
     """
-    folder = Path(folder)
-    parts = {pipe.slots(n)[0]: unwrap_module(getattr(pipe, pipe.slots(n)[0])) for n in pipe.stage_numbers}
-    if pipe.text_encoder is not None:
-        parts[TEXT_ENCODER] = pipe.text_encoder
-    for name, module in parts.items():
-        if isinstance(module, ExportedModel):
-            raise ValueError(f"{name} is a graph already, of {module.folder}; export the pipeline that it was made of")
-        check_exportable(name, module)
-    exported = {}
-    for name, module in parts.items():
-        export = _export_text_encoder if name == TEXT_ENCODER else export_network
-        exported[name] = export(module, folder / name, openvino=openvino)
-        yield name
-    type(pipe).from_pipe(pipe, **exported).save_pretrained(folder)
+    folder = Path(folder).resolve()
+    parts = _parts(pipe)
+    if prompts and not openvino:
+        raise ValueError("eight bits, which prompts are for, are OpenVINO's; pass openvino=True, or leave prompts out")
+    check_installed(openvino=openvino, eight_bits=bool(prompts))
+    check_holds_no_weights(folder)
+    part = folder / PART
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
+    try:
+        made = {}
+        for name, module in parts.items():
+            export = _export_text_encoder if name == TEXT_ENCODER else export_network
+            made[name] = export(module, part / name, openvino=openvino)
+            yield name
+        if prompts:
+            for name in quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts):
+                yield f"{name} in eight bits"
+        (folder / pipe.config_name).unlink(missing_ok=True)
+        for name in parts:
+            put_in_place(part / name, folder / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
+    type(pipe).from_pipe(pipe, **placed).save_pretrained(folder)
 
 
 def export_network(module: Any, folder: Path, *, openvino: bool = False) -> ExportedNetwork:
@@ -67,6 +85,7 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
 
     Raises:
         ValueError: for no prompts, and networks that are not OpenVINO's graphs.
+        ImportError: saying what to install.
     """
     networks = {pipe.slots(n)[0]: getattr(pipe, pipe.slots(n)[0]) for n in pipe.stage_numbers}
     plain = [name for name, one in networks.items() if not isinstance(one, ExportedNetwork) or not (one.folder / OPENVINO).exists()]
@@ -74,6 +93,7 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
         raise ValueError(
             f"eight bits take prompts to measure on and OpenVINO's graphs; there are {len(prompts)} prompts, and {plain} are none"
         )
+    check_installed(openvino=True, eight_bits=True)
     recordings = {name: Recording(one.graph, len(prompts)) for name, one in networks.items()}
     for name, one in networks.items():
         one.graph = recordings[name]
@@ -86,15 +106,30 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
         yield name
 
 
+def _parts(pipe: Any) -> dict[str, Any]:
+    """What becomes graphs, by slot, each seen to be fit for it."""
+    parts = {pipe.slots(n)[0]: unwrap_module(getattr(pipe, pipe.slots(n)[0])) for n in pipe.stage_numbers}
+    if pipe.text_encoder is not None:
+        parts[TEXT_ENCODER] = pipe.text_encoder
+    for name, module in parts.items():
+        if isinstance(module, ExportedModel):
+            raise ValueError(f"{name} is a graph already, of {module.folder}; export the pipeline that it was made of")
+        check_exportable(name, module)
+    return parts
+
+
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:
     _write(*trace_text_encoder(encoder), "last_hidden_state", folder, openvino)
-    encoder.config.save_pretrained(folder)
+    config = copy(encoder.config)
+    if (getattr(config, "max_position_embeddings", None) or 0) > 0:
+        config.max_position_embeddings = readable(sys.maxsize, encoder)  # which RoBERTa's does not say, and a graph does not show
+    config.save_pretrained(folder)
     return ExportedTextEncoder.from_pretrained(folder)
 
 
 def _write(program: ExportedProgram, inputs: Inputs, output: str, folder: Path, openvino: bool) -> None:
-    for former in (ONNX, OPENVINO):  # of an export before this one, of either kind
-        Path(folder, former).unlink(missing_ok=True)
+    for former in graph_files(folder):  # of an export before this one, of either kind
+        former.unlink()
     write_onnx(program, inputs, output, folder / ONNX)
     if openvino:
         to_openvino(folder)

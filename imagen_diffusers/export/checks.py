@@ -1,5 +1,7 @@
 """What cannot be a graph, said before anything is traced: what acts on a module from outside would be left out of it without a word."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +38,31 @@ def check_exportable(name: str, module: nn.Module) -> None:
         if not plain or value.dtype != torch.float32:
             kind = f"in {value.dtype}".replace("torch.", "") if plain else f"quantised ({type(value.data).__name__})"
             raise ValueError(f"{name}.{place} is {kind}, and graphs are made of float32; load the pipeline with dtype=torch.float32")
+
+
+def check_holds_no_weights(folder: Path) -> None:
+    """See that no component of a cascade in a folder has weights, which graphs would take the place of.
+
+    Raises:
+        ValueError: naming them.
+    """
+    kinds = ("*.safetensors", "*pytorch_model*.bin", "*.pt")
+    found = [path.relative_to(folder) for kind in kinds for path in sorted(folder.glob(f"*/{kind}"))]
+    if found:
+        raise ValueError(f"{folder} holds weights, which would be lost ({found[0]}); give another folder for the graphs")
+
+
+def check_installed(*, openvino: bool, eight_bits: bool = False) -> None:
+    """See that what writes graphs, and what runs them, is installed, before hours are spent.
+
+    Raises:
+        ImportError: for what is not, saying what brings it.
+    """
+    needed = ["onnx", "onnxscript", "openvino" if openvino else "onnxruntime", *(["nncf"] if eight_bits else [])]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        extra = "openvino" if openvino else "onnx"
+        raise ImportError(f"these graphs need {', '.join(missing)}; pip install -c constraints.txt -e '.[{extra}]'")
 
 
 def _hooks(module: Any) -> bool:

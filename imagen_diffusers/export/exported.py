@@ -5,9 +5,11 @@ what to make of it; the files in it are those of optimum. The `config.json` besi
 weights is built of it: it says all that the denoising loop asks, and the graph does the work.
 """
 
+import hashlib
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +22,16 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import imagen_diffusers.interop  # noqa: F401 (its networks, too, are exported)
 from imagen_diffusers.sampling.network import StageNetwork, adapt
+from imagen_diffusers.training.folders import PART, in_one_rename
 
-from .graphs import Graph
+from .graphs import Graph, graph_files
 from .runtimes import open_graph
+
+CONFIG = "config.json"
 
 
 class ExportedModel(ModelMixin):
-    """A graph with the folder it is in, without parameters. Saving copies the files.
+    """A graph with the folder it is in, without parameters. Saving copies the files; its state is a digest of them.
 
     Args:
         graph: opened.
@@ -57,10 +62,26 @@ class ExportedModel(ModelMixin):
         folder = Path(pretrained_model_name_or_path, subfolder)
         return cls(open_graph(folder, torch_dtype or torch.float32), folder)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Copy the graph and its configuration; `kwargs`, which are about weights, are not read."""
-        if Path(save_directory).resolve() != self.folder.resolve():
-            shutil.copytree(self.folder, save_directory, dirs_exist_ok=True)
+    def save_pretrained(self, save_directory: str | os.PathLike, *, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Copy the graph and its configuration, in place of another graph that is there; other `kwargs` are about weights, and not read.
+
+        Args:
+            push_to_hub: upload them as well, to `repo_id`, or the folder's name, with `commit_message`, `private`, `token`, `create_pr`.
+        """
+        folder = Path(save_directory)
+        if folder.resolve() != self.folder.resolve():
+            _copy(self.folder, folder)
+        if push_to_hub:
+            hub = {name: kwargs[name] for name in ("commit_message", "private", "token", "create_pr") if name in kwargs}
+            self.push_to_hub(kwargs.get("repo_id", folder.resolve().name), **hub)
+
+    def get_extra_state(self) -> Tensor:
+        """What torch puts into `state_dict`: a digest (64,) of the graph's files, so that caches and evaluations tell graphs apart."""
+        digest = hashlib.blake2b()
+        for path in graph_files(self.folder):
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
+        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
     def run_by(self, runtime: str) -> Self:
         """Itself, run by another runtime that reads its file: "jax" in place of "onnxruntime"."""
@@ -68,7 +89,17 @@ class ExportedModel(ModelMixin):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Itself: the graph stays where its runtime is, and in the types it was made of."""
+        """Itself: the graph stays where its runtime is, and in the types it was made of.
+
+        Raises:
+            ValueError: for a device that is not on this machine, as weights could not be moved to it.
+        """
+        device = kwargs.get("device", args[0] if args else None)
+        try:
+            torch.empty(0, device=device if isinstance(device, str | int | torch.device) else None)
+        except (AssertionError, RuntimeError) as error:
+            said = str(error).strip().split("\n")[0]
+            raise ValueError(f'"{device}" is no device of this machine ({said}); leave it out, graphs run where their runtime is') from None
         return self
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -92,8 +123,9 @@ class ExportedNetwork(ExportedModel):
 
     def __init__(self, graph: Graph, folder: Path):
         super().__init__(graph, folder)
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json.loads((folder / CONFIG).read_bytes())
         self.__dict__["without_weights"] = _without_weights(config)  # and no part of this one, which `to` would move
+        self.stride = adapt(self.without_weights).stride
 
     @property
     def config(self) -> Any:
@@ -104,8 +136,12 @@ class ExportedNetwork(ExportedModel):
         """As the network's own; its arguments by name.
 
         Raises:
-            ValueError: for arguments that are not the graph's, and images of another size than the sample's.
+            ValueError: for arguments that are not the graph's, images of another size than the sample's, and sides that the network's
+                stride does not divide.
         """
+        height, width = sample.shape[2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"the graph in {self.folder} got an image of {width}x{height}; both sides must be multiples of {self.stride}")
         given = {"sample": sample, "timestep": torch.as_tensor(timestep).expand(sample.shape[0]), **others}
         for name, value in given.items():
             if value is not None and value.ndim == sample.ndim and value.shape[2:] != sample.shape[2:]:
@@ -136,6 +172,16 @@ class ExportedTextEncoder(ExportedModel):
 def _adapted(exported: ExportedNetwork) -> StageNetwork:
     """The adapter of the network it was exported from, which runs the graph."""
     return adapt(exported.without_weights).through(exported)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """A graph and its configuration to a folder, where no other graph is left, which would be run in its place."""
+    with ExitStack() as written:
+        for path in (*graph_files(source), source / CONFIG):
+            shutil.copyfile(path, written.enter_context(in_one_rename(folder / path.name)))
+        for former in graph_files(folder):
+            if not former.name.endswith(PART):
+                former.unlink()
 
 
 def _without_weights(config: dict[str, Any]) -> Any:

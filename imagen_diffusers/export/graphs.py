@@ -63,6 +63,12 @@ class OpenVinoGraph:
         return torch.from_numpy(self.compiled({name: value.numpy() for name, value in given.items()})[0])
 
 
+def graph_files(folder: Path) -> list[Path]:
+    """Those of all graphs in a folder, with the weights that lie beside them."""
+    names = (ONNX, f"{ONNX}.data", OPENVINO, str(Path(OPENVINO).with_suffix(".bin")))
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
 def runtime_module(name: str, extra: str) -> Any:
     """A package that only exported graphs need.
 

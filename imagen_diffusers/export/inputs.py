@@ -64,9 +64,9 @@ def given_to(network: StageNetwork, sample: Tensor, timestep: Tensor, arguments:
     return caught
 
 
-def dynamic(inputs: Inputs, stride: int = 1) -> dict[str, dict[int, Any]]:
+def dynamic(inputs: Inputs, stride: int = 1, most_tokens: int | None = None) -> dict[str, dict[int, Any]]:
     """Which sides of the inputs are free: the batch, height and width in steps of the network's stride, and the number of tokens."""
-    batch, tokens = Dim("batch", max=MOST_ROWS), Dim("tokens")
+    batch, tokens = Dim("batch", max=MOST_ROWS), Dim("tokens", max=most_tokens)
     height, width = stride * Dim("rows"), stride * Dim("columns")
     sides: dict[int, dict[int, Any]] = {IMAGE: {2: height, 3: width}, TEXT: {1: tokens}, MASK: {1: tokens}}
     return {name: {0: batch, **sides.get(value.ndim, {})} for name, value in inputs.items()}

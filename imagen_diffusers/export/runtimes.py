@@ -22,7 +22,7 @@ def open_graph(folder: str | os.PathLike, dtype: torch.dtype, runtime: str | Non
 
     Raises:
         ValueError: for a runtime that is not there.
-        OSError: for a folder without a file that it reads.
+        OSError: for a folder without a file that it reads, and for a file that it cannot read.
         ImportError: saying what to install, where the runtime is not there.
     """
     if runtime is not None and runtime not in RUNTIMES:
@@ -30,5 +30,15 @@ def open_graph(folder: str | os.PathLike, dtype: torch.dtype, runtime: str | Non
     chosen = [RUNTIMES[runtime]] if runtime is not None else list(RUNTIMES.values())
     for name, kind in chosen:
         if Path(folder, name).is_file():
-            return kind(Path(folder, name), dtype)
+            return _opened(kind, Path(folder, name), dtype)
     raise OSError(f"{folder} holds no graph: {' or '.join(dict.fromkeys(name for name, _ in chosen))} is missing; export it again")
+
+
+def _opened(kind: Any, path: Path, dtype: torch.dtype) -> Graph:
+    try:
+        return kind(path, dtype)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # each runtime has classes of its own
+        said = " ".join(str(error).split())[:200]
+        raise OSError(f"{path} is damaged, or lacks the weights beside it; export it again ({type(error).__name__}: {said})") from error

@@ -37,12 +37,18 @@ def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bo
 
 
 def load_text_encoder(model: ModelSettings) -> PreTrainedModel:
-    """On the CPU, in float32."""
+    """On the CPU, in float32.
+
+    Raises:
+        ValueError: for a cascade without one.
+    """
     if model.text_encoder is not None:
         return encoders.load_text_encoder(model.text_encoder, dtype=torch.float32)
     name, variant = place_of(model)
     given: dict[str, Any] = dict.fromkeys(("unet", "unet_2", "unet_3", "tokenizer"))
     pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=variant, revision=model.revision, dtype=torch.float32)
+    if pipe.text_encoder is None:
+        raise ValueError(f"{name} has no text encoder; give the one that its networks were trained with as text_encoder")
     return pipe.text_encoder  # of the very class that the cascade has
 
 

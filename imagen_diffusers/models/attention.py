@@ -38,6 +38,9 @@ class ImagenAttnProcessor:
         q, k, v = (x.unflatten(-1, (attn.heads, -1)) for x in (q, k, v))
         mask = None if mask is None or (text is None) else mask[:, None, None]
         out = dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config)
+        if mask is not None and attn.is_cross_attention:
+            # A row without a token attends to nothing; kernels differ in what they make of it, and some runtimes average the padding.
+            out = out.masked_fill(~mask.any(-1, keepdim=True), 0)
         return attn.to_out(out.flatten(2))
 
 

@@ -93,7 +93,7 @@ def check_complete(network: nn.Module, folder: Path, variant: str | None) -> Non
         names.setdefault(id(parameter), []).append(name)
     missing = [tied[0] for tied in names.values() if not there.intersection(tied)]
     if missing and isinstance(network, PreTrainedModel):  # experts are stored one by one and read together: its own loader knows
-        loaded: Any = type(network).from_pretrained(folder, variant=variant, output_loading_info=True)
+        loaded: Any = type(network).from_pretrained(folder, variant=variant, dtype=network.dtype, output_loading_info=True)
         missing = sorted(loaded[1]["missing_keys"])
     check_none_missing(missing, folder)
 

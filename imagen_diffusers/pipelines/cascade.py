@@ -158,6 +158,14 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 
+    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers; networks without weights, which are graphs, have nothing to be moved, and stay where their runtime is."""
+        modules = {name: getattr(self, name) for name in type(self).model_cpu_offload_seq.split("->")}
+        graphs = [name for name, module in modules.items() if module is not None and next(module.parameters(), None) is None]
+        self.model_cpu_offload_seq = "->".join(name for name in modules if name not in graphs)
+        self._exclude_from_cpu_offload = [*type(self)._exclude_from_cpu_offload, *graphs]
+        super().enable_model_cpu_offload(*args, **kwargs)
+
     def encode_prompt(
         self,
         prompt: str | list[str] | None,

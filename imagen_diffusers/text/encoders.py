@@ -38,14 +38,16 @@ def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:
     found = class_of(config)
     if found is None:
         raise ValueError(f"{place} holds no model whose text encoder transformers knows; give a T5, a BERT, a CLIP, a language model, ...")
+    alone = kwargs
     if config.is_encoder_decoder:
-        config.is_encoder_decoder, kwargs["config"] = False, config  # T5Gemma's encoder class asks for it
-    encoder, missing = _loaded(found, place, kwargs)
+        config.is_encoder_decoder, alone = False, {**kwargs, "config": config}  # T5Gemma's encoder class asks for it
+    encoder, missing = _loaded(found, place, alone)
     if missing and config is not config.get_text_config():  # the larger model keeps it under a name of its own, as Gemma 3 does
         whole: Any = MODEL_MAPPING
-        larger, missing = _loaded(whole[type(config)], place, kwargs)
-        within, encoder = next((f"{name}.", part) for name, part in larger.named_modules() if type(part) is found)
-        missing = [name.removeprefix(within) for name in missing if name.startswith(within)]
+        larger, lacking = _loaded(whole[type(config)], place, kwargs)
+        for within, part in larger.named_modules():
+            if type(part) is found:
+                encoder, missing = part, [n.removeprefix(f"{within}.") for n in lacking if n.startswith(f"{within}.")]
     missing_read = sorted(name for name in missing if not name.startswith(POOLER))
     if missing_read:
         raise OSError(f"the weights of {place} lack {len(missing_read)} of {found.__name__}'s parameters, {missing_read[0]} the first")
@@ -100,12 +102,11 @@ def class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:
     for each in (config, text):
         if type(each) in encoders:
             return encoders[type(each)]
-    named = _class_named_for(type(text).__name__)
-    if named is not None or type(text) not in models or text.is_encoder_decoder:
-        return named
-    found = models[type(text)]
-    found = found[0] if isinstance(found, tuple) else found  # Funnel's has a token for each, and another class fewer
-    return found if found.main_input_name == "input_ids" else None
+    found: Any = _class_named_for(type(text).__name__)
+    if found is None and type(text) in models and not text.is_encoder_decoder:
+        found = models[type(text)]
+        found = found[0] if isinstance(found, tuple) else found  # Funnel's has a token for each, and another class fewer
+    return found if found is not None and found.main_input_name == "input_ids" else None
 
 
 def _class_named_for(config: str) -> type[PreTrainedModel] | None:

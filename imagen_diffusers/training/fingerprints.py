@@ -51,8 +51,11 @@ def fingerprint(
 
 
 def _shape(encoder: Any) -> tuple[str, dict[str, Any]]:
-    settings = encoder.config.to_diff_dict()
-    return type(encoder).__name__, {name: value for name, value in settings.items() if name not in IRRELEVANT}
+    def relevant(settings: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in settings.items() if name not in IRRELEVANT}
+        return {name: relevant(value) if isinstance(value, dict) else value for name, value in kept.items()}
+
+    return type(encoder).__name__, relevant(encoder.config.to_diff_dict())
 
 
 def holds_t5(files: Sequence[Path]) -> bool:

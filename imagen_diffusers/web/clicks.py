@@ -21,7 +21,8 @@ AT_ONCE: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility"
 STORED = """
     const place = "imagen-diffusers-images";
     let stored = [];
-    try { stored = JSON.parse(localStorage.getItem(place)) ?? [] } catch {}
+    try { stored = JSON.parse(localStorage.getItem(place)) } catch {}
+    if (!Array.isArray(stored)) stored = [];
 """
 RECALL = f"() => {{ {STORED} return [stored] }}"
 REMEMBER = f"""(names) => {{ {STORED}
@@ -123,18 +124,18 @@ def connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
     page.images.select(select, [page.names], outputs, **AT_ONCE)
 
 
-def connect_dropped(answers: Answers, page: Page, name: str, image: gr.Image) -> None:
+def connect_dropped(answers: Answers, name: str, image: gr.Image) -> None:
     """Let what is dropped in and is no image that can be read go again, with a sentence, before a request is made of it."""
 
-    def look(payload: Any) -> tuple[Any, Any]:
+    def look(payload: Any) -> None:
         gallery = answers.sampler.gallery
         try:
             gallery.look(name, gallery.uploaded(name, payload))
         except ValueError as error:
-            return escape(str(error)), None
-        return "", gr.skip()
+            raise _error(error) from None
 
-    image.upload(look, [image], [page.status, image], **AT_ONCE)
+    looked = image.upload(look, [image], None, **AT_ONCE)
+    looked.failure(lambda: None, None, image, queue=False, api_visibility="private")
 
 
 def connect_choice(answers: Answers, model: Any, facts_shown: Sequence[Component]) -> None:
@@ -159,6 +160,6 @@ def _in_line(name: str) -> dict[str, Any]:
     return {"concurrency_id": "worker", "concurrency_limit": 1, "api_name": name}
 
 
-def _error(refused: Refused) -> gr.Error:
+def _error(refused: Exception) -> gr.Error:
     """To be read for as long as it takes."""
     return gr.Error(str(refused), duration=None, print_exception=False)

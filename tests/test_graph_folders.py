@@ -1,0 +1,234 @@
+"""Folders of graphs, whatever runs them: what tells them apart, how they are written, copied and refused. No runtime is needed here.
+
+A stand-in takes a runtime's place: it reads any file, and answers with zeros.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import RobertaConfig, RobertaModel
+
+import imagen_diffusers.export.cascade as exporting
+from imagen_diffusers import ExportedNetwork, ExportedTextEncoder, ImagenCascadePipeline
+from imagen_diffusers.evaluation.asked import cascade_digest
+from imagen_diffusers.export.cascade import export_cascade
+from imagen_diffusers.export.checks import check_installed
+from imagen_diffusers.export.runtimes import RUNTIMES
+from imagen_diffusers.text.encoders import readable
+from imagen_diffusers.training.fingerprints import fingerprint
+
+from .conftest import TEXT_DIM, make_base, make_pipeline, make_text_encoder, seeded
+from .encoders import SIZES
+from .test_cli import call
+from .test_sharing import uploads  # noqa: F401 (a fixture)
+
+MEANT = b"a graph"
+OF_TEXT = {"input_ids": torch.int64, "attention_mask": torch.int64}
+OF_A_BASE = {
+    "sample": torch.float32,
+    "timestep": torch.float32,
+    "encoder_hidden_states": torch.float32,
+    "encoder_attention_mask": torch.bool,
+}
+
+
+class StandIn:
+    def __init__(self, path: Path, dtype: torch.dtype):
+        if path.read_bytes() == b"damaged":
+            raise RuntimeError("protobuf parsing failed")
+        self.path = path
+        self.inputs = OF_TEXT if path.parent.name == "text_encoder" else OF_A_BASE
+
+    def __call__(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        if "sample" in given:
+            return torch.zeros_like(given["sample"])
+        return torch.zeros(*given["input_ids"].shape, TEXT_DIM)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch) -> None:
+    for name, (file, _) in list(RUNTIMES.items()):
+        monkeypatch.setitem(RUNTIMES, name, (file, StandIn))
+
+
+def network_folder(folder: Path, graph: bytes = MEANT) -> Path:
+    make_base().save_config(folder)
+    (folder / "model.onnx").write_bytes(graph)
+    return folder
+
+
+def text_encoder_folder(folder: Path, graph: bytes = MEANT) -> Path:
+    make_text_encoder().config.save_pretrained(folder)
+    (folder / "model.onnx").write_bytes(graph)
+    return folder
+
+
+def cascade_of_graphs(folder: Path, unet: bytes = MEANT, text_encoder: bytes = MEANT) -> ImagenCascadePipeline:
+    """A base alone."""
+    network = ExportedNetwork.from_pretrained(network_folder(folder / "unet", unet))
+    encoder = ExportedTextEncoder.from_pretrained(text_encoder_folder(folder / "text_encoder", text_encoder))
+    without = dict.fromkeys(("unet_2", "scheduler_2", "unet_3", "scheduler_3"))
+    return make_pipeline(unet=network, text_encoder=encoder, **without)
+
+
+def test_another_graph_is_another_cascade_and_another_text_encoder(tmp_path) -> None:
+    digests, prints = [], []
+    for place, graphs in {"one": {}, "same": {}, "unet": {"unet": b"other"}, "text": {"text_encoder": b"other"}}.items():
+        pipe = cascade_of_graphs(tmp_path / place, **graphs)
+        digests.append(cascade_digest(pipe))
+        prints.append(fingerprint(pipe.tokenizer, pipe.text_encoder, 12))
+    assert digests[0] == digests[1]
+    assert prints[0] == prints[1] == prints[2] != prints[3]
+    assert len(set(digests)) == 3
+    pipe = cascade_of_graphs(tmp_path / "one")
+    (tmp_path / "one" / "unet" / "model.onnx.data").write_bytes(b"weights beside it")
+    assert cascade_digest(pipe) not in digests
+
+
+def test_a_graph_is_saved_in_place_of_another_kind(tmp_path) -> None:
+    exported, place = ExportedNetwork.from_pretrained(network_folder(tmp_path / "one")), tmp_path / "other"
+    network_folder(place).joinpath("model.onnx").rename(place / "openvino_model.xml")
+    for name in ("openvino_model.bin", "model.onnx.data", "notes.txt"):
+        (place / name).write_bytes(b"former")
+    exported.save_pretrained(place)
+    assert {path.name for path in place.iterdir()} == {"config.json", "model.onnx", "notes.txt"}
+    assert ExportedNetwork.from_pretrained(place).graph.path == place / "model.onnx"
+    exported.save_pretrained(exported.folder)
+    assert (exported.folder / "model.onnx").read_bytes() == MEANT
+
+
+def test_a_graph_is_pushed(uploads, tmp_path) -> None:  # noqa: F811
+    exported = ExportedNetwork.from_pretrained(network_folder(tmp_path / "one"))
+    exported.save_pretrained(tmp_path / "new", push_to_hub=True, commit_message="first", token="t")
+    (told,) = uploads
+    assert (told["repo_id"], told["commit_message"], told["token"]) == ("me/new", "first", "t")
+    assert {"config.json", "model.onnx"} <= set(told["files"])
+
+
+def test_offloading_leaves_graphs_where_they_are(tmp_path) -> None:
+    pipe = cascade_of_graphs(tmp_path)
+    pipe.text_encoder = make_text_encoder()  # which has weights to move
+    plain = pipe("a cube", generator=seeded(), output_type="pt").images
+    pipe.enable_model_cpu_offload(device="cpu")
+    offloaded = pipe("a cube", generator=seeded(), output_type="pt").images
+    assert torch.equal(plain, offloaded)
+    assert hasattr(pipe.text_encoder, "_hf_hook")
+    assert not hasattr(pipe.unet, "_hf_hook")
+    graphs = cascade_of_graphs(tmp_path)
+    graphs.enable_model_cpu_offload(device="cpu")
+    assert len(graphs("a cube").images) == 1
+
+
+def test_what_a_graph_is_not_given(tmp_path) -> None:
+    exported = ExportedNetwork.from_pretrained(network_folder(tmp_path / "one"))
+    assert exported.to("cpu", torch.bfloat16) is exported.to(memory_format=torch.channels_last) is exported
+    with pytest.raises(ValueError, match='"cuda:99" is no device of this machine'):
+        exported.to("cuda:99")
+    with pytest.raises(ValueError, match="got an image of 8x7; both sides must be multiples of 2"):
+        exported(torch.zeros(1, 3, 7, 8), 1.0, encoder_hidden_states=torch.zeros(1, 2, TEXT_DIM))
+    with pytest.raises(OSError, match="model.onnx is damaged, or lacks the weights beside it; export it again .RuntimeError: protobuf"):
+        ExportedNetwork.from_pretrained(network_folder(tmp_path / "two", b"damaged"))
+
+
+@pytest.fixture
+def writing(monkeypatch) -> list[bytes]:
+    """What the next graphs hold, in place of traced ones."""
+    graph = [MEANT]
+
+    def write(program, inputs, output, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(graph[0])
+
+    monkeypatch.setattr(exporting, "write_onnx", write)
+    monkeypatch.setattr(exporting, "check_installed", lambda **_: None)
+    for name in ("trace_network", "trace_text_encoder"):
+        monkeypatch.setattr(exporting, name, lambda *_: (None, {}))
+    return graph
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_that_is_broken_off_leaves_the_former_one(writing, tmp_path, monkeypatch) -> None:
+    assert list(export_cascade(make_pipeline(), tmp_path)) == ["unet", "unet_2", "unet_3", "text_encoder"]
+    (tmp_path / "README.md").write_text("a card of one's own")
+    before = contents(tmp_path)
+    writing[0] = b"another graph"
+    export = export_cascade(make_pipeline(), tmp_path)
+    assert next(export) == "unet"
+    export.close()
+    assert contents(tmp_path) == before
+    list(export_cascade(make_pipeline(), tmp_path))
+    after = contents(tmp_path)
+    assert after["README.md"] == b"a card of one's own"
+    assert after.keys() == before.keys()
+    assert {data for name, data in after.items() if name.endswith(".onnx")} == {b"another graph"}
+
+
+def test_of_two_exports_none_is_mixed_and_loaded(writing, tmp_path, monkeypatch) -> None:
+    list(export_cascade(make_pipeline(), tmp_path))
+    placed, put = [], exporting.put_in_place
+
+    def killed_at_the_second(part: Path, place: Path) -> None:
+        placed.append(place)
+        if len(placed) == 2:
+            raise KeyboardInterrupt
+        put(part, place)
+
+    monkeypatch.setattr(exporting, "put_in_place", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        list(export_cascade(make_pipeline(), tmp_path))
+    with pytest.raises(OSError, match="model_index.json"):
+        ImagenCascadePipeline.from_pretrained(tmp_path)
+
+
+def test_weights_are_not_written_over(writing, tmp_path, monkeypatch) -> None:
+    make_pipeline().save_pretrained(tmp_path / "model")
+    before = contents(tmp_path / "model")
+    with pytest.raises(ValueError, match="model holds weights, which would be lost"):
+        list(export_cascade(make_pipeline(), tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    said = " ".join(call("export", "imagen-scenes", tmp_path / "model").output.split())
+    assert "holds weights, which would be lost" in said and contents(tmp_path / "model") == before
+
+
+def test_half_a_graph_is_no_part_of_one(tmp_path) -> None:
+    network = ExportedNetwork.from_pretrained(network_folder(tmp_path))
+    digest = network.state_dict()
+    (tmp_path / "model.onnx.part").write_bytes(b"half")
+    (tmp_path / "model.safetensors").write_bytes(b"of another program")
+    assert str(network.state_dict()) == str(digest)
+
+
+def test_a_graph_reads_as_many_tokens_as_its_encoder(writing, tmp_path) -> None:
+    """RoBERTa's counts its 18 places from behind the padding token's number."""
+    encoder = RobertaModel(RobertaConfig(vocab_size=16, max_position_embeddings=18, pad_token_id=1, **SIZES))
+    list(export_cascade(make_pipeline(text_encoder=encoder), tmp_path))
+    exported = ExportedTextEncoder.from_pretrained(tmp_path / "text_encoder")
+    assert readable(128, exported) == readable(128, encoder) == 16
+    assert encoder.config.max_position_embeddings == 18
+
+
+def test_what_is_not_installed_is_said_at_once(tmp_path, monkeypatch) -> None:
+    missing = ("onnxscript", "openvino", "nncf")
+    monkeypatch.setattr("imagen_diffusers.export.checks.find_spec", lambda name: None if name in missing else name)
+    with pytest.raises(ImportError, match=r"need onnxscript; pip install -c constraints.txt -e '\.\[onnx\]'"):
+        check_installed(openvino=False)
+    with pytest.raises(ImportError, match=r"need onnxscript, openvino; .*\[openvino\]"):
+        list(export_cascade(make_pipeline(), tmp_path / "new", openvino=True))
+    assert not (tmp_path / "new").exists()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cube")
+    told = call("export", "imagen-scenes", tmp_path / "new", "--to", "openvino", "--quant-mode", "int8", "--prompts", prompts)
+    assert "need onnxscript, openvino, nncf" in told.output
+
+
+def test_a_file_without_a_prompt_is_said_to_be_empty(tmp_path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n \n")
+    told = ("export", "imagen-scenes", tmp_path / "new", "--quant-mode", "int8", "--prompts", tmp_path / "prompts.txt")
+    assert "prompts.txt holds no prompt" in " ".join(call(*told, "--to", "openvino").output.split())
+    assert "go together" in call(*told).output
+    with pytest.raises(ValueError, match="eight bits, which prompts are for, are OpenVINO's"):
+        list(export_cascade(make_pipeline(), tmp_path / "new", prompts=["a cube"]))
