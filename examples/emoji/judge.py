@@ -28,6 +28,8 @@ class Judge(nn.Module):
         names: in the order of the scores.
     """
 
+    ENDS = ("head",)  # what Muon leaves to AdamW
+
     def __init__(self, names: Sequence[str]):
         super().__init__()
         self.names = tuple(names)
@@ -45,7 +47,8 @@ class Judge(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What nearness is taken over: (B, 3, 64, 64) in [0, 1] to (B, FEATURES)."""
-        return self.body(images * 2 - 1).mean((2, 3))
+        maps = self.body(images * 2 - 1)
+        return maps.mean((2, 3)) + maps.amax((2, 3))
 
     @torch.no_grad()
     def best(self, images: Tensor, count: int = 1) -> list[list[str]]:
