@@ -223,6 +223,7 @@ def write_by(release: Path, folder: Path) -> None:
     torch.save([expected(made.ema_unets[n].ema_model, n > 0) for n in (0, 1)], folder / "expected.pt")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_last_release_with_group_norm(tmp_path) -> None:
     """Release 1.26.3, beside the newest: it writes a trainer's checkpoint, and what its averaged networks say."""
     old = Path(sys.prefix) / "imagen-pytorch-1.26.3"
