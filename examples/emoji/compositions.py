@@ -57,9 +57,9 @@ def open_thing(path: Path) -> Image.Image:
     return shown.crop(shown.getchannel("A").getbbox()).convert("RGBa")
 
 
-def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool) -> Place:
-    """Anywhere inside, the longer side `LEAST` to all of the composition's."""
-    scale = SIZE * rng.uniform(LEAST, 1) / max(thing.size)
+def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool, least: float = LEAST) -> Place:
+    """Anywhere inside, the longer side `least` to all of the composition's."""
+    scale = SIZE * rng.uniform(least, 1) / max(thing.size)
     width, height = (max(round(length * scale), 1) for length in thing.size)
     left, top = (int(rng.integers(0, SIZE - length + 1)) for length in (width, height))
     return Place(left, top, width, height, bool(may_mirror and rng.random() < 0.5))

@@ -32,7 +32,7 @@ SOFTEST = 1.7
 APART = 7  # cells: a centre is the strongest within 3 to each side
 
 
-def _conv(wide: int, to: int, stride: int) -> nn.Sequential:
+def convolution(wide: int, to: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(wide, to, 3, stride, 1, bias=False), nn.BatchNorm2d(to), nn.ReLU())
 
 
@@ -42,7 +42,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(channels, channels, 1), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
+            convolution(channels, channels, 1), nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,10 +54,12 @@ class Oracle(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_conv(3, 24, 2), _conv(24, 48, 2), Residual(48), _conv(48, 112, 2), Residual(112), Residual(112))  # 32x32
-        self.wide = nn.Sequential(_conv(112, FEATURES, 2), Residual(FEATURES), Residual(FEATURES))  # 16x16
+        self.fine = nn.Sequential(
+            convolution(3, 24, 2), convolution(24, 48, 2), Residual(48), convolution(48, 112, 2), Residual(112), Residual(112)
+        )  # 32x32
+        self.wide = nn.Sequential(convolution(112, FEATURES, 2), Residual(FEATURES), Residual(FEATURES))  # 16x16
         self.down = nn.Conv2d(FEATURES, 112, 1)
-        self.joint = nn.Sequential(Residual(112), _conv(112, FEATURES, 1))
+        self.joint = nn.Sequential(Residual(112), convolution(112, FEATURES, 1))
         self.heads = nn.Conv2d(FEATURES, 1 + 2 + sum(WIDTHS), 1)
         self.floor = nn.Linear(FEATURES, sum(len(v) for v in FLOOR.values()))
 

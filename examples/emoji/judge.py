@@ -1,0 +1,83 @@
+"""A small network that names emoji: it has only ever seen compositions of renderings, and knows nothing of diffusion.
+
+It reads images of 64px, as the base makes them; larger ones are averaged down. `train_judge.py` trains it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from examples.scenes.oracle import Residual, convolution
+from imagen_diffusers.training.folders import in_one_rename
+
+READ_SIZE = 64
+FEATURES = 384
+FILE = "judge.safetensors"
+
+
+class Judge(nn.Module):
+    """Images to a score for each name.
+
+    Args:
+        names: in the order of the scores.
+    """
+
+    ENDS = ("head",)  # what Muon leaves to AdamW
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__()
+        self.names = tuple(names)
+        self.body = nn.Sequential(
+            *(nn.PixelUnshuffle(2), convolution(12, 48, 1), Residual(48)),  # 32x32
+            *(convolution(48, 96, 2), Residual(96)),  # 16x16
+            *(convolution(96, 192, 2), Residual(192)),  # 8x8
+            convolution(192, FEATURES, 2),  # 4x4
+        )
+        self.head = nn.Linear(FEATURES, len(self.names))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, 64, 64) in [0, 1] to scores (B, names)."""
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What nearness is taken over: (B, 3, 64, 64) in [0, 1] to (B, FEATURES)."""
+        maps = self.body(images * 2 - 1)
+        return maps.mean((2, 3)) + maps.amax((2, 3))
+
+    @torch.no_grad()
+    def best(self, images: Tensor, count: int = 1) -> list[list[str]]:
+        """For each image (B, 3, H, W) in [0, 1], H and W at least 64, so many names, likeliest first."""
+        scores = torch.cat([self(few) for few in shrunk(images).split(64)])
+        return [[self.names[i] for i in row] for row in scores.topk(min(count, len(self.names))).indices.tolist()]
+
+
+def shrunk(images: Tensor) -> Tensor:
+    """Larger images averaged down to what the judge reads."""
+    return images if images.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(images, READ_SIZE)
+
+
+def save(judge: Judge, folder: Path) -> None:
+    """One file of weights in half precision and names."""
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
+    with in_one_rename(folder / FILE) as part:
+        save_file({name: value.contiguous() for name, value in halves.items()}, part, metadata={"names": json.dumps(judge.names)})
+
+
+def load(folder: Path) -> Judge:
+    """The judge that `save` wrote.
+
+    Raises:
+        OSError: where the folder holds none.
+    """
+    if not (folder / FILE).exists():
+        raise OSError(f"{folder / FILE} is not there; python -m examples.emoji.train_judge --output_dir {folder} trains it")
+    with safe_open(folder / FILE, "pt") as file:
+        judge = Judge(json.loads(file.metadata()["names"]))
+        judge.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (it is no dictionary)
+    return judge.eval()

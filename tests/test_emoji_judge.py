@@ -1,0 +1,244 @@
+"""What measures the example of real things: its judge, prompts by other words and in other colours, and the nearest training images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples.emoji import nearest, prompts, synonyms, train_judge
+from examples.emoji.colors import color_shares, main_color
+from examples.emoji.compositions import Place
+from examples.emoji.gallery import Gallery, color_behind
+from examples.emoji.judge import FILE, Judge, load, save
+from examples.emoji.scorer import Scorer
+from examples.emoji.things import Thing, read_things, write_things
+from imagen_diffusers.evaluation.prompts import read_prompts
+from imagen_diffusers.images import save_png
+
+from .conftest import seeded
+
+THINGS = (
+    Thing("violin", "violin.webp", ("music", "bow"), "objects"),
+    Thing("pig", "pig.webp", ("animal",), "animals-nature"),
+    Thing("pig face", "pig face.webp", ("animal", "snout"), "animals-nature"),
+    Thing("flag of Japan", "flag.webp", (), "flags", mirrors=False),
+)
+COLORS = ((200, 30, 30), (90, 160, 60), (250, 230, 40), (245, 245, 245))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Things of one colour each, with marks by which they can be told apart on every background."""
+    root = tmp_path_factory.mktemp("things")
+    for i, (thing, color) in enumerate(zip(THINGS, COLORS, strict=True)):
+        pixels = np.zeros((64, 64, 4), np.uint8)
+        pixels[4:60, 8:40] = (*color, 255)
+        pixels[4:20, 40:56] = (*color, 255)  # on one side alone
+        pixels[8:52, 12:36][(np.s_[::11], np.s_[:, ::11], np.s_[:12], np.s_[24:])[i]] = (0, 0, 0, 255)
+        Image.fromarray(pixels).save(root / thing.file, lossless=True)
+    write_things(root / "folder", THINGS, root)
+    return root / "folder"
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory) -> Path:
+    """The folder of one that knows nothing."""
+    torch.manual_seed(0)
+    save(Judge([thing.name for thing in THINGS]), place := tmp_path_factory.mktemp("judge"))
+    return place
+
+
+def true_images(folder: Path) -> torch.Tensor:
+    return torch.stack([train_judge.held_out_composition(THINGS, folder, i) for i in range(len(THINGS))])
+
+
+def test_the_judge_learns(folder, tmp_path) -> None:
+    training = train_judge.Training(THINGS, folder, tmp_path, steps=12, size=8, learning_rate=3e-3)
+    losses = [training._one_step()[0] for _ in range(12)]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_accuracy_is_the_share_of_first_and_of_five_names(folder) -> None:
+    class OfPigs:
+        """Whatever it sees, it takes it for a pig, or else for a violin."""
+
+        def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
+            assert images.shape == (1, 3, 64, 64) and count == 5
+            return [["pig", "violin"]]
+
+    right = train_judge.accuracy(OfPigs(), THINGS, folder, 8)  # pyright: ignore[reportArgumentType]
+    kinds = ("held-out compositions", "the same, blurred and resampled")
+    assert {name: (figure.value, figure.count) for name, figure in right.items()} == {
+        **{kind: (0.25, 8) for kind in kinds},
+        **{f"{kind}, among five names": (0.5, 8) for kind in kinds},
+    }
+
+
+def test_larger_images_are_read_as_small_ones(folder, judge) -> None:
+    images = true_images(folder)
+    assert load(judge).best(images.repeat_interleave(4, 2).repeat_interleave(4, 3), 4) == load(judge).best(images, 9)
+
+
+def test_training_in_slices_of_time_gives_the_same_bits(folder, tmp_path, capsys) -> None:
+    given = [f"--folder={folder}", "--max_train_steps=3", "--train_batch_size=2", "--count=1"]
+    train_judge.main([*given, f"--output_dir={tmp_path / 'whole'}"])
+    for step in (1, 2):
+        train_judge.main([*given, f"--output_dir={tmp_path / 'parts'}", "--time_limit=0"])
+        assert f"time is up at step {step} of 3" in capsys.readouterr().out and not (tmp_path / "parts" / FILE).exists()
+    train_judge.main([*given, f"--output_dir={tmp_path / 'parts'}"])
+    assert (tmp_path / "whole" / FILE).read_bytes() == (tmp_path / "parts" / FILE).read_bytes()
+    with pytest.raises(ValueError, match="'steps': 3.*'steps': 4.*choose another folder"):
+        train_judge.main([f"--folder={folder}", f"--output_dir={tmp_path / 'parts'}", "--max_train_steps=4", "--train_batch_size=2"])
+
+
+def test_faults_of_generated_images_leave_them_alike_and_differ() -> None:
+    images = torch.rand(4, 3, 8, 8, generator=seeded()).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    faulty, again = (train_judge.as_generated(images, np.random.default_rng(0)) for _ in range(2))
+    assert torch.equal(faulty, again) and faulty.min() >= 0 and faulty.max() <= 1
+    apart = (faulty - images).abs().mean((1, 2, 3))
+    assert (apart > 0.005).all() and (apart < 0.15).all() and apart.unique().numel() == 4
+
+
+def test_things_have_the_colour_of_their_vivid_pixels() -> None:
+    image = torch.full((3, 32, 32), 0.5)
+    assert main_color(color_shares(image)) is None  # nothing is there
+    image[:, 8:24, 8:24] = torch.tensor([0.2, 0.2, 0.9])[:, None, None]
+    image[:, 20:24, 8:24] = torch.tensor([0.9, 0.5, 0.7])[:, None, None]
+    shares = color_shares(image)
+    assert shares["blue"] == pytest.approx(0.75) and shares["pink"] == pytest.approx(0.25) and main_color(shares) == "blue"
+    image[:, 8:24, 8:24] = 0.9
+    assert main_color(color_shares(image)) is None and sum(color_shares(image).values()) == 0
+
+
+def test_other_words_are_of_the_same_meaning_and_in_no_caption(folder, tmp_path, capsys) -> None:
+    lines = (
+        "  1 a licence",
+        "02395406 05 n 05 hog 0 pig 0 grunter 0 bows 0 Sus_scrofa 0 001 @ 02395003 n 0000 | domestic swine",
+        "03973839 06 n 02 pig_bed 0 pig 1 001 @ 03084420 n 0000 | mold consisting of a bed of sand",
+        "04536866 06 n 02 violin 0 violins 0 001 @ 02880546 n 0000 | bowed instrument",
+    )
+    (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
+    found = list(synonyms.candidates(THINGS, tmp_path))
+    # A thing is no mold; "bows" is a caption's word in the plural, and "violins" another form of the name.
+    assert found == [(name, ("hog", "grunter", "Sus scrofa"), "domestic swine") for name in ("pig", "pig face")]
+    synonyms.main([f"--folder={folder}", f"--wordnet={tmp_path}"])
+    assert "pig face: hog, grunter, Sus scrofa (domestic swine)" in capsys.readouterr().out
+    with pytest.raises(OSError, match="holds no data.noun; give WordNet's dictionary"):
+        list(synonyms.candidates(THINGS, tmp_path / "other"))
+
+
+def test_chosen_words_stand_for_all_things_that_they_name() -> None:
+    chosen = synonyms.chosen()
+    assert set(chosen) < set(prompts.KINDS)
+    names = {name: word for kind in chosen.values() for word, things in kind.items() for name in things}
+    assert len(names) > 150 and not any(synonyms.words_of(name) & synonyms.words_of(word) for name, word in names.items())
+    meant = synonyms.synonyms("synonym", THINGS)
+    assert {word: [thing.name for thing in things] for word, things in meant.items()} == {
+        **dict.fromkeys(("hog", "grunter", "squealer"), ["pig face", "pig"]),
+        "fiddle": ["violin"],
+    }
+    hog = Thing("wild hogs", "", (), "animals-nature")
+    assert "hog" not in synonyms.synonyms("synonym", [*THINGS, hog])  # a caption holds it now
+
+
+def test_prompts_take_turns_and_name_what_they_mean(folder, tmp_path) -> None:
+    prompts.main([f"--folder={folder}", f"--output={tmp_path / 'prompts.jsonl'}", "--count=16"])
+    made = read_prompts(tmp_path / "prompts.jsonl")
+    assert [row["kind"] for row in made] == [*prompts.KINDS] * 4
+    assert prompts.rows(folder, 4, ["synonym"]) == made[1::4]
+    assert {row["things"][0] for row in made[::4]} == {thing.name for thing in THINGS}
+    assert all(row["things"][0] in row["prompt"] and row["color"] is None for row in made[::4])
+    for row in made[1::4]:
+        assert not any(name in row["prompt"] for name in row["things"]) and row["things"] in (["violin"], ["pig face", "pig"])
+    assert all("Sus scrofa" in row["prompt"] and row["things"] == ["pig face", "pig"] for row in made[2::4])
+    assert all(row["other_things"] is None for row in made[2::4])  # there is no word for another thing
+    own = {"violin": "red", "pig": "green", "pig face": "yellow"}
+    for row in made[3::4]:
+        assert f"{row['color']} {row['things'][0]}" in row["prompt"] and row["color"] != own[row["things"][0]]
+    assert len({row["color"] for row in made[3::4]}) > 1
+    write_things(tmp_path / "violin", THINGS[:1], folder.parent)
+    with pytest.raises(ValueError, match='none of the 1 things .* "scientific name"; leave it out of --kinds'):
+        prompts.rows(tmp_path / "violin", 1, ["scientific name"])
+
+
+def test_images_are_right_that_show_one_of_the_things_meant_in_the_colour_asked_for(folder) -> None:
+    class Knowing:
+        names = tuple(thing.name for thing in THINGS)
+
+        def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
+            """Of the violin and the pigs in their order; it takes the flag for a pig."""
+            return [["violin", "pig"], ["pig", "violin"], ["pig face", "pig"], ["pig", "flag of Japan"]][: len(images)]
+
+    meant = [["violin"], ["pig face", "pig"], ["pig"], ["flag of Japan"]]
+    others = [["pig"], None, ["violin"], ["pig"]]
+    rows = [{"kind": "name", "things": things, "other_things": other} for things, other in zip(meant, others, strict=True)]
+    scorer = Scorer(folder)
+    scorer.judge = Knowing()  # pyright: ignore[reportAttributeAccessIssue]
+    images = true_images(folder)
+    assert scorer(images, rows)["name: thing"] == [True, True, False, False]
+    assert scorer(images, rows)["name: thing, among 5 names"] == [True, True, True, True]
+    assert scorer(images, rows)["name: thing, prompts shuffled"] == [False, None, False, True]
+    colored = [
+        {"kind": "another color", "things": ["violin"], "color": "red"},
+        {"kind": "another color", "things": ["pig"], "color": "blue"},
+    ]
+    found = scorer(images[:2], colored)
+    assert {name: values for name, values in found.items() if any(value is not None for value in values)} == {
+        "another color: thing": [True, True],
+        "another color: thing, among 5 names": [True, True],
+        "another color: color": [True, False],
+        "another color: thing and color": [True, False],
+    }
+
+
+def test_what_cannot_be_judged_is_refused(judge, tmp_path) -> None:
+    image = torch.rand(1, 3, 64, 64, generator=seeded())
+    with pytest.raises(ValueError, match='no "things".*examples.emoji.prompts'):
+        Scorer(judge)(image, [{"prompt": "a pig"}])
+    with pytest.raises(ValueError, match="a judge without the name otter; train it"):
+        Scorer(judge)(image, [{"prompt": "an otter", "things": ["otter"]}])
+    with pytest.raises(OSError, match="judge.safetensors is not there; python -m examples.emoji.train_judge"):
+        _ = Scorer(tmp_path).fingerprint
+    with pytest.raises(OSError, match="holds no PNG; give a folder of generated images"):
+        nearest.read_images(tmp_path, 1)
+
+
+def test_weights_and_names_come_back(tmp_path) -> None:
+    torch.manual_seed(0)
+    made = Judge(["one", "two"]).eval()
+    save(made, tmp_path)
+    read, images = load(tmp_path), torch.rand(2, 3, 64, 64, generator=seeded())
+    assert read.names == ("one", "two")
+    with torch.no_grad():
+        assert torch.allclose(read(images), made(images), atol=2e-3)  # half precision
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_nearest_training_image_is_found_in_its_size_and_place(folder, mirrored) -> None:
+    gallery = Gallery(read_things(folder), folder)
+    at = Place(left=20, top=8, width=192, height=224, mirrored=mirrored)  # the violin is 48 x 56
+    image = torch.nn.functional.adaptive_avg_pool2d(gallery.shown(0, at, np.array((40, 90, 200))), 64)
+    assert np.abs(color_behind(image) - (40, 90, 200)).max() < 1
+    (found,) = gallery.nearest(image[None])
+    assert found.number == 0 and found.distance < 0.1
+    assert found.at == at
+    again = torch.nn.functional.adaptive_avg_pool2d(gallery.shown(0, found.at, color_behind(image)), 64)
+    assert (again - image).square().mean().sqrt().item() * 255 == pytest.approx(found.distance, abs=1e-3)
+    (other,) = gallery.nearest(image[None], ["violin"])
+    assert other.number != 0 and other.distance > 20
+
+
+def test_generated_images_stand_beside_their_nearest(folder, judge, tmp_path, capsys) -> None:
+    images = (true_images(folder)[:2] * 255).byte().permute(0, 2, 3, 1).numpy()
+    for i, image in enumerate(images):
+        save_png(Image.fromarray(image), tmp_path / "images" / f"{i}.png", {})
+    given = [f"--folder={folder}", f"--judge={judge}", f"--output={tmp_path / 'grid.png'}", "--count=2", "--controls=2"]
+    nearest.main([str(tmp_path / "images"), *given])
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size[0] == 6 * nearest.SHOWN
+    told = capsys.readouterr().out
+    assert "| generated | trained things, composed anew | their nearest other things |" in told
+    row = next(line for line in told.splitlines() if "as copies are" in line)
+    assert [cell.split()[0] for cell in row.split("|")[4:5]] == ["0.0"] or "0 %" in row.split("|")[4]
