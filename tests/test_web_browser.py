@@ -96,7 +96,7 @@ def test_a_file_that_is_no_image_is_refused_when_it_is_dropped_in(page, tmp_path
     (tmp_path / "text.png").write_text("no image")
     page.click("role=tab[name='Enlarge']")
     page.set_input_files("#enlarge-image input[type=file]", tmp_path / "text.png")
-    page.wait_for_selector(".toast-body >> text=the image is not an image that can be read; give a file of one of these kinds: PNG, JPEG")
+    wait_for_status(page, "the image is not an image that can be read; give a file of one of these kinds: PNG, JPEG, WEBP")
     page.wait_for_selector("#enlarge-image >> text=Drop Image Here")
 
 

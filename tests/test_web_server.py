@@ -217,9 +217,9 @@ def test_what_is_dropped_in_and_no_image_goes_again(address) -> None:
     for look in looks:
         paths = httpx.post(f"{address}gradio_api/upload", files={"files": ("image.png", b"no image", "image/png")}).json()
         body = {"data": [{"path": paths[0], "meta": {"_type": "gradio.FileData"}}], "fn_index": look, "session_hash": "a"}
-        said.append(httpx.post(f"{address}gradio_api/run/predict", json=body).json()["error"])
+        said.append(httpx.post(f"{address}gradio_api/run/predict", json=body).json()["data"])
     kinds = "is not an image that can be read; give a file of one of these kinds: PNG, JPEG, WEBP"
-    assert said == [f"the {name} {kinds}" for name in ("image", "mask", "image")]
+    assert said == [[f"the {name} {kinds}", None] for name in ("image", "mask", "image")]
 
 
 def test_the_command_starts_the_page_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:

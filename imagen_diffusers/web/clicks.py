@@ -124,18 +124,18 @@ def connect_gallery(answers: Answers, page: Page, blocks: gr.Blocks) -> None:
     page.images.select(select, [page.names], outputs, **AT_ONCE)
 
 
-def connect_dropped(answers: Answers, name: str, image: gr.Image) -> None:
+def connect_dropped(answers: Answers, page: Page, name: str, image: gr.Image) -> None:
     """Let what is dropped in and is no image that can be read go again, with a sentence, before a request is made of it."""
 
-    def look(payload: Any) -> None:
+    def look(payload: Any) -> tuple[Any, Any]:
         gallery = answers.sampler.gallery
         try:
             gallery.look(name, gallery.uploaded(name, payload))
         except ValueError as error:
-            raise _error(error) from None
+            return escape(str(error)), None
+        return gr.skip(), gr.skip()
 
-    looked = image.upload(look, [image], None, **AT_ONCE)
-    looked.failure(lambda: None, None, image, queue=False, api_visibility="private")
+    image.upload(look, [image], [page.status, image], **AT_ONCE)
 
 
 def connect_choice(answers: Answers, model: Any, facts_shown: Sequence[Component]) -> None:
@@ -160,6 +160,6 @@ def _in_line(name: str) -> dict[str, Any]:
     return {"concurrency_id": "worker", "concurrency_limit": 1, "api_name": name}
 
 
-def _error(refused: Exception) -> gr.Error:
+def _error(refused: Refused) -> gr.Error:
     """To be read for as long as it takes."""
     return gr.Error(str(refused), duration=None, print_exception=False)

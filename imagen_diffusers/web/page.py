@@ -46,7 +46,7 @@ def build(answers: Answers, facts: Facts, preset: str = asked.OWN_PRESET) -> gr.
         connect_tasks(answers, page, shared, tasks, cancel)
         connect_choice(answers, settings.values["model"], [words, settings.values["guidance"]])
         for name, image in [(name, one) for _, own in tasks.values() for name, one in own.items() if isinstance(one, gr.Image)]:
-            connect_dropped(answers, f"the {name}", image)
+            connect_dropped(answers, page, f"the {name}", image)
         connect_gallery(answers, page, blocks)
     return blocks
 
