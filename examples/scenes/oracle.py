@@ -152,7 +152,7 @@ def train(
     batch_size: int,
     *,
     oracle: Oracle | None = None,
-    redraw: Callable[[Tensor], Tensor] = softened,
+    redraw: Callable[[Tensor], Tensor] = lambda images: images,
     learning_rate: float = 3e-3,
 ) -> Oracle:
     """On renders and their mirror images, with noise, so that it does not lean on single pixels.
@@ -199,9 +199,11 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=24)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--pretrained", type=Path, help="folder of an oracle that goes on learning")
+    parser.add_argument("--soften", action="store_true", help="let every second image have less detail than a render has")
     args = parser.parse_args()
     data, oracle = SceneDataset("oracle", args.scenes, args.folder), args.pretrained and load(args.pretrained)
-    oracle = train(data, args.max_train_steps, args.train_batch_size, oracle=oracle, learning_rate=args.learning_rate)
+    given = {"redraw": softened} if args.soften else {}
+    oracle = train(data, args.max_train_steps, args.train_batch_size, oracle=oracle, learning_rate=args.learning_rate, **given)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in oracle.state_dict().items()}
     save_file(halves, args.output_dir / "oracle.safetensors")

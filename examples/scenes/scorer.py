@@ -3,7 +3,6 @@
 imagen-diffusers evaluate --scorer examples.scenes.scorer:judge --extractor examples.scenes.scorer:features
 """
 
-import hashlib
 import weakref
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from imagen_diffusers.evaluation.digests import file_digest
 from imagen_diffusers.hub.places import bundled
 
 from .evaluate import all_right, fine_right, same, stands_so
@@ -29,7 +29,7 @@ class Judge:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"oracle": _digest(_folder() / "oracle.safetensors"), "source": _digest(Path(__file__))}
+        return {"oracle": file_digest(str(_folder() / "oracle.safetensors")), "source": file_digest(__file__)}
 
     def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
         """What is right, kind by kind, of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.
@@ -78,7 +78,7 @@ class OracleFeatures:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"oracle": _digest(_folder() / "oracle.safetensors"), "read_size": READ_SIZE}
+        return {"oracle": file_digest(str(_folder() / "oracle.safetensors")), "read_size": READ_SIZE}
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.shape[-1] < 4 * READ_SIZE:
@@ -140,10 +140,6 @@ def _scene(row: dict[str, Any], name: str) -> Scene:
 
 def _folder() -> Path:
     return bundled("imagen-scenes") / "oracle"
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @cache

@@ -19,7 +19,7 @@ def export(
         str | None, typer.Option(help="int8: networks multiply in eight bits. For --to openvino, with --prompts.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts, one a line, that eight bits are fitted to; 4 will do.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help=f"That eight bits are fitted to; 4 will do. {o.PROMPT_FILE}")
     ] = None,
     variant: o.Variant = None,
     revision: o.Revision = None,
@@ -31,12 +31,11 @@ def export(
         raise ValueError(f'--quant-mode "{quant_mode}" is unknown; use int8, or leave it out for float32')
     if (quant_mode is None) != (prompts is None) or (prompts is not None and to != "openvino"):
         raise ValueError("--quant-mode int8 and --prompts, a file of prompts, go together, and with --to openvino")
-    told = [] if prompts is None else [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if prompts is not None and not told:
-        raise ValueError(f"{prompts} holds no prompt; write some, one a line, as the cascade will be given")
     o.check_writable(dest)
+    from imagen_diffusers.evaluation.prompts import read_prompts
     from imagen_diffusers.export.checks import check_holds_no_weights, check_installed
 
+    told = [] if prompts is None else [row["prompt"] for row in read_prompts(prompts)]
     check_holds_no_weights(dest)
     check_installed(openvino=to == "openvino", eight_bits=bool(told))
     pipe = load(model, "float32", "cpu", variant, revision)

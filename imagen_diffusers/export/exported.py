@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import imagen_diffusers.interop  # noqa: F401 (its networks, too, are exported)
 from imagen_diffusers.sampling.network import StageNetwork, adapt
-from imagen_diffusers.training.folders import PART, in_one_rename
+from imagen_diffusers.training.folders import in_one_rename
 
 from .graphs import Graph, graph_files
 from .runtimes import open_graph
@@ -180,8 +180,7 @@ def _copy(source: Path, folder: Path) -> None:
         for path in (*graph_files(source), source / CONFIG):
             shutil.copyfile(path, written.enter_context(in_one_rename(folder / path.name)))
         for former in graph_files(folder):
-            if not former.name.endswith(PART):
-                former.unlink()
+            former.unlink()
 
 
 def _without_weights(config: dict[str, Any]) -> Any:
