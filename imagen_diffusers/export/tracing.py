@@ -75,18 +75,13 @@ def _trace(called: nn.Module, inputs: Inputs, sides: dict[str, dict[int, Any]]) 
 
 @contextmanager
 def _plain(encoder: Any) -> Iterator[None]:
-    """With attention written out, since torch's fused one gives out strides that ONNX's exporter stumbles over, and no cache of it."""
-    attention, config = encoder.config._attn_implementation, encoder.config.get_text_config()
-    cached = getattr(config, "use_cache", None)
+    """With attention written out, since torch's fused one gives out strides that ONNX's exporter stumbles over."""
+    attention = encoder.config._attn_implementation
     encoder.set_attn_implementation("eager")
-    if cached:
-        config.use_cache = False  # decoders would keep what they attended to, for words to come
     try:
         yield
     finally:
         encoder.set_attn_implementation(attention)
-        if cached:
-            config.use_cache = cached
 
 
 @contextmanager
