@@ -36,6 +36,8 @@ setup(
         "imagen_diffusers.hub_data.pipelines": ["**/*.json", "**/*.safetensors", "**/*.md"],
         "imagen_diffusers.hub_data.schedulers": ["**/*.json"],
     },
+    # 98 MB that most do not need; hub/places.py says where it is.
+    exclude_package_data={"imagen_diffusers.hub_data.pipelines": ["imagen-emoji/*", "imagen-emoji/**/*"]},
     install_requires=[
         "torch>=2.6",
         "diffusers>=0.42",

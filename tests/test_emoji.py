@@ -235,14 +235,27 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
         figures = json.loads(line)
         assert {"log_snr_-2", "thing/log_snr_-2", "name/log_snr_-2"} <= figures.keys()
         assert ("bicubic" in figures) == (stage == "sr256")
-        assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / stage}"])
-    assert "unet_2" not in ImagenCascadePipeline.load_config(tmp_path / "base") or not (tmp_path / "base" / "unet_2").exists()
-    assert "MiniLM" in (tmp_path / "sr256" / "NOTICE").read_text()
-    assert "Apache License" in (tmp_path / "sr256" / "text_encoder" / "LICENSE.txt").read_text()
-    card = (tmp_path / "sr256" / "README.md").read_text()
+        assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / stage / 'imagen-emoji'}"])
+    base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr256" / "imagen-emoji"
+    assert "unet_2" not in ImagenCascadePipeline.load_config(base) or not (base / "unet_2").exists()
+    assert "MiniLM" in (made / "NOTICE").read_text()
+    assert "Apache License" in (made / "text_encoder" / "LICENSE.txt").read_text()
+    card = (made / "README.md").read_text()
     assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
-    pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "sr256", variant="fp16")
+    pipe = ImagenCascadePipeline.from_pretrained(made, variant="fp16")
+    assert pipe.scheduler.config.sample_max_value == pipe.scheduler_2.config.sample_max_value == 1.0
     assert pipe("a red cube", num_inference_steps=2).images[0].size == (256, 256)
+
+    # The same as of icons of one's own, with a judge: twice into one folder.
+    (folder / "NOTICE").write_text("all rights reserved")
+    (folder / "judge").mkdir()
+    (folder / "judge" / "judge.safetensors").write_bytes(b"weights")
+    for _ in range(2):
+        assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / 'own'}"])
+    assert (tmp_path / "own" / "judge" / "judge.safetensors").read_bytes() == b"weights"
+    assert not (tmp_path / "own" / "NOTICE").exists() and not (tmp_path / "own" / "text_encoder" / "LICENSE.txt").exists()
+    card = (tmp_path / "own" / "README.md").read_text()
+    assert "license: unknown" in card and f'from_pretrained("{tmp_path / "own"}")' in card
 
 
 def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, capsys) -> None:
@@ -292,7 +305,7 @@ def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     with pytest.raises(OSError, match="things.jsonl is not there; `python -m examples.emoji.data"):
         EmojiDataset("base", tmp_path)
     with pytest.raises(OSError, match="--stage base writes it"):
-        assemble.assemble(tmp_path)
+        assemble.assemble(tmp_path, "mine")
     for part, content in (("en/data.json", []), ("meta/groups.json", {"groups": {}})):
         (tmp_path / part).parent.mkdir()
         (tmp_path / part).write_text(json.dumps(content))

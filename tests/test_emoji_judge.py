@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.emoji import judge as judges
 from examples.emoji import nearest, prompts, synonyms, train_judge
 from examples.emoji.colors import color_shares, main_color
-from examples.emoji.compositions import Place
+from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
 from examples.emoji.judge import FILE, Judge, load, save
 from examples.emoji.scorer import Scorer
 from examples.emoji.things import Thing, read_things, write_things
+from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.evaluation.prompts import read_prompts
 from imagen_diffusers.images import save_png
 
@@ -242,3 +244,24 @@ def test_generated_images_stand_beside_their_nearest(folder, judge, tmp_path, ca
     assert "| generated | trained things, composed anew | their nearest other things |" in told
     row = next(line for line in told.splitlines() if "as copies are" in line)
     assert [cell.split()[0] for cell in row.split("|")[4:5]] == ["0.0"] or "0 %" in row.split("|")[4]
+
+
+def test_a_judge_trained_here_goes_before_the_bundled_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(judges, "OWN", tmp_path / "own")
+    monkeypatch.setattr(judges, "BUNDLED", tmp_path / "bundled")
+    assert judges.usual_folder() == tmp_path / "own"
+    for there in ("bundled", "own"):
+        (tmp_path / there).mkdir()
+        (tmp_path / there / FILE).touch()
+        assert judges.usual_folder() == tmp_path / there
+
+
+def test_the_bundled_cascade_generates_things_on_the_background_that_is_asked_for() -> None:
+    """The dynamic thresholding of other cascades turned yellow ones olive."""
+    pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-emoji"), variant="fp16")
+    prompts = ["a 3d emoji of a red apple on a yellow background", "a 3d emoji of an owl on a white background"]
+    images = pipe(prompts, stop_at=1, generator=[seeded(0), seeded(1)], output_type="pt").images
+    assert [names[0] for names in load(bundled("imagen-emoji") / "judge").best(images)] == ["red apple", "owl"]
+    behind = torch.stack([image[:, [0, 0, -1, -1], [0, -1, 0, -1]].median(1).values * 255 for image in images])
+    nearest_color = torch.cdist(behind, torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)).argmin(1)
+    assert [list(BACKGROUNDS)[i] for i in nearest_color.tolist()] == ["yellow", "white"]

@@ -151,6 +151,7 @@ def test_the_oracle_of_scenes_refuses_small_images_before_any_is_generated(place
         (["--scorer", "tests.measures:Means"], "tests.measures:Means is a class; give module:name of a function"),
         (["--metrics", "kid", "--extractor", "nowhere/at_all", "--reference", "TRUE"], '"nowhere/at_all" is no path here'),
         (["--metrics", "kid", "--extractor", "tests.measures:nothing", "--reference", "TRUE"], "holds no function nothing"),
+        (["--scorer", "nothere:rate"], "nothere:rate is not there: no module nothere"),
         (["--scorer", "tests.measures:bright", "--column", "words"], 'no column "words"'),
         (["--scorer", "tests.measures:bright", "--guidance", "1,1"], "give each value once"),
         (["--scorer", "tests.measures:bright", "--guidance", "1", "--step-counts", "2"], "are two curves"),

@@ -55,9 +55,12 @@ def test_a_wheel_carries_them(tmp_path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
+        assert not any("imagen-emoji" in name for name in archive.namelist())
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}"
     found = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
     assert all(Path(p).is_relative_to(tmp_path / "site") and Path(p).is_dir() for p in found)
+    asked = subprocess.run([sys.executable, "-P", "-c", code + "; bundled('imagen-emoji')"], cwd=tmp_path, capture_output=True, text=True)
+    assert "clone the repository, and give its pipelines/imagen-emoji" in asked.stderr
 
 
 def test_the_command_answers_before_torch_is_imported() -> None:
@@ -76,7 +79,8 @@ def test_every_public_name_is_found_where_the_package_says() -> None:
 
 def test_an_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(
-        ValueError, match="pipelines imagen-medium, imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine"
+        ValueError,
+        match="pipelines imagen-emoji, imagen-medium, imagen-paper, imagen-scenes; presets balanced, fast, quality; schedulers ddim-cosine",
     ):
         bundled("imagen-moon")
 

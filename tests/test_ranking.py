@@ -100,7 +100,7 @@ def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
         (["--scorer", "tests.measures:darkest"], "give both, or neither"),
         (["--best-of", 2, "--num-images-per-prompt", 3, "--scorer", "tests.measures:darkest"], "of which 3 images cannot be kept"),
         (["--best-of", 2, "--scorer", "tests.measures:nothing"], "tests.measures holds no function nothing"),
-        (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "No module named"),
+        (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "nowhere.at_all:nothing is not there: no module nowhere"),
     ],
 )
 def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:  # noqa: F811

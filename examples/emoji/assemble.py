@@ -1,5 +1,5 @@
-"""Put the trained stages and their text encoder into one pipeline folder, in half precision, with a notice and licences of what they are
-made of.
+"""Put the trained stages and their text encoder into one pipeline folder, in half precision; of emoji with a notice and licences of what
+they are made of, and the judge once it is there.
 
 python -m examples.emoji.assemble --folder runs/emoji --output_dir pipelines/imagen-emoji
 """
@@ -11,21 +11,30 @@ from pathlib import Path
 
 import torch
 
-from examples.scenes.assemble import GUIDANCE, NOISE_LEVEL, STEPS, scheduler
+from examples.scenes.assemble import NOISE_LEVEL, STEPS, scheduler
 from examples.scenes.train import SUFFIXES
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
-from .data import VIEWS
+from .data import NOTICE, VIEWS
+from .judge import FILE
 from .train import NETWORKS
 
-NOTICE, LICENSE = Path(__file__).with_name("NOTICE"), Path(__file__).parents[2] / "LICENSE"  # the latter is Apache-2.0
+LICENSE = Path(__file__).parents[2] / "LICENSE"  # Apache-2.0, as the text encoder's
 NAME = "imagen-emoji"
+# Static thresholding. The dynamic one divides the whole image by what goes beyond [-1, 1], and a plain bright background is that: yellow
+# comes out olive.
+MAX_VALUE = 1.0
+GUIDANCE = (3.0, 1.5)
 
 
-def assemble(folder: Path) -> ImagenCascadePipeline:
+def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
     """The stages that were trained in `folder`, in float32: the base, and super-resolution once it is there.
+
+    Args:
+        folder: that of the training.
+        name: what the networks' configurations call the cascade.
 
     Raises:
         OSError: where the base is not there.
@@ -39,8 +48,9 @@ def assemble(folder: Path) -> ImagenCascadePipeline:
     for stage in stages:
         network, _ = NETWORKS[stage]
         unet = components["unet" + SUFFIXES[stage]] = network.from_pretrained(folder / stage / "unet")
-        unet.register_to_config(_name_or_path=NAME)  # and not a folder of this machine
-        components["scheduler" + SUFFIXES[stage]] = scheduler(VIEWS[stage].log_snr_shift, base=stage == "base")
+        unet.register_to_config(_name_or_path=name)  # and not a folder of this machine
+        made = scheduler(VIEWS[stage].log_snr_shift, base=stage == "base")
+        components["scheduler" + SUFFIXES[stage]] = made.from_config({**made.config, "sample_max_value": MAX_VALUE})
     return ImagenCascadePipeline(
         tokenizer=load_tokenizer(folder / "tokenizer"),
         text_encoder=load_text_encoder(folder / "text_encoder", variant="fp16", dtype=torch.float32),
@@ -53,9 +63,10 @@ def assemble(folder: Path) -> ImagenCascadePipeline:
 
 
 def finish_card(folder: Path) -> None:
-    """Give the card that `save_pretrained` wrote the project's licence, and the cascade's name in place of the folder's."""
+    """Give the card that `save_pretrained` wrote the project's licence, and in the bundled folder its name in place of a path."""
     path = folder / "README.md"
-    card = path.read_text("utf-8").replace("license: unknown", "license: apache-2.0").replace(f'"{folder}"', f'"{NAME}"')
+    card = path.read_text("utf-8").replace("license: unknown", "license: apache-2.0")
+    card = card.replace(f'"{folder}"', f'"{NAME}"') if folder.resolve().name == NAME else card
     path.write_text(
         card + "\n`NOTICE` says what the networks were trained on, where the text encoder is from, and their licences.\n", "utf-8"
     )
@@ -67,11 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args(arguments)
     own_card = not (args.output_dir / "README.md").exists()
-    assemble(args.folder).to(torch.float16).save_pretrained(args.output_dir, variant="fp16", max_shard_size="15MB")
-    if own_card:
+    notice, judge = args.folder / NOTICE.name, args.folder / "judge" / FILE
+    of_emoji, name = notice.exists() and notice.read_bytes() == NOTICE.read_bytes(), args.output_dir.resolve().name
+    assemble(args.folder, name).to(torch.float16).save_pretrained(args.output_dir, variant="fp16", max_shard_size="15MB")
+    if own_card and of_emoji:
         finish_card(args.output_dir)
-    shutil.copyfile(NOTICE, args.output_dir / NOTICE.name)
-    shutil.copyfile(LICENSE, args.output_dir / "text_encoder" / "LICENSE.txt")  # diffusers reads endings of all files there
+    if of_emoji:
+        shutil.copyfile(NOTICE, args.output_dir / NOTICE.name)
+        shutil.copyfile(LICENSE, args.output_dir / "text_encoder" / "LICENSE.txt")  # diffusers reads endings of all files there
+    if judge.exists():
+        (args.output_dir / "judge").mkdir(exist_ok=True)
+        shutil.copyfile(judge, args.output_dir / "judge" / FILE)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python -m examples.emoji.data --folder runs/emoji
     python -m examples.emoji.data --folder runs/emoji --emoji my-package --names my-names    # from folders that are there
 
-The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`. One that holds things already, icons of one's own, keeps
-them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in another skin tone, under
-another caption.
+The folder then holds `things.jsonl`, `images`, `tokenizer`, `text_encoder` and `NOTICE`. One that holds things already, icons of one's own,
+keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in another skin tone,
+under another caption.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, 
 from .names import named_things
 from .things import IMAGES, LINES, Thing, read_things, write_things
 
+NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
 COMPLETE = 0.5  # of captions
@@ -145,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (args.folder / LINES).exists():
         emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
         names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
+        args.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(NOTICE, args.folder / NOTICE.name)
         write_things(args.folder, named_things(emoji, names), emoji / "assets")
     elif args.emoji or args.names:
         print(f"{args.folder / LINES} is there already and is kept: --emoji and --names were not read; remove it to have it made anew")

@@ -19,6 +19,7 @@ from imagen_diffusers.training.folders import in_one_rename
 READ_SIZE = 64
 FEATURES = 384
 FILE = "judge.safetensors"
+OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
 
 
 class Judge(nn.Module):
@@ -60,6 +61,11 @@ class Judge(nn.Module):
 def shrunk(images: Tensor) -> Tensor:
     """Larger images averaged down to what the judge reads."""
     return images if images.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(images, READ_SIZE)
+
+
+def usual_folder() -> Path:
+    """That of a judge trained here, or else the one of the bundled cascade."""
+    return BUNDLED if (BUNDLED / FILE).exists() and not (OWN / FILE).exists() else OWN
 
 
 def save(judge: Judge, folder: Path) -> None:

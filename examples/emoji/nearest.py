@@ -28,7 +28,7 @@ from imagen_diffusers.images import labelled_grid, read_image
 
 from .compositions import BACKGROUNDS, SIZE, Place
 from .gallery import SIDE, Gallery, Near, color_behind
-from .judge import Judge, load, shrunk
+from .judge import Judge, load, shrunk, usual_folder
 from .things import read_things
 from .train_judge import held_out_composition
 
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="a folder of generated images")
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
-    parser.add_argument("--judge", type=Path, default=Path("runs/emoji/judge"))
+    parser.add_argument("--judge", type=Path, default=usual_folder())
     parser.add_argument("--output", type=Path, default=Path("runs/emoji/nearest.png"))
     parser.add_argument("--count", type=int, default=32, help="images, the first of the folder")
     parser.add_argument("--controls", type=int, default=32, help="compositions that were not trained on")

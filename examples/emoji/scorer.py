@@ -67,11 +67,13 @@ class Scorer:
             raise ValueError('a row has no "things", which the judge looks for; write the rows by python -m examples.emoji.prompts')
         unknown = {*row["things"]} - {*self.judge.names}
         if unknown:
-            raise ValueError(f"{self.folder} holds a judge without the name {min(unknown)}; train it on the things that prompts name")
+            raise ValueError(
+                f"{self.folder} holds a judge without the name {min(unknown)}; train one on the things that prompts name, into {judges.OWN}"
+            )
 
 
 def _is_colored(image: Tensor, color: str | None) -> bool | None:
     return None if color is None else main_color(color_shares(image)) == color
 
 
-judge = Scorer(Path("runs/emoji/judge"))
+judge = Scorer(judges.usual_folder())

@@ -55,7 +55,14 @@ def own(place: str) -> Any:
     module, _, name = place.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as python -m has it
-    found = getattr(import_module(module), name, None)
+    try:
+        found = getattr(import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # of what the module itself imports
+        raise ModuleNotFoundError(
+            f"{place} is not there: no module {error.name} in the folder that this runs in, nor installed", name=error.name
+        ) from None
     if not callable(found):
         raise ValueError(f"{module} holds no function {name}; give module:name of one that is there")
     return found

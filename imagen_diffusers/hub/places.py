@@ -8,6 +8,7 @@ KINDS = {
     "presets": ("schedulers", "sampling_preset.json"),
     "schedulers": ("schedulers", "scheduler_config.json"),
 }
+NOT_IN_WHEELS = {"imagen-emoji"}
 
 
 def bundled(name: str) -> Path:
@@ -20,6 +21,7 @@ def bundled(name: str) -> Path:
     """
     there = _bundled_folders(tuple(KINDS))
     if name not in there:
+        _refuse_left_out(name)
         names = "; ".join(f"{kind} {', '.join(sorted(_bundled_folders((kind,))))}" for kind in KINDS)
         raise ValueError(f'"{name}" is not bundled; these are: {names}')
     return there[name]
@@ -44,6 +46,8 @@ def find(name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
         return str(there[name])
     if is_hub_id(name):
         return name
+    if "pipelines" in kinds:
+        _refuse_left_out(name)
     known = f"not bundled ({', '.join(sorted(there))}), " if there else ""
     raise ValueError(f'"{name}" is not there: it is no path, {known}and no Hub id, which has the form "user/name"')
 
@@ -88,6 +92,11 @@ def is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return "/" in name
+
+
+def _refuse_left_out(name: str) -> None:
+    if name in NOT_IN_WHEELS:
+        raise ValueError(f'"{name}" is left out of installed packages for its size: clone the repository, and give its pipelines/{name}')
 
 
 def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
