@@ -199,7 +199,7 @@ def test_what_cannot_be_judged_is_refused(judge, tmp_path) -> None:
     image = torch.rand(1, 3, 64, 64, generator=seeded())
     with pytest.raises(ValueError, match='no "things".*examples.emoji.prompts'):
         Scorer(judge)(image, [{"prompt": "a pig"}])
-    with pytest.raises(ValueError, match="a judge without the name otter; train it"):
+    with pytest.raises(ValueError, match="a judge without the name otter; train one on .*runs/emoji/judge"):
         Scorer(judge)(image, [{"prompt": "an otter", "things": ["otter"]}])
     with pytest.raises(OSError, match="judge.safetensors is not there; python -m examples.emoji.train_judge"):
         _ = Scorer(tmp_path).fingerprint
