@@ -49,8 +49,8 @@ def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
         network, _ = NETWORKS[stage]
         unet = components["unet" + SUFFIXES[stage]] = network.from_pretrained(folder / stage / "unet")
         unet.register_to_config(_name_or_path=name)  # and not a folder of this machine
-        made = scheduler(VIEWS[stage].log_snr_shift, base=stage == "base")
-        components["scheduler" + SUFFIXES[stage]] = made.from_config({**made.config, "sample_max_value": MAX_VALUE})
+        shift = VIEWS[stage].log_snr_shift
+        components["scheduler" + SUFFIXES[stage]] = scheduler(shift, base=stage == "base", sample_max_value=MAX_VALUE)
     return ImagenCascadePipeline(
         tokenizer=load_tokenizer(folder / "tokenizer"),
         text_encoder=load_text_encoder(folder / "text_encoder", variant="fp16", dtype=torch.float32),

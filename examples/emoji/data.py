@@ -3,9 +3,9 @@
     python -m examples.emoji.data --folder runs/emoji
     python -m examples.emoji.data --folder runs/emoji --emoji my-package --names my-names    # from folders that are there
 
-The folder then holds `things.jsonl`, `images`, `tokenizer`, `text_encoder` and `NOTICE`. One that holds things already, icons of one's own,
-keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in another skin tone,
-under another caption.
+The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
+icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
+another skin tone, under another caption.
 """
 
 import argparse

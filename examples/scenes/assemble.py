@@ -25,7 +25,7 @@ from .train import NETWORKS, SUFFIXES, build
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 2), (2.0, 1.5, 1.0), (0.0, 40.0, 20.0)
 
 
-def scheduler(log_snr_shift: float, *, base: bool) -> ImagenDPMSolverMultistepScheduler:
+def scheduler(log_snr_shift: float, *, base: bool, sample_max_value: float | None = None) -> ImagenDPMSolverMultistepScheduler:
     """Of a stage trained along the cosine curve with this shift, to predict the clean image.
 
     The base's steps add noise anew and begin at log-SNR -8, beyond which it was hardly trained: else objects come twice more often.
@@ -37,7 +37,7 @@ def scheduler(log_snr_shift: float, *, base: bool) -> ImagenDPMSolverMultistepSc
         algorithm_type="sde-dpmsolver++" if base else "dpmsolver++",
         lambda_min_clipped=-4.0 if base else -math.inf,  # half the log-SNR
         thresholding=True,
-        sample_max_value=None,  # pyright: ignore[reportArgumentType] (the paper's: no cap)
+        sample_max_value=sample_max_value,  # pyright: ignore[reportArgumentType] (None is the paper's: no cap)
         timestep_spacing="linspace" if base else "trailing",  # trailing steps would be too few from where it begins
     )
 
