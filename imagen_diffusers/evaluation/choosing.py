@@ -58,7 +58,8 @@ class Choice:
             ),
             (
                 distance is not None and self.extractor is None,
-                f"{distance} compares features; say by --extractor what makes them: a vision model's folder or Hub id, or inception:FILE",
+                f"{distance} compares features; say by --extractor what makes them: a vision model's folder or Hub id, inception:FILE, "
+                "or module:name",
             ),
             (
                 distance is not None and self.reference is None and not self.on_true_images,
