@@ -202,6 +202,17 @@ def test_compiles_without_a_break(name) -> None:
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["base_detail_as_sr", "sr_detail"])
+def test_one_graph_without_a_break_serves_all_sizes(name) -> None:
+    torch.compiler.reset()
+    unet = MAKERS[name]()
+    compiled = torch.compile(unet, fullgraph=True, dynamic=True, backend="eager")
+    for side in (16, 32, 48):
+        given = inputs(unet, (side, side))
+        with torch.compiler.set_stance("default" if side == 16 else "fail_on_recompile"):
+            torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
+
+
 def test_upsampling_is_compiled_without_interpolate() -> None:
     """Which loses gradients then, as the next test shows."""
     layer, graphs, x = Upsample(4, 4), [], torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -159,7 +159,6 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
 
     def _check_cond_images(self, sample: Tensor, cond_images: Tensor | None) -> None:
         wanted, name = self.config["cond_channels"], type(self).__name__
-        size = "x".join(map(str, sample.shape[-2:]))
         if not wanted and cond_images is not None:
             raise ValueError(
                 f"{name} (cond_channels=0) takes no cond_images; leave them out, or make a network that takes them "
@@ -167,6 +166,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             )
         if wanted and (cond_images is None or cond_images.shape[1] != wanted or cond_images.shape[-2:] != sample.shape[-2:]):
             given = "none" if cond_images is None else f"the shape {tuple(cond_images.shape)}"
+            size = "x".join(map(str, sample.shape[-2:]))  # here: no compiled graph of all sizes holds text of one
             raise ValueError(f"{name} (cond_channels={wanted}) needs cond_images of {wanted} channels, {size} as sample is; it got {given}")
 
 
