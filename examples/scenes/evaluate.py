@@ -23,6 +23,7 @@ from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.statistics import Statistics
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption
@@ -71,9 +72,9 @@ def fine_right(scene: Scene, seen: list[Seen]) -> list[bool]:
     return [any(same(o, s, ("shape", "color", "texture")) for s in seen) for o in scene.objects if o.texture in FINE_TEXTURES]
 
 
-def load_cascade(folder: Path | None = None, dtype: torch.dtype = torch.bfloat16) -> ImagenCascadePipeline:
+def load_cascade(folder: Path | None = None, dtype: torch.dtype | None = None) -> ImagenCascadePipeline:
     """The bundled pipeline, or another by its folder or name, as it draws fastest, without progress bars."""
-    wanted = {"default": dtype, "text_encoder": torch.float32}
+    wanted = {"default": dtype or fastest_dtype("cpu"), "text_encoder": torch.float32}
     pipe = ImagenCascadePipeline.from_pretrained(find(str(folder or "imagen-scenes"), ("pipelines",)), dtype=wanted)
     pipe.set_progress_bar_config(disable=True)
     for n in pipe.stage_numbers:

@@ -48,11 +48,11 @@ def _dtypes(dtype: str, device: str) -> dict[str, Any]:
 
     if dtype != "auto":
         return {"default": getattr(torch, dtype)}
-    if device != "cpu":
-        return {"default": torch.bfloat16}
-    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    from imagen_diffusers.models.precision import fastest_dtype
+
+    fastest = {"default": fastest_dtype(device)}
     # Encoding is quick beside sampling, and the same in float32 on every CPU.
-    return {"default": torch.bfloat16 if fast else torch.float32, "text_encoder": torch.float32}
+    return fastest | {"text_encoder": torch.float32} if device == "cpu" else fastest
 
 
 def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):

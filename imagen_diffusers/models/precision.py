@@ -1,0 +1,24 @@
+"""In which type a processor draws fastest."""
+
+import platform
+
+import torch
+
+
+def fastest_dtype(device: str) -> torch.dtype:
+    """The type of networks on this device: bfloat16, or float32 on a CPU that multiplies in it more quickly.
+
+    It decides an image's last digits, so it depends on what the processor is and not on a timing. Against float32, Intel's processors
+    with AMX are about nine times as fast in bfloat16, AMD's with avx512_bf16 twice, and Intel's with avx512_bf16 and no AMX half as fast
+    (`python -m benchmarks.ceilings` measures it). Where a processor has no instruction for it, bfloat16 is emulated.
+    """
+    return torch.bfloat16 if device != "cpu" or _multiplies_bfloat16() else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in older releases of torch
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and not has["cpu_name"].startswith("Intel")))

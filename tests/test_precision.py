@@ -1,0 +1,25 @@
+import platform
+
+import pytest
+import torch
+
+from imagen_diffusers.models.precision import fastest_dtype
+
+INTEL, AMD = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, {"cpu_name": "AMD EPYC", "avx512_bf16": True}
+
+
+@pytest.mark.parametrize(
+    "has, bfloat16",
+    [(INTEL, False), (INTEL | {"amx_bf16": True}, True), (AMD, True), (AMD | {"avx512_bf16": False}, False)],
+)
+def test_a_cpu_draws_in_what_it_multiplies_fastest(has, bfloat16, monkeypatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert fastest_dtype("cpu") == (torch.bfloat16 if bfloat16 else torch.float32)
+    assert fastest_dtype("cuda") == torch.bfloat16
+
+
+def test_without_bfloat16_kernels_a_cpu_draws_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert fastest_dtype("cpu") == torch.float32
