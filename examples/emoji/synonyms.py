@@ -18,20 +18,11 @@ from typing import NamedTuple
 
 from imagen_diffusers.finetuning.flags import run_script
 
+from .dictionary import meanings_of, noun_of, read_nouns
 from .things import Thing, read_things
 
 CHOSEN = Path(__file__).with_name("synonyms.json")
 ALIKE = 0.75  # of difflib: from here on two words are spellings of one
-# The kinds of nouns, as WordNet's lexicographer files number them, that things of a group are.
-KINDS = {
-    "animals-nature": (5, 17, 19, 20),
-    "food-drink": (6, 13, 20),
-    "objects": (6,),
-    "travel-places": (6, 15, 17, 19),
-    "activities": (4, 6),
-    "people-body": (8, 18),
-    "smileys-emotion": (5, 8, 18),
-}
 
 
 class Candidate(NamedTuple):
@@ -48,15 +39,16 @@ def words_of(text: str) -> set[str]:
 
 def caption_words(things: Sequence[Thing]) -> set[str]:
     """Every word that a caption may have for what is shown."""
-    return {word for thing in things for text in (thing.name, *thing.tags) for word in words_of(text)}
+    return {word for thing in things for text in (thing.name, *thing.tags, thing.meaning) for word in words_of(text)}
 
 
 def unseen(text: str, known: set[str]) -> bool:
     """Whether none of its words is known, in singular or plural."""
-    return not any(form in known for word in words_of(text) for form in _forms(word))
+    return not any(form in known for word in words_of(text) for form in forms(word))
 
 
-def _forms(word: str) -> Iterator[str]:
+def forms(word: str) -> Iterator[str]:
+    """It, and what it may be in singular or plural."""
     yield from (word, word + "s", word + "es", word.removesuffix("s"), word.removesuffix("es"))
     yield from (re.sub("y$", "ies", word), re.sub("ies$", "y", word))
 
@@ -80,29 +72,13 @@ def candidates(things: Sequence[Thing], wordnet: Path) -> Iterator[Candidate]:
     Raises:
         OSError: where the folder holds no nouns of WordNet.
     """
-    if not (wordnet / "data.noun").exists():
-        raise OSError(f"{wordnet} holds no data.noun; give WordNet's dictionary, /usr/share/wordnet of Debian's package wordnet-base")
-    sets, known = _synonym_sets(wordnet), caption_words(things)
+    nouns, known = read_nouns(wordnet), caption_words(things)
     for thing in things:
-        name = thing.name.lower().removesuffix(" face")
-        for kind, lemmas, gloss in sets.get(name, ()):
-            new = tuple(w for w in lemmas if unseen(w, known) and SequenceMatcher(None, w.lower(), name).ratio() < ALIKE)
-            if new and kind in KINDS.get(thing.group, ()):
+        name = noun_of(thing)
+        for _, words, gloss in meanings_of(thing, nouns):
+            new = tuple(w for w in words if unseen(w, known) and SequenceMatcher(None, w.lower(), name).ratio() < ALIKE)
+            if new:
                 yield Candidate(thing.name, new, gloss)
-
-
-def _synonym_sets(wordnet: Path) -> dict[str, list[tuple[int, list[str], str]]]:
-    """By noun, of each of its meanings the kind, all words and the gloss; see the manual page wndb(5WN)."""
-    sets: dict[str, list[tuple[int, list[str], str]]] = {}
-    for line in (wordnet / "data.noun").read_text().splitlines():
-        if line.startswith("  "):  # the licence
-            continue
-        fields, gloss = line.split("|", 1)
-        _, kind, _, count, *rest = fields.split()
-        lemmas = [word.replace("_", " ") for word in rest[: 2 * int(count, 16) : 2]]
-        for lemma in lemmas:
-            sets.setdefault(lemma.lower(), []).append((int(kind), lemmas, gloss.strip()))
-    return sets
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,6 +27,7 @@ class Thing:
         name: in words, "red apple".
         file: of its image, in the folder's `images`.
         tags: other words for it.
+        meaning: what a dictionary says that it is.
         group: "animals-nature", "food-drink", ...
         mirrors: whether its mirror image is an image of the same.
         tones: of a person or a hand, the skin tones of which there are images, and their files.
@@ -38,6 +39,7 @@ class Thing:
     group: str = ""
     mirrors: bool = True
     tones: tuple[tuple[str, str], ...] = ()
+    meaning: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -88,8 +90,8 @@ def _wrong_in(given: Any) -> str | None:
         return f'its tags are {tags!r}; give a list of words, ["fruit"]'
     if not isinstance(tones, list) or not all(isinstance(tone, list) and len(tone) == 2 and all(map(_is_text, tone)) for tone in tones):
         return f'its tones are {tones!r}; give a list of tones and files, [["dark", "dark.png"]]'
-    if not isinstance(mirrors, bool) or not isinstance(given.get("group", ""), str):
-        return "mirrors is true or false, and group a word"
+    if not isinstance(mirrors, bool) or not all(isinstance(given.get(field, ""), str) for field in ("group", "meaning")):
+        return "mirrors is true or false, group a word, and meaning words"
     return None
 
 
