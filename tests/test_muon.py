@@ -34,6 +34,24 @@ def test_matrices_move_as_torchs_own_muon_moves_them(decay) -> None:
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
 
 
+def test_matrices_of_one_shape_move_together_as_each_would_alone() -> None:
+    shapes = ((8, 24), (24, 8), (8, 24), (8, 6, 2, 2), (24, 8))
+    together = [nn.Parameter(torch.randn(shape, generator=seeded(i))) for i, shape in enumerate(shapes)]
+    alone = copy.deepcopy(together)
+    optimizer, optimizers = MuonWithAdamW(together, [], weight_decay=0.1), [MuonWithAdamW([p], [], weight_decay=0.1) for p in alone]
+    for step in range(3):
+        gradients(together, step)
+        gradients(alone, step)
+        if step == 1:  # one without a gradient stays as it is
+            together[2].grad = alone[2].grad = None
+        optimizer.step()
+        for one in optimizers:
+            one.step()
+    for one, two in zip(together, alone, strict=True):
+        # Updates are 0.2 sqrt(24) x 1e-3 at most; products of several matrices are summed in another order, in bfloat16.
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-5)
+
+
 def test_the_rest_moves_as_torchs_own_adamw_moves_it() -> None:
     ours = [nn.Parameter(torch.randn(shape, generator=seeded())) for shape in ((8,), (3, 4))]
     theirs = copy.deepcopy(ours)

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
@@ -28,6 +27,7 @@ from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_
 from .examples import Batch
 from .final_weights import export_weights
 from .folders import one_run_in
+from .learning_rate import LearningRate
 from .loaders import Batches, TrainingSet
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .network import network_to_train
@@ -171,18 +171,11 @@ class _Fit:
         if settings.channels_last and not sharded:  # only plain layouts can be sharded
             unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = make_optimizer(unet, settings, self.share.examples_per_step if settings.scale_lr else 1.0)
-        self.schedule = get_scheduler(
-            settings.lr_scheduler,
-            optimizer,
-            num_warmup_steps=settings.lr_warmup_steps,
-            num_training_steps=settings.max_train_steps,
-            num_cycles=settings.lr_num_cycles,
-            power=settings.lr_power,
-        )
+        self.learning_rate = LearningRate(optimizer, settings, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(unet, optimizer)
         if settings.torch_compile:
             self.model.compile()
-        accelerator.register_for_checkpointing(self.schedule)
+        accelerator.register_for_checkpointing(self.learning_rate)
         accelerator.register_save_state_pre_hook(leave_out_frozen)
         self.ema = None
         if settings.use_ema:
@@ -223,13 +216,13 @@ class _Fit:
             if self.running is not None:
                 self.running.update(log_snr, errors)
             if not self.accelerator.optimizer_step_was_skipped:  # as fp16 does until it has found its scale
-                self.schedule.step()
+                self.learning_rate.step()
                 if self.ema is not None:
                     self.ema.step(p for _, p in trainable(self.unet))
             if step + 1 - start == SETTLED and self.accelerator.is_main_process:
                 warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
             if (step + 1) % self.settings.logging_steps == 0:
-                report = {**meter.report(), "lr": self.schedule.get_last_lr()[0]}
+                report = {**meter.report(), "lr": self.learning_rate.highest}
                 report |= {} if norm is None else {"grad_norm": float(whole(norm))}  # some engines clip on their own
                 self.accelerator.log({**report, "skipped_images": len(self.skipped.seen)}, step=step + 1)
             yield step + 1

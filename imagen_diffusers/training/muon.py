@@ -71,20 +71,23 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
-            (self._step_muon if "momentum" in group else self._step_adamw)(group, weights)
+            if weights:
+                (self._step_muon if "momentum" in group else self._step_adamw)(group, weights)
         return loss
 
     def _step_muon(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for p in weights:
-            state, grad = self.state[p], p.grad
-            assert grad is not None
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-            update = orthogonalize(grad.lerp(state["momentum_buffer"], group["momentum"]).flatten(1))
-            size = 0.2 * math.sqrt(max(update.shape))
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update.view(p.shape), alpha=-group["lr"] * size)
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        grads = [p.grad for p in weights if p.grad is not None]
+        buffers = [self.state[p]["momentum_buffer"] for p in weights]
+        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+        updates = [update.flatten(1) for update in torch._foreach_lerp(grads, buffers, group["momentum"])]
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        for alike in _by_shape(updates):  # many matrices of a network have one shape, and are one product
+            size = 0.2 * math.sqrt(max(updates[alike[0]].shape))
+            for i, update in zip(alike, orthogonalize(torch.stack([updates[i] for i in alike])), strict=True):
+                weights[i].add_(update.view(weights[i].shape), alpha=-group["lr"] * size)
 
     def _step_adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for p in weights:
@@ -110,13 +113,23 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """A matrix (rows, columns) with the singular vectors of `matrix` and singular values near one: Newton-Schulz, in bfloat16."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / x.norm().clamp(min=EPSILON)  # singular values at most one, as the iteration needs
+def _by_shape(matrices: list[Tensor]) -> Iterable[list[int]]:
+    """Their numbers, those of one shape together."""
+    alike: dict[torch.Size, list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        alike.setdefault(matrix.shape, []).append(number)
+    return alike.values()
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Matrices (..., rows, columns) with the singular vectors of these and singular values near one: Newton-Schulz, in bfloat16."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPSILON)  # singular values at most one, as the iteration needs
+    shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.reshape(shape)
+    return (x.mT if tall else x).to(matrices.dtype)

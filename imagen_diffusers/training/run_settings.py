@@ -27,6 +27,7 @@ class TrainSettings:
     lr_warmup_steps: int = _flag(0, "Steps over which the learning rate rises.")
     lr_num_cycles: int = _flag(1, "Restarts, for cosine_with_restarts.")
     lr_power: float = _flag(1.0, "For polynomial.")
+    lr_by_time: bool = _flag(False, "The learning rate goes on by the clock, over time_limit, and not over max_train_steps.")
     optimizer: Literal["adamw", "muon"] = _flag("adamw", "adamw, or muon for the matrices of the body and adamw for the rest.")
     muon_learning_rate: float = _flag(1e-3, "Highest learning rate of the matrices, for muon.")
     muon_momentum: float = _flag(0.95, "For muon.")
@@ -66,15 +67,20 @@ class TrainSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
             raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
+        self._check_learning_rate()
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f'optimizer="{self.optimizer}" is unknown; use adamw or muon')
+        if self.optimizer == "muon" and self.use_8bit_adam:
+            raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")
+
+    def _check_learning_rate(self) -> None:
         for name in ("learning_rate", "muon_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.lr_scheduler not in LR_SCHEDULERS:
             raise ValueError(f'lr_scheduler="{self.lr_scheduler}" is unknown; use one of {", ".join(LR_SCHEDULERS)}')
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f'optimizer="{self.optimizer}" is unknown; use adamw or muon')
-        if self.optimizer == "muon" and self.use_8bit_adam:
-            raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")
+        if self.lr_by_time and self.time_limit == math.inf:
+            raise ValueError("lr_by_time needs the time that the run has: give time_limit its seconds")
 
 
 _LEAST = dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"), 1)

@@ -1,0 +1,60 @@
+"""Learning rates that go on by the clock."""
+
+import math
+
+import pytest
+import torch
+
+from imagen_diffusers.training import learning_rate
+from imagen_diffusers.training.checkpoints import list_checkpoints
+from imagen_diffusers.training.learning_rate import LearningRate
+
+from .test_training import fit, settings
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(learning_rate.time, "monotonic", lambda: self.now)
+
+
+def rates(tmp_path, clock, seconds: list[float], **changes) -> list[float]:
+    """Of the steps that end after so many seconds each; the last is that of a step that is not taken."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = LearningRate(optimizer, settings(tmp_path, 10_000, learning_rate=1.0, **changes), torch.device("cpu"))
+    told = [schedule.highest]
+    for passed in seconds:
+        clock.now += passed
+        optimizer.step()
+        schedule.step()
+        told.append(schedule.highest)
+    return told
+
+
+def test_the_clock_leads_the_cosine_to_its_end_however_many_steps_there_are(tmp_path, monkeypatch) -> None:
+    clock = Clock(monkeypatch)
+    for count in (10, 40):
+        told = rates(tmp_path, clock, [100 / count] * count, lr_by_time=True, time_limit=100.0)
+        expected = [(1 + math.cos(math.pi * i / count)) / 2 for i in range(count + 1)]
+        assert told == pytest.approx(expected, abs=1e-3)  # the schedule has 10,000 steps, and stands at a whole one
+
+
+def test_a_warm_up_is_counted_in_steps_and_what_is_late_stays_at_the_end(tmp_path, monkeypatch) -> None:
+    told = rates(tmp_path, Clock(monkeypatch), [10, 10, 40, 40, 40], lr_by_time=True, time_limit=100.0, lr_warmup_steps=2)
+    assert told == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-3)
+
+
+def test_without_it_steps_lead(tmp_path, monkeypatch) -> None:
+    told = rates(tmp_path, Clock(monkeypatch), [1000.0] * 3)
+    assert told == pytest.approx([(1 + math.cos(math.pi * i / 10_000)) / 2 for i in range(4)], rel=1e-6)
+
+
+def test_a_run_by_the_clock_trains_and_goes_on(tmp_path) -> None:
+    for steps in (2, 4):  # the second has a schedule of its own
+        fit(tmp_path, steps, lr_by_time=True, time_limit=1000.0, checkpointing_steps=2)
+        assert list_checkpoints(tmp_path)[-1].name == f"checkpoint-{steps}"
+
+
+def test_the_clock_needs_an_end(tmp_path) -> None:
+    with pytest.raises(ValueError, match="lr_by_time needs the time that the run has: give time_limit its seconds"):
+        settings(tmp_path, 4, lr_by_time=True)
