@@ -260,7 +260,7 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr256" / "imagen-emoji"
     assert "unet_2" not in ImagenCascadePipeline.load_config(base) or not (base / "unet_2").exists()
     assert "MiniLM" in (made / "NOTICE").read_text()
-    assert "Apache License" in (made / "text_encoder" / "LICENSE.txt").read_text()
+    assert not (made / data.ENCODERS_LICENSE).exists()  # the encoder was given, and is not the one that is fetched
     card = (made / "README.md").read_text()
     assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
     pipe = ImagenCascadePipeline.from_pretrained(made, variant="fp16")
@@ -271,15 +271,17 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     (folder / "NOTICE").write_text("all rights reserved")
     (folder / "judge").mkdir()
     (folder / "judge" / "judge.safetensors").write_bytes(b"weights")
+    (folder / data.ENCODERS_LICENSE).write_text("of the encoder")
     for _ in range(2):
         assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / 'own'}"])
     assert (tmp_path / "own" / "judge" / "judge.safetensors").read_bytes() == b"weights"
-    assert not (tmp_path / "own" / "NOTICE").exists() and not (tmp_path / "own" / "text_encoder" / "LICENSE.txt").exists()
+    assert not (tmp_path / "own" / "NOTICE").exists()
+    assert (tmp_path / "own" / data.ENCODERS_LICENSE).read_text() == "of the encoder"
     card = (tmp_path / "own" / "README.md").read_text()
     assert "license: unknown" in card and f'from_pretrained("{tmp_path / "own"}")' in card
 
 
-def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, capsys) -> None:
+def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGBA", (300, 200), (9, 9, 9, 200)).save(tmp_path / "images" / "own.png")
     (tmp_path / LINES).write_text('{"name": "cube", "file": "own.png"}\n')
@@ -287,6 +289,10 @@ def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, capsys) -> 
     assert EmojiDataset("base", tmp_path).visit(0, 0)["pixel_values"].shape == (3, 64, 64)
     data.main([f"--folder={tmp_path}", f"--encoder={sources['encoder']}", f"--emoji={sources['emoji']}"])
     assert f"{tmp_path / LINES} is there already" in capsys.readouterr().out
+    assert not (tmp_path / data.ENCODERS_LICENSE).exists()
+    monkeypatch.setattr(packages, "fetch_encoder", lambda place: sources["encoder"])
+    data.main([f"--folder={tmp_path}"])
+    assert "Apache License" in (tmp_path / data.ENCODERS_LICENSE).read_text()
 
 
 @pytest.mark.parametrize(

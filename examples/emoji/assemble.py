@@ -1,5 +1,5 @@
-"""Put the trained stages and their text encoder into one pipeline folder, in half precision; of emoji with a notice and licences of what
-they are made of, and the judge once it is there.
+"""Put the trained stages and their text encoder into one pipeline folder, in half precision, with the encoder's licence, the judge once
+it is there, and of emoji a notice of what they are made of.
 
 python -m examples.emoji.assemble --folder runs/emoji --output_dir pipelines/imagen-emoji
 """
@@ -17,11 +17,10 @@ from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
-from .data import NOTICE, VIEWS
+from .data import ENCODERS_LICENSE, NOTICE, VIEWS
 from .judge import FILE
 from .train import NETWORKS
 
-LICENSE = Path(__file__).parents[2] / "LICENSE"  # Apache-2.0, as the text encoder's
 NAME = "imagen-emoji"
 # Static thresholding. The dynamic one divides the whole image by what goes beyond [-1, 1], and a plain bright background is that: yellow
 # comes out olive.
@@ -85,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finish_card(args.output_dir)
     if of_emoji:
         shutil.copyfile(NOTICE, args.output_dir / NOTICE.name)
-        shutil.copyfile(LICENSE, args.output_dir / "text_encoder" / "LICENSE.txt")  # diffusers reads endings of all files there
+    if (args.folder / ENCODERS_LICENSE).exists():
+        shutil.copyfile(args.folder / ENCODERS_LICENSE, args.output_dir / ENCODERS_LICENSE)
     if judge.exists():
         (args.output_dir / "judge").mkdir(exist_ok=True)
         shutil.copyfile(judge, args.output_dir / "judge" / FILE)

