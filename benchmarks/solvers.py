@@ -30,7 +30,7 @@ from .timing import table
 
 ORACLE = Path("pipelines/imagen-scenes/oracle")
 PRESETS = ("quality", "balanced", "fast")
-STEPS = ((8, 4, 2), (16, 8, 4), (32, 16, 8))
+STEPS = ((8, 4, 2), (16, 8, 4))
 STAGES, COUNT, BATCH = 2, 40, 8
 
 

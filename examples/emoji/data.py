@@ -35,7 +35,7 @@ ENCODERS_LICENSE = Path("text_encoder") / "LICENSE.txt"  # in a folder; with an 
 APACHE = Path(__file__).parents[2] / "LICENSE"  # this project's, and that of the encoder which is fetched
 TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
-COMPLETE = 0.5  # of captions
+COMPLETE = 0.3  # of captions
 HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: validation shows it there
 
 
