@@ -55,6 +55,38 @@ def test_a_run_by_the_clock_trains_and_goes_on(tmp_path) -> None:
         assert list_checkpoints(tmp_path)[-1].name == f"checkpoint-{steps}"
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_checkpoint_of_the_clock_is_gone_on_from_by_steps_and_by_the_clock(tmp_path, monkeypatch, again) -> None:
+    clock, first = Clock(monkeypatch), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    made = settings(tmp_path, 100, learning_rate=1.0, lr_by_time=True, time_limit=100.0)
+    schedule = LearningRate(first, made, torch.device("cpu"))
+    for _ in range(20):
+        clock.now += 5
+        first.step()
+        schedule.step()
+    assert schedule.highest == pytest.approx(0, abs=1e-6)
+    more = {"lr_by_time": True, "time_limit": 100.0, "lr_warmup_steps": 2} if again else {}
+    second = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3.0)
+    other = LearningRate(second, settings(tmp_path, 100, learning_rate=3.0, **more), torch.device("cpu"))
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(schedule.state_dict())
+    told = [second.param_groups[0]["lr"]]
+    for _ in range(3):
+        clock.now += 10
+        second.step()
+        other.step()
+        told.append(second.param_groups[0]["lr"])
+    if again:  # from its own beginning, at its own rate
+        assert told == pytest.approx([0, 1.5, 3, 3 * (1 + math.cos(math.pi / 8)) / 2], abs=0.05)
+    else:  # as a run by steps at the checkpoint's rate, of which 20 are taken
+        assert told == pytest.approx([(1 + math.cos(math.pi * i / 100)) / 2 for i in range(20, 24)], rel=1e-6)
+
+
+def test_a_constant_rate_has_no_clock(tmp_path) -> None:
+    with pytest.raises(ValueError, match='lr_by_time moves a rate that falls, and lr_scheduler is "constant": give "cosine"'):
+        settings(tmp_path, 4, lr_by_time=True, time_limit=10.0, lr_scheduler="constant")
+
+
 def test_the_clock_needs_an_end(tmp_path) -> None:
     with pytest.raises(ValueError, match="lr_by_time needs the time that the run has: give time_limit its seconds"):
         settings(tmp_path, 4, lr_by_time=True)

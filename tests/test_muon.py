@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from imagen_diffusers.training import muon
 from imagen_diffusers.training.muon import MuonWithAdamW, orthogonalize
 from imagen_diffusers.training.optimizers import make_optimizer, split_for_muon
 from imagen_diffusers.training.run_settings import TrainSettings
@@ -34,7 +35,9 @@ def test_matrices_move_as_torchs_own_muon_moves_them(decay) -> None:
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
 
 
-def test_matrices_of_one_shape_move_together_as_each_would_alone() -> None:
+@pytest.mark.parametrize("together_at_most", [2**22, 200])
+def test_matrices_of_one_shape_move_together_as_each_would_alone(together_at_most, monkeypatch) -> None:
+    monkeypatch.setattr(muon, "TOGETHER", together_at_most)
     shapes = ((8, 24), (24, 8), (8, 24), (8, 6, 2, 2), (24, 8))
     together = [nn.Parameter(torch.randn(shape, generator=seeded(i))) for i, shape in enumerate(shapes)]
     alone = copy.deepcopy(together)

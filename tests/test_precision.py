@@ -23,3 +23,12 @@ def test_a_cpu_draws_in_what_it_multiplies_fastest(has, bfloat16, monkeypatch) -
 def test_without_bfloat16_kernels_a_cpu_draws_in_float32(monkeypatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     assert fastest_dtype("cpu") == torch.float32
+
+
+def test_older_torch_tells_amx_alone(monkeypatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    for amx, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        assert fastest_dtype("cpu") == dtype

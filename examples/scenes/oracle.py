@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import trange
 
+from imagen_diffusers.models.precision import fastest_dtype
+
 from .camera import project
 from .data import SceneDataset
 from .device import device_type
@@ -173,7 +175,7 @@ def train(
         if rng.random() < 0.5:
             images, scenes = images.flip(-1), [mirrored(s) for s in scenes]
         images = images + 0.1 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images)
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=fastest_dtype(device) == torch.bfloat16):
             loss = oracle_loss(oracle, images.contiguous(memory_format=torch.channels_last), scenes)
         optimizer.zero_grad()
         loss.backward()

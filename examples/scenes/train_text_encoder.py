@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
+from imagen_diffusers.models.precision import fastest_dtype
+
 from .captions import caption, facts, swapped
 from .device import device_type
 from .scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, relation, sample_scene
@@ -141,7 +143,7 @@ def train(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast,
     progress = trange(args.max_train_steps, desc="span corruption", mininterval=5)
     for step in progress:
         inputs = {k: v.to(device) for k, v in batch(args.train_batch_size, step, tokenizer).items()}
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=fastest_dtype(device) == torch.bfloat16):
             out = model(**inputs)
         loss = out.loss
         loss.backward()

@@ -42,6 +42,9 @@ class FineTuning:
         which, model, crop, train, loss, validation, hub: its settings.
         told: all of them, and others, for the card.
         begun: when, by `time.monotonic`; the time limit counts from here.
+
+    Raises:
+        ValueError: for a learning rate by the clock and several stages, of which each would take all the time that is left.
     """
 
     which: StagesSettings
@@ -53,6 +56,13 @@ class FineTuning:
     hub: HubSettings
     told: list[Any]
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.train.lr_by_time and len(self.which.stages) > 1:
+            raise ValueError(
+                f"lr_by_time gives one stage all the time, and {len(self.which.stages)} are to be trained: "
+                "train each by itself (--stages 1, then 2), with the time that it may have"
+            )
 
     @property
     def folders(self) -> list[Path]:

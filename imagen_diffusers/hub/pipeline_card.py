@@ -52,7 +52,7 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         token: for that.
     """
     stages, path = pipe.networks, folder / "README.md"
-    if (path.exists() and ANEW not in path.read_text(encoding="utf-8")) or not stages:
+    if (path.exists() and ANEW not in path.read_text(encoding="utf-8", errors="replace")) or not stages:
         return
     named = [pipe.config.get("_name_or_path"), *(getattr(network.module, "config", {}).get("_name_or_path") for network in stages.values())]
     place, first = next((name for name in named if name), None), min(stages)

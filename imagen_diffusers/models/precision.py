@@ -20,5 +20,7 @@ def _multiplies_bfloat16() -> bool:
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in older releases of torch
+    if not hasattr(torch.cpu, "get_capabilities"):  # in older releases of torch
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and not has["cpu_name"].startswith("Intel")))

@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import broadcast
 from diffusers.optimization import get_scheduler
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from .run_settings import TrainSettings
 
@@ -15,13 +16,14 @@ class LearningRate:
     """diffusers' schedule of the settings, which `step` moves on.
 
     With `lr_by_time` a run that ends at its `time_limit` has gone through all of it, however many steps it took; after the warm-up, which
-    is counted in steps, the clock says where it stands. Every run has a warm-up and a schedule of its own then, those that go on from a
-    checkpoint, too. All processes heed the main one's clock.
+    is counted in steps, the clock says where it stands. Every run has a warm-up and a schedule of its own then, at its own rates, those
+    that go on from a checkpoint, too; a checkpoint holds the steps taken, so that without it a run goes on by these. All processes heed
+    the main one's clock.
     """
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, device: torch.device):
         self.settings, self.device = settings, device
-        self.schedule = get_scheduler(
+        self.schedule: LambdaLR = get_scheduler(  # pyright: ignore[reportAttributeAccessIssue]
             settings.lr_scheduler,
             optimizer,
             num_warmup_steps=settings.lr_warmup_steps,
@@ -29,6 +31,7 @@ class LearningRate:
             num_cycles=settings.lr_num_cycles,
             power=settings.lr_power,
         )
+        self.steps = 0  # in all, those before a checkpoint included
         self._begun = time.monotonic()
         self._taken, self._warm = 0, self._begun  # steps of this run, and when its warm-up ended
 
@@ -38,6 +41,7 @@ class LearningRate:
         return self.schedule.get_last_lr()[0]
 
     def step(self) -> None:
+        self.steps += 1
         if self.settings.lr_by_time:
             self.schedule.last_epoch = self._reached() - 1  # to which the next line adds one
         self.schedule.step()
@@ -52,11 +56,17 @@ class LearningRate:
             return self._taken
         left = self._begun + self.settings.time_limit - self._warm
         passed = min(1.0, (now - self._warm) / left) if left > 0 else 1.0
-        at = torch.tensor(warmup + passed * (total - warmup), dtype=torch.float64, device=self.device)
-        return int(broadcast(at))  # pyright: ignore[reportArgumentType]
+        return int(broadcast(torch.tensor(int(warmup + passed * (total - warmup)), device=self.device)))  # pyright: ignore[reportArgumentType]
 
     def state_dict(self) -> dict[str, Any]:
-        return self.schedule.state_dict()
+        return {**self.schedule.state_dict(), "last_epoch": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.schedule.load_state_dict(state)
+        """After the optimizer's, whose rates are those at the checkpoint and become those of this schedule."""
+        self.steps = state["last_epoch"]
+        if not self.settings.lr_by_time:
+            self.schedule.load_state_dict(state)
+        schedule = self.schedule
+        rates = [base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -14,6 +14,7 @@ from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five iterations are enough
 ITERATIONS = 5
+TOGETHER = 2**22  # numbers that are updated at once: a step needs a few times their memory for a moment
 EPSILON = 1e-7  # a gradient of norm zero stays zero
 
 
@@ -55,7 +56,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for p in groups[0]["params"]:
             if p.ndim < 2:
                 raise ValueError(f"Muon got a weight of shape {tuple(p.shape)}; it takes two dimensions or more, AdamW takes the rest")
-        super().__init__([g for g in groups if g["params"]], {})
+        super().__init__([g for g in groups if g["params"]], {"lr": lr})  # which polynomial schedules look up
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's own; it moves AdamW's counts of steps to the weights where a group is `fused`, which earlier checkpoints leave out."""
@@ -79,15 +80,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        grads = [p.grad for p in weights if p.grad is not None]
-        buffers = [self.state[p]["momentum_buffer"] for p in weights]
-        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        updates = [update.flatten(1) for update in torch._foreach_lerp(grads, buffers, group["momentum"])]
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        for alike in _by_shape(updates):  # many matrices of a network have one shape, and are one product
-            size = 0.2 * math.sqrt(max(updates[alike[0]].shape))
-            for i, update in zip(alike, orthogonalize(torch.stack([updates[i] for i in alike])), strict=True):
-                weights[i].add_(update.view(weights[i].shape), alpha=-group["lr"] * size)
+        for alike in _by_shape(weights):  # many matrices of a network have one shape, and are one product
+            grads, buffers = [p.grad for p in alike], [self.state[p]["momentum_buffer"] for p in alike]
+            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+            updates = torch._foreach_lerp(grads, buffers, group["momentum"])
+            updates = orthogonalize(torch.stack([update.flatten(1) for update in updates]))
+            size = 0.2 * math.sqrt(max(updates.shape[1:]))
+            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
+            for p, update in zip(alike, updates, strict=True):
+                p.add_(update.view(p.shape), alpha=-group["lr"] * size)
 
     def _step_adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for p in weights:
@@ -113,12 +114,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
 
 
-def _by_shape(matrices: list[Tensor]) -> Iterable[list[int]]:
-    """Their numbers, those of one shape together."""
-    alike: dict[torch.Size, list[int]] = {}
-    for number, matrix in enumerate(matrices):
-        alike.setdefault(matrix.shape, []).append(number)
-    return alike.values()
+def _by_shape(weights: list[Tensor]) -> list[list[Tensor]]:
+    """Those of one shape as matrices together, `TOGETHER` numbers and no more unless one has more."""
+    alike: dict[tuple[int, int], list[Tensor]] = {}
+    for p in weights:
+        alike.setdefault((p.shape[0], p.numel() // p.shape[0]), []).append(p)
+    parts = []
+    for (rows, columns), some in alike.items():
+        count = max(1, TOGETHER // (rows * columns))
+        parts += [some[i : i + count] for i in range(0, len(some), count)]
+    return parts
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -81,6 +81,8 @@ class TrainSettings:
             raise ValueError(f'lr_scheduler="{self.lr_scheduler}" is unknown; use one of {", ".join(LR_SCHEDULERS)}')
         if self.lr_by_time and self.time_limit == math.inf:
             raise ValueError("lr_by_time needs the time that the run has: give time_limit its seconds")
+        if self.lr_by_time and self.lr_scheduler.startswith("constant"):
+            raise ValueError(f'lr_by_time moves a rate that falls, and lr_scheduler is "{self.lr_scheduler}": give "cosine", or "linear"')
 
 
 _LEAST = dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"), 1)
