@@ -35,7 +35,7 @@ NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
 ENCODERS_LICENSE = Path("text_encoder") / "LICENSE.txt"  # in a folder; with an ending, since diffusers reads those of all files there
 APACHE = Path(__file__).parents[2] / "LICENSE"  # this project's, and that of the encoder which is fetched
-TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
+TRAINED, SHOWN, READ = 0, 1, 5  # first numbers of the seeds of what is random; those between are other files'
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
 FLATTENED = 1 / 3  # of the visits to a thing that may be trained in the flat style
 COMPLETE = 0.3  # of captions
@@ -77,16 +77,27 @@ class EmojiDataset(VisitedDataset):
 
     def visit(self, index: int, number: int) -> Example:
         rng = np.random.default_rng((TRAINED, index, number, self.seed))
-        names = [name for name in BACKGROUNDS if name != self.held_out.get(index)]
-        background, view = str(rng.choice(names)), self.view
+        background, view = self._background(index, rng), self.view
         free = SIZE // view.reduced - view.side
         corner = tuple(int(v) // (view.scale or 1) * (view.scale or 1) for v in rng.integers(0, free + 1, 2))
-        complete, flat = bool(rng.random() < COMPLETE), self._may_be_flat(index) and rng.random() < FLATTENED
-        style = FLAT if flat else SOLID
+        complete, style = self._told(index, rng)
         return self._example(index, background, rng, corner, complete=complete, style=style)[0]  # pyright: ignore[reportArgumentType]
 
-    def _may_be_flat(self, index: int) -> bool:
-        return FLAT in self.things[index].styles and index not in self.unseen_in_flat
+    def read(self, index: int, number: int) -> str:
+        """A caption such as visits have, of no image."""
+        rng = np.random.default_rng((READ, index, number, self.seed))
+        background = self._background(index, rng)
+        complete, style = self._told(index, rng)
+        tone, _ = _rendering(self.things[index], style, rng)
+        return caption(self.things[index], background, rng, tone=tone, style=style, complete=complete)
+
+    def _background(self, index: int, rng: np.random.Generator) -> str:
+        return str(rng.choice([name for name in BACKGROUNDS if name != self.held_out.get(index)]))
+
+    def _told(self, index: int, rng: np.random.Generator) -> tuple[bool, str]:
+        """Whether a visit's caption is complete, and in which style the thing is shown."""
+        complete, may_be_flat = bool(rng.random() < COMPLETE), FLAT in self.things[index].styles and index not in self.unseen_in_flat
+        return complete, FLAT if may_be_flat and rng.random() < FLATTENED else SOLID
 
     def shown(self, number: int, *, named: int | None = None) -> tuple[Example, torch.Tensor]:
         """For validation: a thing, in 3D, on the background on which it is never trained, in the middle; and where its box is (side, side).
@@ -113,9 +124,7 @@ class EmojiDataset(VisitedDataset):
         named: Thing | None = None,
     ) -> tuple[Example, np.ndarray]:
         thing, view = self.things[index], self.view
-        tone, file = None, thing.styles.get(style, thing.file)
-        if style == SOLID and thing.tones and rng.random() < TONED:
-            tone, file = thing.tones[rng.integers(len(thing.tones))]
+        tone, file = _rendering(thing, style, rng)
         image = open_thing(self.folder / IMAGES / file)
         at = place(image, rng, may_mirror=thing.mirrors)
         color, over = paint(background, rng), layer(image, at)
@@ -131,6 +140,13 @@ class EmojiDataset(VisitedDataset):
             small = _window((corner[0] // view.scale, corner[1] // view.scale), view.side // view.scale)
             example["low_res"] = _pixels(over, color, view.scale, small)
         return example, box
+
+
+def _rendering(thing: Thing, style: str, rng: np.random.Generator) -> tuple[str | None, str]:
+    """The skin tone that is shown, if any, and the file."""
+    if style == SOLID and thing.tones and rng.random() < TONED:
+        return thing.tones[rng.integers(len(thing.tones))]
+    return None, thing.styles.get(style, thing.file)
 
 
 def held_out(things: list[Thing]) -> dict[int, str]:

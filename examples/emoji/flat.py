@@ -73,7 +73,7 @@ def rendered(svg: str) -> bytes:
         ImportError: without resvg-py.
     """
     try:
-        import resvg_py
+        import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(NEEDED) from None
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))  # they hold no text
