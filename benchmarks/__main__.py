@@ -1,4 +1,4 @@
-"""Everything that is measured, on the machine this runs on, written to benchmarks/RESULTS.md.
+"""Everything that is measured, on the machine this runs on, written to benchmarks/RESULTS.md, and its plots to docs/.
 
     make bench
     .venv/bin/python -m benchmarks --only stages growth    # measured again; what else is in the file stays
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import ceilings, generate, growth, side_by_side, solvers, stages, tiles
+from . import ceilings, generate, growth, layers, side_by_side, solvers, stages, throughput, tiles
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PLOTS = Path(__file__).parents[1] / "docs"  # whose pages show them, too
 
 
 def evaluating() -> str:
@@ -32,18 +33,20 @@ def growing() -> str:
 
 
 def _shown(part: Any, measured: Any, title: str) -> str:
-    """Plotted beside the results, and shown in them."""
-    image = RESULTS.with_name(f"{part.__name__.rpartition('.')[2]}.png")
+    """Plotted for the docs, and shown in the results."""
+    image = PLOTS / f"measured-{part.__name__.rpartition('.')[2]}.png"
     part.plot(measured, image)
-    return f"![{title}]({image.name})"
+    return f"![{title}](../docs/{image.name})"
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "ceilings": ("What the machine can do", ceilings.report),
     "stages": ("One evaluation of each network", evaluating),
     "generate": ("The bundled cascade", generate.report),
+    "throughput": ("Many images", throughput.report),
     "solvers": ("Quality against cost", solving),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
+    "layers": ("Where the time of imagen-pytorch's networks goes", layers.report),
     "tiles": ("Beyond one image's memory", tiles.report),
     "growth": ("How cost grows", growing),
 }

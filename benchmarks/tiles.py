@@ -27,7 +27,7 @@ STAGE, SCALE = 3, 4
 
 @torch.no_grad()
 def enlarge(small: Tensor, prompt: str, tile: int | None) -> Tensor:
-    """(1, 3, h, w) in [0, 1] to four times the side, in bfloat16."""
+    """(1, 3, h, w) in [0, 1] to four times the side, in the type that the processor is fastest in."""
     pipe = ImagenCascadeUpscalePipeline.from_pipe(load_cascade())
     if tile is not None:
         pipe.enable_tiling(tile, OVERLAP)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.emoji import assemble, data, flat, packages, train
+from examples.emoji import assemble, data, flat, nearest_names, packages, synonyms, train
 from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
 from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
@@ -325,6 +325,29 @@ def test_a_stage_begins_with_what_fits_of_another_cascade(tmp_path, monkeypatch,
         assert torch.equal(value, plain[name] if name in new else theirs[name])
     told = capsys.readouterr().out
     assert f"{len(wider) - len(new)} of {len(wider)} tensors" in told and ", ".join(sorted(new)) in told
+
+
+def test_an_encoder_is_asked_which_names_words_are_nearest_to(folder, monkeypatch, capsys) -> None:
+    words = {"synonym": {"red apple juice": ["red apple"], "malus": ["bald man"]}, "scientific name": {}}
+    for module in (synonyms, nearest_names):
+        monkeypatch.setattr(module, "chosen", lambda: words)
+    monkeypatch.setattr(synonyms, "caption_words", lambda things: set())
+
+    def directions(asked, **text):
+        """Each name has a direction of its own, and both words have the apple's."""
+        names = [thing.name for thing in read_things(folder)]
+        return torch.eye(len(names))[[names.index(word) if word in names else names.index("red apple") for word in asked]]
+
+    monkeypatch.setattr(nearest_names, "directions", directions)
+    nearest_names.main([f"--folder={folder}"])
+    told = capsys.readouterr().out
+    assert "among the 1 nearest of 14 names | 50.0 %" in told
+    monkeypatch.undo()
+    tokenizer, encoder = data.load_tokenizer(folder / "tokenizer"), data.load_text_encoder(folder / "text_encoder", variant="fp16")
+    text = {"tokenizer": tokenizer, "text_encoder": encoder.float()}
+    one, same, other = nearest_names.directions(["red apple", "red apple", "bald man"], **text)
+    assert torch.allclose(one, same, atol=1e-6) and not torch.allclose(one, other, atol=1e-3)
+    assert torch.stack((one, other)).norm(dim=-1) == pytest.approx(torch.ones(2), abs=1e-5)
 
 
 def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, tmp_path, monkeypatch) -> None:

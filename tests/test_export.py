@@ -22,6 +22,7 @@ from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenDDIMScheduler,
 )
+from imagen_diffusers.evaluation.asked import cascade_digest
 from imagen_diffusers.export.cascade import export_cascade, export_network, quantize_cascade
 from imagen_diffusers.export.inputs import example
 from imagen_diffusers.export.openvino_files import Recording, to_openvino
@@ -245,13 +246,16 @@ def test_openvino(of_openvino, pipe) -> None:
         return quiet(p)("a blue sphere on the left of a cube", generator=seeded(), output_type="pt").images
 
     plain = images(pipe)
-    exact = images(ImagenCascadePipeline.from_pretrained(of_openvino))
+    in_full = ImagenCascadePipeline.from_pretrained(of_openvino)
+    assert in_full.unet.computes_in == "f32"
+    exact = images(in_full)
     assert (exact - plain).abs().max() < 1e-4
     in_half = ImagenCascadePipeline.from_pretrained(of_openvino, dtype=torch.bfloat16)
     half = images(in_half)
     assert half.dtype == torch.float32
-    if in_half.unet.graph.compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != "bf16":
+    if in_half.unet.computes_in != "bf16":
         pytest.skip("OpenVINO does not multiply in bfloat16 on this processor")
+    assert cascade_digest(in_half) != cascade_digest(in_full)  # an evaluation of one does not go on as one of the other
     # bfloat16 keeps 8 bits; rounding in float32 alone moves the mean by less than 1e-6.
     assert 2**-12 < (half - plain).abs().mean() < 0.05
 
@@ -288,26 +292,33 @@ def test_a_recording_keeps_every_step_once() -> None:
     assert sorted(int(one["step"]) for one in recording.samples) == [0, 1, 2, 3, 4]
 
 
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory) -> ExportedNetwork:
+    """A graph of few operators: JAX compiles one by one, for each shape anew."""
+    return export_network(make_base(**SMALLEST), tmp_path_factory.mktemp("smallest"))
+
+
 @pytest.mark.slow
-def test_jax(folder) -> None:
-    """One network: what jaxonnxruntime makes of a graph is made anew for each shape, operator by operator."""
+def test_jax(smallest) -> None:
     pytest.importorskip("jaxonnxruntime", reason="JAX runs graphs by it: pip install -c constraints.txt -e '.[jax]'")
-    network, exported = make_base(), ExportedNetwork.from_pretrained(folder, subfolder="unet").run_by("jax")
-    assert largest_difference(network, exported, SHAPES[:2]) < 1e-4
+    from imagen_diffusers.export.jax_operators import OPERATORS
+
+    exported = ExportedNetwork.from_pretrained(smallest.folder).run_by("jax")
+    assert OPERATORS.keys() <= {node.op_type for node in exported.graph.model.graph.node}
+    assert largest_difference(make_base(**SMALLEST), exported, SHAPES[:2]) < 1e-4
     with pytest.raises(ValueError, match="is unknown; use one of openvino, onnxruntime, jax"):
         exported.run_by("tensorrt")
 
 
 @pytest.mark.slow
-def test_tensorflow(folder, tmp_path) -> None:
+def test_tensorflow(smallest, tmp_path) -> None:
     tensorflow = pytest.importorskip("tensorflow", reason="it writes a SavedModel: pip install -c constraints.txt -e '.[tensorflow]'")
     pytest.importorskip("jaxonnxruntime", reason="and by JAX: pip install -c constraints.txt -e '.[jax]'")
-    network, exported = make_base(), ExportedNetwork.from_pretrained(folder, subfolder="unet")
-    given = example(adapt(network), *SHAPES[0])
-    save_for_tensorflow(exported, given, tmp_path)
+    given = example(adapt(make_base(**SMALLEST)), *SHAPES[0])
+    save_for_tensorflow(smallest, given, tmp_path)
     run = tensorflow.saved_model.load(str(tmp_path)).run
     answer = torch.from_numpy(run({name: value.numpy() for name, value in given.items()}).numpy())
-    assert (answer - exported(**given).sample).abs().max() < 1e-4
+    assert (answer - smallest(**given).sample).abs().max() < 1e-4
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from imagen_diffusers.evaluation.asked import cascade_digest
 from imagen_diffusers.export.cascade import export_cascade
 from imagen_diffusers.export.checks import check_installed
 from imagen_diffusers.export.runtimes import RUNTIMES
+from imagen_diffusers.hub.pipeline_card import ANEW
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.fingerprints import fingerprint
 
@@ -24,6 +25,7 @@ from .test_cli import call
 from .test_sharing import uploads  # noqa: F401 (a fixture)
 
 MEANT = b"a graph"
+STAGES_AFTER_THE_FIRST = dict.fromkeys(("unet_2", "scheduler_2", "unet_3", "scheduler_3"))
 OF_TEXT = {"input_ids": torch.int64, "attention_mask": torch.int64}
 OF_A_BASE = {
     "sample": torch.float32,
@@ -37,7 +39,7 @@ class StandIn:
     def __init__(self, path: Path, dtype: torch.dtype):
         if path.read_bytes() == b"damaged":
             raise RuntimeError("protobuf parsing failed")
-        self.path = path
+        self.path, self.computes_in = path, {torch.bfloat16: "bf16"}.get(dtype, "f32")
         self.inputs = OF_TEXT if path.parent.name == "text_encoder" else OF_A_BASE
 
     def __call__(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -68,8 +70,7 @@ def cascade_of_graphs(folder: Path, unet: bytes = MEANT, text_encoder: bytes = M
     """A base alone."""
     network = ExportedNetwork.from_pretrained(network_folder(folder / "unet", unet))
     encoder = ExportedTextEncoder.from_pretrained(text_encoder_folder(folder / "text_encoder", text_encoder))
-    without = dict.fromkeys(("unet_2", "scheduler_2", "unet_3", "scheduler_3"))
-    return make_pipeline(unet=network, text_encoder=encoder, **without)
+    return make_pipeline(unet=network, text_encoder=encoder, **STAGES_AFTER_THE_FIRST)
 
 
 def test_another_graph_is_another_cascade_and_another_text_encoder(tmp_path) -> None:
@@ -84,6 +85,18 @@ def test_another_graph_is_another_cascade_and_another_text_encoder(tmp_path) -> 
     pipe = cascade_of_graphs(tmp_path / "one")
     (tmp_path / "one" / "unet" / "model.onnx.data").write_bytes(b"weights beside it")
     assert cascade_digest(pipe) not in digests
+
+
+@pytest.mark.parametrize("of_bfloat16", ["unet", "text_encoder"])
+def test_a_graph_in_another_precision_is_another_cascade(of_bfloat16, tmp_path) -> None:
+    pipe = cascade_of_graphs(tmp_path)
+    digest, read_by = cascade_digest(pipe), fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
+    kind = type(getattr(pipe, of_bfloat16))
+    setattr(pipe, of_bfloat16, kind.from_pretrained(tmp_path, subfolder=of_bfloat16, torch_dtype=torch.bfloat16))
+    assert cascade_digest(pipe) != digest
+    assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12) == read_by  # as of an encoder of weights
+    setattr(pipe, of_bfloat16, kind.from_pretrained(tmp_path, subfolder=of_bfloat16))
+    assert cascade_digest(pipe) == digest
 
 
 def test_a_graph_is_saved_in_place_of_another_kind(tmp_path) -> None:
@@ -182,6 +195,73 @@ def test_of_two_exports_none_is_mixed_and_loaded(writing, tmp_path, monkeypatch)
         list(export_cascade(make_pipeline(), tmp_path))
     with pytest.raises(OSError, match="model_index.json"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
+
+
+def folders(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir() if path.is_dir()}
+
+
+def test_an_export_of_fewer_stages_leaves_no_others(writing, tmp_path) -> None:
+    list(export_cascade(make_pipeline(), tmp_path))
+    (tmp_path / "notes").mkdir()
+    before = folders(tmp_path)
+    base = make_pipeline(**STAGES_AFTER_THE_FIRST)
+    list(export_cascade(base, tmp_path))
+    assert before - folders(tmp_path) == set(STAGES_AFTER_THE_FIRST)
+    assert ImagenCascadePipeline.from_pretrained(tmp_path).stage_numbers == [1]
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
+    assert folders(tmp_path) == {"unet", "scheduler", "notes"}
+    list(export_cascade(make_pipeline(), tmp_path))
+    assert folders(tmp_path) == before
+
+
+def test_what_is_no_graph_is_not_removed(writing, tmp_path) -> None:
+    """Folders of these names that no export has written."""
+    for name in ("unet_2", "scheduler_2", "text_encoder", "tokenizer"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text(name)
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
+    assert all((tmp_path / name / "notes.txt").exists() for name in ("unet_2", "scheduler_2", "text_encoder", "tokenizer"))
+
+
+def card(folder: Path) -> str:
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_says_what_the_graphs_are_and_how_they_are_loaded(writing, tmp_path, monkeypatch) -> None:
+    made_from, place = tmp_path / "weights", tmp_path / "graphs"
+    make_pipeline().save_pretrained(made_from)
+    list(export_cascade(ImagenCascadePipeline.from_pretrained(made_from), place))
+    assert "graphs of ONNX" in card(place) and ".[onnx]" in card(place) and "- onnx" in card(place)
+    assert str(tmp_path) not in "".join(data.decode() for name, data in contents(place).items() if name.endswith((".md", ".json")))
+    monkeypatch.chdir(tmp_path)  # where the folder's name is enough
+    code = card(place).split("```python\n")[1].split('pipe("a prompt")')[0]
+    found: dict = {}
+    exec(code, found)
+    assert found["pipe"].stage_numbers == [1, 2, 3]
+    assert 'ExportedNetwork.from_pretrained("graphs", subfolder="unet")' in card(place)
+    rows = [[line for line in card(one).splitlines() if line.startswith("| `unet")] for one in (made_from, place)]
+    assert len(rows[0]) == 3 and rows[0] == rows[1]
+
+
+def test_the_card_of_another_export_is_written_anew(writing, tmp_path, monkeypatch) -> None:
+    list(export_cascade(make_pipeline(), tmp_path))
+    assert "`unet_3`" in card(tmp_path)
+    monkeypatch.setattr(exporting, "to_openvino", lambda folder: (folder / "model.onnx").rename(folder / "openvino_model.xml"))
+    list(export_cascade(make_pipeline(**STAGES_AFTER_THE_FIRST), tmp_path, openvino=True))
+    assert "graphs of OpenVINO" in card(tmp_path) and ".[openvino]" in card(tmp_path) and "ONNX" not in card(tmp_path)
+    assert "`unet_3`" not in card(tmp_path)
+    kept = card(tmp_path).replace(ANEW, "")
+    (tmp_path / "README.md").write_text(kept)
+    list(export_cascade(make_pipeline(), tmp_path))
+    assert card(tmp_path) == kept
+
+
+def test_the_card_on_the_hub_says_how_to_fetch_graphs(uploads, tmp_path) -> None:  # noqa: F811
+    cascade_of_graphs(tmp_path / "one").push_to_hub("me/new")
+    (told,) = uploads
+    assert "`hf download me/new --local-dir new`" in told["card"]
+    assert 'ImagenCascadePipeline.from_pretrained("new")' in told["card"]
 
 
 def test_weights_are_not_written_over(writing, tmp_path, monkeypatch) -> None:

@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = rows(args.folder, args.count, args.kinds)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text("".join(json.dumps(row) + "\n" for row in made))
+    print(f"{args.output}: {len(made)} prompts")
 
 
 if __name__ == "__main__":

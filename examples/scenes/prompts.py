@@ -73,6 +73,7 @@ def main() -> None:
     if args.render is not None:
         add_renders(made, args.output_dir, args.render)
     (args.output_dir / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    print(f"{args.output_dir / 'metadata.jsonl'}: {len(made)} prompts" + (", and their true images" if args.render is not None else ""))
 
 
 if __name__ == "__main__":

@@ -31,12 +31,13 @@ from .data import TEST_SEEDS, SceneDataset
 from .evaluate import ORACLE, draw, first_of, load_cascade, scenes_and_prompts, score_set, share, table
 from .raytrace import render
 from .scene import Scene, sample_scene
+from .train import RECIPE
 
 STYLE_SEEDS, CLASSIFIER_SEEDS = 40_000_000, 41_000_000
 STROKES = 100  # across the image, whatever its size
 BEFORE, AFTER = "before", "with the adapter"
-TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest")
-TEACHING += ("--checkpoints_total_limit", 1, "--report_to", "none")
+TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", RECIPE["mixed_precision"])
+TEACHING += ("--resume_from_checkpoint", "latest", "--checkpoints_total_limit", 1, "--report_to", "none")
 
 
 def pencil(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from imagen_diffusers.hub.places import find
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
+from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
@@ -27,6 +28,7 @@ from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .data import VIEWS, SceneDataset
+from .device import device_type
 from .validation import SceneFigures
 
 NETWORKS = {
@@ -46,7 +48,7 @@ RECIPE = {
     "lr_warmup_steps": 60,
     "train_batch_size": 64,
     "ema_decay": 0.9995,
-    "mixed_precision": "bf16",
+    "mixed_precision": "bf16" if fastest_dtype(device_type()) == torch.bfloat16 else "no",
     "max_sequence_length": 48,  # the longest caption has 41 tokens
     "dataloader_num_workers": 1,
     "checkpoints_total_limit": 2,

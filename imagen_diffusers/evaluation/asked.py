@@ -26,7 +26,8 @@ def versions() -> dict[str, str]:
 def cascade_digest(pipe: Cascade) -> str:
     """What changes with the settings of a cascade, its schedulers, or any weight tensor, or graph, of its networks and text encoder.
 
-    Weights that a sequential offload keeps from being read do not count.
+    Graphs count with the precision that they run in, which weights show in their type. Weights that a sequential offload keeps from being
+    read do not count.
     """
     schedulers = [pipe.scheduler_of(number) for number in pipe.stage_numbers]
     decisive = [f"{type(scheduler).__name__} {_settings(scheduler)}" for scheduler in schedulers]
@@ -34,6 +35,7 @@ def cascade_digest(pipe: Cascade) -> str:
     networks = [unwrap_module(getattr(pipe, pipe.slots(number)[0])) for number in pipe.stage_numbers]
     for module in filter(None, [*networks, pipe.text_encoder]):
         decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
+        decisive.append(getattr(module, "computes_in", ""))
     return text_digest("".join(decisive))
 
 

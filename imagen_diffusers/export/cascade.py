@@ -11,9 +11,10 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
+from imagen_diffusers.pipelines.stages import SLOTS
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
-from imagen_diffusers.training.folders import PART, put_in_place
+from imagen_diffusers.training.folders import PART, discard, put_in_place
 
 from .checks import check_exportable, check_holds_no_weights, check_installed
 from .exported import ExportedModel, ExportedNetwork, ExportedTextEncoder
@@ -24,6 +25,8 @@ from .openvino_files import Recording, to_int8, to_openvino
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
+BESIDE = {**dict(SLOTS), TEXT_ENCODER: "tokenizer"}
+"""What may be a graph, by slot, and what stands beside it."""
 
 
 def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
@@ -31,7 +34,8 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
 
     The folder loads as any other: `ImagenCascadePipeline.from_pretrained(folder)`. Graphs come to their places when all of them are
     written, and the index that tells of them comes last: of an export that is broken off nothing is loaded, and a cascade that was
-    there before stays until then.
+    there before stays until then. Graphs of that one which this one has not, such as those of more stages, are
+    removed; a card of one's own stays.
 
     Args:
         pipe: a cascade in float32.
@@ -61,6 +65,7 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
             for name in quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts):
                 yield f"{name} in eight bits"
         (folder / pipe.config_name).unlink(missing_ok=True)
+        _discard_former(pipe, folder, parts)
         for name in parts:
             put_in_place(part / name, folder / name)
     finally:
@@ -116,6 +121,16 @@ def _parts(pipe: Any) -> dict[str, Any]:
             raise ValueError(f"{name} is a graph already, of {module.folder}; export the pipeline that it was made of")
         check_exportable(name, module)
     return parts
+
+
+def _discard_former(pipe: Any, folder: Path, parts: dict[str, Any]) -> None:
+    """Remove the graphs of an export before this one whose slots are empty now, and what stood beside them alone."""
+    for name, beside in BESIDE.items():
+        if name in parts or not graph_files(folder / name):
+            continue
+        if getattr(pipe, beside) is None and (folder / beside).is_dir():
+            discard(folder / beside)
+        discard(folder / name)  # last, since it is what tells that both were an export's
 
 
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:

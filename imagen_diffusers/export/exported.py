@@ -24,7 +24,7 @@ import imagen_diffusers.interop  # noqa: F401 (its networks, too, are exported)
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.training.folders import in_one_rename
 
-from .graphs import Graph, graph_files
+from .graphs import OPENVINO, Graph, graph_files
 from .runtimes import open_graph
 
 CONFIG = "config.json"
@@ -82,6 +82,16 @@ class ExportedModel(ModelMixin):
             with path.open("rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
         return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+    @property
+    def computes_in(self) -> str:
+        """The precision that its runtime multiplies in, which no state shows: "f32", "bf16", "f16"."""
+        return self.graph.computes_in
+
+    @property
+    def written_as(self) -> str:
+        """What its files are: "OpenVINO", or "ONNX"."""
+        return "OpenVINO" if (self.folder / OPENVINO).is_file() else "ONNX"
 
     def run_by(self, runtime: str) -> Self:
         """Itself, run by another runtime that reads its file: "jax" in place of "onnxruntime"."""

@@ -16,6 +16,8 @@ class Graph(Protocol):
     """An opened graph: tensors by name to its one output."""
 
     inputs: Mapping[str, torch.dtype]
+    computes_in: str
+    """The precision that its runtime multiplies in."""
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor: ...
 
@@ -28,6 +30,7 @@ class OnnxGraph:
         dtype: is not read.
     """
 
+    computes_in = "f32"
     TYPES: ClassVar = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64, "tensor(bool)": torch.bool}
 
     def __init__(self, path: Path, dtype: torch.dtype):
@@ -56,6 +59,7 @@ class OpenVinoGraph:
         core = runtime_module("openvino", "openvino").Core()
         hints = {"INFERENCE_PRECISION_HINT": self.HINTS.get(dtype, "f32"), "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self.compiled = core.compile_model(str(path), "CPU", hints)
+        self.computes_in = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # which the processor has a say in
         kinds = {one.any_name: one.element_type.to_dtype() for one in self.compiled.inputs}
         self.inputs = {name: torch.from_numpy(np.empty(0, kind)).dtype for name, kind in kinds.items()}
 

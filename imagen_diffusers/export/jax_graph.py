@@ -24,6 +24,8 @@ class JaxGraph:
         dtype: is not read.
     """
 
+    computes_in = "f32"
+
     def __init__(self, path: Path, dtype: torch.dtype):
         self.jax = runtime_module("jax", "jax")
         runtime_module("jaxonnxruntime", "jax")

@@ -61,6 +61,10 @@ class Recording:
     def inputs(self) -> Mapping[str, torch.dtype]:
         return self.graph.inputs
 
+    @property
+    def computes_in(self) -> str:
+        return self.graph.computes_in
+
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         if self.step % self.images == self.image:
             self.samples.append(given)
