@@ -11,6 +11,7 @@ VERSION = next(
 # Each minimum was run against the tests, with torch 2.13; older releases of torch, back to the first with torch.accelerator, were not.
 TRAIN = ["datasets>=4.0", "peft>=0.20", "tensorboard"]
 EVALUATION = ["matplotlib", "torchmetrics>=1.9"]
+EMOJI = ["resvg-py>=0.5"]
 WEB = ["gradio>=6.29", "starlette>=1.0.1"]
 
 setup(
@@ -56,6 +57,7 @@ setup(
         "train": TRAIN,
         "web": WEB,
         "evaluation": EVALUATION,
+        "emoji": EMOJI,
         "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7.2"],
         "openvino": ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4", "nncf>=3.4"],
         # A graph is opened by onnxruntime before it is given to JAX.
@@ -68,7 +70,7 @@ setup(
         "reference": ["beartype", "click", "einops", "ema-pytorch", "kornia", "pydantic>=2", "pytorch-warmup", "sentencepiece"],
         "notebooks": ["ipykernel", "nbclient"],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0", "ruff"],
-        "dev": [*TRAIN, *WEB, *EVALUATION, "pytest>=8.0", "pytest-xdist", "ruff", "pyright[nodejs]", "scipy", "setuptools>=77"],
+        "dev": [*TRAIN, *WEB, *EVALUATION, *EMOJI, "pytest>=8.0", "pytest-xdist", "ruff", "pyright[nodejs]", "scipy", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},
     classifiers=[

@@ -1,5 +1,6 @@
 """The example of real things: names and images from packages, compositions, captions, and the run to a pipeline, all on tiny settings."""
 
+import io
 import json
 import re
 import subprocess
@@ -12,14 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.emoji import assemble, data, nearest_names, packages, synonyms, train
+from examples.emoji import assemble, data, flat, nearest_names, packages, synonyms, train
 from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
 from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
 from examples.emoji.data import EmojiDataset, held_out
+from examples.emoji.flat import with_flat
 from examples.emoji.meanings import with_meanings
 from examples.emoji.names import code, named_things
-from examples.emoji.things import LINES, Thing, read_things
+from examples.emoji.things import LINES, Thing, read_things, trained_files, unseen_in_flat
 from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
@@ -63,6 +65,19 @@ FILES = (
     *("1f34e", "270b", "270b-1f3ff", "31-20e3", "1f1ef-1f1f5", "1f9d4", "1f449", "1f468-200d-1f9b2", "1f63a", "1f431", "2b1b", "1f538"),
     *("1f55c", "1f1f3-1f1f1", "1f3f4-e0067_e0062_e0065_e006e_e0067", "1f1e6", "e000"),
 )
+DRAWN = '<path fill="#0074ba" d="M4 8h12v16H4z"/><path fill="#fff" fill-opacity=".5" d="M16 8h8v8h-8z"/>'
+ICONS = {"red-apple": {}, "keycap-1": {"height": 64}, "raised-hand": {}, "no-image-of-it": {}}
+CHARACTERS = {"1f34e": "red-apple", "31-20e3": "keycap-1", "270b": "raised-hand", "1f600": "no-image-of-it", "1f1e6": "no-drawing"}
+
+
+def in_place_of_resvg(svg: str) -> bytes:
+    """So that tests of all else run without resvg-py: an image of the size that is asked for, of the same two boxes."""
+    side = int(re.search(r'width="(\d+)" height="\1"', svg)[1])  # pyright: ignore[reportOptionalSubscript]
+    pixels = np.zeros((side, side, 4), np.uint8)
+    pixels[64:192, 32:128], pixels[64:128, 128:192] = (0, 116, 186, 255), (255, 255, 255, 128)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "PNG")
+    return written.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +91,25 @@ def sources(tmp_path_factory) -> dict[str, Path]:
         pixels[4:28, 8:20] = (*rng.integers(0, 255, 3), 255)  # twice as high as wide
         pixels[4:16, 8:14] = (*rng.integers(0, 255, 3), 128)
         Image.fromarray(pixels).save(root / "emoji" / "assets" / f"{file}.webp", lossless=True)
-    for part, content in (("en/data.json", KNOWN), ("meta/groups.json", {"groups": GROUPS})):
-        (root / "names" / part).parent.mkdir(parents=True)
-        (root / "names" / part).write_text(json.dumps(content))
+    drawings = {"width": 32, "height": 32, "icons": {name: {"body": DRAWN, **size} for name, size in ICONS.items()}}
+    contents = (("names/en/data.json", KNOWN), ("names/meta/groups.json", {"groups": GROUPS}))
+    for part, content in (*contents, ("flat/chars.json", CHARACTERS), ("flat/icons.json", drawings)):
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        (root / part).write_text(json.dumps(content))
     (root / "wordnet").mkdir()
     (root / "wordnet" / "data.noun").write_text("\n".join(NOUNS) + "\n")
     torch.manual_seed(0)
     for component in make_bert():
         component.save_pretrained(root / "encoder")
-    return {name: root / name for name in ("emoji", "names", "wordnet", "encoder")}
+    return {name: root / name for name in ("emoji", "flat", "names", "wordnet", "encoder")}
 
 
 @pytest.fixture(scope="module")
 def folder(sources, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("emoji")
-    data.main([f"--folder={folder}", *(f"--{name}={path}" for name, path in sources.items())])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "rendered", in_place_of_resvg)
+        data.main([f"--folder={folder}", *(f"--{name}={path}" for name, path in sources.items())])
     return folder
 
 
@@ -103,10 +122,13 @@ def test_things_are_emoji_with_an_image_and_a_name(folder) -> None:
         *(("black square", False), ("orange diamond", False), ("one-thirty", False), ("flag of the Netherlands", False)),
         ("flag of England", False),
     ]
-    assert things["red apple"] == Thing("red apple", "1f34e.webp", ("fruit", "pome"), "food-drink", meaning="a fruit with seeds")
+    assert things["red apple"] == Thing(
+        "red apple", "1f34e.webp", ("fruit", "pome"), "food-drink", meaning="a fruit with seeds", styles={"flat": "flat-1f34e.png"}
+    )
     assert things["grinning cat"].tags == ("kitty", "cat face") and things["flag of England"].tags == ()
     assert things["raised hand"].tones == (("dark", "270b-1f3ff.webp"),)
-    assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(f"{file}.webp" for file in FILES[:-2])
+    images = [*(f"{file}.webp" for file in FILES[:-2]), *(f"flat-{file}.png" for file in ("1f34e", "270b", "31-20e3"))]
+    assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(images)
 
 
 def test_a_dictionary_gives_tags_and_a_meaning_and_no_word_that_is_measured(tmp_path) -> None:
@@ -120,6 +142,65 @@ def test_a_dictionary_gives_tags_and_a_meaning_and_no_word_that_is_measured(tmp_
     assert [(thing.tags, thing.meaning) for thing in described] == [(("swine",), "a farm animal"), ((), ""), (("mist",), "")]
     with pytest.raises(OSError, match="holds no data.noun"):
         with_meanings(things, tmp_path / "none")
+
+
+def test_a_drawing_is_rendered_as_it_is_described(sources, tmp_path) -> None:
+    pytest.importorskip("resvg_py", reason="SVG are rendered by it: pip install -c constraints.txt -e '.[emoji]'")
+    (apple, keycap, other) = with_flat(
+        [Thing(file, f"{file}.webp") for file in ("1f34e", "0031-fe0f-20e3", "e000")], sources["flat"], tmp_path
+    )
+    assert apple.styles == {"flat": "flat-1f34e.png"} and other.styles == {}
+    with (
+        Image.open(tmp_path / apple.styles["flat"]) as image,
+        Image.open(io.BytesIO(in_place_of_resvg('width="256" height="256"'))) as same,
+    ):
+        assert image.size == (SIZE, SIZE) and np.abs(np.asarray(image, np.int16) - np.asarray(same, np.int16)).max() <= 1
+    with Image.open(tmp_path / keycap.styles["flat"]) as image:
+        assert image.getbbox() == (SIZE // 4 + 16, 32, SIZE // 4 + 96, 96)  # a drawing that is twice as high as wide stands in the middle
+
+
+def test_drawings_that_are_none_of_these_things_are_refused(sources, tmp_path, monkeypatch) -> None:
+    with pytest.raises(OSError, match="none of the 4 drawings of .*flat is of one of the 1 things"):
+        with_flat([Thing("cube", "e000.webp")], sources["flat"], tmp_path)
+    with pytest.raises(OSError, match="holds no chars.json; give the folder of the unpacked npm package"):
+        with_flat([], tmp_path, tmp_path)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(ImportError, match=r"resvg-py: pip install -c constraints.txt -e .\.\[emoji\]., or leave .* --without_flat"):
+        with_flat([Thing("red apple", "1f34e.webp")], sources["flat"], tmp_path)
+
+
+def test_one_in_ten_things_is_never_trained_in_the_flat_style() -> None:
+    things = [Thing(f"thing {i // 2 if i < 4 else i}", f"{i}.png", styles={"flat": f"flat {i}.png"} if i % 4 else {}) for i in range(40)]
+    styled = [number for number, thing in enumerate(things) if thing.styles and number > 3]  # the first four share their names
+    assert unseen_in_flat(things) == {styled[0], styled[10], styled[20]}
+    files = [file for _, file in trained_files(things)]
+    assert len(files) == len({*files}) == 40 + 30 - 3 and not {f"flat {number}.png" for number in unseen_in_flat(things)} & {*files}
+
+
+def test_a_visit_shows_one_style_and_says_which(folder) -> None:
+    dataset = EmojiDataset("base", folder)
+    (apple, hand) = (next(i for i, thing in enumerate(dataset.things) if thing.name == name) for name in ("red apple", "raised hand"))
+    assert dataset.unseen_in_flat == {apple}  # the first that has the style
+    prompts = [dataset.visit(hand, number)["prompt"] for number in range(300)]
+    flats = ["flat" in text for text in prompts]
+    assert 70 < sum(flats) < 130 and not any(
+        "3d" in text or "skin tone" in text for text, is_flat in zip(prompts, flats, strict=True) if is_flat
+    )
+    assert not any("flat" in dataset.visit(apple, number)["prompt"] for number in range(60))
+    shown = dataset.visit(hand, flats.index(True))["pixel_values"].flatten(1).T.float()
+    assert (shown - torch.tensor([0, 116, 186.0])).abs().amax(1).min() <= 1  # the colour of the drawing
+    assert not any("flat" in dataset.shown(number)[0]["prompt"] for number in range(14))
+
+
+def test_without_the_flat_style_nothing_of_it_is_there(sources, folder, tmp_path) -> None:
+    data.main([f"--folder={tmp_path}", "--without_flat", *(f"--{name}={path}" for name, path in sources.items())])
+    assert read_things(tmp_path) == [replace(thing, styles={}) for thing in read_things(folder)]
+    assert not list((tmp_path / "images").glob("flat*"))
+    whole, without = (path / "NOTICE" for path in (folder, tmp_path))
+    assert whole.read_bytes() == data.NOTICE.read_bytes() and "flat style" in whole.read_text()
+    left_out = {*whole.read_text().split("\n\n")} - {*without.read_text().split("\n\n")}
+    assert [text.split(":")[0] for text in left_out] == ["Images in the flat style"]
+    assert "Fluent Emoji" in without.read_text() and not re.search("flat|resvg", without.read_text())
 
 
 def test_file_names_and_code_points_meet() -> None:
@@ -186,6 +267,7 @@ def test_captions_name_what_is_shown() -> None:
     tagged = [caption(Thing("raised hand", "", ("stop",), "people-body"), "blue", rng, tone="dark") for _ in range(300)]
     assert any("raised hand with dark skin tone, stop" in text for text in tagged) and not any("hand, stop with" in text for text in tagged)
     assert sum("3d" in caption(apple, "white", rng, complete=i % 2 == 0) for i in range(2000)) / 2000 == pytest.approx(0.75, abs=0.03)
+    assert all("flat" in text and "3d" not in text for text in (caption(apple, "white", rng, style="flat") for _ in range(100)))
     flag = [caption(Thing("flag of Japan", "", (), "flags"), "blue", rng) for _ in range(50)]
     assert any("the flag of Japan" in text for text in flag) and not any("a flag of Japan" in text for text in flag)
 
@@ -282,13 +364,18 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
         assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / stage / 'imagen-emoji'}"])
     base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr256" / "imagen-emoji"
     assert "unet_2" not in ImagenCascadePipeline.load_config(base) or not (base / "unet_2").exists()
-    assert "MiniLM" in (made / "NOTICE").read_text()
+    assert (made / "NOTICE").read_bytes() == data.NOTICE.read_bytes()
     assert not (made / data.ENCODERS_LICENSE).exists()  # the encoder was given, and is not the one that is fetched
     card = (made / "README.md").read_text()
     assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
     pipe = ImagenCascadePipeline.from_pretrained(made, variant="fp16")
     assert pipe.scheduler.config.sample_max_value == pipe.scheduler_2.config.sample_max_value == 1.0
     assert pipe("a red cube", num_inference_steps=2).images[0].size == (256, 256)
+
+    # The same with another notice of emoji, as of a folder without the flat style.
+    (folder / "NOTICE").write_text(data.notice(flat=False))
+    assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / 'without'}"])
+    assert (tmp_path / "without" / "NOTICE").read_text() == data.notice(flat=False) != data.notice(flat=True)
 
     # The same as of icons of one's own, with a judge: twice into one folder.
     (folder / "NOTICE").write_text("all rights reserved")
@@ -324,12 +411,18 @@ def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, monkeypatch
         ("", "things.jsonl is empty"),
         ("cube", "line 1 of .*things.jsonl is no JSON"),
         ('{"name": "cube"}', "line 1 of .*things.jsonl is no thing: it has to be an object with a name and a file"),
-        ('{"name": "cube", "file": "own.png", "tag": []}', "may have group, meaning, mirrors, tags, tones"),
+        ('{"name": "cube", "file": "own.png", "tag": []}', "may have group, meaning, mirrors, styles, tags, tones"),
         ('{"name": "", "file": "own.png"}', "its name is ''"),
         ('{"name": 5, "file": "own.png"}', "its name is 5"),
         ('{"name": "cube", "file": "own.png", "tags": "fruit"}', "its tags are 'fruit'; give a list"),
         ('{"name": "cube", "file": "own.png", "tones": {"dark": "own.png"}}', "its tones are .*; give a list"),
         ('{"name": "cube", "file": "own.png", "tones": [["dark"]]}', "its tones are .*; give a list"),
+        ('{"name": "cube", "file": "own.png", "styles": {"pixel": "own.png"}}', "its styles are .*; give a file for the style .flat."),
+        ('{"name": "cube", "file": "own.png", "styles": ["own.png"]}', "its styles are .*; give a file for the style .flat."),
+        (
+            '{"name": "cube", "file": "own.png", "styles": {"flat": "other.png"}}',
+            "line 1 of .*things.jsonl names other.png, which is not in",
+        ),
         ('{"name": "cube", "file": "own.png", "mirrors": "no"}', "mirrors is true or false"),
         ('{"name": "cube", "file": "own.png", "meaning": 5}', "group a word, and meaning words"),
         ('{"name": "cube", "file": "other.png"}', "line 1 of .*things.jsonl names other.png, which is not in"),
@@ -347,7 +440,7 @@ def test_a_line_that_is_no_thing_is_named(tmp_path, line, said) -> None:
 
 def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(OSError, match="npm is not there .* --emoji, --names and --wordnet"):
+    with pytest.raises(OSError, match="npm is not there .* --emoji, --flat, --names and --wordnet"):
         packages.fetch_from_npm(packages.IMAGES, tmp_path / "emoji")
     with pytest.raises(OSError, match="holds no assets"):
         named_things(tmp_path, sources["names"])

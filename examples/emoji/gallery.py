@@ -18,7 +18,7 @@ from torch.fft import irfft2, rfft2
 
 from .colors import background
 from .compositions import SIZE, Place, compose, layer, open_thing
-from .things import IMAGES, Thing
+from .things import IMAGES, Thing, trained_files
 
 SIDE = 64  # pixels of what is compared
 KEPT = 16
@@ -56,7 +56,7 @@ class Gallery:
 
     def __init__(self, things: Sequence[Thing], folder: Path):
         self.folder = folder
-        self.renderings = [Rendering(thing, file) for thing in things for file in thing.files]
+        self.renderings = [Rendering(thing, file) for thing, file in trained_files(things)]
 
     def open(self, number: int) -> Image.Image:
         return open_thing(self.folder / IMAGES / self.renderings[number].file)

@@ -1,4 +1,4 @@
-"""A small network that names emoji: it has only ever seen compositions of renderings, and knows nothing of diffusion.
+"""A small network that names emoji and their style: it has only ever seen compositions of renderings, and knows nothing of diffusion.
 
 It reads images of 64px, as the base makes them; larger ones are averaged down. `train_judge.py` trains it.
 """
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from examples.scenes.oracle import Residual, convolution
 from imagen_diffusers.training.folders import in_one_rename
 
+from .things import SOLID
+
 READ_SIZE = 64
 FEATURES = 384
 FILE = "judge.safetensors"
@@ -23,17 +25,17 @@ OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
 
 
 class Judge(nn.Module):
-    """Images to a score for each name.
+    """Images to a score for each name, and one for each style where there are several.
 
     Args:
-        names: in the order of the scores.
+        names, styles: in the order of the scores.
     """
 
-    ENDS = ("head",)  # what Muon leaves to AdamW
+    ENDS = ("head", "style_head")  # what Muon leaves to AdamW
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], styles: Sequence[str] = (SOLID,)):
         super().__init__()
-        self.names = tuple(names)
+        self.names, self.styles = tuple(names), tuple(styles)
         self.body = nn.Sequential(
             *(nn.PixelUnshuffle(2), convolution(12, 48, 1), Residual(48)),  # 32x32
             *(convolution(48, 96, 2), Residual(96)),  # 16x16
@@ -41,10 +43,12 @@ class Judge(nn.Module):
             convolution(192, FEATURES, 2),  # 4x4
         )
         self.head = nn.Linear(FEATURES, len(self.names))
+        self.style_head = nn.Linear(FEATURES, len(self.styles)) if len(self.styles) > 1 else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 64, 64) in [0, 1] to scores (B, names)."""
-        return self.head(self.features(images))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, 3, 64, 64) in [0, 1] to scores (B, names), and (B, styles) where there are several."""
+        features = self.features(images)
+        return self.head(features), None if self.style_head is None else self.style_head(features)
 
     def features(self, images: Tensor) -> Tensor:
         """What nearness is taken over: (B, 3, 64, 64) in [0, 1] to (B, FEATURES)."""
@@ -54,8 +58,16 @@ class Judge(nn.Module):
     @torch.no_grad()
     def best(self, images: Tensor, count: int = 1) -> list[list[str]]:
         """For each image (B, 3, H, W) in [0, 1], H and W at least 64, so many names, likeliest first."""
-        scores = torch.cat([self(few) for few in shrunk(images).split(64)])
+        scores = torch.cat([self(few)[0] for few in shrunk(images).split(64)])
         return [[self.names[i] for i in row] for row in scores.topk(min(count, len(self.names))).indices.tolist()]
+
+    @torch.no_grad()
+    def best_style(self, images: Tensor) -> list[str | None]:
+        """For each image, as of `best`, its style; None where the judge knows one style alone."""
+        if self.style_head is None:
+            return [None] * len(images)
+        features = torch.cat([self.features(few) for few in shrunk(images).split(64)])
+        return [self.styles[i] for i in self.style_head(features).argmax(1).tolist()]
 
 
 def shrunk(images: Tensor) -> Tensor:
@@ -69,10 +81,11 @@ def usual_folder() -> Path:
 
 
 def save(judge: Judge, folder: Path) -> None:
-    """One file of weights in half precision and names."""
+    """One file of weights in half precision, names and styles."""
     halves = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
+    metadata = {"names": json.dumps(judge.names), "styles": json.dumps(judge.styles)}
     with in_one_rename(folder / FILE) as part:
-        save_file({name: value.contiguous() for name, value in halves.items()}, part, metadata={"names": json.dumps(judge.names)})
+        save_file({name: value.contiguous() for name, value in halves.items()}, part, metadata=metadata)
 
 
 def load(folder: Path) -> Judge:
@@ -84,6 +97,7 @@ def load(folder: Path) -> Judge:
     if not (folder / FILE).exists():
         raise OSError(f"{folder / FILE} is not there; python -m examples.emoji.train_judge --output_dir {folder} trains it")
     with safe_open(folder / FILE, "pt") as file:
-        judge = Judge(json.loads(file.metadata()["names"]))
+        said = {"styles": json.dumps([SOLID])} | file.metadata()  # one that was saved before there were two says none
+        judge = Judge(json.loads(said["names"]), json.loads(said["styles"]))
         judge.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (it is no dictionary)
     return judge.eval()

@@ -1,9 +1,10 @@
-"""Prompts for emoji, as an evaluation reads them: by their names, by words that no caption holds, and in colours that they do not have.
+"""Prompts for emoji, as an evaluation reads them: by their names, by words that no caption holds, in colours that they do not have,
+and in a style that they are not trained in.
 
     python -m examples.emoji.prompts --folder runs/emoji --count 500 --output runs/emoji/prompts.jsonl
 
-Each row holds a prompt, of which kind it is, the names of all things that it may mean, those of another row of its kind, and the colour it
-asks for, if any. Kinds take turns, so that any first rows hold all of them.
+Each row holds a prompt, of which kind it is, the names of all things that it may mean, those of another row of its kind, the style that it
+asks for, and the colour, if any. Kinds take turns, so that any first rows hold all of them.
 """
 
 import argparse
@@ -22,9 +23,10 @@ from .captions import caption
 from .colors import HUES, color_shares
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, place
 from .synonyms import synonyms, words_of
-from .things import FLAGS, IMAGES, SYMBOLS, Thing, read_things
+from .things import FLAGS, FLAT, IMAGES, SOLID, SYMBOLS, Thing, read_things, unseen_in_flat
 
-KINDS = ("name", "synonym", "scientific name", "another color")
+UNSEEN_STYLE = "unseen style"
+KINDS = ("name", "synonym", "scientific name", "another color", UNSEEN_STYLE)
 PROMPTED = 4  # first number of the seeds of what is random
 COLORED = 0.6  # share of a thing's pixels that have its colour, at least
 FOREIGN = 0.05  # share that have one that it is asked for in, at most
@@ -33,20 +35,26 @@ ASKED = tuple(name for name in HUES if name != "orange")  # brown has orange's h
 
 
 class Asked(NamedTuple):
-    """What a prompt asks for: in which words, which things these may mean, and in which colours they may be asked for."""
+    """What a prompt asks for: in which words, which things these may mean, in which colours they may be asked for, and in which style."""
 
     words: str
     things: list[Thing]
     colors: tuple[str, ...] = ()
+    style: str = SOLID
 
 
-def rows(folder: Path, count: int, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
+def rows(folder: Path, count: int, kinds: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The first so many rows; those of one kind are the same whatever other kinds stand between them.
+
+    Args:
+        kinds: all by default, but for the unseen style where no thing has a second one.
 
     Raises:
         ValueError: for a kind that none of the folder's things can be asked for by.
     """
     things = read_things(folder)
+    if kinds is None:
+        kinds = [kind for kind in KINDS if kind != UNSEEN_STYLE or unseen_in_flat(things)]
     by_kind = {kind: _rows_of(kind, things, folder, -(-count // len(kinds))) for kind in kinds}
     return [by_kind[kinds[i % len(kinds)]][i // len(kinds)] for i in range(count)]
 
@@ -66,13 +74,16 @@ def _rows_of(kind: str, things: Sequence[Thing], folder: Path, count: int) -> li
 def _row(kind: str, asked: Asked, rng: np.random.Generator) -> dict[str, Any]:
     color = str(rng.choice(asked.colors)) if asked.colors else None
     shown = replace(asked.things[0], name=f"{color} {asked.words}" if color else asked.words, tags=())
-    prompt = caption(shown, str(rng.choice(NEUTRAL if color else list(BACKGROUNDS))), rng, complete=True)
-    return {"prompt": prompt, "kind": kind, "things": [thing.name for thing in asked.things], "color": color}
+    prompt = caption(shown, str(rng.choice(NEUTRAL if color else list(BACKGROUNDS))), rng, style=asked.style, complete=True)
+    names = [thing.name for thing in asked.things]
+    return {"prompt": prompt, "kind": kind, "things": names, "style": asked.style, "color": color}
 
 
 def _asked(kind: str, things: Sequence[Thing], folder: Path) -> list[Asked]:
     if kind == "name":
         return [Asked(thing.name, [thing]) for thing in things]
+    if kind == UNSEEN_STYLE:
+        return [Asked(things[number].name, [things[number]], style=FLAT) for number in sorted(unseen_in_flat(things))]
     if kind == "another color":
         colors = [(thing, foreign_colors(thing, folder)) for thing in things]
         return [Asked(thing.name, [thing], foreign) for thing, foreign in colors if foreign]
@@ -95,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
     parser.add_argument("--output", type=Path, default=Path("runs/emoji/prompts.jsonl"))
     parser.add_argument("--count", type=int, default=500, help="rows, of all kinds together")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="all that the folder has things for by default")
     args = parser.parse_args(arguments)
     made = rows(args.folder, args.count, args.kinds)
     args.output.parent.mkdir(parents=True, exist_ok=True)

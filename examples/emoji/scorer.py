@@ -15,6 +15,7 @@ from imagen_diffusers.evaluation.digests import file_digest, weights_digest
 from . import judge as judges
 from .colors import color_shares, main_color
 from .prompts import KINDS
+from .things import SOLID
 
 AMONG = 5
 
@@ -41,18 +42,21 @@ class Scorer:
         """What is right of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.
 
         Raises:
-            ValueError: for rows without things, and for things that the judge has no name for.
+            ValueError: for rows without things, and for things or a style that the judge does not know.
             OSError: where the judge is not there.
         """
         for row in rows:
             self._check(row)
         found = [(names, row) for names, row in zip(self.judge.best(images.cpu(), AMONG), rows, strict=True)]
         right = [names[0] in row["things"] for names, row in found]
+        styled = self._are_styled(images.cpu(), rows)
         colored = [_is_colored(image, row.get("color")) for image, row in zip(images.cpu(), rows, strict=True)]
         judged: dict[str, list[bool | None]] = {
             "thing": [*right],
             f"thing, among {AMONG} names": [bool({*names} & {*row["things"]}) for names, row in found],
             "thing, prompts shuffled": [row.get("other_things") and names[0] in row["other_things"] for names, row in found],
+            "style": styled,
+            "thing and style": [None if style is None else style and named for style, named in zip(styled, right, strict=True)],
             "color": colored,
             "thing and color": [color and named for color, named in zip(colored, right, strict=True)],
         }
@@ -70,6 +74,17 @@ class Scorer:
             raise ValueError(
                 f"{self.folder} holds a judge without the name {min(unknown)}; train one on the things that prompts name, into {judges.OWN}"
             )
+        if row.get("style", SOLID) not in self.judge.styles:
+            raise ValueError(
+                f"{self.folder} holds a judge of the style {', '.join(self.judge.styles)}, and a row asks for {row['style']!r}; "
+                f"train one on things that have it, into {judges.OWN}"
+            )
+
+    def _are_styled(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> list[bool | None]:
+        """Whether each has the style that is asked for; None of rows without one, and where the judge knows one style alone."""
+        asked = [row.get("style") for row in rows]
+        found = self.judge.best_style(images)
+        return [None if style is None or shown is None else shown == style for shown, style in zip(found, asked, strict=True)]
 
 
 def _is_colored(image: Tensor, color: str | None) -> bool | None:

@@ -1,4 +1,4 @@
-"""What there is to generate: things by name, each with its image and those in skin tones. Knows no pixels and no captions.
+"""What there is to generate: things by name, each with its images: in skin tones, and in another style. Knows no pixels and no captions.
 
 A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`. A line needs the fields `name` and
 `file`, {"name": "red apple", "file": "apple.png"}; others are those of `Thing`. So icons of one's own are trained on in the same way.
@@ -6,8 +6,9 @@ A folder of things holds `things.jsonl`, a line for each, and the images that it
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from imagen_diffusers.training.folders import in_one_rename
 
 LINES, IMAGES = "things.jsonl", "images"
 FLAGS, SYMBOLS = "flags", "symbols"
+SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
+UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Thing:
         group: "animals-nature", "food-drink", ...
         mirrors: whether its mirror image is an image of the same.
         tones: of a person or a hand, the skin tones of which there are images, and their files.
+        styles: the file of its image in another style, {"flat": "apple-flat.png"}.
     """
 
     name: str
@@ -40,13 +44,33 @@ class Thing:
     mirrors: bool = True
     tones: tuple[tuple[str, str], ...] = ()
     meaning: str = ""
+    styles: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[str, ...]:
+        """All but those in another style."""
         return self.file, *(file for _, file in self.tones)
 
 
-FIELDS = {field.name for field in fields(Thing)}
+FIELDS = {one.name for one in fields(Thing)}
+
+
+def unseen_in_flat(things: Sequence[Thing]) -> set[int]:
+    """Numbers of the things that are never trained in the flat style: every tenth of those that have it.
+
+    A thing that shares its name with another is not among them, since the other would show what it is like.
+    """
+    named = Counter(thing.name for thing in things)
+    there = [number for number, thing in enumerate(things) if FLAT in thing.styles and named[thing.name] == 1]
+    return {*there[::UNSEEN_EVERY]}
+
+
+def trained_files(things: Sequence[Thing]) -> Iterator[tuple[Thing, str]]:
+    """Every image that a cascade is trained on, with its thing."""
+    unseen = unseen_in_flat(things)
+    for number, thing in enumerate(things):
+        styled = () if number in unseen else thing.styles.values()
+        yield from ((thing, file) for file in (*thing.files, *styled))
 
 
 def read_things(folder: Path) -> list[Thing]:
@@ -62,7 +86,7 @@ def read_things(folder: Path) -> list[Thing]:
     if not things:
         raise OSError(f'{path} is empty; it needs a line for each thing, {{"name": "red apple", "file": "apple.png"}}')
     for number, thing in enumerate(things, start=1):
-        for file in thing.files:
+        for file in (*thing.files, *thing.styles.values()):
             _check_image(f"line {number} of {path}", folder / IMAGES, file)
     return things
 
@@ -82,15 +106,18 @@ def _wrong_in(given: Any) -> str | None:
     """What keeps the values of a line from being a thing, as a sentence, and None where nothing does."""
     if not isinstance(given, dict) or not {"name", "file"} <= given.keys() <= FIELDS:
         return f"it has to be an object with a name and a file, and may have {', '.join(sorted(FIELDS - {'name', 'file'}))}"
-    for field in ("name", "file"):
-        if not _is_text(given[field]):
-            return f"its {field} is {given[field]!r}; give words"
+    for key in ("name", "file"):
+        if not _is_text(given[key]):
+            return f"its {key} is {given[key]!r}; give words"
     tags, tones, mirrors = given.get("tags", []), given.get("tones", []), given.get("mirrors", True)
     if not isinstance(tags, list) or not all(map(_is_text, tags)):
         return f'its tags are {tags!r}; give a list of words, ["fruit"]'
     if not isinstance(tones, list) or not all(isinstance(tone, list) and len(tone) == 2 and all(map(_is_text, tone)) for tone in tones):
         return f'its tones are {tones!r}; give a list of tones and files, [["dark", "dark.png"]]'
-    if not isinstance(mirrors, bool) or not all(isinstance(given.get(field, ""), str) for field in ("group", "meaning")):
+    styles = given.get("styles", {})
+    if not isinstance(styles, dict) or not styles.keys() <= {FLAT} or not all(map(_is_text, styles.values())):
+        return f'its styles are {styles!r}; give a file for the style "{FLAT}", {{"{FLAT}": "apple-flat.png"}}, or leave it out'
+    if not isinstance(mirrors, bool) or not all(isinstance(given.get(key, ""), str) for key in ("group", "meaning")):
         return "mirrors is true or false, group a word, and meaning words"
     return None
 
@@ -110,7 +137,7 @@ def _check_image(where: str, images: Path, file: str) -> None:
 
 
 def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
-    """Write the lines last, so that a folder that has them is whole."""
+    """Copy the images, but for those in another style, which are made in the folder, and write the lines last: so it is whole then."""
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     for thing in things:
         for file in thing.files:

@@ -3,7 +3,8 @@
     python -m examples.emoji.train_judge --folder runs/emoji --output_dir runs/emoji/judge
 
 It is trained on compositions on backgrounds of every colour, as blurred and resampled as generated images are, and then measured on
-compositions that it was not trained on: plain ones on the backgrounds that prompts name, and the same ones blurred and resampled.
+compositions that it was not trained on: plain ones on the backgrounds that prompts name, and the same ones blurred and resampled. Of things
+in two styles it sees both equally often, and tells them apart.
 """
 
 import argparse
@@ -31,19 +32,26 @@ from imagen_diffusers.training.processes import StopFlag
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
 from .data import TONED
 from .judge import READ_SIZE, Judge, save
-from .things import IMAGES, Thing, read_things
+from .things import IMAGES, SOLID, Thing, read_things
 
 TRAINED, MEASURED = 2, 3  # first numbers of the seeds of what is random; `data.py` has those before
 LEAST = 0.6  # of the side that a thing takes: generated ones may be smaller than any that the cascade is trained on
 STATE = "training.pt"
 
 
-def composition(thing: Thing, folder: Path, rng: np.random.Generator, *, trained: bool) -> np.ndarray:
-    """A thing, in any of its skin tones, on a plain background: (3, 64, 64) uint8.
+def styles_of(things: Sequence[Thing]) -> tuple[str, ...]:
+    """All that these are shown in."""
+    return SOLID, *sorted({style for thing in things for style in thing.styles})
+
+
+def composition(thing: Thing, folder: Path, rng: np.random.Generator, *, trained: bool, style: str = SOLID) -> np.ndarray:
+    """A thing in a style that it has, in 3D in any of its skin tones, on a plain background: (3, 64, 64) uint8.
 
     Half of what is trained on has a background of any colour, so that the judge does not lean on those with names.
     """
-    file = str(rng.choice([file for _, file in thing.tones])) if thing.tones and rng.random() < TONED else thing.file
+    file = thing.styles.get(style, thing.file)
+    if style == SOLID and thing.tones and rng.random() < TONED:
+        file = str(rng.choice([file for _, file in thing.tones]))
     image = open_thing(folder / IMAGES / file)
     at = place(image, rng, may_mirror=thing.mirrors, **({"least": LEAST} if trained else {}))
     color = rng.uniform(0, 255, 3) if trained and rng.random() < 0.5 else paint(str(rng.choice(list(BACKGROUNDS))), rng)
@@ -64,30 +72,38 @@ def as_generated(images: Tensor, rng: np.random.Generator) -> Tensor:
     return (images * gain + strength[0] * uneven + strength[1] * grain).clamp(0, 1)
 
 
-def batch(things: Sequence[Thing], folder: Path, number: int, size: int) -> tuple[Tensor, Tensor]:
-    """What one step is trained on, which its number alone decides: images in [0, 1], and which things they show."""
+def batch(things: Sequence[Thing], folder: Path, number: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What one step is trained on, which its number alone decides: images in [0, 1], which things they show, and in which style."""
     rng = np.random.default_rng((TRAINED, number))
     chosen = rng.integers(0, len(things), size)
-    shown = [composition(things[i], folder, rng, trained=True) for i in chosen]
-    return as_generated(torch.from_numpy(np.stack(shown)).float() / 255, rng), torch.from_numpy(chosen)
+    every = styles_of(things)
+    styles = [str(rng.choice([SOLID, *things[i].styles])) if things[i].styles else SOLID for i in chosen]
+    shown = [composition(things[i], folder, rng, trained=True, style=style) for i, style in zip(chosen, styles, strict=True)]
+    images = as_generated(torch.from_numpy(np.stack(shown)).float() / 255, rng)
+    return images, torch.from_numpy(chosen), torch.tensor([every.index(style) for style in styles])
 
 
-def held_out_composition(things: Sequence[Thing], folder: Path, number: int) -> Tensor:
+def held_out_composition(things: Sequence[Thing], folder: Path, number: int, style: str = SOLID) -> Tensor:
     """One of those that nothing is trained on, of the thing of that number, as often as there are numbers: (3, 64, 64) in [0, 1]."""
     rng = np.random.default_rng((MEASURED, number))
-    return torch.from_numpy(composition(things[number % len(things)], folder, rng, trained=False)).float() / 255
+    return torch.from_numpy(composition(things[number % len(things)], folder, rng, trained=False, style=style)).float() / 255
 
 
 def accuracy(judge: Judge, things: Sequence[Thing], folder: Path, count: int) -> dict[str, Figure]:
-    """The shares of held-out compositions whose first name, or one of the first five, is right."""
+    """The shares of held-out compositions whose first name, or one of the first five, is right, and whose style is."""
     right: dict[str, list[bool]] = {}
     for number in range(count):
-        plain = held_out_composition(things, folder, number)[None]
-        faulty = as_generated(plain, np.random.default_rng((MEASURED, number)))
-        for kind, images in (("held-out compositions", plain), ("the same, blurred and resampled", faulty)):
-            names, name = judge.best(images, 5)[0], things[number % len(things)].name
-            right.setdefault(kind, []).append(names[0] == name)
-            right.setdefault(f"{kind}, among five names", []).append(name in names)
+        thing = things[number % len(things)]
+        for style in (SOLID, *thing.styles):
+            plain = held_out_composition(things, folder, number, style)[None]
+            faulty = as_generated(plain, np.random.default_rng((MEASURED, number)))
+            of_style = "" if style == SOLID else f"{style}: "
+            for kind, images in (("held-out compositions", plain), ("the same, blurred and resampled", faulty)):
+                names, found = judge.best(images, 5)[0], judge.best_style(images)[0]
+                right.setdefault(of_style + kind, []).append(names[0] == thing.name)
+                right.setdefault(f"{of_style}{kind}, among five names", []).append(thing.name in names)
+                if found is not None:
+                    right.setdefault(f"{of_style}{kind}, the style", []).append(found == style)
     return {kind: figure_of(entries(values)) for kind, values in right.items()}
 
 
@@ -104,7 +120,7 @@ class Training:
         self.things, self.folder, self.output_dir, self.steps, self.size = things, folder, output_dir, steps, size
         self.device, self.learning_rate, self.warm_up = device_type(), learning_rate, max(min(100, steps // 10), 1)
         torch.manual_seed(0)
-        self.judge = Judge([thing.name for thing in things]).to(self.device, memory_format=torch.channels_last)
+        self.judge = Judge([thing.name for thing in things], styles_of(things)).to(self.device, memory_format=torch.channels_last)
         # In 150 steps of 32 images of 200 things Muon taught the judge 34 %, and AdamW 6 %, of the names of compositions it had not seen.
         self.optimizer = MuonWithAdamW(*split_for_muon(self.judge), lr=learning_rate, adamw_lr=learning_rate, weight_decay=0.02)
         self.step = 0
@@ -130,13 +146,15 @@ class Training:
         return self.step == self.steps
 
     def _one_step(self) -> tuple[float, float]:
-        images, chosen = (part.to(self.device) for part in batch(self.things, self.folder, self.step, self.size))
+        images, chosen, styles = (part.to(self.device) for part in batch(self.things, self.folder, self.step, self.size))
         warm, cooled = min((self.step + 1) / self.warm_up, 1), 0.5 + 0.5 * math.cos(math.pi * self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * warm * cooled
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            scores = self.judge(images.contiguous(memory_format=torch.channels_last)).float()
-        loss = F.cross_entropy(scores, chosen, label_smoothing=0.05)
+            scores, of_styles = self.judge(images.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(scores.float(), chosen, label_smoothing=0.05)
+        if of_styles is not None:
+            loss = loss + F.cross_entropy(of_styles.float(), styles)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -158,7 +176,14 @@ class Training:
         self.step = state["step"]
 
     def _asked(self) -> dict[str, float]:
-        return {"things": len(self.things), "steps": self.steps, "images a step": self.size, "learning rate": self.learning_rate}
+        images = sum(len(thing.files) + len(thing.styles) for thing in self.things)
+        return {
+            "things": len(self.things),
+            "images": images,
+            "steps": self.steps,
+            "images a step": self.size,
+            "learning rate": self.learning_rate,
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

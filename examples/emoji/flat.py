@@ -1,0 +1,79 @@
+"""The same things in the flat style: SVG drawings of a package, found by code points, as images with alpha.
+
+resvg renders them: its wheels need nothing beside them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imagen_diffusers.training.folders import in_one_rename
+
+from .compositions import SIZE
+from .names import code
+from .things import FLAT, Thing
+
+SIDES = {"left": 0, "top": 0, "width": 16, "height": 16}  # of Iconify's format, and what each is where nothing says it
+NEEDED = 'SVG are rendered by resvg-py: pip install -c constraints.txt -e ".[emoji]", or leave the flat style out by --without_flat'
+
+
+def with_flat(things: Sequence[Thing], package: Path, images: Path) -> list[Thing]:
+    """The same things, those of which there is a drawing with its image, which is put into `images`.
+
+    Args:
+        things: whose files are named by code points.
+        package: folder of the npm package with the drawings.
+
+    Raises:
+        OSError: where it holds no drawings, or none of these things.
+        ImportError: without resvg-py.
+    """
+    drawings = read_drawings(package)
+    images.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for thing in things:
+        svg = drawings.get(code(Path(thing.file).stem))
+        if svg is not None:
+            file = f"{FLAT}-{Path(thing.file).stem}.png"
+            with in_one_rename(images / file) as part:
+                part.write_bytes(rendered(svg))
+            thing = replace(thing, styles={FLAT: file})
+        drawn.append(thing)
+    if not any(thing.styles for thing in drawn):
+        raise OSError(f"none of the {len(drawings)} drawings of {package} is of one of the {len(things)} things")
+    return drawn
+
+
+def read_drawings(package: Path) -> dict[str, str]:
+    """By `code` the SVG of each, `SIZE` pixels high and wide; the package has names in `chars.json` and drawings in `icons.json`.
+
+    Raises:
+        OSError: where they are not there.
+    """
+    for part in ("chars.json", "icons.json"):
+        if not (package / part).exists():
+            raise OSError(f"{package} holds no {part}; give the folder of the unpacked npm package with flat emoji")
+    whole = json.loads((package / "icons.json").read_text("utf-8"))
+    names = json.loads((package / "chars.json").read_text("utf-8"))
+    return {code(points): _svg(whole, whole["icons"][name]) for points, name in names.items() if name in whole["icons"]}
+
+
+def _svg(whole: dict, icon: dict) -> str:
+    """A drawing of its own: what its set says of all holds where it says nothing."""
+    left, top, width, height = (icon.get(side, whole.get(side, usual)) for side, usual in SIDES.items())
+    box = f'width="{SIZE}" height="{SIZE}" viewBox="{left} {top} {width} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{icon["body"]}</svg>'
+
+
+def rendered(svg: str) -> bytes:
+    """A PNG with alpha.
+
+    Raises:
+        ImportError: without resvg-py.
+    """
+    try:
+        import resvg_py  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(NEEDED) from None
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))  # they hold no text
