@@ -3,6 +3,7 @@
 A stand-in takes a runtime's place: it reads any file, and answers with zeros.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,26 @@ def test_what_is_no_graph_is_not_removed(writing, tmp_path) -> None:
         (tmp_path / name / "notes.txt").write_text(name)
     list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
     assert all((tmp_path / name / "notes.txt").exists() for name in ("unet_2", "scheduler_2", "text_encoder", "tokenizer"))
+
+
+def test_graphs_that_another_program_wrote_are_not_removed(writing, tmp_path) -> None:
+    for name, file in (("text_encoder", "model.onnx"), ("tokenizer", "tokenizer.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_bytes(b"of optimum")
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
+    assert (tmp_path / "text_encoder" / "model.onnx").exists() and (tmp_path / "tokenizer" / "tokenizer.json").exists()
+
+
+def test_links_and_what_a_killed_removal_left_are_no_hindrance(writing, tmp_path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place in (one, other):
+        list(export_cascade(make_pipeline(), place))
+    shutil.rmtree(one / "text_encoder")
+    (one / "text_encoder").symlink_to(other / "text_encoder")
+    (one / "unet_2.deleted").mkdir()
+    (one / "unet_2.deleted" / "half").touch()
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), one))
+    assert folders(one) == {"unet", "scheduler"} and (other / "text_encoder" / "model.onnx").exists()
 
 
 def card(folder: Path) -> str:

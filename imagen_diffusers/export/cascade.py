@@ -1,5 +1,6 @@
 """A whole cascade as graphs, in a folder of diffusers' layout."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
-from imagen_diffusers.pipelines.stages import SLOTS
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.folders import PART, discard, put_in_place
@@ -25,8 +25,7 @@ from .openvino_files import Recording, to_int8, to_openvino
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
-BESIDE = {**dict(SLOTS), TEXT_ENCODER: "tokenizer"}
-"""What may be a graph, by slot, and what stands beside it."""
+GRAPHS = (ExportedNetwork.__name__, ExportedTextEncoder.__name__)  # as an index has them
 
 
 def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
@@ -34,8 +33,8 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
 
     The folder loads as any other: `ImagenCascadePipeline.from_pretrained(folder)`. Graphs come to their places when all of them are
     written, and the index that tells of them comes last: of an export that is broken off nothing is loaded, and a cascade that was
-    there before stays until then. Graphs of that one which this one has not, such as those of more stages, are
-    removed; a card of one's own stays.
+    there before stays until then. Folders of an export before this one whose components this one has not, such as those of more stages,
+    are removed; a card of one's own stays.
 
     Args:
         pipe: a cascade in float32.
@@ -64,10 +63,11 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         if prompts:
             for name in quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts):
                 yield f"{name} in eight bits"
+        former = _graphs_of(folder / pipe.config_name)
         (folder / pipe.config_name).unlink(missing_ok=True)
-        _discard_former(pipe, folder, parts)
         for name in parts:
             put_in_place(part / name, folder / name)
+        _discard_former(pipe, folder, former - parts.keys())
     finally:
         shutil.rmtree(part, ignore_errors=True)
     placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
@@ -123,14 +123,19 @@ def _parts(pipe: Any) -> dict[str, Any]:
     return parts
 
 
-def _discard_former(pipe: Any, folder: Path, parts: dict[str, Any]) -> None:
-    """Remove the graphs of an export before this one whose slots are empty now, and what stood beside them alone."""
-    for name, beside in BESIDE.items():
-        if name in parts or not graph_files(folder / name):
-            continue
-        if getattr(pipe, beside) is None and (folder / beside).is_dir():
-            discard(folder / beside)
-        discard(folder / name)  # last, since it is what tells that both were an export's
+def _graphs_of(index: Path) -> set[str]:
+    """The components that a `model_index.json` says are graphs."""
+    told = json.loads(index.read_text("utf-8")) if index.is_file() else {}
+    return {name for name, kind in told.items() if isinstance(kind, list) and kind[-1:] and kind[-1] in GRAPHS}
+
+
+def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:
+    """Remove graphs of the export before this one whose slots are empty now, and the scheduler or tokenizer beside them."""
+    for name in names:
+        beside = "tokenizer" if name == TEXT_ENCODER else name.replace("unet", "scheduler")
+        for former in (name, beside):
+            if getattr(pipe, former, None) is None and (folder / former).is_dir():
+                discard(folder / former)
 
 
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:

@@ -76,8 +76,11 @@ def put_in_place(part: Path, place: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that a program that is killed here leaves no half of it under its name."""
+    """Remove a folder so that a program that is killed here leaves no half of it under its name; of a link the link alone."""
+    if folder.is_symlink():
+        return folder.unlink()
     old = folder.with_name(folder.name + OLD)
+    shutil.rmtree(old, ignore_errors=True)  # of a program that was
     os.replace(folder, old)
     shutil.rmtree(old)
 
