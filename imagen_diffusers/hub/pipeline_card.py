@@ -35,8 +35,8 @@ ANEW = "<!-- Saving a cascade into this folder writes this card anew; take this 
 GRAPHS = """
 {anew}
 
-Networks and text encoder are graphs of {kind}, written by `imagen-diffusers export`. imagen_diffusers runs them with its extra `{extra}`
-(`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: the code above is for the folder
+In place of weights there are graphs of {kind}, written by `imagen-diffusers export`: {which}. imagen_diffusers runs them with its extra
+`{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: the code above is for the folder
 that holds `{name}`{fetched}. In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
 """
 
@@ -56,7 +56,8 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         return
     named = [pipe.config.get("_name_or_path"), *(getattr(network.module, "config", {}).get("_name_or_path") for network in stages.values())]
     place, first = next((name for name in named if name), None), min(stages)
-    graph = next((one for one in pipe.components.values() if type(one).__name__ in EXPORTED), None)
+    graphs = {slot: one for slot, one in pipe.components.items() if type(one).__name__ in EXPORTED}
+    graph = next(iter(graphs.values()), None)
     name = Path(repo or folder.resolve()).name
     kinds = [type(network.module).__name__ for network in stages.values()]
     card = ModelCard.from_template(
@@ -68,7 +69,7 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         template_str=CARD,
         rows="\n".join(_row(pipe, n) for n in stages),
         text=_text(pipe),
-        graphs="" if graph is None else _graphs(graph.written_as, name, repo),
+        graphs="" if graph is None else _graphs(graph.written_as, sorted(graphs), name, repo),
         repo=(repo or str(folder)) if graph is None else name,
         network=type(unwrap_module(getattr(pipe, pipe.slots(first)[0]))).__name__,
         slot=pipe.slots(first)[0],
@@ -83,9 +84,10 @@ def _text(pipe: Any) -> str:
     return f"\nPrompts are read by a frozen `{type(pipe.text_encoder).__name__}`, {widths[0]} wide.\n"
 
 
-def _graphs(kind: str, name: str, repo: str | None) -> str:
+def _graphs(kind: str, slots: list[str], name: str, repo: str | None) -> str:
     fetched = "" if repo is None else f", which `hf download {repo} --local-dir {name}` fetches"
-    return GRAPHS.format(anew=ANEW, kind=kind, extra=kind.lower(), name=name, fetched=fetched)
+    which = ", ".join(f"`{slot}`" for slot in slots)
+    return GRAPHS.format(anew=ANEW, kind=kind, which=which, extra=kind.lower(), name=name, fetched=fetched)
 
 
 def _row(pipe: Any, number: int) -> str:
