@@ -36,8 +36,8 @@ GRAPHS = """
 {anew}
 
 In place of weights there are graphs of {kind}, written by `imagen-diffusers export`: {which}. imagen_diffusers runs them with its extra
-`{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: the code above is for the folder
-that holds `{name}`{fetched}. In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
+`{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: the code above is for
+the folder that holds `{name}`{fetched}. In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
 """
 
 
