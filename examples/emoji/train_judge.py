@@ -24,6 +24,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.muon import MuonWithAdamW
 from imagen_diffusers.training.optimizers import split_for_muon
@@ -150,7 +151,7 @@ class Training:
         warm, cooled = min((self.step + 1) / self.warm_up, 1), 0.5 + 0.5 * math.cos(math.pi * self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * warm * cooled
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=fastest_dtype(self.device) == torch.bfloat16):
             scores, of_styles = self.judge(images.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(scores.float(), chosen, label_smoothing=0.05)
         if of_styles is not None:
