@@ -11,7 +11,6 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
-from imagen_diffusers.pipelines.stages import SLOTS
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.folders import PART, discard, put_in_place
@@ -25,8 +24,6 @@ from .openvino_files import Recording, to_int8, to_openvino
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
-BESIDE = {**dict(SLOTS), TEXT_ENCODER: "tokenizer"}
-"""What may be a graph, by slot, and what stands beside it."""
 
 
 def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
@@ -125,7 +122,8 @@ def _parts(pipe: Any) -> dict[str, Any]:
 
 def _discard_former(pipe: Any, folder: Path, parts: dict[str, Any]) -> None:
     """Remove the graphs of an export before this one whose slots are empty now, and what stood beside them alone."""
-    for name, beside in BESIDE.items():
+    stages = {name: name.replace("unet", "scheduler") for name in pipe.components if name.startswith("unet")}
+    for name, beside in {**stages, TEXT_ENCODER: "tokenizer"}.items():
         if name in parts or not graph_files(folder / name):
             continue
         if getattr(pipe, beside) is None and (folder / beside).is_dir():
