@@ -25,7 +25,7 @@ from imagen_diffusers import (
 from imagen_diffusers.evaluation.asked import cascade_digest
 from imagen_diffusers.export.cascade import export_cascade, export_network, quantize_cascade
 from imagen_diffusers.export.inputs import example
-from imagen_diffusers.export.openvino_files import Recording, to_openvino
+from imagen_diffusers.export.openvino_files import ROUNDED, Recording, to_openvino
 from imagen_diffusers.export.tensorflow_files import save_for_tensorflow
 from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
@@ -262,6 +262,7 @@ def test_openvino(of_openvino, pipe) -> None:
 
 @pytest.mark.slow
 def test_eight_bits(of_openvino, pipe) -> None:
+    openvino = pytest.importorskip("openvino")
     pytest.importorskip("nncf", reason="eight bits are fitted by nncf: pip install -c constraints.txt -e '.[openvino]'")
     before = (of_openvino / "unet" / "openvino_model.bin").stat().st_size
     with pytest.raises(ValueError, match="there are 0 prompts"):
@@ -272,6 +273,9 @@ def test_eight_bits(of_openvino, pipe) -> None:
     networks = ["unet", "unet_2", "unet_3"]
     assert list(quantize_cascade(quiet(ImagenCascadePipeline.from_pretrained(of_openvino)), prompts)) == networks
     assert (of_openvino / "unet" / "openvino_model.bin").stat().st_size < 0.5 * before
+    graph = openvino.Core().read_model(of_openvino / "unet" / "openvino_model.xml")
+    rounded = [one for op in graph.get_ops() if op.get_type_name() == "FakeQuantize" for one in op.output(0).get_target_inputs()]
+    assert rounded and {one.get_node().get_type_name() for one in rounded} <= set(ROUNDED)
     pair = pipe, quiet(ImagenCascadePipeline.from_pretrained(of_openvino))
     one, other = (p("a red cube", generator=seeded(), output_type="pt").images for p in pair)
     assert 0 < (one - other).abs().mean() < 0.1

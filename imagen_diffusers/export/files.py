@@ -29,7 +29,7 @@ def write_onnx(program: ExportedProgram, inputs: Inputs, output: str, path: Path
         ImportError: where what writes ONNX is not installed.
     """
     runtime_module("onnxscript", "onnx")
-    with _quiet():
+    with quiet("torch.onnx"):  # which tells of packages that are no part of this
         made: Any = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=list(inputs), output_names=[output], verbose=False
         )
@@ -41,9 +41,13 @@ def write_onnx(program: ExportedProgram, inputs: Inputs, output: str, path: Path
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that are no part of this, and of its own future."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str) -> Iterator[None]:
+    """Without what a package tells of its work, and warns of in its own future; errors are logged still.
+
+    Args:
+        name: of its logger.
+    """
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
