@@ -12,8 +12,8 @@ from .files import quiet
 from .graphs import ONNX, OPENVINO, Graph, runtime_module
 
 ROUNDED = ("Convolution", "GroupConvolution")
-"""What is done in eight bits. The quantiser would round attention, embeddings, sums and norms as well, which saves little and costs the
-image: of the bundled base it moves outputs by half their size."""
+"""What is done in eight bits. The quantiser would round attention, embeddings, sums and norms as well, by which the outputs
+of the bundled base move by half their size."""
 
 
 def to_openvino(folder: Path) -> None:
