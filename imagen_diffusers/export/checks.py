@@ -46,8 +46,8 @@ def check_holds_no_weights(folder: Path) -> None:
     Raises:
         ValueError: naming them.
     """
-    kinds = ("*.safetensors", "*pytorch_model*.bin", "*.pt")
-    found = [path.relative_to(folder) for kind in kinds for path in sorted(folder.glob(f"*/{kind}"))]
+    kinds = ("*.safetensors", "*pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.gguf")
+    found = [path.relative_to(folder) for kind in kinds for path in sorted(folder.glob(f"*/**/{kind}"))]
     if found:
         raise ValueError(f"{folder} holds weights, which would be lost ({found[0]}); give another folder for the graphs")
 

@@ -1,5 +1,6 @@
 """Graphs that ONNX Runtime and OpenVINO run; each is imported when the first of its graphs is opened."""
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,7 @@ class OnnxGraph:
     TYPES: ClassVar = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64, "tensor(bool)": torch.bool}
 
     def __init__(self, path: Path, dtype: torch.dtype):
-        runtime = runtime_module("onnxruntime", "onnx")
+        runtime = _onnx_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -71,6 +72,15 @@ def graph_files(folder: Path) -> list[Path]:
     """Those of all graphs in a folder, with the weights that lie beside them."""
     names = (ONNX, f"{ONNX}.data", OPENVINO, str(Path(OPENVINO).with_suffix(".bin")))
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _onnx_runtime() -> Any:
+    """ONNX Runtime, which reports to its makers on what it runs unless it is told not to, before it is imported and after."""
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):  # releases differ in which they read
+        os.environ.setdefault(name, "1")
+    runtime = runtime_module("onnxruntime", "onnx")
+    runtime.disable_telemetry_events()
+    return runtime
 
 
 def runtime_module(name: str, extra: str) -> Any:
