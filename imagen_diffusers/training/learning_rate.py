@@ -38,7 +38,7 @@ class LearningRate:
     @property
     def highest(self) -> float:
         """Of the first group of weights, now."""
-        return self.schedule.get_last_lr()[0]
+        return float(self.schedule.get_last_lr()[0])
 
     def step(self) -> None:
         self.steps += 1

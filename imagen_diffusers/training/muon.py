@@ -81,13 +81,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         for alike in _by_shape(weights):  # many matrices of a network have one shape, and are one product
-            grads, buffers = [p.grad for p in alike], [self.state[p]["momentum_buffer"] for p in alike]
-            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-            updates = torch._foreach_lerp(grads, buffers, group["momentum"])
-            updates = orthogonalize(torch.stack([update.flatten(1) for update in updates]))
-            size = 0.2 * math.sqrt(max(updates.shape[1:]))
-            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
-            for p, update in zip(alike, updates, strict=True):
+            buffers = [self.state[p]["momentum_buffer"] for p in alike]
+            grads = [p.grad for p in alike if p.grad is not None]
+            for buffer, grad in zip(buffers, grads, strict=True):
+                buffer.lerp_(grad, 1 - group["momentum"])
+            ahead = torch.stack([g.flatten(1) for g in grads]).lerp(torch.stack([b.flatten(1) for b in buffers]), group["momentum"])
+            size = 0.2 * math.sqrt(max(ahead.shape[1:]))
+            for p, update in zip(alike, orthogonalize(ahead), strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update.view(p.shape), alpha=-group["lr"] * size)
 
     def _step_adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
