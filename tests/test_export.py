@@ -5,9 +5,11 @@ A graph is compared with the network of PyTorch that it was traced from. Tracing
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -271,7 +273,8 @@ def test_eight_bits(of_openvino, pipe) -> None:
         list(quantize_cascade(pipe, ["a cube"]))
     prompts = ["a red cube", "a blue sphere"]
     networks = ["unet", "unet_2", "unet_3"]
-    assert list(quantize_cascade(quiet(ImagenCascadePipeline.from_pretrained(of_openvino)), prompts)) == networks
+    told = list(quantize_cascade(quiet(ImagenCascadePipeline.from_pretrained(of_openvino)), prompts))
+    assert told == ["images of 2 prompts, to measure on", *(f"{name} in eight bits" for name in networks)]
     assert (of_openvino / "unet" / "openvino_model.bin").stat().st_size < 0.5 * before
     graph = openvino.Core().read_model(of_openvino / "unet" / "openvino_model.xml")
     rounded = [one for op in graph.get_ops() if op.get_type_name() == "FakeQuantize" for one in op.output(0).get_target_inputs()]
@@ -312,6 +315,40 @@ def test_jax(smallest) -> None:
     assert largest_difference(make_base(**SMALLEST), exported, SHAPES[:2]) < 1e-4
     with pytest.raises(ValueError, match="is unknown; use one of openvino, onnxruntime, jax"):
         exported.run_by("tensorrt")
+
+
+@pytest.mark.slow
+def test_a_program_of_jax_calls_the_function(smallest) -> None:
+    """As it is, compiled and differentiated; where whole numbers were of 32 bits, JAX would warn of each that it cuts."""
+    pytest.importorskip("jaxonnxruntime", reason="JAX runs graphs by it: pip install -c constraints.txt -e '.[jax]'")
+    import jax
+
+    given = example(adapt(make_base(**SMALLEST)), *SHAPES[0])
+    function, weights = ExportedNetwork.from_pretrained(smallest.folder).run_by("jax").graph.function(given)
+    sample, *others = (value.numpy() for value in given.values())
+    expected = smallest(**given).sample
+    before = jax.config.jax_enable_x64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        plain = function(weights, [sample, *others])[0]
+        compiled = jax.jit(lambda weights, x: function(weights, [x, *others])[0])(weights, sample)
+        gradient = jax.grad(lambda x: (function(weights, [x, *others])[0] ** 2).sum())(sample)
+    for answer in (plain, compiled):
+        assert (torch.from_numpy(np.array(answer)) - expected).abs().max() < 1e-4
+    free = given["sample"].clone().requires_grad_()
+    (make_base(**SMALLEST)(**{**given, "sample": free}).sample ** 2).sum().backward()
+    assert (torch.from_numpy(np.array(gradient)) - free.grad).abs().max() < 1e-4
+    assert jax.config.jax_enable_x64 == before
+
+
+@pytest.mark.slow
+def test_jax_refuses_text_encoders(folder, tmp_path) -> None:
+    pytest.importorskip("jaxonnxruntime", reason="JAX runs graphs by it: pip install -c constraints.txt -e '.[jax]'")
+    encoder = ExportedTextEncoder.from_pretrained(folder, subfolder="text_encoder")
+    graph = encoder.graph
+    with pytest.raises(ValueError, match="jaxonnxruntime lacks its operators .*GreaterOrEqual.* this package's networks alone"):
+        encoder.run_by("jax")
+    assert encoder.graph is graph
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from imagen_diffusers.export.runtimes import RUNTIMES
 from imagen_diffusers.hub.pipeline_card import ANEW
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.fingerprints import fingerprint
+from imagen_diffusers.training.folders import one_run_in
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_text_encoder, seeded
 from .encoders import SIZES
@@ -243,6 +244,47 @@ def test_links_and_what_a_killed_removal_left_are_no_hindrance(writing, tmp_path
     (one / "unet_2.deleted" / "half").touch()
     list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), one))
     assert folders(one) == {"unet", "scheduler"} and (other / "text_encoder" / "model.onnx").exists()
+
+
+def test_files_of_ones_own_stay(writing, tmp_path) -> None:
+    list(export_cascade(make_pipeline(), tmp_path))
+    parts = ("unet", "unet_2", "scheduler", "scheduler_2", "text_encoder", "tokenizer")
+    for part in parts:
+        (tmp_path / part / "notes.txt").write_text(part)
+        (tmp_path / part / "plots").mkdir()
+        (tmp_path / part / "plots" / "one.png").write_text(part)
+    writing[0] = b"another graph"
+    list(export_cascade(make_pipeline(), tmp_path))
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
+    assert {(tmp_path / part / name).read_text() for part in parts for name in ("notes.txt", "plots/one.png")} == set(parts)
+    assert (tmp_path / "unet" / "model.onnx").read_bytes() == b"another graph"
+    for part in ("unet_2", "scheduler_2", "text_encoder", "tokenizer"):
+        assert {path.name for path in (tmp_path / part).iterdir()} == {"notes.txt", "plots"}, part
+    assert not (tmp_path / "unet_3").exists() and not (tmp_path / "scheduler_3").exists()
+
+
+def test_two_exports_at_once_into_one_folder(writing, tmp_path) -> None:
+    first = export_cascade(make_pipeline(), tmp_path)
+    assert next(first) == "unet"
+    with pytest.raises(ValueError, match=f"another run is writing into {tmp_path}; wait until it has ended, or choose another folder"):
+        list(export_cascade(make_pipeline(), tmp_path))
+    list(first)
+    assert ImagenCascadePipeline.from_pretrained(tmp_path).stage_numbers == [1, 2, 3]
+    with one_run_in(tmp_path):  # which is free again
+        pass
+
+
+def test_a_runtime_that_reads_other_files(tmp_path) -> None:
+    exported = ExportedNetwork.from_pretrained(network_folder(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"for onnxruntime or jax, and openvino reads openvino_model.xml; export the cascade --to openvino"
+    ):
+        exported.run_by("openvino")
+    assert exported.run_by("jax").graph.path == tmp_path / "model.onnx"
+    (tmp_path / "model.onnx").rename(tmp_path / "openvino_model.xml")
+    for runtime in ("onnxruntime", "jax"):
+        with pytest.raises(ValueError, match=f"for openvino, and {runtime} reads model.onnx; export the cascade without --to openvino"):
+            exported.run_by(runtime)
 
 
 def card(folder: Path) -> str:

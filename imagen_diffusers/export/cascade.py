@@ -12,9 +12,10 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
+from imagen_diffusers.models.saved_configs import components_of
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
-from imagen_diffusers.training.folders import PART, discard, put_in_place
+from imagen_diffusers.training.folders import PART, one_run_in, put_in_place
 
 from .checks import check_exportable, check_holds_no_weights, check_installed
 from .exported import ExportedModel, ExportedNetwork, ExportedTextEncoder
@@ -22,6 +23,7 @@ from .files import write_onnx
 from .graphs import ONNX, OPENVINO, graph_files
 from .inputs import Inputs
 from .openvino_files import Recording, to_int8, to_openvino
+from .own_files import discard_what_was_written, keep_own_files
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
@@ -29,12 +31,12 @@ GRAPHS = (ExportedNetwork.__name__, ExportedTextEncoder.__name__)  # as an index
 
 
 def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
-    """Write every network and the text encoder as a graph, with all that a pipeline needs beside them; the name of each, as it is done.
+    """Write every network and the text encoder as a graph, with all that a pipeline needs beside them; what is next, before it is begun.
 
     The folder loads as any other: `ImagenCascadePipeline.from_pretrained(folder)`. Graphs come to their places when all of them are
     written, and the index that tells of them comes last: of an export that is broken off nothing is loaded, and a cascade that was
-    there before stays until then. Folders of an export before this one whose components this one has not, such as those of more stages,
-    are removed; a card of one's own stays.
+    there before stays until then. Components of an export before this one that this one has not, such as those of more stages, are
+    removed; a card and files of one's own stay.
 
     Args:
         pipe: a cascade in float32.
@@ -43,7 +45,8 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         prompts: for OpenVINO, lets networks multiply in eight bits, as `quantize_cascade` does.
 
     Raises:
-        ValueError: for what cannot be a graph, and a folder with weights, which would be lost; before anything is written.
+        ValueError: for what cannot be a graph, a folder with weights, which would be lost, and one that another run is writing into;
+            before anything is written.
         ImportError: saying what to install, before anything is written.
     """
     folder = Path(folder).resolve()
@@ -52,26 +55,13 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         raise ValueError("eight bits, which prompts are for, are OpenVINO's; pass openvino=True, or leave prompts out")
     check_installed(openvino=openvino, eight_bits=bool(prompts))
     check_holds_no_weights(folder)
-    part = folder / PART
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
-    try:
-        made = {}
-        for name, module in parts.items():
-            export = _export_text_encoder if name == TEXT_ENCODER else export_network
-            made[name] = export(module, part / name, openvino=openvino)
-            yield name
-        if prompts:
-            for name in quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts):
-                yield f"{name} in eight bits"
-        former = _graphs_of(folder / pipe.config_name)
-        (folder / pipe.config_name).unlink(missing_ok=True)
-        for name in parts:
-            put_in_place(part / name, folder / name)
-        _discard_former(pipe, folder, former - parts.keys())
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
-    type(pipe).from_pipe(pipe, **placed).save_pretrained(folder)
+    with one_run_in(folder):
+        part = folder / PART
+        shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
+        try:
+            yield from _write_all(pipe, parts, folder, part, openvino, prompts)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def export_network(module: Any, folder: Path, *, openvino: bool = False) -> ExportedNetwork:
@@ -82,7 +72,7 @@ def export_network(module: Any, folder: Path, *, openvino: bool = False) -> Expo
 
 
 def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
-    """Let exported networks multiply in eight bits, in their folders; the name of each, as it is done. The text encoder stays as it is.
+    """Let exported networks multiply in eight bits, in their folders; what is next, before it is begun. The text encoder stays as it is.
 
     Args:
         pipe: a cascade of OpenVINO's graphs, loaded in float32, which makes an image of each prompt, of the seeds 0, 1, ...
@@ -102,13 +92,14 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
     recordings = {name: Recording(one.graph, len(prompts)) for name, one in networks.items()}
     for name, one in networks.items():
         one.graph = recordings[name]
+    yield f"images of {len(prompts)} prompts, to measure on"
     for seed, prompt in enumerate(prompts):
         pipe(prompt, generator=torch.Generator().manual_seed(seed))
         for recording in recordings.values():
             recording.next_image()
     for name, one in networks.items():
+        yield f"{name} in eight bits"
         to_int8(one.folder, recordings[name].samples)
-        yield name
 
 
 def _parts(pipe: Any) -> dict[str, Any]:
@@ -123,10 +114,24 @@ def _parts(pipe: Any) -> dict[str, Any]:
     return parts
 
 
-def _graphs_of(index: Path) -> set[str]:
-    """The components that a `model_index.json` says are graphs."""
-    told = json.loads(index.read_text("utf-8")) if index.is_file() else {}
-    return {name for name, kind in told.items() if isinstance(kind, list) and kind[-1:] and kind[-1] in GRAPHS}
+def _write_all(pipe: Any, parts: dict[str, Any], folder: Path, part: Path, openvino: bool, prompts: Sequence[str]) -> Iterator[str]:
+    """Graphs into the folder `part` and, when all are there, to their places in `folder`; then the rest, and the index."""
+    made = {}
+    for name, module in parts.items():
+        yield name
+        export = _export_text_encoder if name == TEXT_ENCODER else export_network
+        made[name] = export(module, part / name, openvino=openvino)
+    if prompts:
+        yield from quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts)
+    index = folder / pipe.config_name
+    former = components_of(json.loads(index.read_text("utf-8")), GRAPHS) if index.is_file() else []
+    index.unlink(missing_ok=True)
+    for name in parts:
+        keep_own_files(folder / name, part / name)
+        put_in_place(part / name, folder / name)
+    _discard_former(pipe, folder, set(former) - parts.keys())
+    placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
+    type(pipe).from_pipe(pipe, **placed).save_pretrained(folder)
 
 
 def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:
@@ -135,7 +140,7 @@ def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:
         beside = "tokenizer" if name == TEXT_ENCODER else name.replace("unet", "scheduler")
         for former in (name, beside):
             if getattr(pipe, former, None) is None and (folder / former).is_dir():
-                discard(folder / former)
+                discard_what_was_written(folder / former)
 
 
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:

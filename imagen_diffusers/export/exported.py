@@ -94,7 +94,12 @@ class ExportedModel(ModelMixin):
         return "OpenVINO" if (self.folder / OPENVINO).is_file() else "ONNX"
 
     def run_by(self, runtime: str) -> Self:
-        """Itself, run by another runtime that reads its file: "jax" in place of "onnxruntime"."""
+        """Itself, run by another runtime that reads its file: "jax" in place of "onnxruntime".
+
+        Raises:
+            ValueError: for a runtime that is unknown, reads other files, or lacks operators of the graph, as JAX does of text encoders.
+            ImportError: saying what to install, where the runtime is not there.
+        """
         self.graph = open_graph(self.folder, torch.float32, runtime)
         return self
 

@@ -1,7 +1,6 @@
 """A graph of ONNX run by JAX, compiled by `jax.jit`: jaxonnxruntime makes a function of JAX of it, one for each shape."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ class JaxGraph:
     Args:
         path: of a file of ONNX.
         dtype: is not read.
+
+    Raises:
+        ValueError: for a graph with operators that jaxonnxruntime lacks, such as that of a text encoder.
     """
 
     computes_in = "f32"
@@ -31,39 +33,44 @@ class JaxGraph:
         runtime_module("jaxonnxruntime", "jax")
         from onnx import helper, load  # pyright: ignore[reportMissingImports] (an extra)
 
-        from .jax_operators import register
+        from .jax_operators import lacking, register
 
         register()
         self.model = load(str(path))
+        lacks = lacking(node.op_type for node in self.model.graph.node)
+        if lacks:
+            raise ValueError(
+                f"JAX cannot run {path}: jaxonnxruntime lacks its operators {', '.join(lacks)}. It runs this package's networks alone; "
+                "leave text encoders and other networks to onnxruntime"
+            )
         kinds = {one.name: one.type.tensor_type.elem_type for one in self.model.graph.input}
         self.inputs = {name: torch.from_numpy(np.empty(0, helper.tensor_dtype_to_np_dtype(kind))).dtype for name, kind in kinds.items()}
         self._made: dict[Any, tuple[Function, Any]] = {}
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         function, weights = self.function(given)
-        with whole_numbers(self.jax):
-            (output,) = function(weights, [value.numpy() for value in given.values()])
+        (output,) = function(weights, [value.numpy() for value in given.values()])
         return torch.from_numpy(np.array(output))
 
     def function(self, given: dict[str, Tensor]) -> tuple[Function, Any]:
-        """The graph for inputs of these shapes, as a jit-compiled function of JAX of (weights, list of inputs), and the weights."""
+        """The graph for inputs of these shapes, as a jit-compiled function of JAX of (weights, list of inputs), and the weights.
+
+        Programs of JAX call it as any other, also from functions that they compile or differentiate themselves. Shapes are computed in 64
+        bits within it, of which JAX by default cuts off half; floats stay of 32.
+        """
         shapes = tuple((name, tuple(value.shape)) for name, value in given.items())
         if shapes not in self._made:
             from jaxonnxruntime import call_onnx, config  # pyright: ignore[reportMissingImports]
 
             config.update("jaxort_only_allow_initializers_as_static_args", False)  # the shapes that it computes with are these
-            with whole_numbers(self.jax):
+            with self.jax.enable_x64(True):
                 made, weights = call_onnx.call_onnx_model(self.model, {name: value.numpy() for name, value in given.items()})
-                self._made[shapes] = self.jax.jit(made), weights
+            self._made[shapes] = self._in_64_bits(self.jax.jit(made)), weights
         return self._made[shapes]
 
+    def _in_64_bits(self, compiled: Function) -> Function:
+        def run(weights: Any, inputs: list[Any]) -> list[Any]:
+            with self.jax.enable_x64(True):
+                return compiled(weights, inputs)
 
-@contextmanager
-def whole_numbers(jax: Any) -> Iterator[None]:
-    """Shapes are computed in 64 bits, of which JAX by default cuts off half; floats stay of 32."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
+        return run

@@ -1,12 +1,13 @@
 """Operators of ONNX that jaxonnxruntime 0.3 does not know and graphs of cascades have, in JAX."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax  # pyright: ignore[reportMissingImports] (an extra)
 import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
+import jaxonnxruntime.onnx_ops  # noqa: F401  # pyright: ignore[reportMissingImports] (registers those that it knows)
 from jaxonnxruntime.core.handler import Handler, register_op  # pyright: ignore[reportMissingImports]
 
 Array: TypeAlias = Any  # jax.Array, which a type checker lacks where the extra is not installed
@@ -50,10 +51,14 @@ OPERATORS: dict[str, tuple[int, Callable[..., Array]]] = {
 
 def register() -> None:
     """Let jaxonnxruntime know them; those that it knows by itself stay its own."""
-    known = {kind.OP_TYPE for kind in Handler.__subclasses__()}
-    for name, (version, function) in OPERATORS.items():
-        if name not in known:
-            _HANDLERS.append(register_op(name)(type(name, (Handler,), {f"version_{version}": classmethod(partial(_given, function))})))
+    for name in lacking(OPERATORS):
+        version, function = OPERATORS[name]
+        _HANDLERS.append(register_op(name)(type(name, (Handler,), {f"version_{version}": classmethod(partial(_given, function))})))
+
+
+def lacking(operators: Iterable[str]) -> list[str]:
+    """Those of these operators, by name, that jaxonnxruntime does not know."""
+    return sorted(set(operators) - {kind.OP_TYPE for kind in Handler.__subclasses__()})
 
 
 _HANDLERS: list[Any] = []  # which jaxonnxruntime finds among its classes while something holds them

@@ -21,23 +21,28 @@ def open_graph(folder: str | os.PathLike, dtype: torch.dtype, runtime: str | Non
         runtime: of `RUNTIMES`; by default that of the file which is there.
 
     Raises:
-        ValueError: for a runtime that is not there.
+        ValueError: for a runtime that is not there, for one that reads other files than the folder's, and for one that lacks operators.
         OSError: for a folder without a file that it reads, and for a file that it cannot read.
         ImportError: saying what to install, where the runtime is not there.
     """
     if runtime is not None and runtime not in RUNTIMES:
         raise ValueError(f'runtime "{runtime}" is unknown; use one of {", ".join(RUNTIMES)}')
-    chosen = [RUNTIMES[runtime]] if runtime is not None else list(RUNTIMES.values())
-    for name, kind in chosen:
-        if Path(folder, name).is_file():
-            return _opened(kind, Path(folder, name), dtype)
-    raise OSError(f"{folder} holds no graph: {' or '.join(dict.fromkeys(name for name, _ in chosen))} is missing; export it again")
+    there = {name: kind for name, (file, kind) in RUNTIMES.items() if Path(folder, file).is_file()}
+    if not there:
+        raise OSError(f"{folder} holds no graph: {' or '.join({file: None for file, _ in RUNTIMES.values()})} is missing; export it again")
+    name = next(iter(there)) if runtime is None else runtime
+    if name not in there:
+        wanted, to = RUNTIMES[name][0], " --to openvino" if RUNTIMES[name][0] == OPENVINO else " without --to openvino"
+        raise ValueError(
+            f"{folder} holds a graph for {' or '.join(there)}, and {name} reads {wanted}; export the cascade{to}, into another folder"
+        )
+    return _opened(there[name], Path(folder, RUNTIMES[name][0]), dtype)
 
 
 def _opened(kind: Any, path: Path, dtype: torch.dtype) -> Graph:
     try:
         return kind(path, dtype)
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError):
         raise
     except Exception as error:  # each runtime has classes of its own
         said = " ".join(str(error).split())[:200]

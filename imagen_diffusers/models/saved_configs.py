@@ -1,9 +1,10 @@
-"""What saved configurations say of where weights came from: the Hub id they were loaded from, and no folder of this machine."""
+"""What saved configurations say: of which classes components are, and the Hub id that weights came from, but no folder of this machine."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 
 def leave_out_local_paths(files: Iterable[Path]) -> None:
@@ -13,3 +14,8 @@ def leave_out_local_paths(files: Iterable[Path]) -> None:
         name = config.pop("_name_or_path", None)
         if name is not None and (os.path.isabs(name) or os.path.exists(name)):
             file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def components_of(index: Any, classes: Collection[str]) -> list[str]:
+    """The components of a `model_index.json` that are of one of these classes, by name."""
+    return [name for name, kind in index.items() if isinstance(kind, list | tuple) and kind[-1:] and kind[-1] in classes]

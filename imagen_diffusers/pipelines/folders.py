@@ -20,7 +20,7 @@ from imagen_diffusers.hub.places import find
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.loading import check_complete
-from imagen_diffusers.models.saved_configs import leave_out_local_paths
+from imagen_diffusers.models.saved_configs import components_of, leave_out_local_paths
 from imagen_diffusers.models.weight_files import check_index, check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
 from .lora_loader import STAGES, check_no_adapters
@@ -72,7 +72,7 @@ class FolderPipeline(DiffusionPipeline):
                 alone: Any = super().from_pretrained(folder, **cls._without_variant(plain, kwargs))
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
-        exported = exported_parts(index)
+        exported = components_of(index, EXPORTED)
         for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
             if name in to_load and name not in exported and getattr(pipe, name) is not None:
                 check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
@@ -132,7 +132,7 @@ class FolderPipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, index: Any, kwargs: dict[str, Any]) -> tuple[str | None, list[str]]:
         """See that all that will be loaded is there and whole; the variant to load, and the networks to load without it."""
         there = [name for name in cls._to_load(kwargs) if (index.get(name) or (None,))[0] is not None]
-        without_weights = ("tokenizer", "feature_extractor", *exported_parts(index))
+        without_weights = ("tokenizer", "feature_extractor", *components_of(index, EXPORTED))
         networks = [name for name in there if "scheduler" not in name and name not in without_weights]
         files = {name: os.listdir(folder / name) if (folder / name).is_dir() else [] for name in networks}
         if networks and not any(map(weight_files, files.values())):
@@ -221,11 +221,6 @@ class FolderPipeline(DiffusionPipeline):
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
-
-
-def exported_parts(index: Any) -> list[str]:
-    """The components of a `model_index.json` that are graphs."""
-    return [name for name, kind in index.items() if isinstance(kind, list | tuple) and kind[-1:] and kind[-1] in EXPORTED]
 
 
 @contextmanager
