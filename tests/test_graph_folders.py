@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import RobertaConfig, RobertaModel
 
 import imagen_diffusers.export.cascade as exporting
@@ -298,7 +299,7 @@ def test_the_card_says_what_the_graphs_are_and_how_they_are_loaded(writing, tmp_
     assert "graphs of ONNX" in card(place) and ".[onnx]" in card(place) and "- onnx" in card(place)
     assert str(tmp_path) not in "".join(data.decode() for name, data in contents(place).items() if name.endswith((".md", ".json")))
     monkeypatch.chdir(tmp_path)  # where the folder's name is enough
-    code = card(place).split("```python\n")[1].split('pipe("a prompt")')[0]
+    code = card(place).split(ANEW)[1].split("```python\n")[1].split('pipe("a prompt")')[0]
     found: dict = {}
     exec(code, found)
     assert found["pipe"].stage_numbers == [1, 2, 3]
@@ -318,6 +319,62 @@ def test_the_card_of_another_export_is_written_anew(writing, tmp_path, monkeypat
     (tmp_path / "README.md").write_text(kept)
     list(export_cascade(make_pipeline(), tmp_path))
     assert card(tmp_path) == kept
+
+
+CARD_BY_HAND = """---
+license: cc-by-4.0
+datasets: [me/photographs]
+tags: [birds]
+---
+
+# Birds
+
+Trained on photographs of birds by `examples/birds`. It generates no other animals. In a shell: `--model {folder}`.
+"""
+
+
+def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> None:
+    weights, place = tmp_path / "birds", tmp_path / "graphs"
+    weights.mkdir()
+    (weights / "README.md").write_text(CARD_BY_HAND.format(folder=weights))
+    make_pipeline().save_pretrained(weights)
+    list(export_cascade(ImagenCascadePipeline.from_pretrained(weights), place))
+    told, text = ModelCard.load(place / "README.md").data.to_dict(), card(place)
+    assert (told["license"], told["datasets"], told["library_name"]) == ("cc-by-4.0", ["me/photographs"], "imagen_diffusers")
+    assert told["tags"][0] == "birds" and {"onnx", "cascade"} < set(told["tags"])
+    assert text.index("It generates no other animals.") < text.index("## Graphs") < text.index('.from_pretrained("graphs")')
+    assert "`--model birds`" in text and str(tmp_path) not in text
+    ImagenCascadePipeline.from_pretrained(place).save_pretrained(tmp_path / "again")  # which have a section on graphs already
+    assert card(tmp_path / "again") == text.replace('"graphs"', '"again"').replace("`graphs`", "`again`").replace(
+        "--model graphs", "--model again"
+    )
+    list(export_cascade(ImagenCascadePipeline.from_pretrained(weights, unet_3=None, scheduler_3=None), place))
+    assert "`unet_2`" in card(place) and "`unet_3`" not in card(place)
+
+
+def test_the_command_exports_the_first_stages(writing, tmp_path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "weights")
+    told = call("export", tmp_path / "weights", tmp_path / "base", "--stop-at", 1)
+    assert told.exit_code == 0, told.output
+    assert told.output.split("written to")[0].split() == ["unet", "text_encoder"]
+    assert folders(tmp_path / "base") == {"unet", "scheduler", "text_encoder", "tokenizer"}
+    assert ImagenCascadePipeline.from_pretrained(tmp_path / "base").stage_numbers == [1]
+    refused = call("export", tmp_path / "weights", tmp_path / "more", "--stop-at", 4)
+    assert "--stop-at is 4;" in refused.output and "holds the stages [1, 2, 3]" in " ".join(refused.output.split())
+    assert not (tmp_path / "more").exists()
+
+
+def test_the_command_names_what_it_begins(writing, tmp_path, monkeypatch) -> None:
+    make_pipeline(**STAGES_AFTER_THE_FIRST).save_pretrained(tmp_path / "weights")
+    write = exporting.write_onnx
+
+    def killed_at_the_text_encoder(program, inputs, output, path: Path) -> None:
+        if path.parent.name == "text_encoder":
+            raise KeyboardInterrupt
+        write(program, inputs, output, path)
+
+    monkeypatch.setattr(exporting, "write_onnx", killed_at_the_text_encoder)
+    assert call("export", tmp_path / "weights", tmp_path / "graphs").output.split()[:2] == ["unet", "text_encoder"]
 
 
 def test_the_card_on_the_hub_says_how_to_fetch_graphs(uploads, tmp_path) -> None:  # noqa: F811

@@ -1,7 +1,7 @@
 """`imagen-diffusers export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ def export(
     prompts: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help=f"That eight bits are fitted to; 4 will do. {o.PROMPT_FILE}")
     ] = None,
+    stop_at: o.StopAt = None,
     variant: o.Variant = None,
     revision: o.Revision = None,
 ) -> None:
@@ -38,10 +39,21 @@ def export(
     told = [] if prompts is None else [row["prompt"] for row in read_prompts(prompts)]
     check_holds_no_weights(dest)
     check_installed(openvino=to == "openvino", eight_bits=bool(told))
-    pipe = load(model, "float32", "cpu", variant, revision)
+    pipe = _load(model, stop_at, variant, revision)
     from imagen_diffusers.export.cascade import export_cascade
 
     for name in export_cascade(pipe, dest, openvino=to == "openvino", prompts=told):
         typer.echo(name)
     size = sum(path.stat().st_size for path in dest.rglob("*") if path.is_file())
     typer.echo(f"written to {dest}, {size / 1e6:.1f} MB")
+
+
+def _load(model: str, stop_at: int | None, variant: str | None, revision: str | None) -> Any:
+    """The pipeline with its stages up to `stop_at`; the others are not read."""
+    from imagen_diffusers.pipelines.stages import SLOTS
+
+    without: dict[str, Any] = {} if stop_at is None else {name: None for slots in SLOTS[stop_at:] for name in slots}
+    pipe = load(model, "float32", "cpu", variant, revision, **without)
+    if stop_at is not None and stop_at not in pipe.stage_numbers:
+        raise ValueError(f"--stop-at is {stop_at}; {model} holds the stages {pipe.stage_numbers}")
+    return pipe

@@ -30,23 +30,32 @@ def inherited_license(base: str | None, networks: list[str], *, ask: bool = Fals
     """The licence that weights made from others have: DeepFloyd IF's for its networks, else what the base's card says.
 
     Args:
-        base: a folder or a Hub id; None for none.
+        base, ask, token: as in `card_of`.
         networks: class names of the stages' networks.
-        ask: whether to read a card on the Hub that is not in the cache.
-        token: for that.
     """
     if DEEPFLOYD_NETWORK in networks:
         return DEEPFLOYD_LICENSE
+    card = card_of(base, ask=ask, token=token)
+    return UNKNOWN if card is None else card.data.to_dict().get("license") or UNKNOWN
+
+
+def card_of(base: str | None, *, ask: bool = False, token: str | None = None) -> ModelCard | None:
+    """The card of a saved model; None where there is none, or none that can be read.
+
+    Args:
+        base: a folder or a Hub id; None for none.
+        ask: whether to read a card on the Hub that is not in the cache.
+        token: for that.
+    """
     if base is None:
-        return UNKNOWN
+        return None
     path = Path(base) / "README.md"
     if not path.exists() and is_hub_id(base):
         cached = try_to_load_from_cache(base, "README.md")
         path = Path(cached) if isinstance(cached, str) else path
+    if not path.exists() and not (ask and is_hub_id(base)):
+        return None
     try:
-        if not path.exists() and not (ask and is_hub_id(base)):
-            return UNKNOWN
-        read = ModelCard.load(path if path.exists() else base, token=token)
-    except (OSError, ValueError):  # no card, none of ours to see, or no valid header
-        return UNKNOWN
-    return read.data.to_dict().get("license") or UNKNOWN
+        return ModelCard.load(path if path.exists() else base, token=token)
+    except (OSError, ValueError):  # not ours to see, or no valid header
+        return None

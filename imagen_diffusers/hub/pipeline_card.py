@@ -4,45 +4,55 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.utils.torch_utils import unwrap_module
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
-from .card_data import base_models, card_data, inherited_license
+from .card_data import base_models, card_data, card_of, inherited_license
 from .classes import EXPORTED
 
 CARD = """---
 {{ card_data }}
 ---
 
-# An Imagen cascade
+{{ text }}
+"""
+CASCADE = """# An Imagen cascade
 
 Text to image by a cascade of pixel diffusion models (Saharia et al., 2022, arXiv:2205.11487).
-
+{usage}
+| stage | network | parameters | trained at | scheduler | steps | guidance | noise level |
+|---|---|---:|---:|---|---:|---:|---:|
+{rows}
+{text}"""
+USAGE = """
 ```python
 from imagen_diffusers import ImagenCascadePipeline
 
-pipe = ImagenCascadePipeline.from_pretrained("{{ repo }}")
+pipe = ImagenCascadePipeline.from_pretrained("{repo}")
 pipe("a prompt").images[0].save("image.png")
 ```
-
-| stage | network | parameters | trained at | scheduler | steps | guidance | noise level |
-|---|---|---:|---:|---|---:|---:|---:|
-{{ rows }}
-{{ text }}{{ graphs }}
-Each stage also loads alone: `{{ network }}.from_pretrained("{{ repo }}", subfolder="{{ slot }}")`.
 """
+ALONE = """
+Each stage also loads alone: `{network}.from_pretrained("{repo}", subfolder="{slot}")`."""
 
 ANEW = "<!-- Saving a cascade into this folder writes this card anew; take this line out to keep the card. -->"
 GRAPHS = """
+
 {anew}
 
-In place of weights there are graphs of {kind}, written by `imagen-diffusers export`: {which}. imagen_diffusers runs them with its extra
-`{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: the code above is for
-the folder that holds `{name}`{fetched}. In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
-"""
+## Graphs
+
+In place of weights there are graphs of {kind} here, written by `imagen-diffusers export`: {which}. imagen_diffusers runs them with its
+extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: this is for the
+folder that holds `{name}`{fetched}.
+{usage}
+In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
+{alone}"""
 
 
 def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token: str | None = None) -> None:
     """Write README.md into `folder` unless there is one; that of graphs, which tells of their kind, is written anew.
+
+    The card of graphs is that of the weights that they were made of, where these have one, with a section on graphs.
 
     Args:
         pipe: the cascade that was saved there.
@@ -55,26 +65,44 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
     if (path.exists() and ANEW not in path.read_text(encoding="utf-8", errors="replace")) or not stages:
         return
     named = [pipe.config.get("_name_or_path"), *(getattr(network.module, "config", {}).get("_name_or_path") for network in stages.values())]
-    place, first = next((name for name in named if name), None), min(stages)
+    place, ask = next((name for name in named if name), None), repo is not None
     graphs = {slot: one for slot, one in pipe.components.items() if type(one).__name__ in EXPORTED}
-    graph = next(iter(graphs.values()), None)
-    name = Path(repo or folder.resolve()).name
-    kinds = [type(network.module).__name__ for network in stages.values()]
-    card = ModelCard.from_template(
-        card_data(
-            inherited_license(place, kinds, ask=repo is not None, token=token),
-            base_models(named),
-            tags=["cascade", *([] if graph is None else [graph.written_as.lower()])],
-        ),
-        template_str=CARD,
-        rows="\n".join(_row(pipe, n) for n in stages),
-        text=_text(pipe),
-        graphs="" if graph is None else _graphs(graph.written_as, sorted(graphs), name, repo),
-        repo=(repo or str(folder)) if graph is None else name,
-        network=type(unwrap_module(getattr(pipe, pipe.slots(first)[0]))).__name__,
-        slot=pipe.slots(first)[0],
-    )
-    card.save(path)
+    kind = next((one.written_as for one in graphs.values()), None)
+    license = inherited_license(place, [type(network.module).__name__ for network in stages.values()], ask=ask, token=token)
+    data = card_data(license, base_models(named), tags=["cascade", *([] if kind is None else [kind.lower()])])
+    if kind is None:
+        text = _cascade(pipe, USAGE.format(repo=repo or folder)) + _alone(pipe, repo or str(folder))
+    else:
+        source = card_of(named[0], ask=ask, token=token)
+        text = _cascade(pipe, "") if source is None else _without_graphs(source.text, named[0])
+        data = data if source is None else _inherited(source.data, data)
+        text += _graphs(pipe, kind, sorted(graphs), Path(repo or folder.resolve()).name, repo)
+    ModelCard.from_template(data, template_str=CARD, text=text).save(path)
+
+
+def _cascade(pipe: Any, usage: str) -> str:
+    """What is said of any cascade."""
+    return CASCADE.format(usage=usage, rows="\n".join(_row(pipe, n) for n in pipe.networks), text=_text(pipe))
+
+
+def _alone(pipe: Any, repo: str) -> str:
+    slot = pipe.slots(min(pipe.networks))[0]
+    return ALONE.format(network=type(unwrap_module(getattr(pipe, slot))).__name__, repo=repo, slot=slot)
+
+
+def _inherited(theirs: Any, ours: ModelCardData) -> ModelCardData:
+    """The header of the weights' card, of what runs graphs: no other library than this does."""
+    theirs.library_name, theirs.license = ours.library_name, ours.license
+    theirs.base_model = ours.base_model or theirs.base_model
+    theirs.pipeline_tag = theirs.pipeline_tag or ours.pipeline_tag
+    theirs.tags = list(dict.fromkeys(tag for tags in (theirs.tags, ours.tags) for tag in tags or []))
+    return theirs
+
+
+def _without_graphs(text: str, place: str) -> str:
+    """A card's text without a section on graphs, which are others now, and without the place of its folder on this machine."""
+    own = text.split(ANEW)[0].strip()
+    return own.replace(place, Path(place).name) if Path(place).is_absolute() else own
 
 
 def _text(pipe: Any) -> str:
@@ -84,10 +112,11 @@ def _text(pipe: Any) -> str:
     return f"\nPrompts are read by a frozen `{type(pipe.text_encoder).__name__}`, {widths[0]} wide.\n"
 
 
-def _graphs(kind: str, slots: list[str], name: str, repo: str | None) -> str:
+def _graphs(pipe: Any, kind: str, slots: list[str], name: str, repo: str | None) -> str:
     fetched = "" if repo is None else f", which `hf download {repo} --local-dir {name}` fetches"
     which = ", ".join(f"`{slot}`" for slot in slots)
-    return GRAPHS.format(anew=ANEW, kind=kind, which=which, extra=kind.lower(), name=name, fetched=fetched)
+    usage, alone = USAGE.format(repo=name), _alone(pipe, name)
+    return GRAPHS.format(anew=ANEW, kind=kind, which=which, extra=kind.lower(), name=name, fetched=fetched, usage=usage, alone=alone)
 
 
 def _row(pipe: Any, number: int) -> str:
