@@ -319,7 +319,7 @@ def test_jax(smallest) -> None:
 
 @pytest.mark.slow
 def test_a_program_of_jax_calls_the_function(smallest) -> None:
-    """As it is, compiled and differentiated; where whole numbers were of 32 bits, JAX would warn of each that it cuts."""
+    """As it is, and from what it compiles itself; where whole numbers were of 32 bits, JAX would warn of each that it cuts."""
     pytest.importorskip("jaxonnxruntime", reason="JAX runs graphs by it: pip install -c constraints.txt -e '.[jax]'")
     import jax
 
@@ -332,12 +332,8 @@ def test_a_program_of_jax_calls_the_function(smallest) -> None:
         warnings.simplefilter("error", UserWarning)
         plain = function(weights, [sample, *others])[0]
         compiled = jax.jit(lambda weights, x: function(weights, [x, *others])[0])(weights, sample)
-        gradient = jax.grad(lambda x: (function(weights, [x, *others])[0] ** 2).sum())(sample)
     for answer in (plain, compiled):
         assert (torch.from_numpy(np.array(answer)) - expected).abs().max() < 1e-4
-    free = given["sample"].clone().requires_grad_()
-    (make_base(**SMALLEST)(**{**given, "sample": free}).sample ** 2).sum().backward()
-    assert (torch.from_numpy(np.array(gradient)) - free.grad).abs().max() < 1e-4
     assert jax.config.jax_enable_x64 == before
 
 

@@ -337,6 +337,7 @@ def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> No
     weights, place = tmp_path / "birds", tmp_path / "graphs"
     weights.mkdir()
     (weights / "README.md").write_text(CARD_BY_HAND.format(folder=weights))
+    (weights / "NOTICE").write_text("photographs by somebody")
     make_pipeline().save_pretrained(weights)
     list(export_cascade(ImagenCascadePipeline.from_pretrained(weights), place))
     told, text = ModelCard.load(place / "README.md").data.to_dict(), card(place)
@@ -344,6 +345,7 @@ def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> No
     assert told["tags"][0] == "birds" and {"onnx", "cascade"} < set(told["tags"])
     assert text.index("It generates no other animals.") < text.index("## Graphs") < text.index('.from_pretrained("graphs")')
     assert "`--model birds`" in text and str(tmp_path) not in text
+    assert (place / "NOTICE").read_text() == "photographs by somebody"
     ImagenCascadePipeline.from_pretrained(place).save_pretrained(tmp_path / "again")  # which have a section on graphs already
     assert card(tmp_path / "again") == text.replace('"graphs"', '"again"').replace("`graphs`", "`again`").replace(
         "--model graphs", "--model again"

@@ -27,6 +27,7 @@ from .own_files import discard_what_was_written, keep_own_files
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
+LICENCES = ("LICENSE*", "NOTICE*")  # which copies of weights come with, in whatever form
 GRAPHS = (ExportedNetwork.__name__, ExportedTextEncoder.__name__)  # as an index has them
 
 
@@ -130,8 +131,17 @@ def _write_all(pipe: Any, parts: dict[str, Any], folder: Path, part: Path, openv
         keep_own_files(folder / name, part / name)
         put_in_place(part / name, folder / name)
     _discard_former(pipe, folder, set(former) - parts.keys())
+    _copy_licences(pipe, folder)
     placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
     type(pipe).from_pipe(pipe, **placed).save_pretrained(folder)
+
+
+def _copy_licences(pipe: Any, folder: Path) -> None:
+    """Those of the folder that the pipeline was loaded from; files of these names that are there stay."""
+    origin = Path(pipe.config.get("_name_or_path") or folder)
+    for path in (path for kind in LICENCES for path in origin.glob(kind)):
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
 
 
 def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:

@@ -55,8 +55,8 @@ class JaxGraph:
     def function(self, given: dict[str, Tensor]) -> tuple[Function, Any]:
         """The graph for inputs of these shapes, as a jit-compiled function of JAX of (weights, list of inputs), and the weights.
 
-        Programs of JAX call it as any other, also from functions that they compile or differentiate themselves. Shapes are computed in 64
-        bits within it, of which JAX by default cuts off half; floats stay of 32.
+        Programs of JAX call it as any other, also from functions that they compile themselves; not all can be differentiated. Shapes are
+        computed in 64 bits within it, of which JAX by default cuts off half; floats stay of 32.
         """
         shapes = tuple((name, tuple(value.shape)) for name, value in given.items())
         if shapes not in self._made:

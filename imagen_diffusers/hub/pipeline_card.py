@@ -41,9 +41,9 @@ GRAPHS = """
 
 ## Graphs
 
-In place of weights there are graphs of {kind} here, written by `imagen-diffusers export`: {which}. imagen_diffusers runs them with its
-extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of one's own machine: this is for the
-folder that holds `{name}`{fetched}.
+In place of the weights that are told of above there are graphs of {kind} here, written by `imagen-diffusers export`: {which}.
+imagen_diffusers runs them with its extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of
+one's own machine: this is for the folder that holds `{name}`{fetched}.
 {usage}
 In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
 {alone}"""
