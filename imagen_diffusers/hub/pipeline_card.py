@@ -99,10 +99,10 @@ def _inherited(theirs: Any, ours: ModelCardData) -> ModelCardData:
     return theirs
 
 
-def _without_graphs(text: str, place: str) -> str:
+def _without_graphs(text: str, place: str | Path) -> str:
     """A card's text without a section on graphs, which are others now, and without the place of its folder on this machine."""
     own = text.split(ANEW)[0].strip()
-    return own.replace(place, Path(place).name) if Path(place).is_absolute() else own
+    return own.replace(str(place), Path(place).name) if Path(place).is_absolute() else own
 
 
 def _text(pipe: Any) -> str:
