@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ceilings, operations, timing
+from benchmarks import ceilings, operations, solvers, timing
 from examples.scenes.device import device_type
 
 
@@ -59,3 +59,15 @@ def test_an_operation_is_held_to_the_rate_it_is_nearer_to(monkeypatch) -> None:
     convolution, few = operations.Spent(1, 2.0, flop=600_000_000_000, moved=10**9), operations.Spent(1, 2.0, flop=10**9, moved=10**10)
     assert operations.rate(torch.ops.aten.convolution, convolution, torch.float32) == ["300 GFLOP/s", "75 %"]
     assert operations.rate(torch.ops.aten.convolution, few, torch.float32) == ["5.0 GB/s", "50 %"]
+
+
+def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
+    first = solvers.Measured("quality", [32, 16], 96, 3.0, torch.tensor([1.0, 1.0, 0.0, 1.0] * 50), 90.0)
+    alike = first._replace(name="balanced")
+    worse = first._replace(name="fast", right=torch.tensor([1.0, 0.0, 0.0, 1.0] * 50))
+    rows = [line.split(" | ") for line in solvers.report([first, alike, worse], 200).splitlines()[-3:]]
+    assert [row[4] for row in rows] == ["75%", "75%", "50%"]
+    assert rows[0][5] == "" and rows[1][5] == "+0.0 (+0.0 to +0.0)"
+    # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
+    difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
+    assert difference == -25 and abs(low + 31.0) < 1 and abs(high + 19.0) < 1
