@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "solvers": ("Quality against cost", solving),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
     "layers": ("Where the time of imagen-pytorch's networks goes", layers.report),
-    "operations": ("Where the time of both goes, by operation", operations.report),
+    "operations": ("Where the time of both goes, operation by operation", operations.report),
     "tiles": ("Beyond one image's memory", tiles.report),
     "growth": ("How cost grows", growing),
 }

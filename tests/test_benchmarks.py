@@ -57,8 +57,8 @@ def test_an_operation_is_held_to_the_rate_it_is_nearer_to(monkeypatch) -> None:
     monkeypatch.setattr(operations, "copy_rate", lambda: 10e9)
     monkeypatch.setattr(operations, "convolution_rate", lambda dtype: 400e9)
     convolution, few = operations.Spent(1, 2.0, flop=600_000_000_000, moved=10**9), operations.Spent(1, 2.0, flop=10**9, moved=10**10)
-    assert operations.rate(torch.ops.aten.convolution, convolution, torch.float32) == ["300 GFLOP/s", "75 %"]
-    assert operations.rate(torch.ops.aten.convolution, few, torch.float32) == ["5.0 GB/s", "50 %"]
+    assert operations.rate(torch.ops.aten.convolution, convolution, torch.float32) == ("300 GFLOP/s", 0.75)
+    assert operations.rate(torch.ops.aten.convolution, few, torch.float32) == ("5.0 GB/s", 0.5)
 
 
 def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
