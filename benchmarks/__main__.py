@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import ceilings, generate, growth, layers, side_by_side, solvers, stages, throughput, tiles
+from . import ceilings, generate, growth, layers, operations, side_by_side, solvers, stages, throughput, tiles
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PLOTS = Path(__file__).parents[1] / "docs"  # whose pages show them, too
@@ -47,6 +47,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "solvers": ("Quality against cost", solving),
     "side_by_side": ("Beside imagen-pytorch and diffusers' IF pipelines", side_by_side.report),
     "layers": ("Where the time of imagen-pytorch's networks goes", layers.report),
+    "operations": ("Where the time of both goes, operation by operation", operations.report),
     "tiles": ("Beyond one image's memory", tiles.report),
     "growth": ("How cost grows", growing),
 }

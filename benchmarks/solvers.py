@@ -1,15 +1,17 @@
 """What each solver and step count of the bundled cascade costs, and what it draws for that: quality against cost.
 
     python -m benchmarks.solvers --count 40
+    python -m benchmarks.solvers --count 200 --way quality --way fast
 
 Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding.
 Images of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
-distance to true renders of the same scenes; without a trained oracle only the cost is told.
+distance to true renders of the same scenes; without a trained oracle only the cost is told. All ways have the same prompts and
+seeds, so that the interval beside a difference from the first is of pairs.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +19,13 @@ import torch
 
 import imagen_diffusers
 from examples.scenes.data import TEST_SEEDS
-from examples.scenes.evaluate import draw, frechet, load_cascade, scenes_and_prompts, score_set
+from examples.scenes.evaluate import all_right, draw, frechet, load_cascade, scenes_and_prompts
 from examples.scenes.oracle import Oracle, load
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.cli.options import SCHEDULERS
+from imagen_diffusers.evaluation.intervals import bootstrap
 from imagen_diffusers.sampling.guidance import is_guided
 
 from .ceilings import machine
@@ -30,6 +33,7 @@ from .timing import table
 
 ORACLE = Path("pipelines/imagen-scenes/oracle")
 PRESETS = ("quality", "balanced", "fast")
+WAYS = (*PRESETS, *SCHEDULERS.values())
 STEPS = ((8, 4, 2), (16, 8, 4))
 STAGES, COUNT, BATCH = 2, 40, 8
 
@@ -44,11 +48,12 @@ def evaluations(pipe: ImagenCascadePipeline) -> int:
     return total
 
 
-def ways() -> Iterator[tuple[str, Callable[[ImagenCascadePipeline], None]]]:
-    """Names, and what makes a freshly loaded pipeline sample so."""
-    for name in PRESETS:
-        yield name, lambda pipe, name=name: pipe.use_preset(bundled(name))
-    for name in SCHEDULERS.values():
+def ways(names: Iterable[str]) -> Iterator[tuple[str, Callable[[ImagenCascadePipeline], None]]]:
+    """Of `WAYS` those with these names, and what makes a freshly loaded pipeline sample so."""
+    for name in names:
+        if name in PRESETS:
+            yield name, lambda pipe, name=name: pipe.use_preset(bundled(name))
+            continue
         for steps in STEPS:
             yield name, lambda pipe, name=name, steps=steps: _swap(pipe, name, steps)
 
@@ -60,29 +65,29 @@ def _swap(pipe: ImagenCascadePipeline, scheduler: str, steps: tuple[int, ...]) -
 
 
 class Measured(NamedTuple):
-    """A way of sampling: its steps, evaluations and seconds an image, and of how many images all was right, with the Frechet distance."""
+    """A way of sampling: its steps, evaluations and seconds an image, of which images all was right, and the Frechet distance."""
 
     name: str
     steps: list[int]
     evaluations: int
     seconds: float
-    right: float | None
+    right: torch.Tensor | None
     distance: float | None
 
 
-def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> tuple[float, float]:
-    """The share that shows all that was asked for, and the Frechet distance to true renders."""
+def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> tuple[torch.Tensor, float]:
+    """Which images show all that was asked for, (N,) of zeros and ones, and the Frechet distance to true renders."""
     true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
-    right = next(iter(score_set("", oracle, images, scenes).values()))
-    return right.value, frechet(oracle.features(true), oracle.features(images))
+    right = [float(all_right(scene, seen)) for scene, (seen, _) in zip(scenes, oracle.read(images), strict=True)]
+    return torch.tensor(right), frechet(oracle.features(true), oracle.features(images))
 
 
 @torch.no_grad()
-def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE) -> list[Measured]:
+def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterable[str] = WAYS) -> list[Measured]:
     scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
     measured = []
-    for name, sample_so in ways():
+    for name, sample_so in ways(names):
         pipe = load_cascade()
         sample_so(pipe)
         start = time.perf_counter()
@@ -96,10 +101,19 @@ def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE) -> list[Measur
 def report(measured: list[Measured], count: int = COUNT) -> str:
     rows = []
     for m in measured:
-        told = ["", ""] if m.right is None else [f"{m.right:.0%}", f"{m.distance:.2f}"]
+        told = ["", "", ""] if m.right is None else [f"{m.right.mean():.0%}", _points(m, measured[0]), f"{m.distance:.2f}"]
         rows.append([m.name, ", ".join(map(str, m.steps)), str(m.evaluations), f"{m.seconds:.2f}", *told])
-    head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", "Frechet distance"]
+    head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", f"points from {measured[0].name}"]
+    head.append("Frechet distance")
     return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
+
+
+def _points(m: Measured, first: Measured) -> str:
+    """How many points more are right than in the first way, with the 95 % interval of prompt by prompt."""
+    if m is first or m.right is None or first.right is None:
+        return ""
+    low, high = bootstrap(100 * (m.right - first.right))
+    return f"{100 * (m.right - first.right).mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def plot(measured: list[Measured], path: Path) -> None:
@@ -109,7 +123,7 @@ def plot(measured: list[Measured], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for name in dict.fromkeys(m.name for m in measured):
         points = [m for m in measured if m.name == name and m.right is not None]
-        shares = [100 * (m.right or 0) for m in points]
+        shares = [100 * m.right.mean().item() for m in points if m.right is not None]
         axes.plot([m.seconds for m in points], shares, "kX" if name in PRESETS else "o-", label=name, zorder=3 if name in PRESETS else 2)
         if name in PRESETS:
             for m, share in zip(points, shares, strict=True):
@@ -123,8 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=COUNT, help="prompts")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
+    parser.add_argument("--way", choices=WAYS, action="append", help="these alone; the first is what others are compared with")
     args = parser.parse_args()
-    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle), args.count)}")
+    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle, args.way or WAYS), args.count)}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from benchmarks import ceilings, timing
+from benchmarks import ceilings, operations, solvers, timing
 from examples.scenes.device import device_type
 
 
@@ -35,3 +36,38 @@ def test_without_one_the_processor_is(monkeypatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))  # as built for, and not there
     assert device_type() == "cpu" and ceilings.device() == torch.device("cpu")
     assert "threads of" in ceilings.machine()
+
+
+@torch.no_grad()
+def test_operations_are_counted_by_what_they_compute_and_move() -> None:
+    image, weight = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 3, 3)
+    query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 7, 8)
+    with operations.Watch() as watch:
+        out = F.conv2d(image, weight, padding=1)
+        out * 2 * 2
+        F.scaled_dot_product_attention(query, key, key)
+    convolution, product = watch.spent[torch.ops.aten.convolution], watch.spent[torch.ops.aten.mul]
+    attention = watch.spent[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu]
+    assert (convolution.calls, convolution.flop) == (1, 2 * out.numel() * 27)  # 3 channels x 3x3
+    assert (product.calls, product.flop, product.moved) == (2, 0, 2 * 2 * 4 * out.numel())  # each reads and writes 4 bytes a number
+    assert attention.flop == 2 * 2 * (2 * 4 * 6 * 7 * 8)  # two products
+
+
+def test_an_operation_is_held_to_the_rate_it_is_nearer_to(monkeypatch) -> None:
+    monkeypatch.setattr(operations, "copy_rate", lambda: 10e9)
+    monkeypatch.setattr(operations, "convolution_rate", lambda dtype: 400e9)
+    convolution, few = operations.Spent(1, 2.0, flop=600_000_000_000, moved=10**9), operations.Spent(1, 2.0, flop=10**9, moved=10**10)
+    assert operations.rate(torch.ops.aten.convolution, convolution, torch.float32) == ("300 GFLOP/s", 0.75)
+    assert operations.rate(torch.ops.aten.convolution, few, torch.float32) == ("5.0 GB/s", 0.5)
+
+
+def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
+    first = solvers.Measured("quality", [32, 16], 96, 3.0, torch.tensor([1.0, 1.0, 0.0, 1.0] * 50), 90.0)
+    alike = first._replace(name="balanced")
+    worse = first._replace(name="fast", right=torch.tensor([1.0, 0.0, 0.0, 1.0] * 50))
+    rows = [line.split(" | ") for line in solvers.report([first, alike, worse], 200).splitlines()[-3:]]
+    assert [row[4] for row in rows] == ["75%", "75%", "50%"]
+    assert rows[0][5] == "" and rows[1][5] == "+0.0 (+0.0 to +0.0)"
+    # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
+    difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
+    assert difference == -25 and abs(low + 31.0) < 1 and abs(high + 19.0) < 1
