@@ -209,6 +209,17 @@ def test_without_the_flat_style_nothing_of_it_is_there(sources, folder, tmp_path
     assert "Fluent Emoji" in without.read_text() and not re.search("flat|resvg", without.read_text())
 
 
+def test_another_encoder_may_have_the_same_things(sources, folder, tmp_path) -> None:
+    with pytest.raises(ValueError, match="--things takes all things as they are there; leave out --emoji"):
+        data.main([f"--folder={tmp_path / 'other'}", f"--things={folder}", "--without_flat"])
+    assert not (tmp_path / "other").exists()
+    data.main([f"--folder={tmp_path / 'other'}", f"--things={folder}", f"--encoder={sources['encoder']}"])
+    assert read_things(tmp_path / "other") == read_things(folder)
+    images = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "other" / "images").iterdir()} == images
+    assert (tmp_path / "other" / "NOTICE").read_bytes() == (folder / "NOTICE").read_bytes()
+
+
 def test_file_names_and_code_points_meet() -> None:
     assert code("0023-FE0F-20E3") == code("23-20e3") == code("0023-fe0f-20e3")
     assert code("1F3F4-E0067-E0062-E0065-E006E-E0067-E007F") == code("1f3f4-e0067_e0062_e0065_e006e_e0067")

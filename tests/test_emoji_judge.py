@@ -364,6 +364,8 @@ def test_a_judge_trained_here_goes_before_the_bundled_one(tmp_path, monkeypatch)
         (tmp_path / there).mkdir()
         (tmp_path / there / FILE).touch()
         assert judges.usual_folder() == tmp_path / there
+    monkeypatch.setenv("EMOJI_JUDGE", str(tmp_path / "chosen"))
+    assert judges.usual_folder() == tmp_path / "chosen"
 
 
 def test_the_bundled_cascade_generates_things_on_the_background_that_is_asked_for() -> None:

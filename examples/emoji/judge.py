@@ -4,6 +4,7 @@ It reads images of 64px, as the base makes them; larger ones are averaged down. 
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .things import SOLID
 READ_SIZE = 64
 FEATURES = 384
 FILE = "judge.safetensors"
+CHOSEN = "EMOJI_JUDGE"  # in the environment: a folder
 OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
 
 
@@ -76,7 +78,9 @@ def shrunk(images: Tensor) -> Tensor:
 
 
 def usual_folder() -> Path:
-    """That of a judge trained here, or else the one of the bundled cascade."""
+    """That which the environment names, of a judge trained here, or else the one of the bundled cascade."""
+    if CHOSEN in os.environ:
+        return Path(os.environ[CHOSEN])
     return BUNDLED if (BUNDLED / FILE).exists() and not (OWN / FILE).exists() else OWN
 
 

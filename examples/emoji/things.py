@@ -144,3 +144,10 @@ def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
             shutil.copyfile(images / file, folder / IMAGES / file)
     with in_one_rename(folder / LINES) as part:
         part.write_text("".join(json.dumps(asdict(thing)) + "\n" for thing in things))
+
+
+def copy_things(source: Path, folder: Path) -> None:
+    """All of a folder of things into another one, the lines last."""
+    shutil.copytree(source / IMAGES, folder / IMAGES, dirs_exist_ok=True)
+    with in_one_rename(folder / LINES) as part:
+        shutil.copyfile(source / LINES, part)

@@ -11,19 +11,16 @@ On a GPU the networks are compiled and see more images; sizes can be given, too.
 """
 
 import argparse
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagen_diffusers.training.checkpoints import PROGRESS, list_checkpoints, steps_done
+from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .device import device_type
+from .steps import Step, run
 
 STAGES = ("base", "sr256", "sr1024")
-SHORTEST = 20.0  # seconds: with less left no step is begun
 
 
 @dataclass(frozen=True)
@@ -58,40 +55,11 @@ def plan_for(device: str) -> Plan:
     return Plan(**larger, workers=8, compile=True)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command and what it makes.
-
-    Args:
-        arguments: the module and its flags.
-        product: a file of what is made, written last; None for a step that is run every time.
-        sources: a product older than one of these is made again.
-        trained: of a stage, its folder and number of steps: it takes --time_limit, and is done when so many are, and exported.
-    """
-
-    arguments: list[str]
-    product: Path | None
-    sources: tuple[Path, ...] = ()
-    trained: tuple[Path, int] | None = None
-
-    @property
-    def done(self) -> bool:
-        if self.product is None or not self.product.exists():
-            return False
-        sources = self.sources
-        if self.trained is not None:
-            folder, count = self.trained
-            if steps_done(folder) < count:
-                return False
-            sources = (list_checkpoints(folder)[-1] / PROGRESS,)
-        return all(self.product.stat().st_mtime_ns >= path.stat().st_mtime_ns for path in sources)
-
-
 def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
     """In order; each needs what those before it made."""
     text, ground = plan.text_steps
     yield Step(
-        ["train_text_encoder", f"--output_dir={pipeline}", f"--max_train_steps={text}", f"--grounding_steps={ground}"],
+        ["examples.scenes.train_text_encoder", f"--output_dir={pipeline}", f"--max_train_steps={text}", f"--grounding_steps={ground}"],
         pipeline / "tokenizer" / "tokenizer.json",
     )
     exported = tuple(folder / stage / "unet" / "config.json" for stage in STAGES)
@@ -100,34 +68,18 @@ def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
         where = [f"--folder={folder}", f"--pipeline={pipeline}", f"--output_dir={folder / stage}"]
         how = [f"--validation_steps={max(count // 8, 1)}", f"--checkpointing_steps={max(count // 16, 1)}"]
         how += [f"--dataloader_num_workers={plan.workers}", *(["--torch_compile"] if plan.compile else [])]
-        yield Step(["train", f"--stage={stage}", *sizes, *where, *how], product, trained=(folder / stage, count))
+        yield Step(["examples.scenes.train", f"--stage={stage}", *sizes, *where, *how], product, trained=(folder / stage, count))
     reader = pipeline / "oracle"
     given = [f"--output_dir={reader}", f"--folder={folder}"]
     given += [f"--scenes={plan.oracle_scenes}", f"--max_train_steps={plan.oracle_steps}"]
-    yield Step(["oracle", *given], reader / "oracle.safetensors")
+    yield Step(["examples.scenes.oracle", *given], reader / "oracle.safetensors")
     yield Step(
-        ["assemble", f"--output_dir={pipeline}", f"--folder={folder}", "--max_shard_size=15MB"], pipeline / "model_index.json", exported
+        ["examples.scenes.assemble", f"--output_dir={pipeline}", f"--folder={folder}", "--max_shard_size=15MB"],
+        pipeline / "model_index.json",
+        exported,
     )
     counts = [f"--count={plan.count}", f"--fine_count={plan.count}"]
-    yield Step(["evaluate", f"--model={pipeline}", f"--oracle={reader}", *counts], None)
-
-
-def run(todo: Iterator[Step], time_limit: float) -> bool:
-    """Run what is not done yet; whether all of it is done now, or time ran out first."""
-    end = time.monotonic() + time_limit
-    for step in todo:
-        if step.done:
-            continue
-        left = end - time.monotonic()
-        if left < SHORTEST:
-            return False
-        limit = [f"--time_limit={left - SHORTEST / 2:.0f}"] if step.trained and left != float("inf") else []
-        command = [sys.executable, "-m", f"examples.scenes.{step.arguments[0]}", *step.arguments[1:], *limit]
-        print(*command[1:], flush=True)
-        subprocess.run(command, check=True)
-        if step.trained and not step.done:
-            return False
-    return True
+    yield Step(["examples.scenes.evaluate", f"--model={pipeline}", f"--oracle={reader}", *counts], None)
 
 
 def main() -> None:
@@ -143,7 +95,7 @@ def main() -> None:
     plan = plan_for(device_type())
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
     plan = replace(plan, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
-    finished = run(steps(plan, args.folder, args.pipeline or args.folder / "pipeline"), args.time_limit)
+    finished = run(list(steps(plan, args.folder, args.pipeline or args.folder / "pipeline")), args.time_limit)
     if not finished:
         reached = {stage: there[-1].name for stage in STAGES if (there := list_checkpoints(args.folder / stage))}
         print(f"time is up ({', '.join(f'{k}: {v}' for k, v in reached.items()) or 'no stage begun'}); run the same command for the rest")

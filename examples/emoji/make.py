@@ -1,0 +1,151 @@
+"""The whole emoji cascade from nothing, and its control, step by step; run it again and it goes on where it stopped.
+
+    python -m examples.emoji.make --folder runs/emoji
+    python -m examples.emoji.make --folder runs/emoji --time_limit 540    # in slices, where a machine is lent by the minute
+
+Every step is one of the commands in this folder, or an evaluation, printed before it runs: things, judge, base and super-resolution, the
+control's text encoder and stages, assembly, prompts, scores. What is there already is kept. The control and its scores are in `control`
+below the folder; --without_control leaves them out.
+On a GPU three steps run side by side, networks are compiled and see more images, and each stage is trained for one slice, at the end of
+which its rates have fallen to nothing (`--lr_by_time`).
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from examples.scenes.device import device_type
+from examples.scenes.steps import Step, run
+
+from .judge import CHOSEN, FILE
+from .things import LINES
+
+STAGES = ("base", "sr256")
+LONG = 100_000  # steps: more than any slice has
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Args:
+        steps, batch_sizes: of each stage; None for as many steps as a slice has.
+        rates: of each stage, Muon's and AdamW's.
+        ema_decay: of the stages.
+        judge_steps, control_steps: of the judge, and of the control's text encoder.
+        count: prompts that are scored.
+        pretrained: a pipeline whose weights the stages begin with.
+        workers: processes that prepare a stage's examples.
+        compile: whether networks are compiled.
+        at_once: steps that run side by side.
+    """
+
+    steps: tuple[int, int] | None = (9000, 4000)
+    batch_sizes: tuple[int, int] = (64, 16)
+    rates: tuple[tuple[float, float], ...] = ((1.2e-3, 5e-4), (1.2e-3, 5e-4))
+    ema_decay: float = 0.9995
+    judge_steps: int = 5000
+    control_steps: int = 1300
+    count: int = 500
+    pretrained: str = "imagen-scenes"
+    workers: int = 1
+    compile: bool = False
+    at_once: int = 1
+
+
+def plan_for(device: str, time_limit: float = math.inf) -> Plan:
+    """A GPU that is there for a slice of time trains by it, and begins with what is near."""
+    if device == "cpu":
+        return Plan()
+    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999, workers=4, compile=True, at_once=3)
+    return larger if time_limit == math.inf else replace(larger, steps=None, pretrained="imagen-emoji")
+
+
+def training(plan: Plan, folder: Path) -> Iterator[Step]:
+    """Of the stages of a folder that holds things and a text encoder."""
+    counts = plan.steps or (LONG, LONG)
+    for stage, count, batch, (muon, adamw) in zip(STAGES, counts, plan.batch_sizes, plan.rates, strict=True):
+        few = min(count, 9000)  # for a slice as for the steps that a processor makes
+        how = [f"--max_train_steps={count}", f"--train_batch_size={batch}", f"--muon_learning_rate={muon}", f"--learning_rate={adamw}"]
+        how += [f"--ema_decay={plan.ema_decay}", f"--dataloader_num_workers={plan.workers}", f"--pretrained={plan.pretrained}"]
+        how += [f"--validation_steps={max(few // 8, 1)}", f"--checkpointing_steps={max(few // 16, 1)}"]
+        how += [*(["--torch_compile"] if plan.compile else []), *(["--lr_by_time"] if plan.steps is None else [])]
+        yield Step(
+            ["examples.emoji.train", f"--stage={stage}", f"--folder={folder}", f"--output_dir={folder / stage}", *how],
+            folder / stage / "unet" / "config.json",
+            trained=(folder / stage, 1 if plan.steps is None else count),
+            needs=(folder / "text_encoder" / "model.fp16.safetensors",),
+        )
+
+
+def scoring(folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
+    """The stages as a pipeline, and how often its images show what their prompts name."""
+    pipeline, exported = folder / "pipeline", tuple(folder / stage / "unet" / "config.json" for stage in STAGES)
+    yield Step(
+        ["examples.emoji.assemble", f"--folder={folder}", f"--output_dir={pipeline}"],
+        pipeline / "model_index.json",
+        sources=exported,
+        needs=(*exported, judge),
+    )
+    asked = [f"--model={pipeline}", f"--prompts={prompts}", "--scorer=examples.emoji.scorer:judge", "--save-images"]
+    yield Step(
+        ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
+        folder / "report" / "report.md",
+        needs=(pipeline / "model_index.json", prompts, judge),
+    )
+
+
+def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
+    """In order; each needs what some before it make."""
+    of_control, encoder = folder / "control", folder / "control-encoder"
+    judge, prompts, things = folder / "judge" / FILE, folder / "prompts.jsonl", folder / LINES
+    weights = "model.fp16.safetensors"
+    yield Step(["examples.emoji.data", f"--folder={folder}"], folder / "text_encoder" / weights)
+    yield from training(plan, folder)
+    size = f"--max_train_steps={plan.judge_steps}"
+    yield Step(
+        ["examples.emoji.train_judge", f"--folder={folder}", f"--output_dir={judge.parent}", size], judge, limited=True, needs=(things,)
+    )
+    yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
+    if control:
+        size = f"--max_train_steps={plan.control_steps}"
+        yield Step(
+            ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", size], encoder / "tokenizer.json", needs=(things,)
+        )
+        yield Step(
+            ["examples.emoji.data", f"--folder={of_control}", f"--things={folder}", f"--encoder={encoder}"],
+            of_control / "text_encoder" / weights,
+            needs=(encoder / "tokenizer.json",),
+        )
+        yield from training(plan, of_control)
+    yield from scoring(folder, prompts, judge)
+    if control:
+        yield from scoring(of_control, prompts, judge)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where all is kept")
+    parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; run again for the rest")
+    parser.add_argument("--without_control", action="store_true")
+    for name in ("steps", "batch_sizes"):
+        parser.add_argument(f"--{name}", type=int, nargs=len(STAGES), help="of each stage")
+    for name in ("judge_steps", "control_steps", "count", "workers", "at_once"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--pretrained", help="a pipeline whose weights the stages begin with")
+    args = parser.parse_args()
+    given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
+    plan = replace(
+        plan_for(device_type(), args.time_limit),
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+    )
+    os.environ[CHOSEN] = str((args.folder / "judge").resolve())  # for the evaluations
+    if not run(list(steps(plan, args.folder, control=not args.without_control)), args.time_limit, plan.at_once):
+        print("time is up; run the same command for the rest")
+
+
+if __name__ == "__main__":
+    main()
