@@ -112,8 +112,11 @@ def _points(m: Measured, first: Measured) -> str:
     """How many points more are right than in the first way, with the 95 % interval of prompt by prompt."""
     if m is first or m.right is None or first.right is None:
         return ""
-    low, high = bootstrap(100 * (m.right - first.right))
-    return f"{100 * (m.right - first.right).mean():+.1f} ({low:+.1f} to {high:+.1f})"
+    points = 100 * (m.right - first.right)
+    if len(points) < 2:  # of which there is no interval
+        return f"{points.mean():+.1f}"
+    low, high = bootstrap(points)
+    return f"{points.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def plot(measured: list[Measured], path: Path) -> None:

@@ -18,6 +18,7 @@ from imagen_diffusers.evaluation.asked import cascade_digest
 from imagen_diffusers.export.cascade import export_cascade
 from imagen_diffusers.export.checks import check_installed
 from imagen_diffusers.export.runtimes import RUNTIMES
+from imagen_diffusers.hub import pipeline_card
 from imagen_diffusers.hub.pipeline_card import ANEW
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.fingerprints import fingerprint
@@ -38,6 +39,14 @@ OF_A_BASE = {
     "encoder_attention_mask": torch.bool,
 }
 
+SIDES = {
+    **dict.fromkeys(OF_TEXT, (None, None)),
+    "sample": (None, 3, None, None),
+    "timestep": (None,),
+    "encoder_hidden_states": (None, None, TEXT_DIM),
+    "encoder_attention_mask": (None, None),
+}
+
 
 class StandIn:
     def __init__(self, path: Path, dtype: torch.dtype):
@@ -45,6 +54,7 @@ class StandIn:
             raise RuntimeError("protobuf parsing failed")
         self.path, self.computes_in = path, {torch.bfloat16: "bf16"}.get(dtype, "f32")
         self.inputs = OF_TEXT if path.parent.name == "text_encoder" else OF_A_BASE
+        self.sides = SIDES
 
     def __call__(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
         if "sample" in given:
@@ -186,7 +196,7 @@ def test_an_export_that_is_broken_off_leaves_the_former_one(writing, tmp_path, m
 
 def test_of_two_exports_none_is_mixed_and_loaded(writing, tmp_path, monkeypatch) -> None:
     list(export_cascade(make_pipeline(), tmp_path))
-    placed, put = [], exporting.put_in_place
+    placed, put = [], exporting.move_in
 
     def killed_at_the_second(part: Path, place: Path) -> None:
         placed.append(place)
@@ -194,7 +204,7 @@ def test_of_two_exports_none_is_mixed_and_loaded(writing, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         put(part, place)
 
-    monkeypatch.setattr(exporting, "put_in_place", killed_at_the_second)
+    monkeypatch.setattr(exporting, "move_in", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         list(export_cascade(make_pipeline(), tmp_path))
     with pytest.raises(OSError, match="model_index.json"):
@@ -265,6 +275,29 @@ def test_files_of_ones_own_stay(writing, tmp_path) -> None:
     assert not (tmp_path / "unet_3").exists() and not (tmp_path / "scheduler_3").exists()
 
 
+def test_files_of_ones_own_stay_whatever_they_are_called(writing, tmp_path) -> None:
+    list(export_cascade(make_pipeline(), tmp_path))
+    own = {"unet/vocab.txt", "unet_2/model.onnx.old", "unet_2/words.model", "scheduler_2/tokenizer.json", "tokenizer/tokenizer-notes.json"}
+    for name in own:
+        (tmp_path / name).write_text("one's own")
+    (tmp_path / "unet" / "notes").symlink_to("gone")
+    list(export_cascade(make_pipeline(), tmp_path))
+    list(export_cascade(make_pipeline(tokenizer=None, text_encoder=None, **STAGES_AFTER_THE_FIRST), tmp_path))
+    assert all((tmp_path / name).read_text() == "one's own" for name in own)
+    assert (tmp_path / "unet" / "notes").is_symlink()
+
+
+@pytest.mark.parametrize("index", ["[]", "null", "{"])
+def test_what_an_export_cannot_be_put_beside_is_said_before_it_begins(writing, tmp_path, index) -> None:
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"model_index.json is damaged or of something else"):
+        next(export_cascade(make_pipeline(), tmp_path))
+    (tmp_path / "model_index.json").unlink()
+    (tmp_path / "unet_2").symlink_to("gone")
+    with pytest.raises(ValueError, match="unet_2 is no folder, and one is to be written there"):
+        next(export_cascade(make_pipeline(), tmp_path))
+
+
 def test_two_exports_at_once_into_one_folder(writing, tmp_path) -> None:
     first = export_cascade(make_pipeline(), tmp_path)
     assert next(first) == "unet"
@@ -274,6 +307,31 @@ def test_two_exports_at_once_into_one_folder(writing, tmp_path) -> None:
     assert ImagenCascadePipeline.from_pretrained(tmp_path).stage_numbers == [1, 2, 3]
     with one_run_in(tmp_path):  # which is free again
         pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"encoder_attention_mask": (2, 3)}, r"encoder_attention_mask has the shape \(2, 3\), where the graph takes \(2, 5\)"),
+        ({"encoder_attention_mask": (1, 5)}, r"encoder_attention_mask has the shape \(1, 5\), where the graph takes \(2, 5\)"),
+        ({"encoder_hidden_states": (1, 5, TEXT_DIM)}, rf"encoder_hidden_states has .*takes \(2, (5|any), {TEXT_DIM}\)"),
+        ({"encoder_hidden_states": (2, 5, TEXT_DIM + 1)}, rf"encoder_hidden_states has .*takes \(2, (5|any), {TEXT_DIM}\)"),
+        ({"encoder_hidden_states": (2, TEXT_DIM)}, rf"encoder_hidden_states has .*takes \(2, (5|any), {TEXT_DIM}\)"),
+        ({"sample": (2, 4, 16, 16)}, r"sample has the shape \(2, 4, 16, 16\), where the graph takes \(2, 3, any, any\)"),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_refused(tmp_path, changed, said) -> None:
+    """OpenVINO does not refuse them: it answers with an older output."""
+    network = ExportedNetwork.from_pretrained(network_folder(tmp_path))
+    shapes = {"sample": (2, 3, 16, 16), "encoder_hidden_states": (2, 5, TEXT_DIM), "encoder_attention_mask": (2, 5)}
+    given = {name: torch.zeros(shape) for name, shape in (shapes | changed).items()}
+    with pytest.raises(ValueError, match=said):
+        network(given.pop("sample"), 0.5, **given)
+    right = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert network(right.pop("sample"), 0.5, **right).sample.shape == (2, 3, 16, 16)
+    encoder = ExportedTextEncoder.from_pretrained(text_encoder_folder(tmp_path / "text_encoder"))
+    with pytest.raises(ValueError, match=r"attention_mask has the shape \(1, 3\), where the graph takes \(1, 6\)"):
+        encoder(torch.zeros(1, 6), torch.zeros(1, 3))
 
 
 def test_a_runtime_that_reads_other_files(tmp_path) -> None:
@@ -355,6 +413,41 @@ def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> No
     assert "`unet_2`" in card(place) and "`unet_3`" not in card(place)
 
 
+def test_licences_are_those_of_the_card(writing, tmp_path) -> None:
+    for name in ("one", "other"):
+        make_pipeline().save_pretrained(tmp_path / name)
+        (tmp_path / name / "LICENSE").write_text(name)
+        (tmp_path / name / "LICENSES").mkdir()
+        list(export_cascade(ImagenCascadePipeline.from_pretrained(tmp_path / name), tmp_path / "graphs"))
+        assert (tmp_path / "graphs" / "LICENSE").read_text() == name
+    (tmp_path / "graphs" / "README.md").write_text("a card of one's own")
+    list(export_cascade(ImagenCascadePipeline.from_pretrained(tmp_path / "one"), tmp_path / "graphs"))
+    assert (tmp_path / "graphs" / "LICENSE").read_text() == "other"
+
+
+@pytest.mark.parametrize("header", ["title: Birds: a cascade", "license: [mit"])
+def test_a_card_without_a_valid_header_is_not_carried_over(writing, tmp_path, header) -> None:
+    make_pipeline().save_pretrained(tmp_path / "weights")
+    (tmp_path / "weights" / "README.md").write_text(f"---\n{header}\n---\n# Birds\n")
+    list(export_cascade(ImagenCascadePipeline.from_pretrained(tmp_path / "weights"), tmp_path / "graphs"))
+    assert "# An Imagen cascade" in card(tmp_path / "graphs")
+
+
+def test_a_card_that_is_to_be_kept_has_one_section_on_graphs(writing, tmp_path) -> None:
+    list(export_cascade(make_pipeline(), tmp_path / "my graphs"))
+    assert "--model 'my graphs'`" in card(tmp_path / "my graphs")
+    kept = card(tmp_path / "my graphs").replace(ANEW, "Kept by hand.")
+    (tmp_path / "my graphs" / "README.md").write_text(kept)
+    ImagenCascadePipeline.from_pretrained(tmp_path / "my graphs").save_pretrained(tmp_path / "again")
+    assert card(tmp_path / "again").count("## Graphs") == 1 and "Kept by hand." in card(tmp_path / "again")
+
+
+def test_only_whole_paths_are_taken_out_of_a_card() -> None:
+    text = "at https://x.org/model/1, of `/model`, of weights/model.safetensors and /model/unet, not of /models"
+    told = "at https://x.org/model/1, of `model`, of weights/model.safetensors and model/unet, not of /models"
+    assert pipeline_card._without_graphs(text, "/model") == told
+
+
 def test_the_command_exports_the_first_stages(writing, tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path / "weights")
     told = call("export", tmp_path / "weights", tmp_path / "base", "--stop-at", 1)
@@ -363,7 +456,7 @@ def test_the_command_exports_the_first_stages(writing, tmp_path) -> None:
     assert folders(tmp_path / "base") == {"unet", "scheduler", "text_encoder", "tokenizer"}
     assert ImagenCascadePipeline.from_pretrained(tmp_path / "base").stage_numbers == [1]
     refused = call("export", tmp_path / "weights", tmp_path / "more", "--stop-at", 4)
-    assert "--stop-at is 4;" in refused.output and "holds the stages [1, 2, 3]" in " ".join(refused.output.split())
+    assert "--stop-at is 4;" in refused.output and "has no such stage to end with" in " ".join(refused.output.split())
     assert not (tmp_path / "more").exists()
 
 

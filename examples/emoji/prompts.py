@@ -47,23 +47,24 @@ def rows(folder: Path, count: int, kinds: Sequence[str] | None = None) -> list[d
     """The first so many rows; those of one kind are the same whatever other kinds stand between them.
 
     Args:
-        kinds: all by default, but for the unseen style where no thing has a second one.
+        kinds: by default all that some thing can be asked for by.
 
     Raises:
         ValueError: for a kind that none of the folder's things can be asked for by.
     """
     things = read_things(folder)
+    asked = {kind: _asked(kind, things, folder) for kind in kinds or KINDS}
     if kinds is None:
-        kinds = [kind for kind in KINDS if kind != UNSEEN_STYLE or unseen_in_flat(things)]
-    by_kind = {kind: _rows_of(kind, things, folder, -(-count // len(kinds))) for kind in kinds}
+        kinds = [kind for kind in KINDS if asked[kind]]
+    for kind in kinds:
+        if not asked[kind]:
+            raise ValueError(f'none of the {len(things)} things of {folder} can be asked for by "{kind}"; leave it out of --kinds')
+    by_kind = {kind: _rows_of(kind, asked[kind], -(-count // len(kinds))) for kind in kinds}
     return [by_kind[kinds[i % len(kinds)]][i // len(kinds)] for i in range(count)]
 
 
-def _rows_of(kind: str, things: Sequence[Thing], folder: Path, count: int) -> list[dict[str, Any]]:
+def _rows_of(kind: str, there: Sequence[Asked], count: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng((PROMPTED, KINDS.index(kind)))
-    there = _asked(kind, things, folder)
-    if not there:
-        raise ValueError(f'none of the {len(things)} things of {folder} can be asked for by "{kind}"; leave it out of --kinds')
     order = rng.permutation(len(there))
     made = [_row(kind, there[order[i % len(order)]], rng) for i in range(count)]
     for row, other in zip(made, made[1:] + made[:1], strict=True):

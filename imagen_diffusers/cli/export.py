@@ -55,5 +55,5 @@ def _load(model: str, stop_at: int | None, variant: str | None, revision: str | 
     without: dict[str, Any] = {} if stop_at is None else {name: None for slots in SLOTS[stop_at:] for name in slots}
     pipe = load(model, "float32", "cpu", variant, revision, **without)
     if stop_at is not None and stop_at not in pipe.stage_numbers:
-        raise ValueError(f"--stop-at is {stop_at}; {model} holds the stages {pipe.stage_numbers}")
+        raise ValueError(f"--stop-at is {stop_at}; {model} has no such stage to end with")
     return pipe

@@ -1,6 +1,5 @@
 """A whole cascade as graphs, in a folder of diffusers' layout."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,9 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
-from imagen_diffusers.models.saved_configs import components_of
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
-from imagen_diffusers.training.folders import PART, one_run_in, put_in_place
+from imagen_diffusers.training.folders import PART, one_run_in
 
 from .checks import check_exportable, check_holds_no_weights, check_installed
 from .exported import ExportedModel, ExportedNetwork, ExportedTextEncoder
@@ -23,12 +21,10 @@ from .files import write_onnx
 from .graphs import ONNX, OPENVINO, graph_files
 from .inputs import Inputs
 from .openvino_files import Recording, to_int8, to_openvino
-from .own_files import discard_what_was_written, keep_own_files
+from .places import check_places, discard_written, former_graphs, move_in
 from .tracing import trace_network, trace_text_encoder
 
 TEXT_ENCODER = "text_encoder"
-LICENCES = ("LICENSE*", "NOTICE*")  # which copies of weights come with, in whatever form
-GRAPHS = (ExportedNetwork.__name__, ExportedTextEncoder.__name__)  # as an index has them
 
 
 def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, prompts: Sequence[str] = ()) -> Iterator[str]:
@@ -46,8 +42,8 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         prompts: for OpenVINO, lets networks multiply in eight bits, as `quantize_cascade` does.
 
     Raises:
-        ValueError: for what cannot be a graph, a folder with weights, which would be lost, and one that another run is writing into;
-            before anything is written.
+        ValueError: for what cannot be a graph, a folder with weights, which would be lost, one that another run is writing into, and one
+            in which something else is where graphs are to be put; before anything is written.
         ImportError: saying what to install, before anything is written.
     """
     folder = Path(folder).resolve()
@@ -56,6 +52,8 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
         raise ValueError("eight bits, which prompts are for, are OpenVINO's; pass openvino=True, or leave prompts out")
     check_installed(openvino=openvino, eight_bits=bool(prompts))
     check_holds_no_weights(folder)
+    check_places(folder, parts)
+    former_graphs(folder / pipe.config_name)
     with one_run_in(folder):
         part = folder / PART
         shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
@@ -124,24 +122,13 @@ def _write_all(pipe: Any, parts: dict[str, Any], folder: Path, part: Path, openv
         made[name] = export(module, part / name, openvino=openvino)
     if prompts:
         yield from quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts)
-    index = folder / pipe.config_name
-    former = components_of(json.loads(index.read_text("utf-8")), GRAPHS) if index.is_file() else []
-    index.unlink(missing_ok=True)
+    former = former_graphs(folder / pipe.config_name)
+    (folder / pipe.config_name).unlink(missing_ok=True)
     for name in parts:
-        keep_own_files(folder / name, part / name)
-        put_in_place(part / name, folder / name)
-    _discard_former(pipe, folder, set(former) - parts.keys())
-    _copy_licences(pipe, folder)
+        move_in(part / name, folder / name)
+    _discard_former(pipe, folder, former - parts.keys())
     placed = {name: type(one).from_pretrained(folder / name) for name, one in made.items()}
     type(pipe).from_pipe(pipe, **placed).save_pretrained(folder)
-
-
-def _copy_licences(pipe: Any, folder: Path) -> None:
-    """Those of the folder that the pipeline was loaded from; files of these names that are there stay."""
-    origin = Path(pipe.config.get("_name_or_path") or folder)
-    for path in (path for kind in LICENCES for path in origin.glob(kind)):
-        if not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)
 
 
 def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:
@@ -150,7 +137,7 @@ def _discard_former(pipe: Any, folder: Path, names: set[str]) -> None:
         beside = "tokenizer" if name == TEXT_ENCODER else name.replace("unet", "scheduler")
         for former in (name, beside):
             if getattr(pipe, former, None) is None and (folder / former).is_dir():
-                discard_what_was_written(folder / former)
+                discard_written(folder / former)
 
 
 def _export_text_encoder(encoder: Any, folder: Path, *, openvino: bool) -> ExportedTextEncoder:

@@ -25,6 +25,7 @@ from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.training.folders import in_one_rename
 
 from .graphs import OPENVINO, Graph, graph_files
+from .inputs import check_shapes
 from .runtimes import open_graph
 
 CONFIG = "config.json"
@@ -124,12 +125,13 @@ class ExportedModel(ModelMixin):
         """The graph's output for these inputs by name, of whatever type and place.
 
         Raises:
-            ValueError: for inputs that it lacks, or has no place for.
+            ValueError: for inputs that it lacks, or has no place for, and for shapes that are not its own or do not go together.
         """
         there = {name: value for name, value in given.items() if value is not None}
         wanted = self.graph.inputs
         if there.keys() != wanted.keys():
-            raise ValueError(f"the graph in {self.folder} takes {', '.join(wanted)}; it was given {', '.join(there)}")
+            raise ValueError(f"the graph in {self.folder} takes {', '.join(wanted)}, by name; it was given {', '.join(there)}")
+        check_shapes(there, self.graph.sides)
         return self.graph({name: there[name].detach().to("cpu", dtype).contiguous() for name, dtype in wanted.items()})
 
 

@@ -1,6 +1,7 @@
 """Graphs that ONNX Runtime and OpenVINO run; each is imported when the first of its graphs is opened."""
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,8 @@ class Graph(Protocol):
     """An opened graph: tensors by name to its one output."""
 
     inputs: Mapping[str, torch.dtype]
+    sides: Mapping[str, tuple[int | None, ...]]
+    """Of each input; None is a side that may be of any size."""
     computes_in: str
     """The precision that its runtime multiplies in."""
 
@@ -40,6 +43,7 @@ class OnnxGraph:
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = {one.name: self.TYPES[one.type] for one in self.session.get_inputs()}
+        self.sides = {one.name: tuple(n if isinstance(n, int) else None for n in one.shape) for one in self.session.get_inputs()}
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         (output,) = self.session.run(None, {name: value.numpy() for name, value in given.items()})
@@ -57,12 +61,14 @@ class OpenVinoGraph:
     HINTS: ClassVar = {torch.bfloat16: "bf16", torch.float16: "f16"}
 
     def __init__(self, path: Path, dtype: torch.dtype):
-        core = runtime_module("openvino", "openvino").Core()
+        core = openvino_module("openvino").Core()
         hints = {"INFERENCE_PRECISION_HINT": self.HINTS.get(dtype, "f32"), "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self.compiled = core.compile_model(str(path), "CPU", hints)
         self.computes_in = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # which the processor has a say in
         kinds = {one.any_name: one.element_type.to_dtype() for one in self.compiled.inputs}
         self.inputs = {name: torch.from_numpy(np.empty(0, kind)).dtype for name, kind in kinds.items()}
+        shapes = {one.any_name: one.partial_shape for one in self.compiled.inputs}
+        self.sides = {name: tuple(n.get_length() if n.is_static else None for n in shape) for name, shape in shapes.items()}
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         return torch.from_numpy(self.compiled({name: value.numpy() for name, value in given.items()})[0])
@@ -81,6 +87,16 @@ def _onnx_runtime() -> Any:
     runtime = runtime_module("onnxruntime", "onnx")
     runtime.disable_telemetry_events()
     return runtime
+
+
+def openvino_module(name: str) -> Any:
+    """OpenVINO, or its quantiser. Both report to their makers through a package beside them unless it cannot be imported.
+
+    Raises:
+        ImportError: naming the extra that brings it.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] (so it is said that there is none)
+    return runtime_module(name, "openvino")
 
 
 def runtime_module(name: str, extra: str) -> Any:

@@ -3,6 +3,7 @@
 Letters in shapes: B batch, C channels, H height, W width, L tokens.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -76,3 +77,26 @@ def names_of_sides(value: Tensor) -> dict[int, str]:
     """The free sides of an input or output, by what ONNX and OpenVINO users read."""
     sides = {IMAGE: {2: "height", 3: "width"}, TEXT: {1: "tokens"}, MASK: {1: "tokens"}}
     return {0: "batch", **sides.get(value.ndim, {})}
+
+
+def check_shapes(given: Inputs, sides: Mapping[str, tuple[int | None, ...]]) -> None:
+    """See that inputs have the shapes that a graph takes. Not every runtime does: OpenVINO answers with an old output.
+
+    Args:
+        given: by name.
+        sides: of each; None is free, but as many rows, the first sides, and as many tokens are needed of all that have some.
+
+    Raises:
+        ValueError: naming the input.
+    """
+    rows, tokens = (next(iter(given.values())).shape[:1] or (1,))[0], None
+    for name, value in given.items():
+        shape, wanted = tuple(value.shape), list(sides[name])
+        if wanted and wanted[0] is None:
+            wanted[0] = rows
+        if len(wanted) in (TEXT, MASK) and wanted[1] is None:
+            tokens = value.shape[1] if tokens is None and value.ndim == len(wanted) else tokens
+            wanted[1] = tokens
+        if len(shape) != len(wanted) or any(side not in (None, size) for side, size in zip(wanted, shape, strict=True)):
+            told = ", ".join("any" if side is None else str(side) for side in wanted)
+            raise ValueError(f"{name} has the shape {shape}, where the graph takes ({told}) beside its other inputs")

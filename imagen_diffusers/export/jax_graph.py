@@ -43,7 +43,9 @@ class JaxGraph:
                 f"JAX cannot run {path}: jaxonnxruntime lacks its operators {', '.join(lacks)}. It runs this package's networks alone; "
                 "leave text encoders and other networks to onnxruntime"
             )
-        kinds = {one.name: one.type.tensor_type.elem_type for one in self.model.graph.input}
+        told = {one.name: one.type.tensor_type for one in self.model.graph.input}
+        self.sides = {name: tuple(side.dim_value or None for side in one.shape.dim) for name, one in told.items()}
+        kinds = {name: one.elem_type for name, one in told.items()}
         self.inputs = {name: torch.from_numpy(np.empty(0, helper.tensor_dtype_to_np_dtype(kind))).dtype for name, kind in kinds.items()}
         self._made: dict[Any, tuple[Function, Any]] = {}
 
@@ -65,12 +67,13 @@ class JaxGraph:
             config.update("jaxort_only_allow_initializers_as_static_args", False)  # the shapes that it computes with are these
             with self.jax.enable_x64(True):
                 made, weights = call_onnx.call_onnx_model(self.model, {name: value.numpy() for name, value in given.items()})
-            self._made[shapes] = self._in_64_bits(self.jax.jit(made)), weights
+            self._made[shapes] = self._in_64_bits(self.jax.jit(made), [value.numpy().dtype for value in given.values()]), weights
         return self._made[shapes]
 
-    def _in_64_bits(self, compiled: Function) -> Function:
+    def _in_64_bits(self, compiled: Function, kinds: list[Any]) -> Function:
         def run(weights: Any, inputs: list[Any]) -> list[Any]:
             with self.jax.enable_x64(True):
-                return compiled(weights, inputs)
+                cast = [self.jax.numpy.asarray(value, kind) for value, kind in zip(inputs, kinds, strict=True)]  # of NumPy's, float64
+                return compiled(weights, cast)
 
         return run

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .files import quiet
-from .graphs import ONNX, OPENVINO, Graph, runtime_module
+from .graphs import ONNX, OPENVINO, Graph, openvino_module
 
 ROUNDED = ("Convolution", "GroupConvolution")
 """What is done in eight bits. The quantiser would round attention, embeddings, sums and norms as well, by which the outputs
@@ -22,7 +22,7 @@ def to_openvino(folder: Path) -> None:
     Raises:
         ImportError: where OpenVINO is not installed.
     """
-    openvino = runtime_module("openvino", "openvino")
+    openvino = openvino_module("openvino")
     model = openvino.convert_model(str(folder / ONNX))
     openvino.save_model(model, str(folder / OPENVINO), compress_to_fp16=False)
     for path in folder.glob(f"{ONNX}*"):
@@ -39,7 +39,7 @@ def to_int8(folder: Path, samples: list[dict[str, Tensor]]) -> None:
     Raises:
         ImportError: where the quantiser, nncf, is not installed.
     """
-    openvino, nncf = runtime_module("openvino", "openvino"), runtime_module("nncf", "openvino")
+    openvino, nncf = openvino_module("openvino"), openvino_module("nncf")
     model: Any = openvino.Core().read_model(str(folder / OPENVINO))
     given = [{name: value.numpy() for name, value in one.items()} for one in samples]
     others = sorted({operator.get_type_name() for operator in model.get_ops()} - set(ROUNDED))
@@ -73,6 +73,10 @@ class Recording:
     @property
     def inputs(self) -> Mapping[str, torch.dtype]:
         return self.graph.inputs
+
+    @property
+    def sides(self) -> Mapping[str, tuple[int | None, ...]]:
+        return self.graph.sides
 
     @property
     def computes_in(self) -> str:

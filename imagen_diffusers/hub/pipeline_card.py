@@ -1,5 +1,9 @@
 """The README.md that is written beside a saved pipeline."""
 
+import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +31,35 @@ USAGE = """
 ```python
 from imagen_diffusers import ImagenCascadePipeline
 
-pipe = ImagenCascadePipeline.from_pretrained("{repo}")
+pipe = ImagenCascadePipeline.from_pretrained({repo})
 pipe("a prompt").images[0].save("image.png")
 ```
 """
 ALONE = """
-Each stage also loads alone: `{network}.from_pretrained("{repo}", subfolder="{slot}")`."""
+Each stage also loads alone: `{network}.from_pretrained({repo}, subfolder="{slot}")`."""
 
 ANEW = "<!-- Saving a cascade into this folder writes this card anew; take this line out to keep the card. -->"
+WRITTEN_BY = "written by `imagen-diffusers export`"
 GRAPHS = """
 
 {anew}
 
 ## Graphs
 
-In place of the weights that are told of above there are graphs of {kind} here, written by `imagen-diffusers export`: {which}.
-imagen_diffusers runs them with its extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), from a folder of
-one's own machine: this is for the folder that holds `{name}`{fetched}.
+This folder has no weights. It has graphs of {kind}, {written_by}, of these parts of what is told of above: {which}.
+imagen_diffusers runs them with its extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), where the folder
+`{name}` lies{fetched}; code above that loads weights does not load them.
 {usage}
-In a shell it is `imagen-diffusers generate "a prompt" --model {name}`.
+In a shell it is `imagen-diffusers generate "a prompt" --model {quoted}`.
 {alone}"""
+LICENCES = ("LICENSE*", "NOTICE*")  # which copies of weights come with, in whatever form
 
 
 def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token: str | None = None) -> None:
     """Write README.md into `folder` unless there is one; that of graphs, which tells of their kind, is written anew.
 
-    The card of graphs is that of the weights that they were made of, where these have one, with a section on graphs.
+    The card of graphs is that of the weights that they were made of, where these have one, with a section on graphs. Licences and notices
+    of the weights' folder come with it.
 
     Args:
         pipe: the cascade that was saved there.
@@ -62,7 +69,8 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
         token: for that.
     """
     stages, path = pipe.networks, folder / "README.md"
-    if (path.exists() and ANEW not in path.read_text(encoding="utf-8", errors="replace")) or not stages:
+    there = path.exists()
+    if (there and ANEW not in path.read_text(encoding="utf-8", errors="replace")) or not stages:
         return
     named = [pipe.config.get("_name_or_path"), *(getattr(network.module, "config", {}).get("_name_or_path") for network in stages.values())]
     place, ask = next((name for name in named if name), None), repo is not None
@@ -71,12 +79,14 @@ def write_model_card(pipe: Any, folder: Path, repo: str | None = None, *, token:
     license = inherited_license(place, [type(network.module).__name__ for network in stages.values()], ask=ask, token=token)
     data = card_data(license, base_models(named), tags=["cascade", *([] if kind is None else [kind.lower()])])
     if kind is None:
-        text = _cascade(pipe, USAGE.format(repo=repo or folder)) + _alone(pipe, repo or str(folder))
+        text = _cascade(pipe, USAGE.format(repo=json.dumps(repo or str(folder)))) + _alone(pipe, repo or str(folder))
     else:
         source = card_of(named[0], ask=ask, token=token)
         text = _cascade(pipe, "") if source is None else _without_graphs(source.text, named[0])
         data = data if source is None else _inherited(source.data, data)
-        text += _graphs(pipe, kind, sorted(graphs), Path(repo or folder.resolve()).name, repo)
+        if WRITTEN_BY not in text:  # of a card that tells of graphs in words that are to be kept
+            text += _graphs(pipe, kind, sorted(graphs), Path(repo or folder.resolve()).name, repo)
+        _copy_licences(named[0], folder, anew=there)
     ModelCard.from_template(data, template_str=CARD, text=text).save(path)
 
 
@@ -87,7 +97,7 @@ def _cascade(pipe: Any, usage: str) -> str:
 
 def _alone(pipe: Any, repo: str) -> str:
     slot = pipe.slots(min(pipe.networks))[0]
-    return ALONE.format(network=type(unwrap_module(getattr(pipe, slot))).__name__, repo=repo, slot=slot)
+    return ALONE.format(network=type(unwrap_module(getattr(pipe, slot))).__name__, repo=json.dumps(repo), slot=slot)
 
 
 def _inherited(theirs: Any, ours: ModelCardData) -> ModelCardData:
@@ -102,7 +112,19 @@ def _inherited(theirs: Any, ours: ModelCardData) -> ModelCardData:
 def _without_graphs(text: str, place: str | Path) -> str:
     """A card's text without a section on graphs, which are others now, and without the place of its folder on this machine."""
     own = text.split(ANEW)[0].strip()
-    return own.replace(str(place), Path(place).name) if Path(place).is_absolute() else own
+    if not Path(place).is_absolute():
+        return own
+    return re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w.-])", lambda _: Path(place).name, own)
+
+
+def _copy_licences(place: str | Path | None, folder: Path, *, anew: bool) -> None:
+    """Those of the folder that a cascade was loaded from; of others of these names, `anew` writes over them."""
+    origin = None if place is None else Path(place)
+    if origin is None or not origin.is_dir() or origin.resolve() == folder.resolve():
+        return
+    for path in (path for kind in LICENCES for path in sorted(origin.glob(kind)) if path.is_file()):
+        if anew or not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
 
 
 def _text(pipe: Any) -> str:
@@ -115,8 +137,18 @@ def _text(pipe: Any) -> str:
 def _graphs(pipe: Any, kind: str, slots: list[str], name: str, repo: str | None) -> str:
     fetched = "" if repo is None else f", which `hf download {repo} --local-dir {name}` fetches"
     which = ", ".join(f"`{slot}`" for slot in slots)
-    usage, alone = USAGE.format(repo=name), _alone(pipe, name)
-    return GRAPHS.format(anew=ANEW, kind=kind, which=which, extra=kind.lower(), name=name, fetched=fetched, usage=usage, alone=alone)
+    return GRAPHS.format(
+        anew=ANEW,
+        kind=kind,
+        written_by=WRITTEN_BY,
+        which=which,
+        extra=kind.lower(),
+        name=name,
+        fetched=fetched,
+        usage=USAGE.format(repo=json.dumps(name)),
+        quoted=shlex.quote(name),
+        alone=_alone(pipe, name),
+    )
 
 
 def _row(pipe: Any, number: int) -> str:

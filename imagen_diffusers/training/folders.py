@@ -65,7 +65,7 @@ def put_in_place(part: Path, place: Path) -> None:
     A folder that is there is renamed first and removed last. No system renames one folder over another that holds files, so between
     two renames nothing is at `place`; a program that is killed just there leaves the new folder as `part` and the old one beside it.
     """
-    _to_disk(part)
+    to_disk(part)
     old = place.with_name(place.name + OLD)
     if place.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -85,7 +85,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _to_disk(folder: Path) -> None:
+def to_disk(folder: Path) -> None:
     """Wait until the contents are on the disk: a rename may overtake them when the power fails."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
