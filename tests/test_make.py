@@ -170,6 +170,7 @@ def test_the_emoji_are_made_from_the_things_of_a_folder(tmp_path) -> None:
         Image.new("RGBA", (64, 64), color).save(images / f"{name}.png")
     write_things(tmp_path / "emoji", [Thing(name, f"{name}.png") for name in ("sun", "sea", "leaf")], images)
     tiny = ["--steps", 2, 2, "--batch_sizes", 2, 2, "--judge_steps", 2, "--control_steps", 2, "--count", 3, "--at_once", 2]
+    tiny += ["--measured", 4, "--validations", 0]
     command = [sys.executable, "-m", "examples.emoji.make", f"--folder={tmp_path / 'emoji'}", *map(str, tiny)]
 
     def output() -> str:

@@ -37,6 +37,8 @@ class Plan:
         ema_decay: of the stages.
         judge_steps, control_steps: of the judge, and of the control's text encoder.
         count: prompts that are scored.
+        measured: compositions and captions that judge and control are measured on.
+        validations: how often a stage's error is measured.
         pretrained: a pipeline whose weights the stages begin with.
         workers: processes that prepare a stage's examples.
         compile: whether networks are compiled.
@@ -50,6 +52,8 @@ class Plan:
     judge_steps: int = 5000
     control_steps: int = 1300
     count: int = 500
+    measured: int = 2000
+    validations: int = 8
     pretrained: str = "imagen-scenes"
     workers: int = 1
     compile: bool = False
@@ -71,7 +75,8 @@ def training(plan: Plan, folder: Path) -> Iterator[Step]:
         few = min(count, 9000)  # for a slice as for the steps that a processor makes
         how = [f"--max_train_steps={count}", f"--train_batch_size={batch}", f"--muon_learning_rate={muon}", f"--learning_rate={adamw}"]
         how += [f"--ema_decay={plan.ema_decay}", f"--dataloader_num_workers={plan.workers}", f"--pretrained={plan.pretrained}"]
-        how += [f"--validation_steps={max(few // 8, 1)}", f"--checkpointing_steps={max(few // 16, 1)}"]
+        how += [f"--checkpointing_steps={max(few // 16, 1)}"]
+        how += [f"--validation_steps={max(few // plan.validations, 1)}"] if plan.validations else []
         how += [*(["--torch_compile"] if plan.compile else []), *(["--lr_by_time"] if plan.steps is None else [])]
         yield Step(
             ["examples.emoji.train", f"--stage={stage}", f"--folder={folder}", f"--output_dir={folder / stage}", *how],
@@ -105,15 +110,15 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
     weights = "model.fp16.safetensors"
     yield Step(["examples.emoji.data", f"--folder={folder}"], folder / "text_encoder" / weights)
     yield from training(plan, folder)
-    size = f"--max_train_steps={plan.judge_steps}"
+    size = [f"--max_train_steps={plan.judge_steps}", f"--count={plan.measured}"]
     yield Step(
-        ["examples.emoji.train_judge", f"--folder={folder}", f"--output_dir={judge.parent}", size], judge, limited=True, needs=(things,)
+        ["examples.emoji.train_judge", f"--folder={folder}", f"--output_dir={judge.parent}", *size], judge, limited=True, needs=(things,)
     )
     yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
     if control:
-        size = f"--max_train_steps={plan.control_steps}"
+        size = [f"--max_train_steps={plan.control_steps}", f"--count={plan.measured}"]
         yield Step(
-            ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", size], encoder / "tokenizer.json", needs=(things,)
+            ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", *size], encoder / "tokenizer.json", needs=(things,)
         )
         yield Step(
             ["examples.emoji.data", f"--folder={of_control}", f"--things={folder}", f"--encoder={encoder}"],
@@ -133,7 +138,7 @@ def main() -> None:
     parser.add_argument("--without_control", action="store_true")
     for name in ("steps", "batch_sizes"):
         parser.add_argument(f"--{name}", type=int, nargs=len(STAGES), help="of each stage")
-    for name in ("judge_steps", "control_steps", "count", "workers", "at_once"):
+    for name in ("judge_steps", "control_steps", "count", "measured", "validations", "workers", "at_once"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--pretrained", help="a pipeline whose weights the stages begin with")
     args = parser.parse_args()
