@@ -93,7 +93,7 @@ def test_a_graph_takes_any_batch_size_and_number_of_tokens(tmp_path) -> None:
     seen, own = adapt(exported), adapt(network)
     for told in ("sample_size", "stride", "text_dim", "has_low_res", "learns_variance", "channels", "dtype", "cond_channels"):
         assert getattr(seen, told) == getattr(own, told), told
-    with pytest.raises(ValueError, match="takes sample, timestep, encoder_hidden_states, encoder_attention_mask, by name; it was given sample"):
+    with pytest.raises(ValueError, match="timestep, encoder_hidden_states, encoder_attention_mask, by name; it was given sample"):
         exported(torch.zeros(1, 3, 8, 8), torch.zeros(1))
     with pytest.raises(ValueError, match="exported"):
         exported.compile()
