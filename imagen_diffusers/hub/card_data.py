@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
-from yaml import YAMLError
 
 from .places import is_hub_id
 
@@ -58,5 +57,5 @@ def card_of(base: str | None, *, ask: bool = False, token: str | None = None) ->
         return None
     try:
         return ModelCard.load(path if path.exists() else base, token=token)
-    except (OSError, ValueError, YAMLError):  # not ours to see, or no valid header
+    except Exception:  # not ours to see, or no valid header, of which YAML tells in errors of its own
         return None
