@@ -99,6 +99,7 @@ def scoring(folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
     yield Step(
         ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
         folder / "report" / "report.md",
+        sources=(pipeline / "model_index.json", prompts),
         needs=(pipeline / "model_index.json", prompts, judge),
     )
 

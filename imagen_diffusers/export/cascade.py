@@ -53,7 +53,6 @@ def export_cascade(pipe: Any, folder: str | Path, *, openvino: bool = False, pro
     check_installed(openvino=openvino, eight_bits=bool(prompts))
     check_holds_no_weights(folder)
     check_places(folder, parts)
-    former_graphs(folder / pipe.config_name)
     with one_run_in(folder):
         part = folder / PART
         shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
@@ -115,15 +114,15 @@ def _parts(pipe: Any) -> dict[str, Any]:
 
 def _write_all(pipe: Any, parts: dict[str, Any], folder: Path, part: Path, openvino: bool, prompts: Sequence[str]) -> Iterator[str]:
     """Graphs into the folder `part` and, when all are there, to their places in `folder`; then the rest, and the index."""
-    made = {}
+    index, made = folder / pipe.config_name, {}
+    former = former_graphs(index)
     for name, module in parts.items():
         yield name
         export = _export_text_encoder if name == TEXT_ENCODER else export_network
         made[name] = export(module, part / name, openvino=openvino)
     if prompts:
         yield from quantize_cascade(type(pipe).from_pipe(pipe, **made), prompts)
-    former = former_graphs(folder / pipe.config_name)
-    (folder / pipe.config_name).unlink(missing_ok=True)
+    index.unlink(missing_ok=True)
     for name in parts:
         move_in(part / name, folder / name)
     _discard_former(pipe, folder, former - parts.keys())

@@ -33,7 +33,7 @@ def write_onnx(program: ExportedProgram, inputs: Inputs, output: str, path: Path
         made: Any = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=list(inputs), output_names=[output], verbose=False
         )
-    named = [names_of_sides(value) for value in inputs.values()]
+    named = [names_of_sides(value.ndim) for value in inputs.values()]
     sides = {one.shape[i]: name for one, names in zip(made.model.graph.inputs, named, strict=True) for i, name in names.items()}
     made.rename_axes(sides)
     path.parent.mkdir(parents=True, exist_ok=True)

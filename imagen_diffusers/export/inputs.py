@@ -73,10 +73,10 @@ def dynamic(inputs: Inputs, stride: int = 1, most_tokens: int | None = None) -> 
     return {name: {0: batch, **sides.get(value.ndim, {})} for name, value in inputs.items()}
 
 
-def names_of_sides(value: Tensor) -> dict[int, str]:
-    """The free sides of an input or output, by what ONNX and OpenVINO users read."""
+def names_of_sides(dimensions: int) -> dict[int, str]:
+    """The free sides of an input or output of so many dimensions, by what ONNX and OpenVINO users read."""
     sides = {IMAGE: {2: "height", 3: "width"}, TEXT: {1: "tokens"}, MASK: {1: "tokens"}}
-    return {0: "batch", **sides.get(value.ndim, {})}
+    return {0: "batch", **sides.get(dimensions, {})}
 
 
 def check_shapes(given: Inputs, sides: Mapping[str, tuple[int | None, ...]]) -> None:
@@ -84,19 +84,16 @@ def check_shapes(given: Inputs, sides: Mapping[str, tuple[int | None, ...]]) -> 
 
     Args:
         given: by name.
-        sides: of each; None is free, but as many rows, the first sides, and as many tokens are needed of all that have some.
+        sides: of each; None is free, but sides of one name, of `names_of_sides`, are equal.
 
     Raises:
         ValueError: naming the input.
     """
-    rows, tokens = (next(iter(given.values())).shape[:1] or (1,))[0], None
+    free = dict(zip(["batch"], next(iter(given.values())).shape, strict=False))
     for name, value in given.items():
-        shape, wanted = tuple(value.shape), list(sides[name])
-        if wanted and wanted[0] is None:
-            wanted[0] = rows
-        if len(wanted) in (TEXT, MASK) and wanted[1] is None:
-            tokens = value.shape[1] if tokens is None and value.ndim == len(wanted) else tokens
-            wanted[1] = tokens
-        if len(shape) != len(wanted) or any(side not in (None, size) for side, size in zip(wanted, shape, strict=True)):
+        names = names_of_sides(len(sides[name]))
+        wanted = [free.get(names.get(i, "")) if side is None else side for i, side in enumerate(sides[name])]
+        if value.ndim != len(wanted) or any(side not in (None, size) for side, size in zip(wanted, value.shape, strict=True)):
             told = ", ".join("any" if side is None else str(side) for side in wanted)
-            raise ValueError(f"{name} has the shape {shape}, where the graph takes ({told}) beside its other inputs")
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, where the graph takes ({told}) beside its other inputs")
+        free |= {names[i]: value.shape[i] for i, side in enumerate(sides[name]) if side is None and i in names}
