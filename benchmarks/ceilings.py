@@ -17,7 +17,8 @@ from examples.scenes.device import device_type
 from .timing import table, turns
 
 DTYPES = (torch.float32, torch.bfloat16)
-SIDES = (1024, 2048, 4096)  # of the matrices
+SIDES = (1024, 2048, 4096)  # of the matrices; a GPU needs larger ones to be busy
+GPU_SIDES = (4096, 8192, 16384)
 CONVOLUTIONS = ((128, 64), (256, 32), (512, 32))  # channels and side, batch 8, 3x3
 COPIED = 2**28  # bytes
 RUNS = 5
@@ -46,7 +47,7 @@ def machine() -> str:
 def matrix_rate(dtype: torch.dtype) -> float:
     """Operations a second of the quickest square product."""
     best = 0.0
-    for side in SIDES:
+    for side in SIDES if device().type == "cpu" else GPU_SIDES:
         a, b = (torch.randn(side, side, device=device(), dtype=dtype) for _ in range(2))
         best = max(best, 2 * side**3 / min(turns({"": lambda a=a, b=b: a @ b}, RUNS, leave=False)[""]))
     return best

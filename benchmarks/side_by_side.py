@@ -58,8 +58,8 @@ IF_LAYOUT = {
 }
 
 
-def text() -> Tensor:
-    return torch.randn(1, TOKENS, TEXT_DIM, generator=torch.Generator().manual_seed(0))
+def text(device: str) -> Tensor:
+    return torch.randn(1, TOKENS, TEXT_DIM, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def awake(module: torch.nn.Module) -> torch.nn.Module:
@@ -101,18 +101,20 @@ def their_imagen(dim: int) -> Any:
     return package.Imagen(networks, image_sizes=(64, 256), timesteps=STEPS, text_embed_dim=TEXT_DIM)
 
 
-def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
+def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str, device: str) -> Draw:
     imagen = their_imagen(dim).eval()
     imagen.load_state_dict(torch.load(folder / "imagen.pt", weights_only=True))
+    imagen.to(device)
     if dtype == "bfloat16":
         imagen.to(memory_format=torch.channels_last)  # weights in bfloat16 crash there; autocast does not
-    embeds = text()
-    autocast = torch.autocast("cpu", torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+    embeds = text(device)
+    autocast = torch.autocast(device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
 
     def draw() -> list[Tensor]:
         told = {"cond_scale": GUIDANCE, "cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
         (first,), (second,), _ = stage_generators(torch.Generator().manual_seed(SEED), 1, 3)
-        with told_noise([*noises(first, 64, STEPS, low_res=False), *noises(second, 256, STEPS, low_res=True)]), autocast:
+        noise = [*noises(first, 64, STEPS, low_res=False), *noises(second, 256, STEPS, low_res=True)]
+        with told_noise([values.to(device) for values in noise]), autocast:
             return imagen.sample(text_embeds=embeds, **told)
 
     return draw
@@ -139,11 +141,11 @@ def write_deepfloyd(folder: Path, dim: int) -> None:
     IFSuperResolutionPipeline(unet=larger, scheduler=curve, image_noising_scheduler=noising, **plain).save_pretrained(folder / "if-2")
 
 
-def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
+def home_of_deepfloyd(folder: Path, dim: int, dtype: str, device: str) -> Draw:
     told = {"dtype": getattr(torch, dtype), "tokenizer": None, "text_encoder": None}
-    base = quick(IFPipeline.from_pretrained(folder / "if-1", **told))
-    larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told))
-    embeds = text().to(getattr(torch, dtype))
+    base = quick(IFPipeline.from_pretrained(folder / "if-1", **told).to(device))
+    larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told).to(device))
+    embeds = text(device).to(getattr(torch, dtype))
     call = {"prompt_embeds": embeds, "negative_prompt_embeds": embeds.flip(1), "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     call["output_type"] = "pt"
 
@@ -158,17 +160,17 @@ def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
 # --- ours -----------------------------------------------------------------------------------------------------------------------
 
 
-def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
-    pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)))
-    call = {"prompt_embeds": text(), "guidance_scale": GUIDANCE, "output_type": "pt"}
+def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str, device: str) -> Draw:
+    pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)).to(device))
+    call = {"prompt_embeds": text(device), "guidance_scale": GUIDANCE, "output_type": "pt"}
     return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
-def ours_from_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
+def ours_from_deepfloyd(folder: Path, dim: int, dtype: str, device: str) -> Draw:
     given = {"text_encoder": None, "dtype": getattr(torch, dtype)}
-    pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given))
+    pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given).to(device))
     call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "pt"}
-    call |= {"prompt_embeds": text(), "negative_prompt_embeds": text().flip(1)}
+    call |= {"prompt_embeds": text(device), "negative_prompt_embeds": text(device).flip(1)}
     return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
@@ -182,12 +184,12 @@ WIDTHS = {"imagen-pytorch": 32, "deepfloyd": 64}
 DTYPES = ("float32", "bfloat16")
 
 
-def contestant(home: str, which: str, dtype: str, folder: Path, dim: int) -> Draw:
+def contestant(home: str, which: str, dtype: str, folder: Path, dim: int, device: str = "cpu") -> Draw:
     _, theirs, ours = HOMES[home]
-    return (theirs if which == "home" else ours)(folder, dim, dtype)
+    return (theirs if which == "home" else ours)(folder, dim, dtype, device)
 
 
-def compare(home: str, dim: int, runs: int) -> str:
+def compare(home: str, dim: int, runs: int, device: str = "cpu") -> str:
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         folder = Path(place)
         HOMES[home][0](folder, dim)
@@ -195,10 +197,10 @@ def compare(home: str, dim: int, runs: int) -> str:
         drawn: dict[tuple[str, str], Tensor] = {}
 
         def kept(name: tuple[str, str], draw: Draw) -> Callable[[], None]:
-            return lambda: drawn.update({name: draw()[-1].float().clamp(0, 1)})
+            return lambda: drawn.update({name: draw()[-1].float().cpu().clamp(0, 1)})
 
-        seconds = turns({name: kept(name, contestant(home, *name, folder, dim)) for name in names}, runs, title=home)
-        alone = [("--dim", str(dim), "--alone", home, *name, place) for name in names]
+        seconds = turns({name: kept(name, contestant(home, *name, folder, dim, device)) for name in names}, runs, title=home)
+        alone = [("--dim", str(dim), "--device", device, "--alone", home, *name, place) for name in names]
         peaks = {name: peak_memory("benchmarks.side_by_side", *given) for name, given in zip(names, alone, strict=True)}
     first = ("home", "float32")
     rows = []
@@ -212,23 +214,24 @@ def compare(home: str, dim: int, runs: int) -> str:
     return f"{said}\n\n{table(head, rows)}"
 
 
-def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUNS) -> str:
-    return "\n\n".join(compare(home, dim or WIDTHS[home], runs) for home in homes)
+def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUNS, device: str = "cpu") -> str:
+    return "\n\n".join(compare(home, dim or WIDTHS[home], runs, device) for home in homes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those")
     parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--device", default="cpu", help="where all of them compute; benchmarks.gpu measures larger ones on a GPU")
     parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         home, which, dtype, folder = args.alone
         with torch.no_grad():
-            contestant(home, which, dtype, Path(folder), args.dim)()
+            contestant(home, which, dtype, Path(folder), args.dim, args.device)()
         return print_peak_memory()
-    print(f"{machine()}\n\n{report(args.home or HOMES, args.dim, args.runs)}")
+    print(f"{machine()}\n\n{report(args.home or HOMES, args.dim, args.runs, args.device)}")
 
 
 if __name__ == "__main__":

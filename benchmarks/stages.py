@@ -69,11 +69,11 @@ def evaluation(slot: str, way: str, batch_size: int, *, paper: bool) -> Callable
     return lambda: unet(**given).sample
 
 
-def work(slot: str, batch_size: int, *, paper: bool) -> int:
+def work(slot: str, batch_size: int, *, paper: bool, side: int | None = None, tokens: int = TOKENS) -> int:
     """Operations of an evaluation, counted."""
     unet = network(slot, paper=paper)
-    with FlopCounterMode(display=False) as counter:
-        unet(**inputs(unet, batch_size))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        unet(**inputs(unet, batch_size, side=side, tokens=tokens))
     return counter.get_total_flops()
 
 

@@ -1,13 +1,15 @@
 """What benchmarks and examples ask of the machine, on every torch that the package installs on."""
 
 import json
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ceilings, operations, solvers, timing
+from benchmarks import ceilings, gpu, operations, solvers, stages, timing
 from examples.scenes.device import device_type
+from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
 
 @pytest.fixture(params=["cuda", "mps"])
@@ -71,3 +73,66 @@ def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
     # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
     difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
     assert difference == -25 and abs(low + 31.0) < 1 and abs(high + 19.0) < 1
+
+
+@pytest.fixture
+def small_networks(monkeypatch) -> None:
+    """In place of the bundled ones, and nothing is compiled."""
+    layout = {"block_out_channels": (32, 64), "layers_per_block": 1, "encoder_hid_dim": 32, "time_embed_dim": 64}
+    base = {**layout, "sample_size": 16, "attention_levels": (False, True), "attention_head_dim": 32}
+    efficient = {**layout, "attention_kind": "cross_text", "num_attention_heads": 2}
+
+    def network(slot: str, *, paper: bool) -> torch.nn.Module:
+        if slot == "unet":
+            return ImagenUNet2DConditionModel(**base).eval()
+        return ImagenEfficientUNet2DConditionModel(**efficient, sample_size={"unet_2": 32, "unet_3": 64}[slot]).eval()
+
+    for module in (stages, gpu):
+        monkeypatch.setattr(module, "network", network)
+    monkeypatch.setattr(gpu, "WINDOWS", {"unet": 16, "unet_2": 32, "unet_3": 32})
+    monkeypatch.setattr(gpu, "STEPS", (3, 2, 1))
+    monkeypatch.setattr(gpu, "matrix_rate", lambda dtype: 1e12)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+
+
+def rows_of(report: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_what_a_gpu_is_measured_by_runs_everywhere(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao", None)  # as if it were not there
+    said = gpu.evaluations(batches=(1, 2), runs=1)
+    rows = rows_of(said)
+    assert [row[:3] for row in rows] == [
+        [slot, way, str(n)] for slot in gpu.NETWORKS for n in (1, 2) for way in gpu.WAYS if "float8" not in way
+    ]
+    assert all(float(row[-1]) < 0.02 for row in rows)  # every way gives the same image but for bfloat16's rounding
+    assert said.count("Left out:") == 6 and "torchao" in said  # three networks, twice each
+
+    assert [row[0] for row in rows_of(gpu.images(counts=(1, 2), runs=1))] == ["1", "2"]
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_training_step_grows_until_the_memory_is_full(monkeypatch) -> None:
+    taken = gpu.step
+
+    def within_memory(unet, examples, side):
+        if examples > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return taken(unet, examples, side)
+
+    monkeypatch.setattr(gpu, "step", within_memory)
+    assert [row[:2] for row in rows_of(gpu.training(runs=1))] == [["unet at 16px", "4"], ["unet_2 at 32px", "4"], ["unet_3 at 32px", "4"]]
+    monkeypatch.setattr(gpu, "step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    assert rows_of(gpu.training(runs=1))[0] == ["unet at 16px", "0", "", ""]
+
+
+def test_a_step_of_the_benchmark_trains() -> None:
+    unet = ImagenUNet2DConditionModel(
+        sample_size=16, block_out_channels=(32,), layers_per_block=1, attention_levels=(True,), attention_head_dim=32, encoder_hid_dim=32
+    )
+    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    gpu.step(unet, 2, 16)()
+    moved = [name for name, p in unet.named_parameters() if not torch.equal(p, before[name])]
+    assert len(moved) > len(before) / 2 and all(p.grad is None for p in unet.parameters())
