@@ -75,17 +75,19 @@ class Measured(NamedTuple):
     distance: float | None
 
 
-def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene]) -> tuple[torch.Tensor, float]:
-    """Which images show all that was asked for, (N,) of zeros and ones, and the Frechet distance to true renders."""
-    true = torch.cat([render(scenes[i : i + BATCH], 256, samples=2) for i in range(0, len(scenes), BATCH)])
+def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene], true: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Which images show all that was asked for, (N,) of zeros and ones, and the Frechet distance to the features of true renders."""
     right = [float(all_right(scene, seen)) for scene, (seen, _) in zip(scenes, oracle.read(images), strict=True)]
-    return torch.tensor(right), frechet(oracle.features(true), oracle.features(images))
+    return torch.tensor(right), frechet(true, oracle.features(images))
 
 
 @torch.no_grad()
 def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterable[str] = WAYS) -> list[Measured]:
     scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
+    true = None
+    if oracle is not None:
+        true = torch.cat([oracle.features(render(scenes[i : i + BATCH], 256, samples=2)) for i in range(0, count, BATCH)])
     measured = []
     for name, sample_so in ways(names):
         pipe = load_cascade()
@@ -93,7 +95,7 @@ def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterabl
         start = time.perf_counter()
         images = draw(pipe, prompts, BATCH, STAGES)
         seconds = (time.perf_counter() - start) / count
-        told = (None, None) if oracle is None else quality(oracle, images, scenes)
+        told = (None, None) if oracle is None or true is None else quality(oracle, images, scenes, true)
         measured.append(Measured(name, pipe.config["num_inference_steps"][:STAGES], evaluations(pipe), seconds, *told))
     return measured
 

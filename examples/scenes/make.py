@@ -78,7 +78,7 @@ def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
         pipeline / "model_index.json",
         exported,
     )
-    counts = [f"--count={plan.count}", f"--fine_count={plan.count}"]
+    counts = [f"--count={plan.count}", f"--fine_count={plan.count}", f"--distance_count={5 * plan.count}"]
     yield Step(["examples.scenes.evaluate", f"--model={pipeline}", f"--oracle={reader}", *counts], None)
 
 

@@ -7,8 +7,10 @@ A small convolutional network marks the centre of each object on a 32x32 grid an
 """
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,10 +158,12 @@ def train(
     oracle: Oracle | None = None,
     redraw: Callable[[Tensor], Tensor] = lambda images: images,
     learning_rate: float = 3e-3,
+    chances: np.ndarray | None = None,
 ) -> Oracle:
     """On renders and their mirror images, with noise, so that it does not lean on single pixels.
 
-    With `oracle` one goes on learning, and with `redraw` it learns to read renders in another look.
+    With `oracle` one goes on learning, with `redraw` it learns to read renders in another look, and `chances` (count,), which sum to 1,
+    say how often it is shown each scene.
     """
     device = device_type()
     torch.manual_seed(0)
@@ -169,7 +173,7 @@ def train(
     rng = np.random.default_rng(0)
     progress = trange(steps, desc="oracle", mininterval=5)
     for step in progress:
-        chosen = np.sort(rng.integers(0, data.count, batch_size))
+        chosen = np.sort(rng.choice(data.count, batch_size, p=chances))
         images = redraw(torch.from_numpy(data.images[chosen]).to(device).float() / 127.5 - 1)
         scenes = [data.scenes[i] for i in chosen]
         if rng.random() < 0.5:
@@ -184,6 +188,20 @@ def train(
         if step % 100 == 0:
             progress.write(f"step {step} loss {loss.item():.3f}")
     return oracle.eval().to("cpu", memory_format=torch.contiguous_format)  # as safetensors asks
+
+
+def misread(oracle: Oracle, data: SceneDataset) -> np.ndarray:
+    """Which scenes an oracle reads something else in than they hold, but for places: (count,) of bools."""
+
+    def looks(objects: Iterable[Seen]) -> Counter:
+        return Counter(tuple(getattr(o, name) for name in ATTRIBUTES) for o in objects)
+
+    found = np.zeros(data.count, bool)
+    for start in trange(0, data.count, 16, desc="reading renders", mininterval=5):
+        images = torch.from_numpy(data.images[start : start + 16]).float() / 127.5 - 1
+        for i, (seen, _) in enumerate(oracle.read(images), start):
+            found[i] = looks(seen) != looks(data.scenes[i].objects)
+    return found
 
 
 def load(folder: Path) -> Oracle:
@@ -201,10 +219,22 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=24)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--pretrained", type=Path, help="folder of an oracle that goes on learning")
+    parser.add_argument("--first_seed", type=int, help="of its scenes: others than those that a pretrained oracle saw")
+    parser.add_argument(
+        "--mistakes", type=float, default=1.0, help="show what the pretrained oracle misreads so many times as often as the rest"
+    )
     parser.add_argument("--soften", action="store_true", help="let every second image have less detail than a render has")
     args = parser.parse_args()
-    data, oracle = SceneDataset("oracle", args.scenes, args.folder), args.pretrained and load(args.pretrained)
-    given = {"redraw": softened} if args.soften else {}
+    if args.mistakes != 1 and args.pretrained is None:
+        parser.error("--mistakes are those of an oracle that goes on learning: name it by --pretrained, or leave --mistakes out")
+    if args.mistakes < 1:
+        parser.error(f"--mistakes is {args.mistakes}; what is misread is shown at least as often as the rest, 1 time")
+    data, oracle = SceneDataset("oracle", args.scenes, args.folder, first_seed=args.first_seed), args.pretrained and load(args.pretrained)
+    given: dict[str, Any] = {"redraw": softened} if args.soften else {}
+    if oracle is not None and args.mistakes > 1:
+        wrong = misread(oracle, data)
+        print(f"{wrong.sum()} of {len(wrong)} scenes are misread")
+        given["chances"] = (weights := np.where(wrong, args.mistakes, 1.0)) / weights.sum()
     oracle = train(data, args.max_train_steps, args.train_batch_size, oracle=oracle, learning_rate=args.learning_rate, **given)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in oracle.state_dict().items()}
