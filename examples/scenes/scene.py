@@ -16,7 +16,7 @@ import numpy as np
 from .camera import project, projected_length
 
 # Of the scenes below: what is rendered, described or learned under one version does not fit another.
-WORLD = 2
+WORLD = 3
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 PAINTS = {  # linear, as `Object.paint`
@@ -33,6 +33,7 @@ COLORS = tuple(PAINTS)
 MATERIALS = ("rubber", "metal")
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "checkered", "finely striped", "dotted", "finely checkered")
+COARSE_TEXTURES = TEXTURES[1:3]  # white bands and checks, which no white object has: nothing would be seen of them
 FINE_TEXTURES = TEXTURES[3:]  # invisible at 64px by construction: only super-resolution can generate them
 FLOOR_COLORS = ("gray", "brown", "green", "blue", "white")
 FLOOR_PATTERNS = ("plain", "tiled", "checkered")
@@ -145,6 +146,8 @@ def _sample_look(rng: np.random.Generator, held_out: bool | None, unnamed_share:
         color = None if rng.random() < unnamed_share and not held_out else str(rng.choice(COLORS))
         pair = (color, str(rng.choice(SHAPES)))
     texture = str(rng.choice(TEXTURES, p=(0.4, 0.12, 0.12, 0.12, 0.12, 0.12)))
+    if pair[0] == "white" and texture in COARSE_TEXTURES:
+        texture = "plain"
     return {"color": pair[0], "shape": pair[1], "material": str(rng.choice(MATERIALS)), "size": str(rng.choice(SIZES)), "texture": texture}
 
 
