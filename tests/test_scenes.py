@@ -32,6 +32,7 @@ from examples.scenes.scene import (
     WORLD,
     Object,
     Scene,
+    hidden,
     mirrored,
     relation,
     sample_scene,
@@ -74,6 +75,19 @@ def test_held_out_pairs_never_occur_in_training() -> None:
 def test_captions_without_images_may_name_every_pair() -> None:
     pairs = {(o.color, o.shape) for seed in range(2000) for o in sample_scene(seed, held_out=None).objects}
     assert set(HELD_OUT) < pairs
+
+
+def test_every_texture_that_is_named_is_seen() -> None:
+    scene = sample_scene(3, num_objects=1, unnamed_share=0)
+    pairs = [(color, texture) for color in COLORS for texture in TEXTURES[1:]]
+    assert {pair for pair in pairs if hidden(pair[1], pair[0])} == {("white", "striped"), ("white", "checkered")}
+    assert not any(hidden(o.texture, o.color) for seed in range(2000) for o in sample_scene(seed, held_out=None).objects)
+    for color in COLORS:
+        plain = replace(scene.objects[0], shape="sphere", color=color, paint=PAINTS[color], texture="plain", x=0.0, z=0.5)
+        told = [replace(scene, objects=(replace(plain, texture=texture),)) for texture in TEXTURES]
+        images, where = render(told, 64, samples=2), torch.from_numpy(object_windows(told[0], 64, (0, 0), 64)) > 0
+        for texture, image in zip(TEXTURES[1:], images[1:], strict=True):  # from 7 levels of 255 up, or a tenth of one
+            assert (127.5 * (image - images[0]).abs().mean(0)[where].mean() < 1) == hidden(texture, color), (color, texture)
 
 
 def test_paints_are_near_their_names_and_far_from_all_others() -> None:

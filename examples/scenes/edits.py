@@ -29,7 +29,7 @@ from .data import TEST_SEEDS
 from .evaluate import ORACLE, draw, load_cascade, same, share, table
 from .oracle import Oracle, load
 from .raytrace import render
-from .scene import COLORS, HELD_OUT, Scene, sample_scene
+from .scene import COLORS, HELD_OUT, Scene, hidden, sample_scene
 
 SIZE = 256
 RECOLOUR_SEEDS, REMOVE_SEEDS, EXTEND_SEEDS = (TEST_SEEDS + n for n in (60_000, 70_000, 80_000))
@@ -39,9 +39,9 @@ MARGIN = 6  # pixels between what is removed and the edge of its mask
 
 
 def recoloured(scene: Scene, seed: int) -> Scene:
-    """The scene with its first object in another colour, of a pair with its shape that training holds."""
+    """The scene with its first object in another colour, of a pair with its shape that training holds, and in which its texture is seen."""
     first = scene.objects[0]
-    others = [c for c in COLORS if c != first.color and (c, first.shape) not in HELD_OUT]
+    others = [c for c in COLORS if c != first.color and (c, first.shape) not in HELD_OUT and not hidden(first.texture, c)]
     return replace(scene, objects=(replace(first, color=str(np.random.default_rng(seed).choice(others))), *scene.objects[1:]))
 
 

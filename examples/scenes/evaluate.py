@@ -33,6 +33,13 @@ from .raytrace import render
 from .scene import FINE_TEXTURES, Object, Scene, Seen, relation, sample_scene
 
 ORACLE = Path("pipelines/imagen-scenes/oracle")  # the bundled one
+KINDS = {  # of prompts: their name, objects, first scene, and whether the pair of colour and shape is one that training does not hold
+    "one": ("one object", 1, 0, False),
+    "two": ("two objects", 2, 10_000, False),
+    "unseen": ("held-out pair, one object", 1, 20_000, True),
+}
+ENLARGING = {"distance_256": 2, "distance_1024": 3}
+PARTS = (*KINDS, "fine", *ENLARGING)
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 
 
@@ -158,10 +165,29 @@ def _windows(images: Tensor) -> Tensor:
     return F.unfold(middle, 256, stride=256).transpose(1, 2).reshape(-1, 3, 256, 256)
 
 
+def prompts_right(pipe: ImagenCascadePipeline, oracle: Oracle, kind: str, count: int, batch: int) -> dict[str, Figure]:
+    """Of prompts of one of `KINDS`, 256px images beside true renders of the same scenes."""
+    name, objects, first, held_out = KINDS[kind]
+    scenes, prompts = scenes_and_prompts(count, objects, TEST_SEEDS + first, held_out)
+    renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, count, 8)])
+    true = first_of(score_set(f"true renders, {name}", oracle, renders, scenes))
+    return true | score_set(name, oracle, draw(pipe, prompts, batch, 2), scenes)
+
+
+def fine_detail_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int) -> Figure:
+    """Of 1024px images whose prompts name a fine texture, those that show it on the object."""
+    scenes, prompts = scenes_and_prompts(4 * count, 1, TEST_SEEDS + 30_000)
+    chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][:count]
+    images = draw(pipe, [prompts[i] for i in chosen], 1, 3)
+    right = [r for i, (seen, _) in zip(chosen, oracle.read(images), strict=True) for r in fine_right(scenes[i], seen)]
+    return share(sum(right), len(right))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
+    parser.add_argument("--part", choices=PARTS, action="append", help="this alone, or these, if given more than once")
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
     parser.add_argument("--fine_count", type=int, default=60, help="1024px images of prompts with a fine texture")
     parser.add_argument("--distance_count", type=int, default=200, help="images of 256px, or windows of 1024px, of a Frechet distance")
@@ -170,26 +196,17 @@ def main() -> None:
     pipe = load_cascade(args.model)
     oracle = load(args.oracle)
 
-    for name, objects, first, held_out in (
-        ("one object", 1, 0, False),
-        ("two objects", 2, 10_000, False),
-        ("held-out pair, one object", 1, 20_000, True),
-    ):
-        scenes, prompts = scenes_and_prompts(args.count, objects, TEST_SEEDS + first, held_out)
-        renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, args.count, 8)])
-        true = first_of(score_set(f"true renders, {name}", oracle, renders, scenes))
-        print(table(true | score_set(name, oracle, draw(pipe, prompts, args.batch_size, 2), scenes)), flush=True)
-
-    scenes, prompts = scenes_and_prompts(4 * args.fine_count, 1, TEST_SEEDS + 30_000)
-    chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][: args.fine_count]
-    images = draw(pipe, [prompts[i] for i in chosen], 1, 3)
-    right = [r for i, (seen, _) in zip(chosen, oracle.read(images), strict=True) for r in fine_right(scenes[i], seen)]
-    print(table({"1024px: fine detail named in the prompt": share(sum(right), len(right))}), flush=True)
-    for stage in (2, 3):
-        count = args.distance_count if stage == 2 else -(-args.distance_count // 4)
-        ours, bicubic, floor = super_resolution_distances(pipe, oracle, count, stage, 4)
-        told = f"bicubic {bicubic:.3f}, ratio {ours / bicubic:.3f}; true renders of other scenes {floor:.3f}"
-        print(f"Frechet distance, stage {stage}: {ours:.3f}, {told}", flush=True)
+    for part in args.part or PARTS:
+        if part in KINDS:
+            print(table(prompts_right(pipe, oracle, part, args.count, args.batch_size)), flush=True)
+        elif part == "fine":
+            print(table({"1024px: fine detail named in the prompt": fine_detail_right(pipe, oracle, args.fine_count)}), flush=True)
+        else:
+            stage = ENLARGING[part]
+            count = args.distance_count if stage == 2 else -(-args.distance_count // 4)
+            ours, bicubic, floor = super_resolution_distances(pipe, oracle, count, stage, 4)
+            told = f"bicubic {bicubic:.3f}, ratio {ours / bicubic:.3f}; true renders of other scenes {floor:.3f}"
+            print(f"Frechet distance, stage {stage}: {ours:.3f}, {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ COLORS = tuple(PAINTS)
 MATERIALS = ("rubber", "metal")
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "checkered", "finely striped", "dotted", "finely checkered")
-COARSE_TEXTURES = TEXTURES[1:3]  # white bands and checks, which no white object has: nothing would be seen of them
+COARSE_TEXTURES = TEXTURES[1:3]  # white bands and checks
 FINE_TEXTURES = TEXTURES[3:]  # invisible at 64px by construction: only super-resolution can generate them
 FLOOR_COLORS = ("gray", "brown", "green", "blue", "white")
 FLOOR_PATTERNS = ("plain", "tiled", "checkered")
@@ -140,14 +140,18 @@ def sample_scene(
     return Scene(objects, str(rng.choice(FLOOR_COLORS)), str(rng.choice(FLOOR_PATTERNS)), light)
 
 
+def hidden(texture: str, color: str | None) -> bool:
+    """Whether nothing would be seen of a texture on a colour, so that no object has both."""
+    return texture in COARSE_TEXTURES and color == "white"
+
+
 def _sample_look(rng: np.random.Generator, held_out: bool | None, unnamed_share: float) -> dict[str, str | None]:
     pair = HELD_OUT[rng.integers(len(HELD_OUT))] if held_out else None
     while pair is None or (held_out is False and pair in HELD_OUT):
         color = None if rng.random() < unnamed_share and not held_out else str(rng.choice(COLORS))
         pair = (color, str(rng.choice(SHAPES)))
     texture = str(rng.choice(TEXTURES, p=(0.4, 0.12, 0.12, 0.12, 0.12, 0.12)))
-    if pair[0] == "white" and texture in COARSE_TEXTURES:
-        texture = "plain"
+    texture = "plain" if hidden(texture, pair[0]) else texture
     return {"color": pair[0], "shape": pair[1], "material": str(rng.choice(MATERIALS)), "size": str(rng.choice(SIZES)), "texture": texture}
 
 
