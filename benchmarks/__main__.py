@@ -3,7 +3,7 @@
     make bench
     .venv/bin/python -m benchmarks --only stages growth    # measured again; what else is in the file stays
 
-Nothing else should run meanwhile.
+Nothing else should run meanwhile. It measures the processor; `python -m benchmarks.gpu` measures a GPU.
 """
 
 import argparse
@@ -14,6 +14,11 @@ from typing import Any
 from . import ceilings, generate, growth, layers, operations, side_by_side, solvers, stages, throughput, tiles
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+HEAD = """# Measured
+
+Written by `make bench`; each part names its own command. Contestants of a table took turns within one run, but for tiles, each of which
+was drawn once.
+"""
 PLOTS = Path(__file__).parents[1] / "docs"  # whose pages show them, too
 
 
@@ -71,13 +76,12 @@ def read(path: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="plots go to docs/ in any case")
     args = parser.parse_args()
     sections = read(args.output)
     for name in args.only:
         sections[name] = section(name)
-        head = "# Measured\n\nWritten by `make bench`; each part names its own command. Contestants of a table took turns within one run.\n"
-        args.output.write_text("\n".join([head, *(sections[n] for n in PARTS if n in sections)]))  # after each part: a run is long
+        args.output.write_text("\n".join([HEAD, *(sections[n] for n in PARTS if n in sections)]))  # after each part: a run is long
         print(sections[name], flush=True)
 
 

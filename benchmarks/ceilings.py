@@ -5,32 +5,33 @@
 A network's evaluation is told as a fraction of the convolution's rate.
 """
 
+import os
 import platform
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from examples.scenes.device import device_type
-
-from .timing import table, turns
+from .timing import DEVICE, table, turns
 
 DTYPES = (torch.float32, torch.bfloat16)
 SIDES = (1024, 2048, 4096)  # of the matrices; a GPU needs larger ones to be busy
 GPU_SIDES = (4096, 8192, 16384)
 CONVOLUTIONS = ((128, 64), (256, 32), (512, 32))  # channels and side, batch 8, 3x3
 COPIED = 2**28  # bytes
-RUNS = 5
+RUNS = 9
 
 
 def device() -> torch.device:
-    return torch.device(device_type())
+    """Where networks are measured: the processor, unless the environment names another, as `benchmarks.gpu` does."""
+    return torch.device(os.environ.get(DEVICE, "cpu"))
 
 
 def machine() -> str:
     """What is measured, in words."""
-    kind = device_type()
+    kind = device().type
     if kind == "mps":  # of which older releases of torch do not know the name
         name = f"Apple GPU of {platform.platform()}"
     elif kind != "cpu":
@@ -74,12 +75,18 @@ def copy_rate() -> float:
 
 
 @torch.no_grad()
-def report() -> str:
+def report(dtypes: Iterable[torch.dtype] = DTYPES) -> str:
     rows = [
-        [str(dtype).removeprefix("torch."), f"{matrix_rate(dtype) / 1e9:,.0f}", f"{convolution_rate(dtype) / 1e9:,.0f}"] for dtype in DTYPES
+        [str(dtype).removeprefix("torch."), f"{matrix_rate(dtype) / 1e9:,.0f}", f"{convolution_rate(dtype) / 1e9:,.0f}"] for dtype in dtypes
     ]
     said = table(["dtype", "matrix product, GFLOP/s", "3x3 convolution, GFLOP/s"], rows)
     return f"{said}\n\nA copy in memory: {copy_rate() / 1e9:.1f} GB/s, reading and writing counted."
+
+
+def rates(dtype: torch.dtype) -> str:
+    """What shares are of, in a sentence beside them."""
+    name, convolution, product = str(dtype).removeprefix("torch."), convolution_rate(dtype) / 1e9, matrix_rate(dtype) / 1e9
+    return f"Then the quickest convolution in {name} reached {convolution:,.0f} GFLOP/s, and the quickest matrix product {product:,.0f}."
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from examples.scenes.evaluate import load_cascade
 from imagen_diffusers import ImagenCascadePipeline
 
 from .ceilings import machine
-from .timing import peak_memory, print_peak_memory, table
+from .timing import peak_memory, print_peak_memory, table, times_as_fast
 
 PROMPT = "a large red metal sphere left of a small blue rubber cube on a gray floor"
 RUNS = 3
@@ -51,14 +51,16 @@ def report() -> str:
                 measured[name].append(times)
     rows = []
     for i, stage in enumerate(pipes["float32"].stages(pipes["float32"].stage_numbers)):
-        one, two = (statistics.median(times[i] for times in measured[name]) for name in pipes)
-        rows.append([f"{stage.sample_size}px", str(stage.num_inference_steps), f"{one:.2f}", f"{two:.2f}", f"{one / two:.2f}"])
-    one, two = (statistics.median(sum(times) for times in measured[name]) for name in pipes)
-    rows.append(["all", "", f"{one:.2f}", f"{two:.2f}", f"{one / two:.2f}"])
+        rows.append([f"{stage.sample_size}px", str(stage.num_inference_steps), *_told({n: [t[i] for t in measured[n]] for n in pipes})])
+    rows.append(["all", "", *_told({name: [sum(times) for times in measured[name]] for name in pipes})])
     said = table(["stage", "steps", "float32", "bfloat16", "ratio"], rows)
     peak = peak_memory("benchmarks.generate", "--alone")
     memory = f"Peak memory of a process that loads it in float32 and draws once: {peak:.2f} GiB."
     return f"Seconds per image, median of {RUNS} runs.\n\n{said}\n\n{memory} {whole_command()}"
+
+
+def _told(seconds: dict[str, list[float]]) -> list[str]:
+    return [*(f"{statistics.median(times):.2f}" for times in seconds.values()), f"{times_as_fast(seconds, *seconds):.2f}"]
 
 
 def whole_command() -> str:

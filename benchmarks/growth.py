@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-from examples.scenes.device import device_type
 from imagen_diffusers.models.precision import fastest_dtype
 
-from .ceilings import machine
+from .ceilings import device, machine
 from .stages import inputs, network
 from .timing import peak_memory, print_peak_memory, table, turns
 
-DTYPE, RUNS = fastest_dtype(device_type()), 3
+DTYPE, RUNS = fastest_dtype(device().type), 3
 AXES = {"side": (256, 512, 1024, 2048), "batch_size": (1, 2, 4, 8), "tokens": (16, 64, 256)}
 STANDARD = {"side": 256, "batch_size": 1, "tokens": 16}
 SLOTS = ("unet_2", "unet_3")

@@ -3,9 +3,9 @@
     make .venv/installed-reference
     .venv/bin/python -m benchmarks.layers
 
-The networks and the call are those of `benchmarks.side_by_side`, in the dtype that the processor is fastest in. A layer that is as fast
-in its network as alone leaves nothing to be won but another kernel; all else is what could be fused or left out. Of a processor: a GPU
-does not wait for its layers, so that their times say nothing there.
+The networks and the call are those of `benchmarks.side_by_side`, in the dtype that the processor is fastest in. Alone a layer runs again
+and again on one input, out of the caches, and its quickest call counts; in its network it meets values that lie in memory. Of a processor:
+a GPU does not wait for its layers, so that their times say nothing there.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.models.precision import fastest_dtype
 
-from .ceilings import convolution_rate, machine
+from .ceilings import convolution_rate, machine, rates
 from .side_by_side import GUIDANCE, SEED, STEPS, WIDTHS, channels_last, text, write_imagen_pytorch
 from .timing import table, turns
 
@@ -125,7 +125,7 @@ def report() -> str:
         write_imagen_pytorch(Path(place), WIDTHS["imagen-pytorch"])
         pipe = channels_last(ImagenCascadePipeline.from_pretrained(Path(place) / "imagen", dtype=dtype))
     tables = "\n\n".join(of_stage(pipe, number, dtype) for number in pipe.stage_numbers)
-    return f"imagen-pytorch's networks in {str(dtype).removeprefix('torch.')}, channels_last.\n\n{tables}"
+    return f"imagen-pytorch's networks in {str(dtype).removeprefix('torch.')}, channels_last.\n\n{tables}\n\n{rates(dtype)}"
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ does not wait for its operations, so that their times say nothing there.
 """
 
 import argparse
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 from imagen_diffusers.models.precision import fastest_dtype
 
-from .ceilings import convolution_rate, copy_rate, machine, matrix_rate
+from .ceilings import convolution_rate, copy_rate, machine, matrix_rate, rates
+from .counting import FORMULAS
 from .side_by_side import HOMES, WIDTHS, contestant
 from .timing import table, turns
 
 aten = torch.ops.aten
-COUNTS: dict[Any, Callable[..., int]] = {**flop_registry, aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
-RUNS = 2
+RUNS, WATCHED = 2, 3
 LEAST = 0.01  # of the time: operations below it are told together
 
 
@@ -59,10 +59,15 @@ class Watch(TorchDispatchMode):
         seconds = time.perf_counter() - start
         spent = self.spent.setdefault(func.overloadpacket, Spent())
         spent.calls, spent.seconds = spent.calls + 1, spent.seconds + seconds
-        if func.overloadpacket in COUNTS:
-            spent.flop += COUNTS[func.overloadpacket](*args, **kwargs, out_val=out)
-        spent.moved += sum(x.numel() * x.element_size() for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor))
+        if func.overloadpacket in FORMULAS:
+            spent.flop += FORMULAS[func.overloadpacket](*args, **kwargs, out_val=out)
+        spent.moved += sum(moved(x) for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor))
         return out
+
+
+def moved(x: Tensor) -> int:
+    """Bytes that hold the values of a tensor; what it is expanded along is read once."""
+    return x.element_size() * math.prod(side for side, stride in zip(x.shape, x.stride(), strict=True) if stride or side == 0)
 
 
 def rate(kind: Any, spent: Spent, dtype: torch.dtype) -> tuple[str, float]:
@@ -82,7 +87,8 @@ def of_home(home: str, dtype: torch.dtype, dim: int | None = None) -> str:
         draw = contestant(home, "ours", str(dtype).removeprefix("torch."), folder, dim or WIDTHS[home])
         plain = min(turns({"": draw}, RUNS, leave=False)[""])
         with Watch() as watch:
-            draw()
+            for _ in range(WATCHED):
+                draw()
     whole = sum(spent.seconds for spent in watch.spent.values())
     ordered = sorted(watch.spent.items(), key=lambda one: -one[1].seconds)
     shown = [(kind, spent) for kind, spent in ordered if spent.seconds >= LEAST * whole]
@@ -93,17 +99,19 @@ def of_home(home: str, dtype: torch.dtype, dim: int | None = None) -> str:
         reached, part = rate(kind, spent, dtype)
         least += spent.seconds * min(part, 1.0)
         name = str(kind).removeprefix("aten.").strip("_")
-        rows.append([name, str(spent.calls), f"{100 * spent.seconds / whole:.0f} %", reached, f"{100 * part:.0f} %"])
-    rows.append(["others", str(sum(spent.calls for spent in rest)), f"{100 * others / whole:.0f} %", "", ""])
+        rows.append([name, str(spent.calls // WATCHED), f"{100 * spent.seconds / whole:.0f} %", reached, f"{100 * part:.0f} %"])
+    rows.append(["others", str(sum(spent.calls for spent in rest) // WATCHED), f"{100 * others / whole:.0f} %", "", ""])
     head = ["operation", "calls", "of the time", "reached", "of the machine's rate"]
-    told = f"{home}, {dtype}, channels_last, {plain:.2f} s, and {whole:.2f} s in operations while they are watched".replace("torch.", "")
+    told = f"{home}, {dtype}, channels_last, {plain:.2f} s, and {whole / WATCHED:.2f} s in operations while they are watched"
+    told = told.replace("torch.", "")
     bound = f"Were all those that are named as fast as the machine, it would be {100 * least / whole:.0f} % of the time."
     return f"{told}:\n\n{table(head, rows)}\n\n{bound}"
 
 
 def report(homes: Iterable[str] = HOMES, dim: int | None = None) -> str:
     dtype = fastest_dtype("cpu")
-    return "\n\n".join(of_home(home, dtype, dim) for home in homes)
+    told = "\n\n".join(of_home(home, dtype, dim) for home in homes)
+    return f"{told}\n\n{rates(dtype)} A copy reached {copy_rate() / 1e9:.1f} GB/s."
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Networks are built without memory (meta device); work is counted operation by op
 """
 
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -65,6 +66,19 @@ def forward_flop(unet: ConditionedUNet, side: int) -> int:
     return counter.get_total_flops()
 
 
+class Fused(torch.autograd.Function):
+    """Attention as GPUs run it, of shapes alone: it keeps what it was given and its output, and no matrix of weights.
+
+    Without memory torch would take the way that keeps the matrix.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+
 def kept_bytes(unet: ConditionedUNet, side: int) -> int:
     """What autograd keeps of one example between forward and backward, in bfloat16."""
     kept: dict[int, Tensor] = {}
@@ -74,7 +88,8 @@ def kept_bytes(unet: ConditionedUNet, side: int) -> int:
             kept[value.untyped_storage()._cdata] = value  # kept alive, so that no address is counted for two
         return value
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+    fused = patch.object(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value, **_: Fused.apply(query, key, value))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value), fused:
         run(unet, side)
     weights = {p.untyped_storage()._cdata for p in unet.parameters()}
     return sum(2 * value.numel() for address, value in kept.items() if address not in weights)

@@ -6,7 +6,8 @@
 Contestants of a kind take turns within one run, so that ratios hold when the machine's speed drifts. Weights are random, in
 layouts people train and download: the two networks of imagen-pytorch's README, as wide as there (32 channels), and IF's first
 two stages, narrower so that two cores can run them (64 and 32 channels; the second attends at 32px alone). Both homes keep
-their defaults; ours keeps its networks in channels_last. Each also draws once in a process of its own, which tells its peak
+their defaults, but that imagen-pytorch's networks are in channels_last where they compute in bfloat16, and stay on a GPU between
+stages; ours are in channels_last. Each also draws once in a process of its own, which tells its peak
 memory (read from /proc: Linux).
 """
 
@@ -112,6 +113,7 @@ def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str, device: str) -> D
 
     def draw() -> list[Tensor]:
         told = {"cond_scale": GUIDANCE, "cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
+        told["use_one_unet_in_gpu"] = False  # or each stage would send all networks to the CPU and back
         (first,), (second,), _ = stage_generators(torch.Generator().manual_seed(SEED), 1, 3)
         noise = [*noises(first, 64, STEPS, low_res=False), *noises(second, 256, STEPS, low_res=True)]
         with told_noise([values.to(device) for values in noise]), autocast:
@@ -220,7 +222,7 @@ def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUN
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those")
+    parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those; of IF's a multiple of 64")
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--device", default="cpu", help="where all of them compute; benchmarks.gpu measures larger ones on a GPU")
     parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")

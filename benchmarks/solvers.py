@@ -6,7 +6,7 @@
 Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding.
 Images of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
 distance to true renders of the same scenes; without a trained oracle only the cost is told. All ways have the same prompts and
-seeds, so that the interval beside a difference from the first is of pairs.
+seeds, so that the interval beside a difference from the first is of pairs, and take turns, batch by batch.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from tqdm import trange
 
 import imagen_diffusers
 from examples.scenes.data import TEST_SEEDS
@@ -38,10 +39,10 @@ STEPS = ((8, 4, 2), (16, 8, 4))
 STAGES, COUNT, BATCH = 2, 40, 8
 
 
-def evaluations(pipe: ImagenCascadePipeline) -> int:
+def evaluations(pipe: ImagenCascadePipeline, stages: int = STAGES) -> int:
     """Images through a network for each that is drawn: a guided step counts two, a step of a two-stage solver what it takes."""
     total = 0
-    for stage in pipe.stages(pipe.stage_numbers[:STAGES]):
+    for stage in pipe.stages(pipe.stage_numbers[:stages]):
         steps = len(stage.prepared_scheduler(pipe.device).timesteps)
         guided = 0 if stage.guidance_scale == 1 else sum(is_guided(i, steps, stage.guidance_interval) for i in range(steps))
         total += steps + guided
@@ -88,15 +89,22 @@ def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterabl
     true = None
     if oracle is not None:
         true = torch.cat([oracle.features(render(scenes[i : i + BATCH], 256, samples=2)) for i in range(0, count, BATCH)])
-    measured = []
+    whole, pipes, made = load_cascade(), [], []
     for name, sample_so in ways(names):
-        pipe = load_cascade()
-        sample_so(pipe)
-        start = time.perf_counter()
-        images = draw(pipe, prompts, BATCH, STAGES)
-        seconds = (time.perf_counter() - start) / count
+        pipes.append((name, ImagenCascadePipeline.from_pipe(whole)))  # the same networks, schedulers of its own
+        sample_so(pipes[-1][1])
+    draw(whole, prompts[:BATCH], BATCH, STAGES)  # warms up
+    seconds = [0.0] * len(pipes)
+    for first in trange(0, count, BATCH, desc="prompts", mininterval=5):
+        made.append([])
+        for i, (_, pipe) in enumerate(pipes):
+            start = time.perf_counter()
+            made[-1].append(draw(pipe, prompts[first : first + BATCH], BATCH, STAGES, first_seed=first, quiet=True))
+            seconds[i] += (time.perf_counter() - start) / count
+    measured = []
+    for (name, pipe), images, spent in zip(pipes, map(torch.cat, zip(*made, strict=True)), seconds, strict=True):
         told = (None, None) if oracle is None or true is None else quality(oracle, images, scenes, true)
-        measured.append(Measured(name, pipe.config["num_inference_steps"][:STAGES], evaluations(pipe), seconds, *told))
+        measured.append(Measured(name, pipe.config["num_inference_steps"][:STAGES], evaluations(pipe), spent, *told))
     return measured
 
 

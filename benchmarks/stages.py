@@ -3,7 +3,8 @@
     python -m benchmarks.stages
     python -m benchmarks.stages --paper --batch_size 8    # the paper's sizes, for a GPU
 
-The bundled networks take a guided batch of two, as in sampling. Ways of running take turns.
+The bundled networks take a batch of two, as a guided step does. Ways of running take turns. Networks are made in float32, which peaks
+in bfloat16 hold, too.
 """
 
 import argparse
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
-from .ceilings import convolution_rate, device, machine
+from .ceilings import convolution_rate, device, machine, rates
+from .counting import flop as counted
 from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
 
 TOKENS, RUNS = 32, 7
@@ -72,9 +73,7 @@ def evaluation(slot: str, way: str, batch_size: int, *, paper: bool) -> Callable
 def work(slot: str, batch_size: int, *, paper: bool, side: int | None = None, tokens: int = TOKENS) -> int:
     """Operations of an evaluation, counted."""
     unet = network(slot, paper=paper)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(**inputs(unet, batch_size, side=side, tokens=tokens))
-    return counter.get_total_flops()
+    return counted(lambda: unet(**inputs(unet, batch_size, side=side, tokens=tokens)))
 
 
 class Measured(NamedTuple):
@@ -115,7 +114,8 @@ def report(measured: list[Measured]) -> str:
             + [f"{100 * m.share:.0f} %", f"{m.peak:.2f}"]
         )
     head = ["network", "way", "ms", "from, to", "times as fast", "GFLOP", "of the convolution rate", "peak GiB"]
-    return table(head, rows, words=2)
+    told = " ".join(rates(dtype) for dtype in dict.fromkeys(dtype for dtype, _, _ in WAYS.values()))
+    return f"{table(head, rows, words=2)}\n\n{told}"
 
 
 def plot(measured: list[Measured], path: Path) -> None:

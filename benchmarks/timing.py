@@ -1,6 +1,7 @@
 """Contestants measured in turns, so that ratios hold when the machine's speed drifts; memory in a process of its own."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -12,10 +13,9 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from examples.scenes.device import device_type
-
 Name = TypeVar("Name")
 Seconds = Mapping[Name, list[float]]
+DEVICE = "BENCHMARK_DEVICE"  # in the environment, so that processes of their own measure there, too
 
 
 def turns(contestants: Mapping[Name, Callable[[], Any]], runs: int, *, title: str = "", leave: bool = True) -> dict[Name, list[float]]:
@@ -39,13 +39,13 @@ def times_as_fast(seconds: Seconds, first: Any, other: Any) -> float:
 
 def peak_memory(module: str, *arguments: str) -> float:
     """What `python -m module arguments` says by `print_peak_memory`, in GiB."""
-    said = subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(said.splitlines()[-1])["peak"]
 
 
 def print_peak_memory() -> None:
     """This process's largest size so far: of the GPU's memory where there is one, else of /proc (Linux)."""
-    kind = device_type()
+    kind = os.environ.get(DEVICE, "cpu")
     if kind == "mps":  # whose driver keeps what was freed
         peak = torch.mps.driver_allocated_memory() / 2**30
     elif kind != "cpu":

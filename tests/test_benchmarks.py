@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ceilings, gpu, operations, solvers, stages, timing
+from benchmarks import ceilings, counting, gpu, operations, scale, solvers, stages, timing
 from examples.scenes.device import device_type
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
@@ -23,6 +23,7 @@ def accelerator(request, monkeypatch) -> str:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**29)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 2**29)
+    monkeypatch.setenv(timing.DEVICE, kind)
     return kind
 
 
@@ -36,8 +37,14 @@ def test_an_accelerator_is_found_named_and_measured(accelerator, capsys) -> None
 def test_without_one_the_processor_is(monkeypatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))  # as built for, and not there
-    assert device_type() == "cpu" and ceilings.device() == torch.device("cpu")
-    assert "threads of" in ceilings.machine()
+    assert device_type() == "cpu"
+
+
+def test_the_processor_is_measured_unless_another_device_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.delenv(timing.DEVICE, raising=False)
+    assert ceilings.device() == torch.device("cpu") and "threads of" in ceilings.machine()
 
 
 @torch.no_grad()
@@ -53,6 +60,25 @@ def test_operations_are_counted_by_what_they_compute_and_move() -> None:
     assert (convolution.calls, convolution.flop) == (1, 2 * out.numel() * 27)  # 3 channels x 3x3
     assert (product.calls, product.flop, product.moved) == (2, 0, 2 * 2 * 4 * out.numel())  # each reads and writes 4 bytes a number
     assert attention.flop == 2 * 2 * (2 * 4 * 6 * 7 * 8)  # two products
+    whole = counting.flop(lambda: (F.conv2d(image, weight, padding=1), F.scaled_dot_product_attention(query, key, key)))
+    assert whole == convolution.flop + attention.flop
+
+
+def test_what_is_expanded_is_read_once() -> None:
+    assert operations.moved(torch.zeros(4, 1, 3).expand(4, 5, 3)) == 4 * 12
+    assert (
+        operations.moved(torch.zeros(4, 5, 3)) == 4 * 60
+        and operations.moved(torch.zeros(0, 3)) == 0
+        and operations.moved(torch.tensor(1.0)) == 4
+    )
+
+
+def test_attention_of_a_large_training_keeps_no_matrix_of_weights() -> None:
+    with torch.device("meta"):
+        query, key = torch.empty(2, 4, 6, 8, requires_grad=True), torch.empty(2, 4, 7, 8, requires_grad=True)
+        out = scale.Fused.apply(query, key, key)
+    kept = [tuple(x.shape) for x in out.grad_fn.saved_tensors]
+    assert out.shape == query.shape and kept == [(2, 4, 6, 8), (2, 4, 7, 8), (2, 4, 7, 8), (2, 4, 6, 8)]
 
 
 def test_an_operation_is_held_to_the_rate_it_is_nearer_to(monkeypatch) -> None:
@@ -87,8 +113,7 @@ def small_networks(monkeypatch) -> None:
             return ImagenUNet2DConditionModel(**base).eval()
         return ImagenEfficientUNet2DConditionModel(**efficient, sample_size={"unet_2": 32, "unet_3": 64}[slot]).eval()
 
-    for module in (stages, gpu):
-        monkeypatch.setattr(module, "network", network)
+    monkeypatch.setattr(stages, "network", network)
     monkeypatch.setattr(gpu, "WINDOWS", {"unet": 16, "unet_2": 32, "unet_3": 32})
     monkeypatch.setattr(gpu, "STEPS", (3, 2, 1))
     monkeypatch.setattr(gpu, "matrix_rate", lambda dtype: 1e12)
@@ -102,15 +127,18 @@ def rows_of(report: str) -> list[list[str]]:
 @pytest.mark.usefixtures("small_networks")
 def test_what_a_gpu_is_measured_by_runs_everywhere(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)  # as if it were not there
-    said = gpu.evaluations(batches=(1, 2), runs=1)
-    rows = rows_of(said)
-    assert [row[:3] for row in rows] == [
-        [slot, way, str(n)] for slot in gpu.NETWORKS for n in (1, 2) for way in gpu.WAYS if "float8" not in way
-    ]
-    assert all(float(row[-1]) < 0.02 for row in rows)  # every way gives the same image but for bfloat16's rounding
-    assert said.count("Left out:") == 6 and "torchao" in said  # three networks, twice each
+    plan = gpu.Plan(evaluated=(1, 2), drawn=(1, 2), runs=1)
+    told = list(gpu.evaluations(plan))
+    assert [one.partition(":")[0] for one in told] == [f"{slot}, {n} images" for slot in gpu.NETWORKS for n in (1, 2)]
+    for one in told:
+        rows = rows_of(one)
+        assert [row[0] for row in rows] == ["eager", "channels_last", "compiled"]
+        assert all(float(row[-1]) < 0.02 for row in rows)  # every way gives the same image but for bfloat16's rounding
+        assert "Left out: CUDA graphs" in one and "Left out: float8" in one and "torchao" in one
 
-    assert [row[0] for row in rows_of(gpu.images(counts=(1, 2), runs=1))] == ["1", "2"]
+    said, drawn = gpu.images(plan)
+    assert "9 evaluations of an image" in said  # 3, 2 and 1 steps; 2 of 3 and 1 of 2 guided; the last stage is not
+    assert [row[0] for row in rows_of(drawn)] == ["1", "2"]
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -123,16 +151,21 @@ def test_a_training_step_grows_until_the_memory_is_full(monkeypatch) -> None:
         return taken(unet, examples, side)
 
     monkeypatch.setattr(gpu, "step", within_memory)
-    assert [row[:2] for row in rows_of(gpu.training(runs=1))] == [["unet at 16px", "4"], ["unet_2 at 32px", "4"], ["unet_3 at 32px", "4"]]
-    monkeypatch.setattr(gpu, "step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
-    assert rows_of(gpu.training(runs=1))[0] == ["unet at 16px", "0", "", ""]
-
-
-def test_a_step_of_the_benchmark_trains() -> None:
-    unet = ImagenUNet2DConditionModel(
-        sample_size=16, block_out_channels=(32,), layers_per_block=1, attention_levels=(True,), attention_head_dim=32, encoder_hid_dim=32
+    told = list(gpu.training(gpu.Plan(runs=1)))
+    sizes = [f"{slot} at {side}px, 4 examples a step (OutOfMemoryError: CUDA out of memory)" for slot, side in gpu.WINDOWS.items()]
+    assert [one.partition(":\n")[0] for one in told] == sizes and all(
+        [row[0] for row in rows_of(one)] == ["eager", "compiled"] for one in told
     )
-    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
-    gpu.step(unet, 2, 16)()
-    moved = [name for name, p in unet.named_parameters() if not torch.equal(p, before[name])]
-    assert len(moved) > len(before) / 2 and all(p.grad is None for p in unet.parameters())
+    assert next(gpu.training(gpu.Plan(runs=1, most=2))).startswith("unet at 16px, 2 examples a step (no more than 2 were tried)")
+    monkeypatch.setattr(gpu, "step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    assert next(gpu.training(gpu.Plan(runs=1))) == "unet at 16px: no step of one example (OutOfMemoryError: CUDA out of memory)"
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_step_of_the_benchmark_trains_every_weight() -> None:
+    unet, seen = gpu.network("unet_2", gpu.Plan()), set()
+    for name, p in unet.named_parameters():
+        p.register_post_accumulate_grad_hook(lambda p, name=name: seen.add(name) if p.grad.abs().sum() > 0 else None)
+    gpu.step(unet, 2, 32)()
+    assert seen == {name for name, _ in unet.named_parameters()}
+    assert all(p.grad is None for p in unet.parameters())

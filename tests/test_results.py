@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"`python -m benchmarks\.(\w+)[^`]*`")
 DECIMAL = re.compile(r"\d+\.\d+(?:e[-+]\d+)?")
+SHARE = re.compile(r"(\d+) %")
 
 
 def tables_of(text: str) -> list[tuple[str, str]]:
@@ -33,6 +34,17 @@ def test_a_section_has_no_number_that_its_benchmark_did_not_write(page, part, se
     written = set(DECIMAL.findall(read(RESULTS)[part]))
     other = [number for number in DECIMAL.findall(section) if number not in written]
     assert not other, f"docs/{page} says {', '.join(other)}; make bench ONLY={part} wrote no such number into benchmarks/RESULTS.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_paragraph_has_no_share_that_the_benchmarks_it_names_did_not_write(page) -> None:
+    for paragraph in page.read_text("utf-8").split("\n\n"):
+        parts = set(COMMAND.findall(paragraph)) & {"layers", "operations", "stages"}
+        written = {share for part in parts for share in SHARE.findall(read(RESULTS)[part])}
+        other = [share for share in SHARE.findall(paragraph) if parts and share not in written]
+        assert not other, (
+            f"docs/{page.name} says {', '.join(other)} %; {' and '.join(parts)} wrote no such share into benchmarks/RESULTS.md"
+        )
 
 
 def test_pages_that_quote_speeds_are_found_and_all_parts_are_written() -> None:

@@ -28,6 +28,7 @@ from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption
 from .data import TEST_SEEDS
+from .device import device_type
 from .oracle import ATTRIBUTES, Oracle, load
 from .raytrace import render
 from .scene import FINE_TEXTURES, Object, Scene, Seen, relation, sample_scene
@@ -79,23 +80,23 @@ def fine_right(scene: Scene, seen: list[Seen]) -> list[bool]:
     return [any(same(o, s, ("shape", "color", "texture")) for s in seen) for o in scene.objects if o.texture in FINE_TEXTURES]
 
 
-def load_cascade(folder: Path | None = None, dtype: torch.dtype | None = None) -> ImagenCascadePipeline:
+def load_cascade(folder: Path | None = None, dtype: torch.dtype | None = None, device: str = "cpu") -> ImagenCascadePipeline:
     """The bundled pipeline, or another by its folder or name, as it draws fastest, without progress bars."""
-    wanted = {"default": dtype or fastest_dtype("cpu"), "text_encoder": torch.float32}
-    pipe = ImagenCascadePipeline.from_pretrained(find(str(folder or "imagen-scenes"), ("pipelines",)), dtype=wanted)
+    wanted = {"default": dtype or fastest_dtype(device), "text_encoder": torch.float32}
+    pipe = ImagenCascadePipeline.from_pretrained(find(str(folder or "imagen-scenes"), ("pipelines",)), dtype=wanted).to(device)
     pipe.set_progress_bar_config(disable=True)
     for n in pipe.stage_numbers:
         getattr(pipe, pipe.slots(n)[0]).to(memory_format=torch.channels_last)
     return pipe
 
 
-def draw(pipe: ImagenCascadePipeline, prompts: list[str], batch: int, stop_at: int) -> Tensor:
-    """Images in [-1, 1]; image i has seed i."""
+def draw(pipe: ImagenCascadePipeline, prompts: list[str], batch: int, stop_at: int, *, first_seed: int = 0, quiet: bool = False) -> Tensor:
+    """Images in [-1, 1]; image i has the seed that is i after the first."""
     images = []
-    for start in tqdm(range(0, len(prompts), batch), desc=f"{stop_at} stages", mininterval=5):
+    for start in tqdm(range(0, len(prompts), batch), desc=f"{stop_at} stages", mininterval=5, disable=quiet):
         few = prompts[start : start + batch]
-        generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
-        images.append(pipe(few, generator=generators, stop_at=stop_at, output_type="pt").images * 2 - 1)
+        generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(few))]
+        images.append(pipe(few, generator=generators, stop_at=stop_at, output_type="pt").images.cpu() * 2 - 1)
     return torch.cat(images)
 
 
@@ -149,7 +150,7 @@ def super_resolution_distances(
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
         image = (low + 1) / 2
         given = {"start_at": stage, "stop_at": stage, "generator": generators, "output_type": "pt"}
-        drawn = enlarging(prompts[start : start + batch], image=image, **given).images * 2 - 1
+        drawn = enlarging(prompts[start : start + batch], image=image, **given).images.cpu() * 2 - 1
         more = render(others[start : start + batch], size, samples=2)
         for features, images in ((true, high), (ours, drawn), (plain, resize(low, (size, size))), (other, more)):
             features.append(oracle.features(_windows(images)))
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--distance_count", type=int, default=200, help="images of 256px, or windows of 1024px, of a Frechet distance")
     parser.add_argument("--batch_size", type=int, default=8)
     args = parser.parse_args()
-    pipe = load_cascade(args.model)
+    pipe = load_cascade(args.model, device=device_type())
     oracle = load(args.oracle)
 
     for part in args.part or PARTS:
