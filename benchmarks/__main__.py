@@ -16,8 +16,7 @@ from . import ceilings, generate, growth, layers, operations, side_by_side, solv
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Measured
 
-Written by `make bench`; each part names its own command. Contestants of a table took turns within one run, but for tiles, each of which
-was drawn once.
+Written by `make bench`; each part names its own command, which says what takes turns.
 """
 PLOTS = Path(__file__).parents[1] / "docs"  # whose pages show them, too
 

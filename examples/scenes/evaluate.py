@@ -146,23 +146,27 @@ def super_resolution_distances(
     others, _ = scenes_and_prompts(count, 2, TEST_SEEDS + 60_000)
     for start in tqdm(range(0, count, batch), desc=f"super-resolution to {size}px", mininterval=5):
         few = scenes[start : start + batch]
-        low, high = render(few, small, samples=2), render(few, size, samples=2)
+        low, high, more = render(few, small, samples=2), _true(few, size), _true(others[start : start + batch], size)
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(few))]
         image = (low + 1) / 2
         given = {"start_at": stage, "stop_at": stage, "generator": generators, "output_type": "pt"}
         drawn = enlarging(prompts[start : start + batch], image=image, **given).images.cpu() * 2 - 1
-        more = render(others[start : start + batch], size, samples=2)
         for features, images in ((true, high), (ours, drawn), (plain, resize(low, (size, size))), (other, more)):
             features.append(oracle.features(_windows(images)))
     t, o, p, r = (torch.cat(x) for x in (true, ours, plain, other))
     return frechet(t, o), frechet(t, p), frechet(t, r)
 
 
+def _true(scenes: list[Scene], size: int) -> Tensor:
+    """Renders of 256px, or the middle 512 pixels of 1024px, which alone are compared."""
+    return render(scenes, size, samples=2, **({} if size == 256 else {"crops": [(256, 256)] * len(scenes), "crop_size": 512}))
+
+
 def _windows(images: Tensor) -> Tensor:
     """The middle 512 pixels of 1024px images as windows of 256; 256px ones as they are."""
     if images.shape[-1] == 256:
         return images
-    middle = images[..., 256:768, 256:768]
+    middle = images if images.shape[-1] == 512 else images[..., 256:768, 256:768]
     return F.unfold(middle, 256, stride=256).transpose(1, 2).reshape(-1, 3, 256, 256)
 
 
