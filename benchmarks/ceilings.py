@@ -40,7 +40,8 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
         has = sorted({flag for line in lines if line.startswith("flags") for flag in line.split() if flag in ("amx_bf16", "avx512_bf16")})
-        name = f"{torch.get_num_threads()} threads of {name} ({', '.join(has) or 'no bf16 instructions'})"
+        threads = torch.get_num_threads()
+        name = f"{threads} {'thread' if threads == 1 else 'threads'} of {name} ({', '.join(has) or 'no bf16 instructions'})"
     return f"{name}, torch {torch.__version__}"
 
 

@@ -6,7 +6,7 @@
     .venv/bin/python -m benchmarks.gpu --bundled    # the small networks of imagen-scenes: whether all of it runs, on any device
 
 Shares are of the quickest matrix product in bfloat16 on the same device. Linear layers in float8 need torchao and a GPU that multiplies in
-it. What the device cannot do is left out, and the report says why; each line is printed as soon as it is measured.
+it. What the device cannot do is left out, and the report says why; each table is printed as soon as it is measured.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from torch import Tensor, nn
 
 from examples.scenes.device import device_type
@@ -146,7 +147,7 @@ def ways_of(slot: str, images: int, plan: Plan) -> str:
         middle, far = statistics.median(seconds[way]), ((made[way] - made[first]).norm() / made[first].norm()).item()
         rows.append([way, f"{1e3 * middle:.1f}", f"{times_as_fast(seconds, first, way):.2f}", share(flop, middle), f"{far:.1e}"])
     head = ["way", "ms", "times as fast", "of the matrix rate", "difference"]
-    return "\n\n".join([f"{slot}, {images} images:", table(head, rows), *left_out])
+    return "\n\n".join([f"{slot}, batch of {images}:", table(head, rows), *left_out])
 
 
 def evaluations(plan: Plan) -> Iterator[str]:
@@ -278,13 +279,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--bundled", action="store_true", help="the networks of imagen-scenes in place of the paper's")
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="for evaluations and training")
-    parser.add_argument("--images", type=int, nargs="+", default=list(Plan.evaluated), help="of an evaluation")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=list(Plan.evaluated), help="of evaluations")
     parser.add_argument("--most", type=int, help="examples of a training step; by default 512, of the bundled networks 4")
     parser.add_argument("--runs", type=int, default=Plan.runs)
     args = parser.parse_args()
     os.environ[DEVICE] = device_type()
+    logging.set_verbosity_error()  # diffusers warns of every cast
     most = args.most or (4 if args.bundled else Plan.most)
-    plan = Plan(not args.bundled, tuple(args.network), tuple(args.images), most=most, runs=args.runs)
+    plan = Plan(not args.bundled, tuple(args.network), tuple(args.batch_sizes), most=most, runs=args.runs)
     print(f"{machine()}, {matrix_rate(torch.bfloat16) / 1e12:.1f} TFLOP/s in a matrix product in bfloat16", flush=True)
     for name in args.only:
         title, part = PARTS[name]

@@ -115,7 +115,8 @@ def report(measured: list[Measured], count: int = COUNT) -> str:
         rows.append([m.name, ", ".join(map(str, m.steps)), str(m.evaluations), f"{m.seconds:.2f}", *told])
     head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", f"points from {measured[0].name}"]
     head.append("Frechet distance")
-    return f"{count} prompts, 64px then 256px, in batches of {BATCH}.\n\n{table(head, rows, words=2)}"
+    said = f"{count} prompts, 64px then 256px, in batches of {min(BATCH, count)}. Frechet distances of so few images say how ways compare."
+    return f"{said}\n\n{table(head, rows, words=2)}"
 
 
 def _points(m: Measured, first: Measured) -> str:

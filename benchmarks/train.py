@@ -23,13 +23,14 @@ from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers import ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models import configurations
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
-from imagen_diffusers.text.encoding import encode
+from imagen_diffusers.text.encoding import TextEmbedding, encode
 from imagen_diffusers.training.examples import Batch, Visits, collate
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.order import Share, StepSampler
 from imagen_diffusers.training.run_settings import TrainSettings
 
+from .counting import flop
 from .imagen_pytorch_package import load
 
 BATCH, LEARNING_RATE, WARMUP, HELD_OUT = 16, 3e-4, 100, 64
@@ -144,8 +145,8 @@ def main() -> None:
     held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])
     text = encode(held_out["prompt"], tokenizer, text_encoder, 48)
 
-    print("| | parameters | steps | images per second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
-    print("|---|---:|---:|---:|" + "---:|" * len(LEVELS), flush=True)
+    print("| | parameters | GFLOP | steps | images per second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
+    print("|---|---:|---:|---:|---:|" + "---:|" * len(LEVELS), flush=True)
     for name, make in (
         ("imagen-pytorch", Theirs),
         ("ours", lambda: Ours(OURS)),
@@ -154,9 +155,13 @@ def main() -> None:
         trainee = make()
         steps, seconds = trainee.train(dataset, 60 * args.minutes, tokenizer, text_encoder)
         size = sum(p.numel() for p in trainee.network.parameters()) / 1e6
+        one: Batch = collate([unseen.shown(0)])
+        words = TextEmbedding(text.embeds[:1], text.mask[:1])
+        work = flop(lambda trainee=trainee, one=one, words=words: trainee.x0(one["pixel_values"], 0.0, one, words))
         cells = [
             name,
             f"{size:.1f} M",
+            f"{work / 1e9:.1f}",
             str(steps),
             f"{steps * BATCH / seconds:.1f}",
             *(f"{e:.3f}" for e in errors(trainee, held_out, text)),
