@@ -13,6 +13,7 @@ import argparse
 import gc
 import os
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +47,8 @@ COMPILED = {"fullgraph": True, "dynamic": False}
 STEPS, GUIDED = (25, 15, 10), (0.2, 0.9)  # of each stage, and in which part of them it is guided
 WINDOWS = {"unet": 64, "unet_2": 256, "unet_3": 256}  # that the stages are trained on
 THEIR_WIDTHS = {"imagen-pytorch": 128, "deepfloyd": 192}  # of its larger super-resolution network, and of IF-I-M
-FAILURES = (ImportError, RuntimeError, NotImplementedError, AssertionError)  # of ways that a device cannot take; of memory, too
+# Of what a device cannot do or hold; processes of their own that end so raise the last.
+FAILURES = (ImportError, RuntimeError, NotImplementedError, AssertionError, subprocess.CalledProcessError)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,16 @@ def share(flop: float, seconds: float) -> str:
 def reason(error: BaseException) -> str:
     """An error in a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def attempt(measure: Callable[..., str], name: str, *args: Any) -> str:
+    """What is measured, or why it could not be."""
+    try:
+        return measure(name, *args)
+    except FAILURES as error:
+        return f"Left out: {name} ({reason(error)})"
+    finally:
+        free()
 
 
 def free() -> None:
@@ -154,8 +166,7 @@ def evaluations(plan: Plan) -> Iterator[str]:
     """A table for each network and number of images."""
     for slot in plan.slots:
         for images in plan.evaluated:
-            yield ways_of(slot, images, plan)
-            free()
+            yield attempt(ways_of, slot, images, plan)
 
 
 # --- a whole image --------------------------------------------------------------------------------------------------------------
@@ -173,10 +184,15 @@ def cascade(plan: Plan) -> ImagenCascadePipeline:
 
 def images(plan: Plan) -> Iterator[str]:
     """Seconds of an image of the whole cascade after its text is encoded, its noise included."""
+    yield attempt(seconds_an_image, "cascade", plan)
+
+
+def seconds_an_image(_: str, plan: Plan) -> str:
+    """A table by how many are drawn at a time."""
     pipe = cascade(plan)
     text = torch.randn(1, TOKENS, pipe.unet.config["encoder_hid_dim"], device=device(), dtype=torch.bfloat16)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     scales, steps = pipe.config["guidance_scale"], "/".join(map(str, STEPS))
-    yield (
+    said = (
         f"{steps} steps, guidance {'/'.join(map(str, scales))} from {GUIDED[0]} to {GUIDED[1]} of them (1 is none), which is "
         f"{evaluations_of(pipe, len(STEPS))} evaluations of an image; compiled, text encoded already, noise made by the processor."
     )
@@ -185,7 +201,7 @@ def images(plan: Plan) -> Iterator[str]:
         given = {"prompt_embeds": text, "num_images_per_prompt": count, "output_type": "pt"}
         seconds = turns({"": partial(pipe, **given)}, plan.runs, title=f"cascade, {count} at a time")[""]
         rows.append([str(count), *(f"{of(seconds) / count:.2f}" for of in (statistics.median, min, max))])
-    yield table(["images at a time", "seconds an image", "from", "to"], rows)
+    return f"{said}\n\n{table(['images at a time', 'seconds an image', 'from', 'to'], rows)}"
 
 
 # --- a training step ------------------------------------------------------------------------------------------------------------
@@ -218,7 +234,9 @@ def largest(unet: ConditionedUNet, side: int, most: int) -> tuple[int, str]:
     examples, why = 0, f"no more than {most} were tried"
     while max(2 * examples, 1) <= most:
         try:
-            step(unet, max(2 * examples, 1), side)()
+            take = step(unet, max(2 * examples, 1), side)
+            take()
+            take()  # beside what the first one left in the optimizer
         except FAILURES as error:  # of memory, which not all devices and libraries call the same
             why = reason(error)
             break
@@ -229,28 +247,30 @@ def largest(unet: ConditionedUNet, side: int, most: int) -> tuple[int, str]:
     return examples, why
 
 
+def steps_of(slot: str, plan: Plan) -> str:
+    """A table of the largest step of a stage, eager and compiled."""
+    unet, side = network(slot, plan).train().to(memory_format=torch.channels_last), WINDOWS[slot]  # pyright: ignore[reportCallIssue]
+    examples, why = largest(unet, side, plan.most)
+    if not examples:
+        return f"{slot} at {side}px: no step of one example ({why})"
+    flop, rows = 3 * examples * work(slot, 1, paper=plan.paper, side=side, tokens=TOKENS), []  # a backward pass is two forward passes
+    for way in ("eager", "compiled"):
+        try:
+            if way == "compiled":
+                unet.compile(dynamic=False, **own_graphs())
+            seconds = statistics.median(turns({"": step(unet, examples, side)}, plan.runs, title=f"{slot}, a step of {examples}")[""])
+        except FAILURES as error:
+            rows.append([way, reason(error), ""])
+        else:
+            rows.append([way, f"{examples / seconds:.1f}", share(flop, seconds)])
+    told = table(["way", "examples a second", "of the matrix rate"], rows)
+    return f"{slot} at {side}px, {examples} examples a step ({why}):\n\n{told}"
+
+
 def training(plan: Plan) -> Iterator[str]:
-    """A step of each stage, eager and compiled, with as many examples as the memory holds."""
+    """A step of each stage with as many examples as the memory holds."""
     for slot in plan.slots:
-        unet, side = network(slot, plan).train().to(memory_format=torch.channels_last), WINDOWS[slot]  # pyright: ignore[reportCallIssue]
-        examples, why = largest(unet, side, plan.most)
-        if not examples:
-            yield f"{slot} at {side}px: no step of one example ({why})"
-            continue
-        flop, rows = 3 * examples * work(slot, 1, paper=plan.paper, side=side, tokens=TOKENS), []  # a backward pass is two forward passes
-        for way in ("eager", "compiled"):
-            try:
-                if way == "compiled":
-                    unet.compile(dynamic=False, **own_graphs())
-                seconds = statistics.median(turns({"": step(unet, examples, side)}, plan.runs, title=f"{slot}, a step of {examples}")[""])
-            except FAILURES as error:
-                rows.append([way, reason(error), ""])
-            else:
-                rows.append([way, f"{examples / seconds:.1f}", share(flop, seconds)])
-        told = table(["way", "examples a second", "of the matrix rate"], rows)
-        yield f"{slot} at {side}px, {examples} examples a step ({why}):\n\n{told}"
-        del unet
-        free()
+        yield attempt(steps_of, slot, plan)
 
 
 # --- other homes ----------------------------------------------------------------------------------------------------------------
@@ -259,11 +279,7 @@ def training(plan: Plan) -> Iterator[str]:
 def side_by_side(plan: Plan) -> Iterator[str]:
     """imagen-pytorch's `sample` and diffusers' IF pipelines beside this package's, by `benchmarks.side_by_side` on the device."""
     for home in HOMES:
-        try:
-            yield compare(home, (THEIR_WIDTHS if plan.paper else WIDTHS)[home], plan.runs, device().type)
-        except FAILURES as error:
-            yield f"Left out: {home} ({reason(error)})"
-        free()
+        yield attempt(compare, home, (THEIR_WIDTHS if plan.paper else WIDTHS)[home], plan.runs, device().type)
 
 
 PARTS: dict[str, tuple[str, Callable[[Plan], Iterator[str]]]] = {

@@ -13,6 +13,8 @@ memory (read from /proc: Linux).
 
 import argparse
 import contextlib
+import gc
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
@@ -28,7 +30,7 @@ from imagen_diffusers.sampling.seeds import stage_generators
 
 from .ceilings import machine
 from .imagen_pytorch_package import load, noises, told_noise
-from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
+from .timing import DEVICE, peak_memory, print_peak_memory, table, times_as_fast, turns
 
 Draw = Callable[[], list[Tensor]]
 STEPS, GUIDANCE, TOKENS, SEED, RUNS = 5, 3.0, 20, 3, 3
@@ -202,6 +204,9 @@ def compare(home: str, dim: int, runs: int, device: str = "cpu") -> str:
             return lambda: drawn.update({name: draw()[-1].float().cpu().clamp(0, 1)})
 
         seconds = turns({name: kept(name, contestant(home, *name, folder, dim, device)) for name in names}, runs, title=home)
+        if device != "cpu":  # the processes of their own want the memory that torch keeps
+            gc.collect()
+            torch.get_device_module(device).empty_cache()
         alone = [("--dim", str(dim), "--device", device, "--alone", home, *name, place) for name in names]
         peaks = {name: peak_memory("benchmarks.side_by_side", *given) for name, given in zip(names, alone, strict=True)}
     first = ("home", "float32")
@@ -228,6 +233,7 @@ def main() -> None:
     parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    os.environ[DEVICE] = args.device
     if args.alone:
         home, which, dtype, folder = args.alone
         with torch.no_grad():

@@ -8,6 +8,7 @@ in bfloat16 hold, too.
 """
 
 import argparse
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import NamedTuple
 
 import torch
 
+from examples.scenes.device import device_type
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 
 from .ceilings import convolution_rate, device, machine, rates
 from .counting import flop as counted
-from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
+from .timing import DEVICE, peak_memory, print_peak_memory, table, times_as_fast, turns
 
 TOKENS, RUNS = 32, 7
 WAYS = {
@@ -139,6 +141,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.paper:
+        os.environ[DEVICE] = device_type()
     if args.alone:
         with torch.no_grad():
             evaluation(*args.alone, args.batch_size, paper=args.paper)()

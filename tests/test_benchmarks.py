@@ -137,9 +137,11 @@ def test_what_a_gpu_is_measured_by_runs_everywhere(monkeypatch) -> None:
         assert all(float(row[-1]) < 0.02 for row in rows)  # every way gives the same image but for bfloat16's rounding
         assert "Left out: CUDA graphs" in one and "Left out: float8" in one and "torchao" in one
 
-    said, drawn = gpu.images(plan)
-    assert "9 evaluations of an image" in said  # 3, 2 and 1 steps; 2 of 3 and 1 of 2 guided; the last stage is not
+    (drawn,) = gpu.images(plan)
+    assert "9 evaluations of an image" in drawn  # 3, 2 and 1 steps; 2 of 3 and 1 of 2 guided; the last stage is not
     assert [row[0] for row in rows_of(drawn)] == ["1", "2"]
+    monkeypatch.setattr(gpu, "cascade", lambda plan: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    assert list(gpu.images(plan)) == ["Left out: cascade (OutOfMemoryError: CUDA out of memory)"]
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -147,9 +149,14 @@ def test_a_training_step_grows_until_the_memory_is_full(monkeypatch) -> None:
     taken = gpu.step
 
     def within_memory(unet, examples, side):
-        if examples > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return taken(unet, examples, side)
+        take, steps = taken(unet, examples, side), []
+
+        def take_few():
+            steps.append(take())
+            if examples > 4 and len(steps) > 1:  # beside the optimizer's state, which the first one makes
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return take_few
 
     monkeypatch.setattr(gpu, "step", within_memory)
     told = list(gpu.training(gpu.Plan(runs=1)))
