@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from examples.scenes import style, subject
+from examples.scenes import evaluate, oracle, style, subject
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
 from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table
-from examples.scenes.oracle import GRID, Oracle, cell_of, load, oracle_loss, softened
+from examples.scenes.oracle import GRID, Oracle, cell_of, load, misread, oracle_loss, softened
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
@@ -187,3 +188,56 @@ def test_a_border_jump_is_a_step_over_the_other_steps() -> None:
     columns[4:8] += 10  # what is known is 10 lighter: steps of 12 and -8 among steps of 2
     image = Image.fromarray(np.broadcast_to(columns[None, :, None], (3, 12, 3)).astype(np.uint8))
     assert border_jump(image, left=4, width=4) == pytest.approx((12 + 8) / 2 / 2)
+
+
+def test_what_an_oracle_misreads_is_found_and_shown_more_often(monkeypatch, tmp_path) -> None:
+    scenes = [sample_scene(seed, num_objects=2) for seed in range(20)]
+    data = SimpleNamespace(count=20, scenes=scenes, images=np.zeros((20, 3, 4, 4), np.uint8))
+    seen = [read_perfectly(scene)[::-1] for scene in scenes]  # in whatever order
+    seen[3] = seen[3][1:]
+    seen[18][0] = replace(seen[18][0], material="other")
+    monkeypatch.setattr(Oracle, "read", lambda self, images: [(seen.pop(0), {}) for _ in images])
+    monkeypatch.setattr(oracle, "SceneDataset", lambda *_, first_seed, **__: data if first_seed == 7 else None)
+    monkeypatch.setattr(oracle, "load", lambda folder: Oracle())
+    given = {}
+    monkeypatch.setattr(oracle, "train", lambda *_, **how: given.update(how) or Oracle())
+    told = ["oracle", "--output_dir", str(tmp_path), "--pretrained", "there", "--mistakes", "6", "--first_seed", "7"]
+    monkeypatch.setattr("sys.argv", told)
+    oracle.main()
+    expected = np.ones(20)
+    expected[[3, 18]] = 6
+    assert np.allclose(given["chances"], expected / 30)
+
+    monkeypatch.setattr("sys.argv", ["oracle", "--mistakes", "6"])
+    with pytest.raises(SystemExit):
+        oracle.main()
+
+
+def test_an_oracle_sees_scenes_as_often_as_it_is_told() -> None:
+    scenes, shown = [sample_scene(seed) for seed in range(4)], []
+    data = SimpleNamespace(count=4, scenes=scenes, images=np.zeros((4, 3, 256, 256), np.uint8))
+    data.images[2] = 255
+    oracle.train(data, 2, 3, redraw=lambda images: shown.append(images.mean().item()) or images, chances=np.array([0.0, 0.0, 1.0, 0.0]))
+    assert shown == [1.0, 1.0]
+    assert not misread(Sees(scenes), data).any()
+
+
+def test_parts_of_an_evaluation_are_told_alone(monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr(evaluate, "load_cascade", lambda *_, **__: "cascade")
+    monkeypatch.setattr(evaluate, "load", lambda folder: "oracle")
+    monkeypatch.setattr(
+        evaluate, "prompts_right", lambda pipe, reader, kind, count, batch: asked.append((kind, count)) or {kind: share(1, 2)}
+    )
+    monkeypatch.setattr(evaluate, "fine_detail_right", lambda pipe, reader, count: asked.append(("fine", count)) or share(1, 2))
+    monkeypatch.setattr(
+        evaluate, "super_resolution_distances", lambda pipe, reader, count, stage, batch: asked.append((stage, count)) or (1.0, 4.0, 2.0)
+    )
+    monkeypatch.setattr("sys.argv", ["evaluate", "--part", "distance_1024", "--part", "one", "--count", "9", "--distance_count", "10"])
+    evaluate.main()
+    assert asked == [(3, 3), ("one", 9)]  # four windows an image
+    assert "stage 3: 1.000, bicubic 4.000, ratio 0.250; true renders of other scenes 2.000" in capsys.readouterr().out
+    asked.clear()
+    monkeypatch.setattr("sys.argv", ["evaluate", "--fine_count", "5", "--distance_count", "10"])
+    evaluate.main()
+    assert asked == [("one", 200), ("two", 200), ("unseen", 200), ("fine", 5), (2, 10), (3, 3)]
