@@ -5,9 +5,9 @@
 A network's evaluation is told as a fraction of the convolution's rate.
 """
 
+import gc
 import os
 import platform
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,14 @@ RUNS = 9
 def device() -> torch.device:
     """Where networks are measured: the processor, unless the environment names another, as `benchmarks.gpu` does."""
     return torch.device(os.environ.get(DEVICE, "cpu"))
+
+
+def free() -> None:
+    """What no name holds any more is gone from the device, graphs included."""
+    torch.compiler.reset()
+    gc.collect()
+    if device().type != "cpu":
+        torch.get_device_module(device()).empty_cache()
 
 
 def machine() -> str:
@@ -76,9 +84,9 @@ def copy_rate() -> float:
 
 
 @torch.no_grad()
-def report(dtypes: Iterable[torch.dtype] = DTYPES) -> str:
+def report() -> str:
     rows = [
-        [str(dtype).removeprefix("torch."), f"{matrix_rate(dtype) / 1e9:,.0f}", f"{convolution_rate(dtype) / 1e9:,.0f}"] for dtype in dtypes
+        [str(dtype).removeprefix("torch."), f"{matrix_rate(dtype) / 1e9:,.0f}", f"{convolution_rate(dtype) / 1e9:,.0f}"] for dtype in DTYPES
     ]
     said = table(["dtype", "matrix product, GFLOP/s", "3x3 convolution, GFLOP/s"], rows)
     return f"{said}\n\nA copy in memory: {copy_rate() / 1e9:.1f} GB/s, reading and writing counted."

@@ -10,7 +10,6 @@ it. What the device cannot do is left out, and the report says why; each table i
 """
 
 import argparse
-import gc
 import os
 import statistics
 import subprocess
@@ -35,8 +34,8 @@ from imagen_diffusers.training.optimizers import make_optimizer
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from . import stages
-from .ceilings import device, machine, matrix_rate
-from .side_by_side import HOMES, WIDTHS, compare
+from .ceilings import device, free, machine, matrix_rate
+from .side_by_side import HOMES, WIDTHS, awake, compare
 from .solvers import evaluations as evaluations_of
 from .stages import NETWORKS, inputs, work
 from .timing import DEVICE, table, times_as_fast, turns
@@ -66,11 +65,7 @@ class Plan:
 def network(slot: str, plan: Plan) -> ConditionedUNet:
     """With the same weights each time, none of them zero: layers that start so would hide what comes before them, and are quicker."""
     torch.manual_seed(0)
-    unet = stages.network(slot, paper=plan.paper)
-    with torch.no_grad():
-        for p in unet.parameters():
-            p.add_(0.01 * torch.randn_like(p))
-    return unet
+    return awake(stages.network(slot, paper=plan.paper))
 
 
 def share(flop: float, seconds: float) -> str:
@@ -82,22 +77,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def attempt(measure: Callable[..., str], name: str, *args: Any) -> str:
-    """What is measured, or why it could not be."""
+def attempt(name: str, measure: Callable[[], str]) -> str:
+    """What is measured, or why it could not be; nothing of it stays on the device."""
     try:
-        return measure(name, *args)
+        return measure()
     except FAILURES as error:
         return f"Left out: {name} ({reason(error)})"
     finally:
         free()
-
-
-def free() -> None:
-    """What no name holds any more is gone from the device, graphs included."""
-    torch.compiler.reset()
-    gc.collect()
-    if device().type != "cpu":
-        torch.get_device_module(device()).empty_cache()
 
 
 # --- one evaluation -------------------------------------------------------------------------------------------------------------
@@ -166,7 +153,7 @@ def evaluations(plan: Plan) -> Iterator[str]:
     """A table for each network and number of images."""
     for slot in plan.slots:
         for images in plan.evaluated:
-            yield attempt(ways_of, slot, images, plan)
+            yield attempt(f"{slot}, batch of {images}", partial(ways_of, slot, images, plan))
 
 
 # --- a whole image --------------------------------------------------------------------------------------------------------------
@@ -184,10 +171,10 @@ def cascade(plan: Plan) -> ImagenCascadePipeline:
 
 def images(plan: Plan) -> Iterator[str]:
     """Seconds of an image of the whole cascade after its text is encoded, its noise included."""
-    yield attempt(seconds_an_image, "cascade", plan)
+    yield attempt("cascade", partial(seconds_an_image, plan))
 
 
-def seconds_an_image(_: str, plan: Plan) -> str:
+def seconds_an_image(plan: Plan) -> str:
     """A table by how many are drawn at a time."""
     pipe = cascade(plan)
     text = torch.randn(1, TOKENS, pipe.unet.config["encoder_hid_dim"], device=device(), dtype=torch.bfloat16)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
@@ -270,7 +257,7 @@ def steps_of(slot: str, plan: Plan) -> str:
 def training(plan: Plan) -> Iterator[str]:
     """A step of each stage with as many examples as the memory holds."""
     for slot in plan.slots:
-        yield attempt(steps_of, slot, plan)
+        yield attempt(slot, partial(steps_of, slot, plan))
 
 
 # --- other homes ----------------------------------------------------------------------------------------------------------------
@@ -279,7 +266,7 @@ def training(plan: Plan) -> Iterator[str]:
 def side_by_side(plan: Plan) -> Iterator[str]:
     """imagen-pytorch's `sample` and diffusers' IF pipelines beside this package's, by `benchmarks.side_by_side` on the device."""
     for home in HOMES:
-        yield attempt(compare, home, (THEIR_WIDTHS if plan.paper else WIDTHS)[home], plan.runs, device().type)
+        yield attempt(home, partial(compare, home, (THEIR_WIDTHS if plan.paper else WIDTHS)[home], plan.runs))
 
 
 PARTS: dict[str, tuple[str, Callable[[Plan], Iterator[str]]]] = {
@@ -309,7 +296,6 @@ def main() -> None:
         print(f"\n## {title}", flush=True)
         for told in part(plan):
             print(f"\n{told}", flush=True)
-        free()
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def of_stage(pipe: ImagenCascadePipeline, number: int, dtype: torch.dtype) -> st
         spent[0] += time.perf_counter() - start
         return out
 
-    call = {"prompt_embeds": text("cpu"), "guidance_scale": GUIDANCE, "output_type": "pt", "stop_at": number}
+    call = {"prompt_embeds": text(), "guidance_scale": GUIDANCE, "output_type": "pt", "stop_at": number}
     pipe(**call, generator=torch.Generator().manual_seed(SEED))  # warms up
     network.forward = timed
     with watched(network) as layers:

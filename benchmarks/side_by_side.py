@@ -13,13 +13,11 @@ memory (read from /proc: Linux).
 
 import argparse
 import contextlib
-import gc
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet2DConditionModel
@@ -28,11 +26,12 @@ from torch import Tensor
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.sampling.seeds import stage_generators
 
-from .ceilings import machine
+from .ceilings import device, free, machine
 from .imagen_pytorch_package import load, noises, told_noise
-from .timing import DEVICE, peak_memory, print_peak_memory, table, times_as_fast, turns
+from .timing import peak_memory, print_peak_memory, table, times_as_fast, turns
 
 Draw = Callable[[], list[Tensor]]
+Module = TypeVar("Module", bound=torch.nn.Module)
 STEPS, GUIDANCE, TOKENS, SEED, RUNS = 5, 3.0, 20, 3, 3
 TEXT_DIM = 768
 README = {"cond_dim": 512, "dim_mults": (1, 2, 4, 8), "text_embed_dim": TEXT_DIM}
@@ -61,16 +60,16 @@ IF_LAYOUT = {
 }
 
 
-def text(device: str) -> Tensor:
-    return torch.randn(1, TOKENS, TEXT_DIM, generator=torch.Generator().manual_seed(0)).to(device)
+def text() -> Tensor:
+    return torch.randn(1, TOKENS, TEXT_DIM, generator=torch.Generator().manual_seed(0)).to(device())
 
 
-def awake(module: torch.nn.Module) -> torch.nn.Module:
+def awake(module: Module) -> Module:
     """Layers that start at zero get values, so that equal images mean something."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(device()).manual_seed(1)
     with torch.no_grad():
         for value in module.parameters():
-            value.add_(0.01 * torch.randn(value.shape, generator=generator))
+            value.add_(0.01 * torch.randn(value.shape, generator=generator, device=device()).to(value.device))
     return module.eval()
 
 
@@ -104,21 +103,21 @@ def their_imagen(dim: int) -> Any:
     return package.Imagen(networks, image_sizes=(64, 256), timesteps=STEPS, text_embed_dim=TEXT_DIM)
 
 
-def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str, device: str) -> Draw:
+def home_of_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
     imagen = their_imagen(dim).eval()
     imagen.load_state_dict(torch.load(folder / "imagen.pt", weights_only=True))
-    imagen.to(device)
+    imagen.to(device())
     if dtype == "bfloat16":
         imagen.to(memory_format=torch.channels_last)  # weights in bfloat16 crash there; autocast does not
-    embeds = text(device)
-    autocast = torch.autocast(device, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+    embeds = text()
+    autocast = torch.autocast(device().type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
 
     def draw() -> list[Tensor]:
         told = {"cond_scale": GUIDANCE, "cfg_remove_parallel_component": False, "use_tqdm": False, "return_all_unet_outputs": True}
         told["use_one_unet_in_gpu"] = False  # or each stage would send all networks to the CPU and back
         (first,), (second,), _ = stage_generators(torch.Generator().manual_seed(SEED), 1, 3)
         noise = [*noises(first, 64, STEPS, low_res=False), *noises(second, 256, STEPS, low_res=True)]
-        with told_noise([values.to(device) for values in noise]), autocast:
+        with told_noise([values.to(device()) for values in noise]), autocast:
             return imagen.sample(text_embeds=embeds, **told)
 
     return draw
@@ -145,11 +144,11 @@ def write_deepfloyd(folder: Path, dim: int) -> None:
     IFSuperResolutionPipeline(unet=larger, scheduler=curve, image_noising_scheduler=noising, **plain).save_pretrained(folder / "if-2")
 
 
-def home_of_deepfloyd(folder: Path, dim: int, dtype: str, device: str) -> Draw:
+def home_of_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
     told = {"dtype": getattr(torch, dtype), "tokenizer": None, "text_encoder": None}
-    base = quick(IFPipeline.from_pretrained(folder / "if-1", **told).to(device))
-    larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told).to(device))
-    embeds = text(device).to(getattr(torch, dtype))
+    base = quick(IFPipeline.from_pretrained(folder / "if-1", **told).to(device()))
+    larger = quick(IFSuperResolutionPipeline.from_pretrained(folder / "if-2", **told).to(device()))
+    embeds = text().to(getattr(torch, dtype))
     call = {"prompt_embeds": embeds, "negative_prompt_embeds": embeds.flip(1), "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     call["output_type"] = "pt"
 
@@ -164,17 +163,17 @@ def home_of_deepfloyd(folder: Path, dim: int, dtype: str, device: str) -> Draw:
 # --- ours -----------------------------------------------------------------------------------------------------------------------
 
 
-def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str, device: str) -> Draw:
-    pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)).to(device))
-    call = {"prompt_embeds": text(device), "guidance_scale": GUIDANCE, "output_type": "pt"}
+def ours_from_imagen_pytorch(folder: Path, dim: int, dtype: str) -> Draw:
+    pipe = channels_last(ImagenCascadePipeline.from_pretrained(folder / "imagen", dtype=getattr(torch, dtype)).to(device()))
+    call = {"prompt_embeds": text(), "guidance_scale": GUIDANCE, "output_type": "pt"}
     return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
-def ours_from_deepfloyd(folder: Path, dim: int, dtype: str, device: str) -> Draw:
+def ours_from_deepfloyd(folder: Path, dim: int, dtype: str) -> Draw:
     given = {"text_encoder": None, "dtype": getattr(torch, dtype)}
-    pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given).to(device))
+    pipe = channels_last(ImagenCascadePipeline.from_deepfloyd(folder / "if-1", folder / "if-2", **given).to(device()))
     call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "pt"}
-    call |= {"prompt_embeds": text(device), "negative_prompt_embeds": text(device).flip(1)}
+    call |= {"prompt_embeds": text(), "negative_prompt_embeds": text().flip(1)}
     return lambda: pipe(**call, generator=torch.Generator().manual_seed(SEED)).stage_images
 
 
@@ -188,12 +187,12 @@ WIDTHS = {"imagen-pytorch": 32, "deepfloyd": 64}
 DTYPES = ("float32", "bfloat16")
 
 
-def contestant(home: str, which: str, dtype: str, folder: Path, dim: int, device: str = "cpu") -> Draw:
+def contestant(home: str, which: str, dtype: str, folder: Path, dim: int) -> Draw:
     _, theirs, ours = HOMES[home]
-    return (theirs if which == "home" else ours)(folder, dim, dtype, device)
+    return (theirs if which == "home" else ours)(folder, dim, dtype)
 
 
-def compare(home: str, dim: int, runs: int, device: str = "cpu") -> str:
+def compare(home: str, dim: int, runs: int) -> str:
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         folder = Path(place)
         HOMES[home][0](folder, dim)
@@ -203,11 +202,9 @@ def compare(home: str, dim: int, runs: int, device: str = "cpu") -> str:
         def kept(name: tuple[str, str], draw: Draw) -> Callable[[], None]:
             return lambda: drawn.update({name: draw()[-1].float().cpu().clamp(0, 1)})
 
-        seconds = turns({name: kept(name, contestant(home, *name, folder, dim, device)) for name in names}, runs, title=home)
-        if device != "cpu":  # the processes of their own want the memory that torch keeps
-            gc.collect()
-            torch.get_device_module(device).empty_cache()
-        alone = [("--dim", str(dim), "--device", device, "--alone", home, *name, place) for name in names]
+        seconds = turns({name: kept(name, contestant(home, *name, folder, dim)) for name in names}, runs, title=home)
+        free()  # the processes of their own want the memory that torch keeps
+        alone = [("--dim", str(dim), "--alone", home, *name, place) for name in names]
         peaks = {name: peak_memory("benchmarks.side_by_side", *given) for name, given in zip(names, alone, strict=True)}
     first = ("home", "float32")
     rows = []
@@ -221,25 +218,23 @@ def compare(home: str, dim: int, runs: int, device: str = "cpu") -> str:
     return f"{said}\n\n{table(head, rows)}"
 
 
-def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUNS, device: str = "cpu") -> str:
-    return "\n\n".join(compare(home, dim or WIDTHS[home], runs, device) for home in homes)
+def report(homes: Iterable[str] = HOMES, dim: int | None = None, runs: int = RUNS) -> str:
+    return "\n\n".join(compare(home, dim or WIDTHS[home], runs) for home in homes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, help="channels of the finest level, in place of those; of IF's a multiple of 64")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--device", default="cpu", help="where all of them compute; benchmarks.gpu measures larger ones on a GPU")
     parser.add_argument("--home", choices=HOMES, action="append", help="one of the two only")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ[DEVICE] = args.device
     if args.alone:
         home, which, dtype, folder = args.alone
         with torch.no_grad():
-            contestant(home, which, dtype, Path(folder), args.dim, args.device)()
+            contestant(home, which, dtype, Path(folder), args.dim)()
         return print_peak_memory()
-    print(f"{machine()}\n\n{report(args.home or HOMES, args.dim, args.runs, args.device)}")
+    print(f"{machine()}\n\n{report(args.home or HOMES, args.dim, args.runs)}")
 
 
 if __name__ == "__main__":
