@@ -13,7 +13,7 @@ from examples.emoji import nearest, prompts, synonyms, train_judge
 from examples.emoji.colors import color_shares, main_color
 from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
-from examples.emoji.judge import FILE, Judge, load, save
+from examples.emoji.judge import FILE, MEASURED, Judge, load, save
 from examples.emoji.scorer import Scorer
 from examples.emoji.things import Thing, read_things, write_things
 from imagen_diffusers import ImagenCascadePipeline, bundled
@@ -73,7 +73,7 @@ def true_images(folder: Path) -> torch.Tensor:
 
 def test_the_judge_learns(folder, tmp_path) -> None:
     training = train_judge.Training(THINGS, folder, tmp_path, steps=12, size=8, learning_rate=3e-3)
-    losses = [training._one_step()[0] for _ in range(12)]
+    losses = [training._one_step(*training.batches[number])[0] for number in range(12)]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
@@ -82,11 +82,11 @@ def test_accuracy_is_the_share_of_first_and_of_five_names(folder) -> None:
         """Whatever it sees, it takes it for a pig, or else for a violin."""
 
         def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
-            assert images.shape == (1, 3, 64, 64) and count == 5
-            return [["pig", "violin"]]
+            assert images.shape == (8, 3, 64, 64) and count == 5
+            return [["pig", "violin"]] * 8
 
         def best_style(self, images: torch.Tensor) -> list[str | None]:
-            return [None]
+            return [None] * 8
 
     right = train_judge.accuracy(OfPigs(), THINGS, folder, 8)  # pyright: ignore[reportArgumentType]
     kinds = ("held-out compositions", "the same, blurred and resampled")
@@ -101,7 +101,7 @@ def test_the_judge_is_trained_on_both_styles(styled, tmp_path) -> None:
     training = train_judge.Training(things, styled, tmp_path, steps=2, size=4, learning_rate=3e-3)
     assert training.judge.styles == ("3d", "flat")
     head = training.judge.style_head.weight.detach().clone()  # pyright: ignore[reportOptionalMemberAccess]
-    training._one_step()
+    training._one_step(*training.batches[0])
     assert not torch.equal(head, training.judge.style_head.weight)  # pyright: ignore[reportOptionalMemberAccess]
     images, chosen, styles = train_judge.batch(things, styled, 0, 400)
     flat = styles.bool()
@@ -113,10 +113,10 @@ def test_the_judge_is_trained_on_both_styles(styled, tmp_path) -> None:
 def test_accuracy_is_taken_of_each_style(styled) -> None:
     class OfSolidPigs:
         def best(self, images: torch.Tensor, count: int) -> list[list[str]]:
-            return [["pig"]]
+            return [["pig"]] * len(images)
 
         def best_style(self, images: torch.Tensor) -> list[str | None]:
-            return ["3d"]
+            return ["3d"] * len(images)
 
     right = train_judge.accuracy(OfSolidPigs(), read_things(styled), styled, 8)  # pyright: ignore[reportArgumentType]
     found = {name: (figure.value, figure.count) for name, figure in right.items() if "five" not in name and "blurred" not in name}
@@ -139,7 +139,8 @@ def test_training_in_slices_of_time_gives_the_same_bits(folder, tmp_path, capsys
     for step in (1, 2):
         train_judge.main([*given, f"--output_dir={tmp_path / 'parts'}", "--time_limit=0"])
         assert f"time is up at step {step} of 3" in capsys.readouterr().out and not (tmp_path / "parts" / FILE).exists()
-    train_judge.main([*given, f"--output_dir={tmp_path / 'parts'}"])
+    train_judge.main([*given, f"--output_dir={tmp_path / 'parts'}", "--dataloader_num_workers=1"])
+    assert (tmp_path / "parts" / MEASURED).read_text() == capsys.readouterr().out
     whole, parts = load(tmp_path / "whole"), load(tmp_path / "parts")  # the files may have their metadata in another order
     assert whole.names == parts.names and whole.styles == parts.styles
     assert all(torch.equal(one, parts.state_dict()[name]) for name, one in whole.state_dict().items())

@@ -76,8 +76,8 @@ class Started:
         self.args, self.returncode = command, self.code
         self.commands.append(command)
 
-    def wait(self) -> None:
-        pass
+    def poll(self) -> int:
+        return self.code
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_slice_ends_when_its_time_does(tmp_path, started) -> None:
     assert not run([step, step], 100.0)  # the first leaves no last checkpoint: its time is up, and ours
     assert len(started) == 1
     limit = float(started[0][-1].removeprefix("--time_limit="))
-    assert 60 < limit < 100
+    assert 50 < limit < 60  # what a step needs beside its training is left
     assert not run([step], 5.0)
     assert len(started) == 1
     trained(tmp_path, 9)
@@ -110,6 +110,49 @@ def test_steps_that_need_nothing_of_one_another_run_side_by_side(tmp_path, start
     started.clear()
     assert run([first, second, third], 100.0, at_once=2)  # what the first should have made is missing: the second says so
     assert [command[2] for command in started] == ["first", "third", "second"]
+
+
+def test_another_step_begins_when_one_of_several_ends(tmp_path, monkeypatch) -> None:
+    class Turns(Started):
+        """The first ends after the second and the third, which has no place before the second has ended."""
+
+        def poll(self) -> int | None:
+            return None if self.args[2] == "first" and len(self.commands) < 3 else 0
+
+    monkeypatch.setattr("subprocess.Popen", Turns)
+    monkeypatch.setattr(Started, "commands", [])
+    assert run([Step([name], None) for name in ("first", "second", "third")], 100.0, at_once=2)
+    assert [command[2] for command in Started.commands] == ["first", "second", "third"]
+
+
+def test_a_step_that_needs_more_time_than_is_left_waits_for_the_next_slice(tmp_path, started) -> None:
+    long = Step(["long"], tmp_path / "long", needs=(tmp_path,), shortest=80.0)
+    assert not run([long, Step(["short"], None, needs=(tmp_path,))], 60.0)
+    assert [command[2] for command in started] == ["short"]
+
+
+def test_what_is_begun_of_other_sources_is_removed(tmp_path, started) -> None:
+    source, begun = tmp_path / "source", tmp_path / "report" / "run.json"
+    made(source)
+    made(begun)
+    step = Step(["evaluate"], tmp_path / "report" / "report.md", sources=(source,), begins=begun)
+    run([step], 100.0)
+    assert begun.exists()
+    older(begun)
+    run([step], 100.0)
+    assert not begun.parent.exists()
+
+
+def test_steps_say_what_they_have_to_in_logs_and_a_failure_is_told(tmp_path, capfd, monkeypatch) -> None:
+    (tmp_path / "good.py").write_text("print('made')")
+    (tmp_path / "bad.py").write_text("print('one'); raise SystemExit('two')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    here = (tmp_path,)
+    with pytest.raises(subprocess.CalledProcessError, match="bad"):
+        run([Step(["bad"], None, needs=here), Step(["good"], None, needs=here)], 100.0, logs=tmp_path / "logs")
+    assert (tmp_path / "logs" / "01-good.log").read_text() == "made\n"  # it does not need the one that failed
+    told = capfd.readouterr()
+    assert "00-bad.log ends with exit code 1:\none\ntwo\n" in told.err and "made" not in told.out
 
 
 def test_a_step_that_fails_ends_the_run(tmp_path, started, monkeypatch) -> None:
@@ -131,16 +174,20 @@ def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
 
 def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) -> None:
     plan = emoji.plan_for("cuda", 540.0)
-    made(tmp_path / "text_encoder" / "model.fp16.safetensors")
+    made(tmp_path / "text_encoder" / "config.json")
     made(tmp_path / "things.jsonl")
     assert not run(list(emoji.steps(plan, tmp_path)), 540.0, plan.at_once)
-    assert [command[2] for command in started] == ["examples.emoji.train"] * 2 + ["examples.emoji.train_judge"]
-    assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 500 for command in started[:2])
+    assert [command[2] for command in started] == ["examples.emoji.train"] * 2 + ["examples.emoji.control"]
+    assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 480 for command in started[:2])
+    made(tmp_path / "control" / "text_encoder" / "config.json")
+    started.clear()
+    run(list(emoji.steps(plan, tmp_path)), 400.0, plan.at_once)  # where a stage would not have all of its slice, none is begun
+    assert {command[2].rpartition(".")[2] for command in started} == {"control", "train_judge", "prompts"}
     for stage in ("base", "sr256"):
         trained(tmp_path / stage, 3000)
-    made(tmp_path / "judge" / "judge.safetensors")
+    made(tmp_path / "judge" / "measured.md")
     left = [step.arguments[0] for step in emoji.steps(plan, tmp_path) if not step.done]
-    assert left[:3] == ["examples.emoji.prompts", "examples.emoji.control", "examples.emoji.data"]
+    assert left[:3] == ["examples.emoji.control", "examples.emoji.prompts", "examples.emoji.train"]
 
 
 @pytest.mark.slow

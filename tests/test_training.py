@@ -174,6 +174,29 @@ def test_weights_that_get_no_gradient_are_said(tmp_path, caplog) -> None:
     assert "weights have had no gradient so far" in caplog.text
 
 
+def test_a_compiled_run_compiles_once(tmp_path, monkeypatch) -> None:
+    """A checkpoint writes into the configuration, which graphs depend on, and what is measured has other sizes and no gradients."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend=backend))
+    )
+
+    def measure(unet) -> dict[str, float]:
+        text = torch.zeros(1, 3, TEXT_DIM)
+        return {"x": unet(torch.zeros(1, 3, 16, 16), torch.zeros(1), text).sample.mean().item()}
+
+    fit(tmp_path, 4, torch_compile=True, checkpointing_steps=2, measure=measure, validation_steps=2)
+    one_pass = len(graphs)
+    fit(tmp_path, 6, torch_compile=True, measure=measure, validation_steps=1)
+    assert one_pass == 1 and len(graphs) <= 2
+
+
 def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
     def adapted():
         unet = make_base()

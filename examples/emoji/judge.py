@@ -21,7 +21,7 @@ from .things import SOLID
 
 READ_SIZE = 64
 FEATURES = 384
-FILE = "judge.safetensors"
+FILE, MEASURED = "judge.safetensors", "measured.md"
 CHOSEN = "EMOJI_JUDGE"  # in the environment: a folder
 OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
 

@@ -6,8 +6,9 @@
 Every step is one of the commands in this folder, or an evaluation, printed before it runs: things, judge, base and super-resolution, the
 control's text encoder and stages, assembly, prompts, scores. What is there already is kept. The control and its scores are in `control`
 below the folder; --without_control leaves them out.
-On a GPU three steps run side by side, networks are compiled and see more images, and each stage is trained for one slice, at the end of
-which its rates have fallen to nothing (`--lr_by_time`).
+On a GPU three steps run side by side, what they say is in `logs`, networks are compiled and see more images. Where its time is limited,
+each stage is trained for one slice, at the end of which its rates have fallen to nothing (`--lr_by_time`): it is begun only where most of
+a slice is left.
 """
 
 import argparse
@@ -18,13 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from examples.scenes.device import device_type
-from examples.scenes.steps import Step, run
+from examples.scenes.steps import SHORTEST, Step, run
 
-from .judge import CHOSEN, FILE
+from .judge import CHOSEN, FILE, MEASURED
 from .things import LINES
 
 STAGES = ("base", "sr256")
 LONG = 100_000  # steps: more than any slice has
+EVALUATING, READING = 150.0, 90.0  # seconds that scores, and the control's encoder, take on a GPU at most
+ENCODER = Path("text_encoder") / "config.json"
+WHOLE = 0.85  # of a slice that a stage must have, if that slice is all its training
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class Plan:
         measured: compositions and captions that judge and control are measured on.
         validations: how often a stage's error is measured.
         pretrained: a pipeline whose weights the stages begin with.
-        workers: processes that prepare a stage's examples.
+        workers: processes that prepare examples, of each step.
         compile: whether networks are compiled.
         at_once: steps that run side by side.
+        shortest: seconds that must be left for a stage to be begun.
     """
 
     steps: tuple[int, int] | None = (9000, 4000)
@@ -58,14 +63,17 @@ class Plan:
     workers: int = 1
     compile: bool = False
     at_once: int = 1
+    shortest: float = SHORTEST
 
 
 def plan_for(device: str, time_limit: float = math.inf) -> Plan:
     """A GPU that is there for a slice of time trains by it, and begins with what is near."""
     if device == "cpu":
         return Plan()
-    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999, workers=4, compile=True, at_once=3)
-    return larger if time_limit == math.inf else replace(larger, steps=None, pretrained="imagen-emoji")
+    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999, workers=6, compile=True, at_once=3)
+    if time_limit == math.inf:
+        return larger
+    return replace(larger, steps=None, pretrained="imagen-emoji", shortest=WHOLE * time_limit)
 
 
 def training(plan: Plan, folder: Path) -> Iterator[Step]:
@@ -82,7 +90,8 @@ def training(plan: Plan, folder: Path) -> Iterator[Step]:
             ["examples.emoji.train", f"--stage={stage}", f"--folder={folder}", f"--output_dir={folder / stage}", *how],
             folder / stage / "unet" / "config.json",
             trained=(folder / stage, 1 if plan.steps is None else count),
-            needs=(folder / "text_encoder" / "model.fp16.safetensors",),
+            needs=(folder / ENCODER,),
+            shortest=plan.shortest,
         )
 
 
@@ -99,8 +108,10 @@ def scoring(folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
     yield Step(
         ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
         folder / "report" / "report.md",
-        sources=(pipeline / "model_index.json", prompts),
+        sources=(pipeline / "model_index.json", prompts, judge),
         needs=(pipeline / "model_index.json", prompts, judge),
+        shortest=EVALUATING,
+        begins=folder / "report" / "run.json",
     )
 
 
@@ -108,24 +119,30 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
     """In order; each needs what some before it make."""
     of_control, encoder = folder / "control", folder / "control-encoder"
     judge, prompts, things = folder / "judge" / FILE, folder / "prompts.jsonl", folder / LINES
-    weights = "model.fp16.safetensors"
-    yield Step(["examples.emoji.data", f"--folder={folder}"], folder / "text_encoder" / weights)
+    yield Step(["examples.emoji.data", f"--folder={folder}"], folder / ENCODER)
     yield from training(plan, folder)
-    size = [f"--max_train_steps={plan.judge_steps}", f"--count={plan.measured}"]
-    yield Step(
-        ["examples.emoji.train_judge", f"--folder={folder}", f"--output_dir={judge.parent}", *size], judge, limited=True, needs=(things,)
-    )
-    yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
     if control:
         size = [f"--max_train_steps={plan.control_steps}", f"--count={plan.measured}"]
         yield Step(
-            ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", *size], encoder / "tokenizer.json", needs=(things,)
+            ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", *size],
+            encoder / "tokenizer.json",
+            needs=(things,),
+            shortest=READING,
         )
         yield Step(
             ["examples.emoji.data", f"--folder={of_control}", f"--things={folder}", f"--encoder={encoder}"],
-            of_control / "text_encoder" / weights,
+            of_control / ENCODER,
             needs=(encoder / "tokenizer.json",),
         )
+    size = [f"--max_train_steps={plan.judge_steps}", f"--count={plan.measured}", f"--dataloader_num_workers={plan.workers}"]
+    yield Step(
+        ["examples.emoji.train_judge", f"--folder={folder}", f"--output_dir={judge.parent}", *size],
+        judge.with_name(MEASURED),
+        limited=True,
+        needs=(things,),
+    )
+    yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
+    if control:
         yield from training(plan, of_control)
     yield from scoring(folder, prompts, judge)
     if control:
@@ -149,7 +166,8 @@ def main() -> None:
         **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
     )
     os.environ[CHOSEN] = str((args.folder / "judge").resolve())  # for the evaluations
-    if not run(list(steps(plan, args.folder, control=not args.without_control)), args.time_limit, plan.at_once):
+    logs = args.folder / "logs" if plan.at_once > 1 else None
+    if not run(list(steps(plan, args.folder, control=not args.without_control)), args.time_limit, plan.at_once, logs):
         print("time is up; run the same command for the rest")
 
 

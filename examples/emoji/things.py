@@ -20,6 +20,7 @@ LINES, IMAGES = "things.jsonl", "images"
 FLAGS, SYMBOLS = "flags", "symbols"
 SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
 UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
+GENDERS = {"man", "woman", "person", "men", "women", "people", "boy", "girl"}  # words by which emoji of one drawing differ
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ FIELDS = {one.name for one in fields(Thing)}
 def unseen_in_flat(things: Sequence[Thing]) -> set[int]:
     """Numbers of the things that are never trained in the flat style: every tenth of those that have it.
 
-    A thing that shares its name with another is not among them, since the other would show what it is like.
+    A thing that shares its name with another, or but for `GENDERS`, is not among them, since the other would show what it is like.
     """
-    named = Counter(thing.name for thing in things)
-    there = [number for number, thing in enumerate(things) if FLAT in thing.styles and named[thing.name] == 1]
+    kinds = [" ".join(word for word in thing.name.split() if word not in GENDERS) for thing in things]
+    named = Counter(kinds)
+    there = [number for number, thing in enumerate(things) if FLAT in thing.styles and named[kinds[number]] == 1]
     return {*there[::UNSEEN_EVERY]}
 
 

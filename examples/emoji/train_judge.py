@@ -3,8 +3,8 @@
     python -m examples.emoji.train_judge --folder runs/emoji --output_dir runs/emoji/judge
 
 It is trained on compositions on backgrounds of every colour, as blurred and resampled as generated images are, and then measured on
-compositions that it was not trained on: plain ones on the backgrounds that prompts name, and the same ones blurred and resampled. Of things
-in two styles it sees both equally often, and tells them apart.
+compositions that it was not trained on: plain ones on the backgrounds that prompts name, and the same ones blurred and resampled, which
+`measured.md` in its folder keeps. Of things in two styles it sees both equally often, and tells them apart.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import trange
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm, trange
 
 from examples.scenes.device import device_type
 from imagen_diffusers.evaluation.figures import Figure
@@ -32,10 +33,10 @@ from imagen_diffusers.training.processes import StopFlag
 
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
 from .data import TONED
-from .judge import READ_SIZE, Judge, save
+from .judge import MEASURED, READ_SIZE, Judge, save
 from .things import IMAGES, SOLID, Thing, read_things
 
-TRAINED, MEASURED = 2, 3  # first numbers of the seeds of what is random; `data.py` has those before
+TRAINED, MEASURED_ON = 2, 3  # first numbers of the seeds of what is random; `data.py` has those before
 LEAST = 0.6  # of the side that a thing takes: generated ones may be smaller than any that the cascade is trained on
 STATE = "training.pt"
 
@@ -86,26 +87,38 @@ def batch(things: Sequence[Thing], folder: Path, number: int, size: int) -> tupl
 
 def held_out_composition(things: Sequence[Thing], folder: Path, number: int, style: str = SOLID) -> Tensor:
     """One of those that nothing is trained on, of the thing of that number, as often as there are numbers: (3, 64, 64) in [0, 1]."""
-    rng = np.random.default_rng((MEASURED, number))
+    rng = np.random.default_rng((MEASURED_ON, number))
     return torch.from_numpy(composition(things[number % len(things)], folder, rng, trained=False, style=style)).float() / 255
 
 
 def accuracy(judge: Judge, things: Sequence[Thing], folder: Path, count: int) -> dict[str, Figure]:
     """The shares of held-out compositions whose first name, or one of the first five, is right, and whose style is."""
     right: dict[str, list[bool]] = {}
-    for number in range(count):
-        thing = things[number % len(things)]
-        for style in (SOLID, *thing.styles):
-            plain = held_out_composition(things, folder, number, style)[None]
-            faulty = as_generated(plain, np.random.default_rng((MEASURED, number)))
-            of_style = "" if style == SOLID else f"{style}: "
-            for kind, images in (("held-out compositions", plain), ("the same, blurred and resampled", faulty)):
-                names, found = judge.best(images, 5)[0], judge.best_style(images)[0]
-                right.setdefault(of_style + kind, []).append(names[0] == thing.name)
-                right.setdefault(f"{of_style}{kind}, among five names", []).append(thing.name in names)
+    shown = [(number, style) for number in range(count) for style in (SOLID, *things[number % len(things)].styles)]
+    for start in trange(0, len(shown), 64, desc="measuring the judge", mininterval=5):
+        few = shown[start : start + 64]
+        plain = torch.stack([held_out_composition(things, folder, number, style) for number, style in few])
+        rngs = [np.random.default_rng((MEASURED_ON, number)) for number, _ in few]
+        faulty = torch.cat([as_generated(image[None], rng) for image, rng in zip(plain, rngs, strict=True)])
+        for kind, images in (("held-out compositions", plain), ("the same, blurred and resampled", faulty)):
+            read = zip(few, judge.best(images, 5), judge.best_style(images), strict=True)
+            for (number, style), names, found in read:
+                name, of_style = things[number % len(things)].name, "" if style == SOLID else f"{style}: "
+                right.setdefault(of_style + kind, []).append(names[0] == name)
+                right.setdefault(f"{of_style}{kind}, among five names", []).append(name in names)
                 if found is not None:
                     right.setdefault(f"{of_style}{kind}, the style", []).append(found == style)
     return {kind: figure_of(entries(values)) for kind, values in right.items()}
+
+
+class Batches(Dataset):
+    """What the steps are trained on, by their numbers, as `batch` has it."""
+
+    def __init__(self, things: Sequence[Thing], folder: Path, size: int):
+        self.things, self.folder, self.size = things, folder, size
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        return batch(self.things, self.folder, number, self.size)
 
 
 class Training:
@@ -115,10 +128,14 @@ class Training:
         things, folder: what is named, and the folder of its images.
         output_dir: where the state is kept, and the judge put at last.
         steps, size: of the whole training, and images of each step.
+        workers: processes that make compositions beside the training; a GPU needs several.
     """
 
-    def __init__(self, things: Sequence[Thing], folder: Path, output_dir: Path, steps: int, size: int, learning_rate: float):
-        self.things, self.folder, self.output_dir, self.steps, self.size = things, folder, output_dir, steps, size
+    def __init__(
+        self, things: Sequence[Thing], folder: Path, output_dir: Path, steps: int, size: int, learning_rate: float, workers: int = 0
+    ):
+        self.things, self.output_dir, self.steps, self.size, self.workers = things, output_dir, steps, size, workers
+        self.batches = Batches(things, folder, size)
         self.device, self.learning_rate, self.warm_up = device_type(), learning_rate, max(min(100, steps // 10), 1)
         torch.manual_seed(0)
         self.judge = Judge([thing.name for thing in things], styles_of(things)).to(self.device, memory_format=torch.channels_last)
@@ -132,9 +149,10 @@ class Training:
         """Train until all steps are done, or time is up or a signal comes; whether all are done."""
         self.judge.train()
         with StopFlag(Accelerator(), time_limit) as stop:
-            progress = trange(self.step, self.steps, initial=self.step, total=self.steps, desc="judge", mininterval=5)
-            for _ in progress:
-                loss, share = self._one_step()
+            left = DataLoader(self.batches, batch_size=None, sampler=range(self.step, self.steps), num_workers=self.workers)
+            progress = tqdm(left, initial=self.step, total=self.steps, desc="judge", mininterval=5)
+            for shown in progress:
+                loss, share = self._one_step(*shown)
                 if self.step % 100 == 0:
                     progress.write(f"step {self.step} loss {loss:.3f}, right of what was trained on {share:.1%}")
                 ended = stop.raised()
@@ -146,8 +164,8 @@ class Training:
         self.judge.eval()
         return self.step == self.steps
 
-    def _one_step(self) -> tuple[float, float]:
-        images, chosen, styles = (part.to(self.device) for part in batch(self.things, self.folder, self.step, self.size))
+    def _one_step(self, *shown: Tensor) -> tuple[float, float]:
+        images, chosen, styles = (part.to(self.device) for part in shown)
         warm, cooled = min((self.step + 1) / self.warm_up, 1), 0.5 + 0.5 * math.cos(math.pi * self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * warm * cooled
@@ -194,17 +212,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_train_steps", type=int, default=5000)
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument("--dataloader_num_workers", type=int, default=0, help="processes that make compositions beside the training")
     parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; run again for the rest")
     parser.add_argument("--count", type=int, default=2000, help="compositions that are not trained on, to measure it on")
     args = parser.parse_args(arguments)
     things = read_things(args.folder)
-    training = Training(things, args.folder, args.output_dir, args.max_train_steps, args.train_batch_size, args.learning_rate)
+    sizes = (args.max_train_steps, args.train_batch_size, args.learning_rate)
+    training = Training(things, args.folder, args.output_dir, *sizes, args.dataloader_num_workers)
     if not training.run(args.time_limit):
         print(f"time is up at step {training.step} of {training.steps}; run the same command for the rest")
         return
     judge = training.judge.to("cpu", memory_format=torch.contiguous_format)
     save(judge, args.output_dir)
-    print(markdown([("right", accuracy(judge, things, args.folder, args.count))]))
+    measured = markdown([("right", accuracy(judge, things, args.folder, args.count))])
+    (args.output_dir / MEASURED).write_text(measured + "\n", "utf-8")
+    print(measured)
 
 
 if __name__ == "__main__":

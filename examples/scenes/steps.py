@@ -1,5 +1,6 @@
 """A recipe as commands, each of which makes something: those whose product is missing or old are run, in slices of time."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from imagen_diffusers.training.checkpoints import PROGRESS, list_checkpoints, steps_done
 
 SHORTEST = 20.0  # seconds: with less left no step is begun
+SPARE = 45.0  # seconds of a slice that a step needs beside its training: to start, to measure and to write
+ASKED_EVERY = 0.2  # seconds
+TOLD = 30  # last lines of what a step that failed has said
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Step:
         trained: of a stage, its folder and number of steps: it is done when so many are, and exported.
         limited: whether it takes --time_limit and goes on where it stopped, as stages do.
         needs: what must be there before it begins, of steps that may run beside others.
+        shortest: seconds; with less left it is not begun.
+        begins: a file that it writes first, in a folder of its own, which is removed where that file is older than a source.
     """
 
     arguments: list[str]
@@ -31,6 +37,8 @@ class Step:
     trained: tuple[Path, int] | None = None
     limited: bool = False
     needs: tuple[Path, ...] = ()
+    shortest: float = SHORTEST
+    begins: Path | None = None
 
     @property
     def done(self) -> bool:
@@ -42,7 +50,7 @@ class Step:
             if steps_done(folder) < count:
                 return False
             sources = (list_checkpoints(folder)[-1] / PROGRESS,)
-        return all(self.product.stat().st_mtime_ns >= path.stat().st_mtime_ns for path in sources)
+        return not _older(self.product, sources)
 
     @property
     def ready(self) -> bool:
@@ -53,37 +61,68 @@ class Step:
         """Whether it may be ended by its time, to go on later."""
         return self.limited or self.trained is not None
 
-    def start(self, seconds: float) -> subprocess.Popen:
-        limit = [f"--time_limit={seconds:.0f}"] if self.goes_on and seconds != float("inf") else []
+    def start(self, seconds: float, log: Path | None = None) -> subprocess.Popen:
+        """Begin it with so many seconds left; what it says goes to the end of the log, where one is given."""
+        if self.begins is not None and self.begins.exists() and _older(self.begins, self.sources):
+            shutil.rmtree(self.begins.parent)
+        limit = [f"--time_limit={max(seconds - SPARE, 0):.0f}"] if self.goes_on and seconds != float("inf") else []
         command = [sys.executable, "-m", *self.arguments, *limit]
-        print(*command[1:], flush=True)
-        return subprocess.Popen(command)
+        print(*command[1:], *([f"(see {log})"] if log else []), flush=True)
+        if log is None:
+            return subprocess.Popen(command)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as said:
+            return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
 
 
-def run(steps: Sequence[Step], time_limit: float, at_once: int = 1) -> bool:
+def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path | None = None) -> bool:
     """Run what is not done yet; whether all of it is done now, or time ran out first.
 
     Args:
         steps: in an order in which each can be made of what those before it made.
         time_limit: in seconds.
-        at_once: so many steps side by side, where what they need is there.
+        at_once: so many steps side by side, where what they need is there; another one begins when one of them ends.
+        logs: a folder for what each of them says; by default they all say it here.
 
     Raises:
-        subprocess.CalledProcessError: for a step that fails, after those beside it.
+        subprocess.CalledProcessError: for a step that fails, after those beside it, and those that `needs` shows not to need it.
     """
     end, begun = time.monotonic() + time_limit, set()
-    while left := [i for i, step in enumerate(steps) if i not in begun and not step.done]:
-        seconds = end - time.monotonic()
-        if seconds < SHORTEST:
-            return False
-        few = [i for i in left if steps[i].ready][:at_once] or left[:1]  # which then says what it misses
-        begun |= set(few)
-        running = [steps[i].start(seconds - SHORTEST / 2) for i in few]
-        for process in running:
-            process.wait()
-        for process in running:
+    running: dict[int, subprocess.Popen] = {}
+    failed: list[subprocess.Popen] = []
+    time_is_up = False
+    while True:
+        for i in [i for i, process in running.items() if process.poll() is not None]:
+            process = running.pop(i)
             if process.returncode:
-                raise subprocess.CalledProcessError(process.returncode, process.args)
-        if any(steps[i].goes_on and not steps[i].done for i in few):
-            return False
-    return True
+                failed.append(process)
+                _tell_of_failure(process, _log(logs, steps, i))
+            elif steps[i].goes_on and not steps[i].done:
+                time_is_up = True
+        left = [i for i, step in enumerate(steps) if i not in begun and not step.done]
+        seconds = end - time.monotonic()
+        ready = [] if time_is_up else [i for i in left if steps[i].ready and (steps[i].needs or not failed)]
+        if left and not ready and not running and not failed and not time_is_up:
+            ready = left[:1]  # which says what it misses
+        for i in [i for i in ready if steps[i].shortest <= seconds][: at_once - len(running)]:
+            begun.add(i)
+            running[i] = steps[i].start(seconds, _log(logs, steps, i))
+        if not running:
+            if failed:
+                raise subprocess.CalledProcessError(failed[0].returncode, failed[0].args)
+            return not left and not time_is_up
+        time.sleep(ASKED_EVERY)
+
+
+def _older(path: Path, sources: Sequence[Path]) -> bool:
+    return any(source.exists() and path.stat().st_mtime_ns < source.stat().st_mtime_ns for source in sources)
+
+
+def _log(logs: Path | None, steps: Sequence[Step], number: int) -> Path | None:
+    return logs and logs / f"{number:02}-{steps[number].arguments[0].rpartition('.')[2]}.log"
+
+
+def _tell_of_failure(process: subprocess.Popen, log: Path | None) -> None:
+    if log is not None:
+        lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
+        print(f"{log} ends with exit code {process.returncode}:", *lines[-TOLD:], sep="\n", file=sys.stderr, flush=True)

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from imagen_diffusers.hub.versions import version_of
+
 from .convert import convert
 from .edit import edit, vary
 from .encode_text import encode_text
-from .errors import in_a_sentence, version_of
+from .errors import in_a_sentence
 from .evaluate import evaluate
 from .evaluate_stats import evaluate_stats
 from .export import export

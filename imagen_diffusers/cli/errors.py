@@ -5,10 +5,11 @@ import platform
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
+
+from imagen_diffusers.hub.versions import version_of
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the stack of an error.")]
 OF_THE_USER = (ValueError, OSError, ImportError)  # what this package and the libraries below it raise for what they are given
@@ -52,10 +53,3 @@ def sentence(error: Exception) -> str:
         f"this was not foreseen: {kind}{f': {said}' if said else ''}. "
         f"Please report it, with the command, what --debug adds to it, and: {where}"
     )
-
-
-def version_of(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -9,8 +9,9 @@ from typing import Any
 
 import typer
 
+from imagen_diffusers.hub.versions import version_of
+
 from .best import Best
-from .errors import version_of
 from .guiders import read_guiders
 from .loading import prepare
 from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOptions, check_kept, image_paths, numbers

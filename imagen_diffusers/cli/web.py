@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.hub.versions import version_of
 
 from . import options as o
-from .errors import version_of
 from .loading import find_adapter, named_adapter, prepare
 
 LOOPBACK = "127.0.0.1"

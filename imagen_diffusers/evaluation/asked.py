@@ -1,12 +1,12 @@
 """What an evaluation was asked for, beside what it has measured, so that nothing measured otherwise is taken into it."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diffusers.utils.torch_utils import unwrap_module
 
+from imagen_diffusers.hub.versions import version_of
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
@@ -20,7 +20,7 @@ VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
 
 def versions() -> dict[str, str]:
     """Of the libraries that decide an image's bits."""
-    return {name: version(name) for name in VERSIONS}
+    return {name: version_of(name) for name in VERSIONS}
 
 
 def cascade_digest(pipe: Cascade) -> str:

@@ -174,6 +174,7 @@ class _Fit:
         self.learning_rate = LearningRate(optimizer, settings, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(unet, optimizer)
         if settings.torch_compile:
+            unet.to_json_string()  # writes into the configuration, as a checkpoint does, on which graphs depend
             self.model.compile()
         accelerator.register_for_checkpointing(self.learning_rate)
         accelerator.register_save_state_pre_hook(leave_out_frozen)
@@ -242,8 +243,10 @@ class _Fit:
             self.ema.store(own)
             self.ema.copy_to(own)
         self.unet.eval()
-        shown = None if image is None else image(self.unet)
-        figures = None if measure is None else measure(self.unet)
+        # Without graphs: other sizes without gradients would take minutes to compile.
+        with torch.compiler.set_stance("force_eager"):
+            shown = None if image is None else image(self.unet)
+            figures = None if measure is None else measure(self.unet)
         self.unet.train()
         for module in self.unet.modules():
             if isinstance(module, FSDPModule):
