@@ -92,6 +92,17 @@ def test_the_bundled_oracle_reads_renders() -> None:
     assert [floor["floor_color"] for _, floor in read] == [s.floor_color for s in scenes]
 
 
+def test_the_oracle_reads_an_image_as_its_mirror_image() -> None:
+    images = render([sample_scene(30_000_000 + i) for i in range(2)], 256, samples=1)
+    reader = bundled_oracle()
+    maps, floors, _ = reader.look(images)
+    other_maps, other_floors, _ = reader.look(images.flip(-1))
+    other_maps[:, 1] *= -1
+    torch.testing.assert_close(maps, other_maps.flip(-1))
+    torch.testing.assert_close(floors, other_floors)
+    assert torch.equal(reader.features(images), reader.look(images)[2])
+
+
 def test_the_oracle_learns() -> None:
     scenes = [sample_scene(i) for i in range(2)]
     images, losses = render(scenes, 256, samples=1), []

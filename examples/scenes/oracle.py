@@ -77,13 +77,25 @@ class Oracle(nn.Module):
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As a call, of images (B, 3, H, W) in [-1, 1], H and W at least 256, few at once."""
-        maps, floors, features = zip(*(self(few) for few in _shrink(images).split(16)), strict=True)
+        """As a call, of images (B, 3, H, W) in [-1, 1], H and W at least 256, few at once.
+
+        Maps and floor scores are means of those of the image and of its mirror image, which misread half as often; features are the
+        image's own.
+        """
+        maps, floors, features = zip(*(self._look_twice(few) for few in _shrink(images).split(16)), strict=True)
         return torch.cat(maps), torch.cat(floors), torch.cat(features)
 
+    def _look_twice(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps, floors, features = self(images)
+        other_maps, other_floors, _ = self(images.flip(-1))
+        other_maps = other_maps.flip(-1)
+        other_maps[:, 1] *= -1  # how far to the right
+        return (maps + other_maps) / 2, (floors + other_floors) / 2, features
+
+    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """What Frechet distances are taken over: (B, 2 FEATURES)."""
-        return self.look(images)[2]
+        return torch.cat([self(few)[2] for few in _shrink(images).split(16)])
 
     def read(self, images: Tensor) -> list[tuple[list[Seen], dict[str, str]]]:
         """For each image, as in `look`: its objects, surest first, and its floor."""
