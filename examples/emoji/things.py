@@ -20,7 +20,9 @@ LINES, IMAGES = "things.jsonl", "images"
 FLAGS, SYMBOLS = "flags", "symbols"
 SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
 UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
-GENDERS = {"man", "woman", "person", "men", "women", "people", "boy", "girl"}  # words by which emoji of one drawing differ
+# Words by which emoji of one drawing differ.
+GENDERS = {**dict.fromkeys(("man", "woman", "person", "men", "women", "people", "boy", "girl"), "")}
+GENDERS |= {"merman": "merperson", "mermaid": "merperson", "prince": "ruler", "princess": "ruler"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def unseen_in_flat(things: Sequence[Thing]) -> set[int]:
 
     A thing that shares its name with another, or but for `GENDERS`, is not among them, since the other would show what it is like.
     """
-    kinds = [" ".join(word for word in thing.name.split() if word not in GENDERS) for thing in things]
+    kinds = [" ".join(filter(None, (GENDERS.get(word, word) for word in thing.name.split()))) for thing in things]
     named = Counter(kinds)
     there = [number for number, thing in enumerate(things) if FLAT in thing.styles and named[kinds[number]] == 1]
     return {*there[::UNSEEN_EVERY]}

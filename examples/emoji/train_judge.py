@@ -33,7 +33,7 @@ from imagen_diffusers.training.processes import StopFlag
 
 from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
 from .data import TONED
-from .judge import MEASURED, READ_SIZE, Judge, save
+from .judge import FILE, MEASURED, READ_SIZE, Judge, save
 from .things import IMAGES, SOLID, Thing, read_things
 
 TRAINED, MEASURED_ON = 2, 3  # first numbers of the seeds of what is random; `data.py` has those before
@@ -219,11 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     things = read_things(args.folder)
     sizes = (args.max_train_steps, args.train_batch_size, args.learning_rate)
     training = Training(things, args.folder, args.output_dir, *sizes, args.dataloader_num_workers)
+    before = training.step
     if not training.run(args.time_limit):
         print(f"time is up at step {training.step} of {training.steps}; run the same command for the rest")
         return
     judge = training.judge.to("cpu", memory_format=torch.contiguous_format)
-    save(judge, args.output_dir)
+    if before < training.steps or not (args.output_dir / FILE).exists():
+        save(judge, args.output_dir)
     measured = markdown([("right", accuracy(judge, things, args.folder, args.count))])
     (args.output_dir / MEASURED).write_text(measured + "\n", "utf-8")
     print(measured)

@@ -105,7 +105,10 @@ class Oracle(nn.Module):
 
 def objects_and_floors(maps: Tensor, floors: Tensor, threshold: float = 0.4) -> list[tuple[list[Seen], dict[str, str]]]:
     """Of each image that an oracle looked at: its objects, surest first, and its floor."""
-    read, heat = [], maps[:, 0].sigmoid()
+    read, heat = (
+        [],
+        maps[:, 0].sigmoid() + 1e-6 * torch.arange(GRID, device=maps.device),
+    )  # of two cells that are exactly alike one is a centre
     peaks = (heat == F.max_pool2d(heat[:, None], APART, 1, APART // 2)[:, 0]) & (heat > threshold)
     for i, floor in enumerate(floors):
         cells = peaks[i].nonzero().tolist()

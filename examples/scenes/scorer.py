@@ -14,6 +14,7 @@ from torch import Tensor
 from imagen_diffusers.evaluation.digests import file_digest
 from imagen_diffusers.hub.places import bundled
 
+from . import oracle
 from .evaluate import all_right, fine_right, same, stands_so
 from .oracle import FEATURES, READ_SIZE, Oracle, load, objects_and_floors
 from .prompts import KINDS
@@ -29,7 +30,11 @@ class Judge:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"oracle": file_digest(str(_folder() / "oracle.safetensors")), "source": file_digest(__file__)}
+        return {
+            "oracle": file_digest(str(_folder() / "oracle.safetensors")),
+            "source": file_digest(__file__),
+            "reader": file_digest(oracle.__file__),
+        }
 
     def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
         """What is right, kind by kind, of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.

@@ -26,9 +26,10 @@ class Step:
         sources: a product older than one of these is made again.
         trained: of a stage, its folder and number of steps: it is done when so many are, and exported.
         limited: whether it takes --time_limit and goes on where it stopped, as stages do.
-        needs: what must be there before it begins, of steps that may run beside others.
+        needs: what must be there before it begins, of steps that may run beside others, and made by them as it shall be.
         shortest: seconds; with less left it is not begun.
         begins: a file that it writes first, in a folder of its own, which is removed where that file is older than a source.
+        marked: whether the product is an empty file that stands for a command which has come to its end, time limits included.
     """
 
     arguments: list[str]
@@ -39,6 +40,7 @@ class Step:
     needs: tuple[Path, ...] = ()
     shortest: float = SHORTEST
     begins: Path | None = None
+    marked: bool = False
 
     @property
     def done(self) -> bool:
@@ -53,19 +55,20 @@ class Step:
         return not _older(self.product, sources)
 
     @property
-    def ready(self) -> bool:
-        return all(path.exists() for path in self.needs)
-
-    @property
     def goes_on(self) -> bool:
         """Whether it may be ended by its time, to go on later."""
         return self.limited or self.trained is not None
+
+    @property
+    def least(self) -> float:
+        """Seconds that must be left."""
+        return max(self.shortest, SPARE + SHORTEST) if self.goes_on else self.shortest
 
     def start(self, seconds: float, log: Path | None = None) -> subprocess.Popen:
         """Begin it with so many seconds left; what it says goes to the end of the log, where one is given."""
         if self.begins is not None and self.begins.exists() and _older(self.begins, self.sources):
             shutil.rmtree(self.begins.parent)
-        limit = [f"--time_limit={max(seconds - SPARE, 0):.0f}"] if self.goes_on and seconds != float("inf") else []
+        limit = [f"--time_limit={seconds - SPARE:.0f}"] if self.goes_on and seconds != float("inf") else []
         command = [sys.executable, "-m", *self.arguments, *limit]
         print(*command[1:], *([f"(see {log})"] if log else []), flush=True)
         if log is None:
@@ -86,43 +89,65 @@ def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path |
 
     Raises:
         subprocess.CalledProcessError: for a step that fails, after those beside it, and those that `needs` shows not to need it.
+        RuntimeError: for one that ends well and has not made its product, likewise.
     """
     end, begun = time.monotonic() + time_limit, set()
     running: dict[int, subprocess.Popen] = {}
-    failed: list[subprocess.Popen] = []
+    failures: list[Exception] = []
     time_is_up = False
-    while True:
-        for i in [i for i, process in running.items() if process.poll() is not None]:
-            process = running.pop(i)
-            if process.returncode:
-                failed.append(process)
-                _tell_of_failure(process, _log(logs, steps, i))
-            elif steps[i].goes_on and not steps[i].done:
-                time_is_up = True
-        left = [i for i, step in enumerate(steps) if i not in begun and not step.done]
-        seconds = end - time.monotonic()
-        ready = [] if time_is_up else [i for i in left if steps[i].ready and (steps[i].needs or not failed)]
-        if left and not ready and not running and not failed and not time_is_up:
-            ready = left[:1]  # which says what it misses
-        for i in [i for i in ready if steps[i].shortest <= seconds][: at_once - len(running)]:
-            begun.add(i)
-            running[i] = steps[i].start(seconds, _log(logs, steps, i))
-        if not running:
-            if failed:
-                raise subprocess.CalledProcessError(failed[0].returncode, failed[0].args)
-            return not left and not time_is_up
-        time.sleep(ASKED_EVERY)
+    try:
+        while True:
+            for i in [i for i, process in running.items() if process.poll() is not None]:
+                failure = _failure_of(steps[i], running.pop(i), _log(logs, steps, i))
+                if failure is not None:
+                    failures.append(failure)
+                elif steps[i].goes_on and not steps[i].done:
+                    time_is_up = True
+            seconds = end - time.monotonic()
+            may = [] if time_is_up else _next(steps, begun, seconds, alone=not running, failed=bool(failures))
+            for i in may[: at_once - len(running)]:
+                begun.add(i)
+                running[i] = steps[i].start(seconds, _log(logs, steps, i))
+            if not running and failures:
+                raise failures[0]
+            if not running:
+                return not time_is_up and all(i in begun or step.done for i, step in enumerate(steps))
+            time.sleep(ASKED_EVERY)
+    finally:  # after an interrupt: stages end their step and keep it
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
 
 
 def _older(path: Path, sources: Sequence[Path]) -> bool:
     return any(source.exists() and path.stat().st_mtime_ns < source.stat().st_mtime_ns for source in sources)
 
 
+def _next(steps: Sequence[Step], begun: set[int], seconds: float, *, alone: bool, failed: bool) -> list[int]:
+    """Which steps may begin with so many seconds left; where nothing runs and none is ready, the first, which says what it misses."""
+    missing = {step.product for step in steps if not step.done}  # what is made anew is not taken before
+    left = [i for i, step in enumerate(steps) if i not in begun and not step.done]
+    there = [i for i in left if all(path.exists() and path not in missing for path in steps[i].needs)]
+    ready = [i for i in there if steps[i].needs or not failed]
+    if alone and not ready and not failed:
+        ready = left[:1]
+    return [i for i in ready if steps[i].least <= seconds]
+
+
 def _log(logs: Path | None, steps: Sequence[Step], number: int) -> Path | None:
     return logs and logs / f"{number:02}-{steps[number].arguments[0].rpartition('.')[2]}.log"
 
 
-def _tell_of_failure(process: subprocess.Popen, log: Path | None) -> None:
+def _failure_of(step: Step, process: subprocess.Popen, log: Path | None) -> Exception | None:
+    """What a step that has ended is to be blamed for; the end of its log is told here."""
+    if process.returncode == 0:
+        if step.marked and step.product is not None:
+            step.product.touch()
+        if step.done or step.product is None or step.goes_on:
+            return None
+        return RuntimeError(f"{' '.join(step.arguments)} has ended, and {step.product} is not there, or older than what it is made of")
     if log is not None:
         lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
         print(f"{log} ends with exit code {process.returncode}:", *lines[-TOLD:], sep="\n", file=sys.stderr, flush=True)
+    return subprocess.CalledProcessError(process.returncode, process.args)

@@ -5,6 +5,7 @@ is. So a resumed run continues as if it had never stopped, and several processes
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -243,8 +244,8 @@ class _Fit:
             self.ema.store(own)
             self.ema.copy_to(own)
         self.unet.eval()
-        # Without graphs: other sizes without gradients would take minutes to compile.
-        with torch.compiler.set_stance("force_eager"):
+        # Without the network's graphs: other sizes without gradients would take minutes to compile.
+        with torch.compiler.set_stance("force_eager") if self.settings.torch_compile else nullcontext():
             shown = None if image is None else image(self.unet)
             figures = None if measure is None else measure(self.unet)
         self.unet.train()
