@@ -20,9 +20,13 @@ LINES, IMAGES = "things.jsonl", "images"
 FLAGS, SYMBOLS = "flags", "symbols"
 SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
 UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
-# Words by which emoji of one drawing differ.
-GENDERS = {**dict.fromkeys(("man", "woman", "person", "men", "women", "people", "boy", "girl"), "")}
-GENDERS |= {"merman": "merperson", "mermaid": "merperson", "prince": "ruler", "princess": "ruler"}
+# Words by which emoji of one drawing differ, and what stands for them.
+GENDERS = dict.fromkeys(("man", "woman", "person", "men", "women", "people", "boy", "girl"), "") | {
+    "merman": "merperson",
+    "mermaid": "merperson",
+    "prince": "ruler",
+    "princess": "ruler",
+}
 
 
 @dataclass(frozen=True)
