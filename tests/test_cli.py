@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from imagen_diffusers.cli import app
 from imagen_diffusers.cli.loading import prepare
 from imagen_diffusers.cli.options import PipelineOptions
+from imagen_diffusers.hub.versions import version_of
 from imagen_diffusers.images import read_settings
 from imagen_diffusers.text.blending import slerp
 from imagen_diffusers.text.weighting import weighted_embeddings
@@ -34,6 +35,10 @@ def folder(tmp_path_factory) -> str:
 
 def call(*words: object):
     return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def test_a_library_that_is_not_installed_has_no_version() -> None:
+    assert version_of("torch")[0].isdigit() and version_of("no such library") == "not installed"
 
 
 def test_generate_writes_a_image_that_remembers_its_settings(folder, tmp_path) -> None:

@@ -13,7 +13,7 @@ from examples.scenes import evaluate, oracle, style, subject
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
 from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table
-from examples.scenes.oracle import GRID, Oracle, cell_of, load, misread, oracle_loss, softened
+from examples.scenes.oracle import FLOOR, GRID, WIDTHS, Oracle, cell_of, load, misread, objects_and_floors, oracle_loss, softened
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
 
@@ -101,6 +101,13 @@ def test_the_oracle_reads_an_image_as_its_mirror_image() -> None:
     torch.testing.assert_close(maps, other_maps.flip(-1))
     torch.testing.assert_close(floors, other_floors)
     assert torch.equal(reader.features(images), reader.look(images)[2])
+
+
+def test_two_cells_that_are_exactly_alike_hold_one_object() -> None:
+    maps, floors = torch.zeros(1, 3 + sum(WIDTHS), GRID, GRID), torch.zeros(1, sum(len(values) for values in FLOOR.values()))
+    maps[:, 0] = -5
+    maps[:, 0, 9, 15:17] = 5  # of a symmetric image
+    assert len(objects_and_floors(maps, floors)[0][0]) == 1
 
 
 def test_the_oracle_learns() -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from examples.scenes.oracle import Oracle
 from examples.scenes.prompts import KINDS, add_renders, rows
 from examples.scenes.scene import HELD_OUT
 from examples.scenes.scorer import features, judge
@@ -65,6 +66,16 @@ def test_features_are_one_row_an_image_of_any_size(table) -> None:
     assert torch.allclose(features(large), small, rtol=1e-4, atol=1e-4)
     assert features.fingerprint["oracle"] != features.fingerprint["read_size"] == 256
     assert Judged("oracle", judge).fingerprint["oracle"] == features.fingerprint["oracle"]  # other weights judge otherwise
+
+
+def test_images_are_looked_at_once_and_only_where_they_are_read(table, monkeypatch) -> None:
+    read, images = table[0], table[1].clone()  # which no test has looked at
+    passes, forward = [], Oracle.forward
+    monkeypatch.setattr(Oracle, "forward", lambda self, few: passes.append(len(few)) or forward(self, few))
+    alone = features(images)
+    assert passes == [4]
+    judge(images, read)
+    assert torch.equal(features(images), alone) and passes == [4] * 3  # the image and its mirror image
 
 
 def test_what_the_oracle_cannot_judge_is_refused() -> None:

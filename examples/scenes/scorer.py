@@ -87,7 +87,10 @@ class OracleFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.shape[-1] < 4 * READ_SIZE:
-            return _looked_at(images)[2]
+            if _last is not None and _last[0]() is images:
+                return _last[1][2]
+            _check_size(images)
+            return _oracle().features(images.cpu() * 2 - 1)  # half of a look, where nothing is read
         found = _oracle().features(_windows(images).cpu() * 2 - 1)
         return found.reshape(len(images), -1, found.shape[-1]).mean(1)
 

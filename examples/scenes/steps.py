@@ -98,7 +98,7 @@ def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path |
     try:
         while True:
             for i in [i for i, process in running.items() if process.poll() is not None]:
-                failure = _failure_of(steps[i], running.pop(i), _log(logs, steps, i))
+                failure = _ended(steps[i], running.pop(i), _log(logs, steps, i))
                 if failure is not None:
                     failures.append(failure)
                 elif steps[i].goes_on and not steps[i].done:
@@ -139,8 +139,8 @@ def _log(logs: Path | None, steps: Sequence[Step], number: int) -> Path | None:
     return logs and logs / f"{number:02}-{steps[number].arguments[0].rpartition('.')[2]}.log"
 
 
-def _failure_of(step: Step, process: subprocess.Popen, log: Path | None) -> Exception | None:
-    """What a step that has ended is to be blamed for; the end of its log is told here."""
+def _ended(step: Step, process: subprocess.Popen, log: Path | None) -> Exception | None:
+    """Leave the mark of a step that has come to its end, or tell the end of its log; what it is to be blamed for, if anything."""
     if process.returncode == 0:
         if step.marked and step.product is not None:
             step.product.touch()
