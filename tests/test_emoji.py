@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from examples.emoji import assemble, data, flat, meanings, nearest_names, packages, synonyms, train
 from examples.emoji.articles import with_article
 from examples.emoji.captions import caption
-from examples.emoji.compositions import BACKGROUNDS, JITTER, SIZE, Place, compose, layer, open_thing, place
+from examples.emoji.compositions import BACKGROUNDS, JITTER, LARGEST, SIZE, Place, compose, layer, open_thing, place
 from examples.emoji.data import EmojiDataset, held_out
 from examples.emoji.flat import with_flat
 from examples.emoji.names import code, named_things
@@ -24,6 +25,7 @@ from examples.emoji.synonyms import words_of
 from examples.emoji.things import LINES, Thing, read_things, trained_files, unseen_in_flat
 from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
+from imagen_diffusers.training.losses import LossSettings
 
 from .conftest import TINY_BASE, TINY_SR, make_base, make_pipeline
 from .encoders import make_bert
@@ -69,11 +71,12 @@ ICONS = {"red-apple": {}, "keycap-1": {"height": 64}, "raised-hand": {}, "no-ima
 CHARACTERS = {"1f34e": "red-apple", "31-20e3": "keycap-1", "270b": "raised-hand", "1f600": "no-image-of-it", "1f1e6": "no-drawing"}
 
 
-def in_place_of_resvg(svg: str) -> bytes:
+def in_place_of_resvg(svg: str, size: int) -> bytes:
     """So that tests of all else run without resvg-py: an image of the size that is asked for, of the same two boxes."""
-    side = int(re.search(r'width="(\d+)" height="\1"', svg)[1])  # pyright: ignore[reportOptionalSubscript]
-    pixels = np.zeros((side, side, 4), np.uint8)
-    pixels[64:192, 32:128], pixels[64:128, 128:192] = (0, 116, 186, 255), (255, 255, 255, 128)
+    part = size // 8
+    pixels = np.zeros((size, size, 4), np.uint8)
+    pixels[2 * part : 6 * part, part : 4 * part] = (0, 116, 186, 255)
+    pixels[2 * part : 4 * part, 4 * part : 6 * part] = (255, 255, 255, 128)
     written = io.BytesIO()
     Image.fromarray(pixels).save(written, "PNG")
     return written.getvalue()
@@ -124,6 +127,7 @@ def test_things_are_emoji_with_an_image_and_a_name(folder) -> None:
     assert things["raised hand"].tones == (("dark", "270b-1f3ff.webp"),)
     images = [*(f"{file}.webp" for file in FILES[:-2]), *(f"flat-{file}.png" for file in ("1f34e", "270b", "31-20e3"))]
     assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(images)
+    assert sorted(path.name for path in (folder / "large").iterdir()) == sorted(images[-3:])
 
 
 def test_a_dictionary_offers_the_usual_meaning_and_no_word_that_is_measured(tmp_path, capsys) -> None:
@@ -156,12 +160,11 @@ def test_a_drawing_is_rendered_as_it_is_described(sources, tmp_path) -> None:
         [Thing(file, f"{file}.webp") for file in ("1f34e", "0031-fe0f-20e3", "e000")], sources["flat"], tmp_path
     )
     assert apple.styles == {"flat": "flat-1f34e.png"} and other.styles == {}
-    with (
-        Image.open(tmp_path / apple.styles["flat"]) as image,
-        Image.open(io.BytesIO(in_place_of_resvg('width="256" height="256"'))) as same,
-    ):
-        assert image.size == (SIZE, SIZE) and np.abs(np.asarray(image, np.int16) - np.asarray(same, np.int16)).max() <= 1
-    with Image.open(tmp_path / keycap.styles["flat"]) as image:
+    for images, size in (("images", SIZE), ("large", LARGEST)):
+        same = in_place_of_resvg("", size)
+        with Image.open(tmp_path / images / apple.styles["flat"]) as image, Image.open(io.BytesIO(same)) as expected:
+            assert image.size == (size, size) and np.abs(np.asarray(image, np.int16) - np.asarray(expected, np.int16)).max() <= 1
+    with Image.open(tmp_path / "images" / keycap.styles["flat"]) as image:
         assert image.getbbox() == (SIZE // 4 + 16, 32, SIZE // 4 + 96, 96)  # a drawing that is twice as high as wide stands in the middle
 
 
@@ -203,7 +206,7 @@ def test_a_visit_shows_one_style_and_says_which(folder) -> None:
 def test_without_the_flat_style_nothing_of_it_is_there(sources, folder, tmp_path) -> None:
     data.main([f"--folder={tmp_path}", "--without_flat", *(f"--{name}={path}" for name, path in sources.items())])
     assert read_things(tmp_path) == [replace(thing, styles={}) for thing in read_things(folder)]
-    assert not list((tmp_path / "images").glob("flat*"))
+    assert not list((tmp_path / "images").glob("flat*")) and not (tmp_path / "large").exists()
     whole, without = (path / "NOTICE" for path in (folder, tmp_path))
     assert whole.read_bytes() == data.NOTICE.read_bytes() and "flat style" in whole.read_text()
     left_out = {*whole.read_text().split("\n\n")} - {*without.read_text().split("\n\n")}
@@ -217,8 +220,9 @@ def test_another_encoder_may_have_the_same_things(sources, folder, tmp_path) -> 
     assert not (tmp_path / "other").exists()
     data.main([f"--folder={tmp_path / 'other'}", f"--things={folder}", f"--encoder={sources['encoder']}"])
     assert read_things(tmp_path / "other") == read_things(folder)
-    images = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
-    assert {path.name: path.read_bytes() for path in (tmp_path / "other" / "images").iterdir()} == images
+    for part in ("images", "large"):
+        images = {path.name: path.read_bytes() for path in (folder / part).iterdir()}
+        assert {path.name: path.read_bytes() for path in (tmp_path / "other" / part).iterdir()} == images
     assert (tmp_path / "other" / "NOTICE").read_bytes() == (folder / "NOTICE").read_bytes()
 
 
@@ -291,7 +295,7 @@ def test_captions_name_what_is_shown() -> None:
     assert any("the flag of Japan" in text for text in flag) and not any("a flag of Japan" in text for text in flag)
 
 
-@pytest.mark.parametrize(("stage", "side", "small"), [("base", 64, None), ("sr256", 128, 32)])
+@pytest.mark.parametrize(("stage", "side", "small"), [("base", 64, None), ("sr256", 128, 32), ("sr1024", 192, 48)])
 def test_visits_differ_and_come_again(folder, stage, side, small) -> None:
     dataset = EmojiDataset(stage, folder, seed=1)
     one, again, other = dataset.visit(0, 0), dataset.visit(0, 0), dataset.visit(0, 1)
@@ -302,6 +306,24 @@ def test_visits_differ_and_come_again(folder, stage, side, small) -> None:
     if small:
         means = one["pixel_values"].float().unflatten(2, (small, 4)).unflatten(1, (small, 4)).mean((2, 4))
         assert (means - one["low_res"].float()).abs().max() <= 2  # of the same window; colours times alpha are rounded first
+
+
+def test_the_largest_stage_is_shown_things_as_large_as_their_images_are(folder, monkeypatch) -> None:
+    sizes = []
+    monkeypatch.setattr(data, "layer", lambda thing, at, size: sizes.append((size, at)) or layer(thing, at, size))
+    dataset = EmojiDataset("sr1024", folder)
+    (hand,) = (i for i, thing in enumerate(dataset.things) if thing.name == "raised hand")
+    flats = ["flat" in dataset.visit(hand, number)["prompt"] for number in range(60)]
+    assert 30 < sum(flats) < 50
+    for (size, at), is_flat in zip(sizes, flats, strict=True):
+        assert size == (5 * LARGEST // 8 if is_flat else SIZE)  # the drawing's boxes take so much of its width
+        assert 0.75 * size - 1 <= max(at.width, at.height) <= size and max(at.left + at.width, at.top + at.height) <= size
+    assert ["flat" in dataset.shown(number)[0]["prompt"] for number in range(3)] == [
+        True,
+        True,
+        True,
+    ]  # with the one that is not trained on
+    assert EmojiFigures("sr1024", folder, *_noise_and_loss(), count=2, **_text(folder)).bicubic.keys() == {"bicubic", "thing/bicubic"}
 
 
 def test_validation_shows_what_is_never_trained_on(folder) -> None:
@@ -317,12 +339,19 @@ def test_validation_shows_what_is_never_trained_on(folder) -> None:
         assert not [text for text in trained if f" {name}" in text.replace("light blue", "lightblue").replace("red apple", "")]
 
 
+def _text(folder: Path) -> dict[str, Any]:
+    tokenizer, encoder = data.load_tokenizer(folder / "tokenizer"), data.load_text_encoder(folder / "text_encoder", variant="fp16")
+    return {"tokenizer": tokenizer, "text_encoder": encoder.float(), "max_sequence_length": 16}
+
+
+def _noise_and_loss() -> tuple[torch.Tensor, LossSettings]:
+    return train.scenes.noise_curve(0), train.scenes.SampleLossSettings(prediction_type="sample")
+
+
 def test_a_wrong_caption_is_wrong_in_the_name_alone(folder, monkeypatch) -> None:
     """So that what it costs is the name's: the phrasing, the background and the skin tone stay."""
     monkeypatch.setattr(data, "TONED", 1)
-    tokenizer, encoder = data.load_tokenizer(folder / "tokenizer"), data.load_text_encoder(folder / "text_encoder", variant="fp16")
-    table, loss = train.scenes.noise_curve(0), train.scenes.SampleLossSettings(prediction_type="sample")
-    figures = EmojiFigures("base", folder, table, loss, count=14, tokenizer=tokenizer, text_encoder=encoder, max_sequence_length=16)
+    figures = EmojiFigures("base", folder, *_noise_and_loss(), count=14, **_text(folder))
     dataset = EmojiDataset("base", folder)
     names = [thing.name for thing in dataset.things]
     for number, wrong in enumerate(figures.wrong):
@@ -370,18 +399,22 @@ def test_an_encoder_is_asked_which_names_words_are_nearest_to(folder, monkeypatc
 
 
 def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, tmp_path, monkeypatch) -> None:
-    tiny = {"base": {**TINY_BASE, "sample_size": 64, "patch_size": 4}, "sr256": {**TINY_SR, "sample_size": 256, "patch_size": 8}}
-    for stage, network in (("base", ImagenUNet2DConditionModel), ("sr256", ImagenEfficientUNet2DConditionModel)):
-        monkeypatch.setitem(train.NETWORKS, stage, (network, tiny[stage]))
+    tiny = {
+        "base": (ImagenUNet2DConditionModel, {**TINY_BASE, "sample_size": 64, "patch_size": 4}),
+        "sr256": (ImagenEfficientUNet2DConditionModel, {**TINY_SR, "sample_size": 256, "patch_size": 8}),
+        "sr1024": (ImagenEfficientUNet2DConditionModel, {**TINY_SR, "sample_size": 1024, "patch_size": 16}),
+    }
+    for stage, network in tiny.items():
+        monkeypatch.setitem(train.NETWORKS, stage, network)
         given = [f"--stage={stage}", f"--folder={folder}", f"--output_dir={folder / stage}", "--max_train_steps=2", "--train_batch_size=2"]
         given += ["--mixed_precision=no", "--dataloader_num_workers=0", "--validation_steps=2", "--report_to=none"]
         train.main([*given, "--max_sequence_length=16"])
         (line,) = (folder / stage / "validation.jsonl").read_text().splitlines()
         figures = json.loads(line)
         assert {"log_snr_-2", "thing/log_snr_-2", "name/log_snr_-2"} <= figures.keys()
-        assert ("bicubic" in figures) == (stage == "sr256")
+        assert ("bicubic" in figures) == (stage != "base")
         assemble.main([f"--folder={folder}", f"--output_dir={tmp_path / stage / 'imagen-emoji'}"])
-    base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr256" / "imagen-emoji"
+    base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr1024" / "imagen-emoji"
     assert "unet_2" not in ImagenCascadePipeline.load_config(base) or not (base / "unet_2").exists()
     assert (made / "NOTICE").read_bytes() == data.NOTICE.read_bytes()
     assert not (made / data.ENCODERS_LICENSE).exists()  # the encoder was given, and is not the one that is fetched
@@ -389,7 +422,9 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
     pipe = ImagenCascadePipeline.from_pretrained(made, variant="fp16")
     assert pipe.scheduler.config.sample_max_value == pipe.scheduler_2.config.sample_max_value == 1.0
-    assert pipe("a red cube", num_inference_steps=2).images[0].size == (256, 256)
+    assert pipe("a red cube", num_inference_steps=2).images[0].size == (1024, 1024)
+    two = ImagenCascadePipeline.from_pretrained(tmp_path / "sr256" / "imagen-emoji", variant="fp16")
+    assert two("a red cube", num_inference_steps=2).images[0].size == (256, 256)
 
     # The same with another notice of emoji, as of a folder without the flat style.
     (folder / "NOTICE").write_text(data.notice(flat=False))

@@ -7,6 +7,7 @@ python -m examples.emoji.assemble --folder runs/emoji --output_dir pipelines/ima
 import argparse
 import shutil
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -25,11 +26,11 @@ NAME = "imagen-emoji"
 # Static thresholding. The dynamic one divides the whole image by what goes beyond [-1, 1], and a plain bright background is that: yellow
 # comes out olive.
 MAX_VALUE = 1.0
-GUIDANCE = (3.0, 1.5)
+GUIDANCE = (3.0, 1.5, 1.0)
 
 
 def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
-    """The stages that were trained in `folder`, in float32: the base, and super-resolution once it is there.
+    """The stages that were trained in `folder`, in float32: the base, and super-resolution as far as it is there.
 
     Args:
         folder: that of the training.
@@ -38,8 +39,8 @@ def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
     Raises:
         OSError: where the base is not there.
     """
-    stages = [stage for stage in VIEWS if (folder / stage / "unet" / "config.json").exists()]
-    if "base" not in stages:
+    stages = list(takewhile(lambda stage: (folder / stage / "unet" / "config.json").exists(), VIEWS))
+    if not stages:
         raise OSError(
             f"{folder / 'base' / 'unet'} is not there; examples.emoji.train --stage base writes it, when its time or its steps end"
         )

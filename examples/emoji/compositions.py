@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = 256  # of a composition, and of the renderings
+SIZE, LARGEST = 256, 1024  # of a composition, and of the renderings: as a rule, and at most
 LEAST = 0.75  # of the side that a thing takes
 BACKGROUNDS = {
     "white": (250, 250, 250),
@@ -57,11 +57,11 @@ def open_thing(path: Path) -> Image.Image:
     return shown.crop(shown.getchannel("A").getbbox()).convert("RGBa")
 
 
-def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool, least: float = LEAST) -> Place:
-    """Anywhere inside, the longer side `least` to all of the composition's."""
-    scale = SIZE * rng.uniform(least, 1) / max(thing.size)
+def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool, least: float = LEAST, size: int = SIZE) -> Place:
+    """Anywhere inside a composition of `size`, the longer side `least` to all of its."""
+    scale = size * rng.uniform(least, 1) / max(thing.size)
     width, height = (max(round(length * scale), 1) for length in thing.size)
-    left, top = (int(rng.integers(0, SIZE - length + 1)) for length in (width, height))
+    left, top = (int(rng.integers(0, size - length + 1)) for length in (width, height))
     return Place(left, top, width, height, bool(may_mirror and rng.random() < 0.5))
 
 
@@ -70,10 +70,10 @@ def paint(name: str, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.array(BACKGROUNDS[name]) + rng.uniform(-JITTER, JITTER, 3), 0, 255).astype(np.float32)
 
 
-def layer(thing: Image.Image, at: Place) -> Image.Image:
-    """The thing in its place, on nothing: RGBa."""
+def layer(thing: Image.Image, at: Place, size: int = SIZE) -> Image.Image:
+    """The thing in its place in a composition of `size`, on nothing: RGBa."""
     small = thing.resize((at.width, at.height), Image.Resampling.LANCZOS)
-    canvas = Image.new("RGBa", (SIZE, SIZE))
+    canvas = Image.new("RGBa", (size, size))
     canvas.paste(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if at.mirrored else small, (at.left, at.top))
     return canvas
 

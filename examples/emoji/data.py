@@ -4,9 +4,9 @@
     python -m examples.emoji.data --folder runs/emoji --emoji emoji --flat flat --names names    # from folders that are there
     python -m examples.emoji.data --folder runs/other --things runs/emoji --encoder my-encoder    # the same things, another encoder
 
-The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji their `NOTICE`. One that holds things already,
-icons of one's own, keeps them. Every visit shows another composition of a thing: another place, size and background, mirrored or not, in
-another skin tone or style, under another caption.
+The folder then holds `things.jsonl`, `images`, `tokenizer` and `text_encoder`, and of emoji `large`, the flat style at 1024px, and their
+`NOTICE`. One that holds things already, icons of one's own, keeps them. Every visit shows another composition of a thing: another place,
+size and background, mirrored or not, in another skin tone or style, under another caption.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from imagen_diffusers.training.examples import Example, VisitedDataset
 
 from . import packages
 from .captions import caption
-from .compositions import BACKGROUNDS, SIZE, compose, layer, open_thing, paint, place
+from .compositions import BACKGROUNDS, LARGEST, SIZE, compose, layer, open_thing, paint, place
 from .flat import with_flat
 from .meanings import with_meanings
 from .names import named_things
-from .things import FLAT, IMAGES, LINES, SOLID, Thing, copy_things, read_things, unseen_in_flat, write_things
+from .things import FLAT, LINES, SOLID, Thing, copy_things, image_path, read_things, unseen_in_flat, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
@@ -38,7 +38,6 @@ ENCODERS_LICENSE = Path("text_encoder") / "LICENSE.txt"  # in a folder; with an 
 APACHE = Path(__file__).parents[2] / "LICENSE"  # this project's, and that of the encoder which is fetched
 TRAINED, SHOWN, READ = 0, 1, 5  # first numbers of the seeds of what is random; those between are other files'
 TONED = 1 / 3  # of the visits to a thing that has skin tones: there are five times as many of these images as of all such things
-FLATTENED = 1 / 3  # of the visits to a thing that may be trained in the flat style
 COMPLETE = 0.3  # of captions
 HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: validation shows it there
 
@@ -47,20 +46,25 @@ HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: 
 class View:
     """What a stage is shown: compositions `reduced` so many times, of these windows of `side` pixels, and the same `scale` times smaller.
 
-    Noise follows the cosine curve with its log-SNR moved by `log_snr_shift`. An error in the thing's box counts `thing_weight` where one
-    on the background counts 1.
+    A composition is as large as the thing's image, but at least of `SIZE` and at most of `largest` pixels. Noise follows the cosine curve
+    with its log-SNR moved by `log_snr_shift`. Of the visits to a thing that may be trained in the flat style `flattened` show that. An
+    error in the thing's box counts `thing_weight` where one on the background counts 1.
     """
 
     reduced: int
     side: int
     scale: int | None
     log_snr_shift: float
+    largest: int = SIZE
+    flattened: float = 1 / 3
     thing_weight: float = 4.0
 
 
 VIEWS = {
     "base": View(4, 64, None, log_snr_shift_for(256)),  # as of 256px: half of the times are where text matters; see examples/scenes
     "sr256": View(1, 128, 4, log_snr_shift_for(256)),
+    # The 3D images have 256px. Windows of them are shown as they are, so that the stage knows their shades; sharp ones of 1024px are flat.
+    "sr1024": View(1, 192, 4, log_snr_shift_for(1024), largest=LARGEST, flattened=2 / 3),
 }
 
 
@@ -78,11 +82,10 @@ class EmojiDataset(VisitedDataset):
 
     def visit(self, index: int, number: int) -> Example:
         rng = np.random.default_rng((TRAINED, index, number, self.seed))
-        background, view = self._background(index, rng), self.view
-        free = SIZE // view.reduced - view.side
-        corner = tuple(int(v) // (view.scale or 1) * (view.scale or 1) for v in rng.integers(0, free + 1, 2))
+        background = self._background(index, rng)
+        top, left = rng.random(2)
         complete, style = self._told(index, rng)
-        return self._example(index, background, rng, corner, complete=complete, style=style)[0]  # pyright: ignore[reportArgumentType]
+        return self._example(index, background, rng, (top, left), complete=complete, style=style)[0]
 
     def read(self, index: int, number: int) -> str:
         """A caption such as visits have, of no image."""
@@ -98,18 +101,19 @@ class EmojiDataset(VisitedDataset):
     def _told(self, index: int, rng: np.random.Generator) -> tuple[bool, str]:
         """Whether a visit's caption is complete, and in which style the thing is shown."""
         complete, may_be_flat = bool(rng.random() < COMPLETE), FLAT in self.things[index].styles and index not in self.unseen_in_flat
-        return complete, FLAT if may_be_flat and rng.random() < FLATTENED else SOLID
+        return complete, FLAT if may_be_flat and rng.random() < self.view.flattened else SOLID
 
     def shown(self, number: int, *, named: int | None = None) -> tuple[Example, torch.Tensor]:
-        """For validation: a thing, in 3D, on the background on which it is never trained, in the middle; and where its box is (side, side).
+        """For validation: a thing on the background on which it is never trained, the middle of it; and where its box is (side, side).
 
+        It is in 3D, but for a stage that is shown compositions larger than these images, which shows what is there in the flat style so.
         With `named` the caption has the name of the thing shown at that number in place of its own; all else is the same.
         """
         held = list(self.held_out)
         index, other = held[number % len(held)], None if named is None else self.things[held[named % len(held)]]
         rng = np.random.default_rng((SHOWN, number))
-        corner = (SIZE // self.view.reduced - self.view.side) // 2
-        example, box = self._example(index, self.held_out[index], rng, (corner, corner), complete=True, named=other)
+        style = FLAT if self.view.largest > SIZE and FLAT in self.things[index].styles else SOLID
+        example, box = self._example(index, self.held_out[index], rng, (0.5, 0.5), complete=True, style=style, named=other)
         del example["pixel_weight"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
         return example, torch.from_numpy(box)
 
@@ -118,28 +122,30 @@ class EmojiDataset(VisitedDataset):
         index: int,
         background: str,
         rng: np.random.Generator,
-        corner: tuple[int, int],
+        where: tuple[float, float],
         *,
         complete: bool,
-        style: str = SOLID,
+        style: str,
         named: Thing | None = None,
     ) -> tuple[Example, np.ndarray]:
+        """The window's place, from the top and from the left, is in shares of what the composition has beyond the window's side."""
         thing, view = self.things[index], self.view
         tone, file = _rendering(thing, style, rng)
-        image = open_thing(self.folder / IMAGES / file)
-        at = place(image, rng, may_mirror=thing.mirrors)
-        color, over = paint(background, rng), layer(image, at)
-        inside = _window(corner, view.side)
-        box = at.box((corner[0] * view.reduced, corner[1] * view.reduced), view.side * view.reduced, view.reduced)
+        image = open_thing(image_path(self.folder, file, large=view.largest > SIZE))
+        size = min(max(SIZE, *image.size), view.largest) // 4 * 4
+        at = place(image, rng, may_mirror=thing.mirrors, size=size)
+        color, side, step = paint(background, rng), view.side * view.reduced, view.scale or view.reduced
+        top, left = (int(share * (size - side + 1)) // step * step for share in where)
+        over = layer(image, at, size).crop((left, top, left + side, top + side))
+        box = at.box((top, left), side, view.reduced)
         weight = box * (view.thing_weight - 1) + 1
         example = Example(
-            pixel_values=_pixels(over, color, view.reduced, inside),
+            pixel_values=_pixels(over, color, view.reduced),
             pixel_weight=torch.from_numpy(weight / weight.mean()),
             prompt=caption(named or thing, background, rng, tone=tone, style=style, complete=complete),
         )
         if view.scale is not None:
-            small = _window((corner[0] // view.scale, corner[1] // view.scale), view.side // view.scale)
-            example["low_res"] = _pixels(over, color, view.scale, small)
+            example["low_res"] = _pixels(over, color, view.scale)
         return example, box
 
 
@@ -157,13 +163,9 @@ def held_out(things: list[Thing]) -> dict[int, str]:
     return {int(index): names[i % len(names)] for i, index in enumerate(chosen)}
 
 
-def _window(corner: tuple[int, int], side: int) -> tuple[slice, slice]:
-    return slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side)
-
-
-def _pixels(over: Image.Image, color: np.ndarray, reduced: int, inside: tuple[slice, slice]) -> torch.Tensor:
+def _pixels(over: Image.Image, color: np.ndarray, reduced: int) -> torch.Tensor:
     """Each pixel is the mean of `reduced` x `reduced`: (3, side, side) uint8."""
-    return torch.from_numpy(compose(over.reduce(reduced) if reduced > 1 else over, color)[:, *inside].copy())
+    return torch.from_numpy(compose(over.reduce(reduced) if reduced > 1 else over, color).copy())
 
 
 def notice(*, flat: bool) -> str:
@@ -181,7 +183,7 @@ def fetch_things(folder: Path, emoji: Path | None, flat: Path | None, names: Pat
     folder.mkdir(parents=True, exist_ok=True)
     if with_flat_style:
         flat = flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
-        things = with_flat(things, flat, folder / IMAGES)
+        things = with_flat(things, flat, folder)
     (folder / NOTICE.name).write_text(notice(flat=with_flat_style), "utf-8")
     write_things(folder, things, emoji / "assets")
 

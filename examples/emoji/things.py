@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from imagen_diffusers.training.folders import in_one_rename
 
 LINES, IMAGES = "things.jsonl", "images"
+LARGE = "large"  # beside the images: some of the same, under the same names, larger
 FLAGS, SYMBOLS = "flags", "symbols"
 SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
 UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
@@ -71,6 +72,12 @@ def unseen_in_flat(things: Sequence[Thing]) -> set[int]:
     named = Counter(kinds)
     there = [number for number, thing in enumerate(things) if FLAT in thing.styles and named[kinds[number]] == 1]
     return {*there[::UNSEEN_EVERY]}
+
+
+def image_path(folder: Path, file: str, *, large: bool = False) -> Path:
+    """Of a thing's file in a folder; `large`, the larger image of the same name where there is one."""
+    larger = folder / LARGE / file
+    return larger if large and larger.exists() else folder / IMAGES / file
 
 
 def trained_files(things: Sequence[Thing]) -> Iterator[tuple[Thing, str]]:
@@ -156,6 +163,8 @@ def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
 
 def copy_things(source: Path, folder: Path) -> None:
     """All of a folder of things into another one, the lines last."""
-    shutil.copytree(source / IMAGES, folder / IMAGES, dirs_exist_ok=True)
+    for images in (IMAGES, LARGE):
+        if (source / images).exists():
+            shutil.copytree(source / images, folder / images, dirs_exist_ok=True)
     with in_one_rename(folder / LINES) as part:
         shutil.copyfile(source / LINES, part)

@@ -15,8 +15,10 @@ import torch
 
 from examples.scenes import train as scenes
 from imagen_diffusers.finetuning.flags import parse, run_script
+from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
+from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.loop import train_stage
@@ -25,14 +27,17 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from .data import VIEWS, EmojiDataset
 from .validation import EmojiFigures
 
-NETWORKS = {stage: scenes.NETWORKS[stage] for stage in VIEWS}  # but for the width of the text
+NETWORKS = {  # but for the width of the text
+    **{stage: scenes.NETWORKS[stage] for stage in ("base", "sr256")},
+    "sr1024": (ImagenEfficientUNet2DConditionModel, configurations.EMOJI_SR1024),
+}
 
 
 @dataclass(frozen=True)
 class EmojiSettings:
     """Which stage, and what it is trained on."""
 
-    stage: Literal["base", "sr256"] = field(metadata={"help": "Which stage."})
+    stage: Literal["base", "sr256", "sr1024"] = field(metadata={"help": "Which stage."})
     folder: Path = field(default=Path("runs/emoji"), metadata={"help": "Where examples.emoji.data put things and text encoder."})
     pretrained: Path | None = field(
         default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are begun with."}

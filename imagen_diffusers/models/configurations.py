@@ -83,3 +83,14 @@ SCENES_SR1024 = {
     "detail_channels": 8,
     "time_embed_dim": 256,
 }
+
+# The last stage of the bundled imagen-emoji: drawings need fewer features than grain and weave, and the folder has little room.
+EMOJI_SR1024 = {
+    **SCENES_SR1024,
+    "block_out_channels": (48, 64),
+    "layers_per_block": (1, 2),
+    "norm_num_groups": 16,
+    "encoder_hid_dim": 384,
+    "detail_channels": 16,
+    "time_embed_dim": 64,
+}
