@@ -20,7 +20,9 @@ from imagen_diffusers.training.folders import in_one_rename
 from .things import SOLID
 
 READ_SIZE = 64
-FEATURES = 384
+WIDTHS = (48, 96, 160, 256)  # channels at each size, the last of them the features
+SAID = ("names", "styles", "widths")
+OF_THE_FIRST = {"styles": (SOLID,), "widths": (48, 96, 192, 384)}  # whose file says names alone
 FILE, MEASURED = "judge.safetensors", "measured.md"
 CHOSEN = "EMOJI_JUDGE"  # in the environment: a folder
 OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
@@ -31,21 +33,23 @@ class Judge(nn.Module):
 
     Args:
         names, styles: in the order of the scores.
+        widths: channels at 32x32, 16x16, 8x8 and 4x4.
     """
 
     ENDS = ("head", "style_head")  # what Muon leaves to AdamW
 
-    def __init__(self, names: Sequence[str], styles: Sequence[str] = (SOLID,)):
+    def __init__(self, names: Sequence[str], styles: Sequence[str] = (SOLID,), widths: Sequence[int] = WIDTHS):
         super().__init__()
-        self.names, self.styles = tuple(names), tuple(styles)
+        self.names, self.styles, self.widths = tuple(names), tuple(styles), tuple(widths)
+        finest, finer, coarser, features = self.widths
         self.body = nn.Sequential(
-            *(nn.PixelUnshuffle(2), convolution(12, 48, 1), Residual(48)),  # 32x32
-            *(convolution(48, 96, 2), Residual(96)),  # 16x16
-            *(convolution(96, 192, 2), Residual(192)),  # 8x8
-            convolution(192, FEATURES, 2),  # 4x4
+            *(nn.PixelUnshuffle(2), convolution(12, finest, 1), Residual(finest)),
+            *(convolution(finest, finer, 2), Residual(finer)),
+            *(convolution(finer, coarser, 2), Residual(coarser)),
+            convolution(coarser, features, 2),
         )
-        self.head = nn.Linear(FEATURES, len(self.names))
-        self.style_head = nn.Linear(FEATURES, len(self.styles)) if len(self.styles) > 1 else None
+        self.head = nn.Linear(features, len(self.names))
+        self.style_head = nn.Linear(features, len(self.styles)) if len(self.styles) > 1 else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, 3, 64, 64) in [0, 1] to scores (B, names), and (B, styles) where there are several."""
@@ -53,7 +57,7 @@ class Judge(nn.Module):
         return self.head(features), None if self.style_head is None else self.style_head(features)
 
     def features(self, images: Tensor) -> Tensor:
-        """What nearness is taken over: (B, 3, 64, 64) in [0, 1] to (B, FEATURES)."""
+        """What nearness is taken over: (B, 3, 64, 64) in [0, 1] to (B, features)."""
         maps = self.body(images * 2 - 1)
         return maps.mean((2, 3)) + maps.amax((2, 3))
 
@@ -85,9 +89,9 @@ def usual_folder() -> Path:
 
 
 def save(judge: Judge, folder: Path) -> None:
-    """One file of weights in half precision, names and styles."""
+    """One file of weights in half precision, with names, styles and widths."""
     halves = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
-    metadata = {"names": json.dumps(judge.names), "styles": json.dumps(judge.styles)}
+    metadata = {part: json.dumps(getattr(judge, part)) for part in SAID}
     with in_one_rename(folder / FILE) as part:
         save_file({name: value.contiguous() for name, value in halves.items()}, part, metadata=metadata)
 
@@ -101,7 +105,7 @@ def load(folder: Path) -> Judge:
     if not (folder / FILE).exists():
         raise OSError(f"{folder / FILE} is not there; python -m examples.emoji.train_judge --output_dir {folder} trains it")
     with safe_open(folder / FILE, "pt") as file:
-        said = {"styles": json.dumps([SOLID])} | file.metadata()  # one that was saved before there were two says none
-        judge = Judge(json.loads(said["names"]), json.loads(said["styles"]))
+        said = OF_THE_FIRST | {part: json.loads(text) for part, text in file.metadata().items()}
+        judge = Judge(*(said[part] for part in SAID))
         judge.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (it is no dictionary)
     return judge.eval()

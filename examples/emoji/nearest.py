@@ -44,7 +44,7 @@ class Alike(NamedTuple):
 
 
 def gallery_features(gallery: Gallery, judge: Judge) -> Tensor:
-    """What the judge makes of every rendering, in the middle of a gray image: (N, FEATURES), each of length 1."""
+    """What the judge makes of every rendering, in the middle of a gray image: (N, features), each of length 1."""
     gray = np.array(BACKGROUNDS["gray"])
     found = []
     for number in range(len(gallery.renderings)):
