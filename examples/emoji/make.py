@@ -4,17 +4,17 @@
     python -m examples.emoji.make --folder runs/emoji --time_limit 540    # in slices, where a machine is lent by the minute
 
 Every step is one of the commands in this folder, or an evaluation, printed before it runs: things, judge, base and super-resolution, the
-control's text encoder and stages, assembly, prompts, scores. What is there already is kept. The control and its scores are in `control`
-below the folder; --without_control leaves them out.
+control's text encoder and stages, assembly, prompts, scores. What is there already is kept. The control, to 256px, and its scores are in
+`control` below the folder; --without_control leaves them out.
 On a GPU three steps run side by side, what they say is in `logs`, networks are compiled and see more images. Where its time is limited,
-each stage is trained for one slice, at the end of which its rates have fallen to nothing (`--lr_by_time`): it is begun only where most of
-a slice is left.
+the stages to 256px are trained for one slice each, at the end of which their rates have fallen to nothing (`--lr_by_time`): one is begun
+only where most of a slice is left.
 """
 
 import argparse
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from examples.scenes.steps import SHORTEST, Step, run
 from .judge import CHOSEN, FILE, MEASURED
 from .things import LINES
 
-STAGES = ("base", "sr256")
+STAGES = ("base", "sr256", "sr1024")
+TO_256 = STAGES[:2]
 LONG = 100_000  # steps: more than any slice has
 UNBROKEN = 120.0  # seconds that scores, or the control's encoder, take on a GPU, about
 ENCODER = Path("tokenizer") / "tokenizer_config.json"  # written after the text encoder
@@ -36,6 +37,7 @@ class Plan:
     """How much of everything.
 
     Args:
+        stages: which are trained, of all in order.
         steps, batch_sizes: of each stage; None for as many steps as a slice has.
         rates: of each stage, Muon's and AdamW's.
         ema_decay: of the stages.
@@ -43,7 +45,7 @@ class Plan:
         count: prompts that are scored.
         measured: compositions and captions that judge and control are measured on.
         validations: how often a stage's error is measured.
-        pretrained: a pipeline whose weights the stages begin with.
+        pretrained: a pipeline whose weights the stages to 256px begin with.
         workers: processes that prepare examples, of each step.
         compile: whether networks are compiled.
         at_once: steps that run side by side.
@@ -51,9 +53,10 @@ class Plan:
         unbroken: seconds that must be left for scores, and the control's encoder, which do not go on where they stopped.
     """
 
-    steps: tuple[int, int] | None = (9000, 4000)
-    batch_sizes: tuple[int, int] = (64, 16)
-    rates: tuple[tuple[float, float], ...] = ((1.2e-3, 5e-4), (1.2e-3, 5e-4))
+    stages: tuple[str, ...] = STAGES
+    steps: tuple[int, ...] | None = (9000, 4000, 4000)
+    batch_sizes: tuple[int, ...] = (64, 16, 16)
+    rates: tuple[tuple[float, float], ...] = ((1.2e-3, 5e-4),) * 3
     ema_decay: float = 0.9995
     judge_steps: int = 5000
     control_steps: int = 1300
@@ -72,12 +75,13 @@ def plan_for(device: str, time_limit: float = math.inf) -> Plan:
     """A GPU that is there for a slice of time trains by it, and begins with what is near."""
     if device == "cpu":
         return Plan()
-    larger = Plan(batch_sizes=(256, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4)), ema_decay=0.999)
+    larger = Plan(batch_sizes=(256, 96, 96), rates=((2e-3, 8e-4), (1.2e-3, 4e-4), (1.2e-3, 4e-4)), ema_decay=0.999)
     larger = replace(larger, workers=6, compile=True, at_once=3, measured=500)
     if time_limit == math.inf:
         return larger
     most = WHOLE * time_limit
-    return replace(larger, steps=None, pretrained="imagen-emoji", shortest=most, unbroken=min(UNBROKEN, most))
+    sliced = replace(larger, stages=TO_256, steps=None, pretrained="imagen-emoji")
+    return replace(sliced, shortest=most, unbroken=min(UNBROKEN, most))
 
 
 def made_by(plan: Plan, folder: Path, stage: str) -> Path:
@@ -85,13 +89,15 @@ def made_by(plan: Plan, folder: Path, stage: str) -> Path:
     return folder / stage / (Path("unet") / "config.json" if plan.steps is not None else "trained_for_a_slice")
 
 
-def training(plan: Plan, folder: Path) -> Iterator[Step]:
-    """Of the stages of a folder that holds things and a text encoder."""
-    counts = plan.steps or (LONG, LONG)
-    for stage, count, batch, (muon, adamw) in zip(STAGES, counts, plan.batch_sizes, plan.rates, strict=True):
+def training(plan: Plan, folder: Path, stages: Sequence[str]) -> Iterator[Step]:
+    """Of these stages, in a folder that holds things and a text encoder."""
+    for stage in stages:
+        number = STAGES.index(stage)
+        count, batch, (muon, adamw) = LONG if plan.steps is None else plan.steps[number], plan.batch_sizes[number], plan.rates[number]
         few = min(count, 9000)  # for a slice as for the steps that a processor makes
         how = [f"--max_train_steps={count}", f"--train_batch_size={batch}", f"--muon_learning_rate={muon}", f"--learning_rate={adamw}"]
-        how += [f"--ema_decay={plan.ema_decay}", f"--dataloader_num_workers={plan.workers}", f"--pretrained={plan.pretrained}"]
+        how += [f"--ema_decay={plan.ema_decay}", f"--dataloader_num_workers={plan.workers}"]
+        how += [f"--pretrained={plan.pretrained}"] if stage in TO_256 else []  # the last one's network is no other cascade's
         how += [f"--checkpointing_steps={max(few // 16, 1)}"]
         how += [f"--validation_steps={max(few // plan.validations, 1)}"] if plan.validations else []
         how += [*(["--torch_compile"] if plan.compile else []), *(["--lr_by_time"] if plan.steps is None else [])]
@@ -106,9 +112,9 @@ def training(plan: Plan, folder: Path) -> Iterator[Step]:
         )
 
 
-def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path) -> Iterator[Step]:
-    """The stages as a pipeline, and how often its images show what their prompts name."""
-    pipeline, stages = folder / "pipeline", tuple(made_by(plan, folder, stage) for stage in STAGES)
+def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path, stages: Sequence[str]) -> Iterator[Step]:
+    """These stages as a pipeline, and how often its images of 256px show what their prompts name."""
+    pipeline, stages = folder / "pipeline", tuple(made_by(plan, folder, stage) for stage in stages)
     measured = judge.with_name(MEASURED)
     yield Step(
         ["examples.emoji.assemble", f"--folder={folder}", f"--output_dir={pipeline}"],
@@ -116,7 +122,7 @@ def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path) -> Iterator[St
         sources=stages,
         needs=(*stages, measured),
     )
-    asked = [f"--model={pipeline}", f"--prompts={prompts}", "--scorer=examples.emoji.scorer:judge", "--save-images"]
+    asked = [f"--model={pipeline}", f"--prompts={prompts}", "--scorer=examples.emoji.scorer:judge", "--stop-at=2", "--save-images"]
     yield Step(
         ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
         folder / "report" / "report.md",
@@ -132,7 +138,7 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
     of_control, encoder = folder / "control", folder / "control-encoder"
     judge, prompts, things = folder / "judge" / FILE, folder / "prompts.jsonl", folder / LINES
     yield Step(["examples.emoji.data", f"--folder={folder}"], folder / ENCODER)
-    yield from training(plan, folder)
+    yield from training(plan, folder, plan.stages)
     if control:
         size = [f"--max_train_steps={plan.control_steps}", f"--count={plan.measured}"]
         yield Step(
@@ -155,10 +161,10 @@ def steps(plan: Plan, folder: Path, *, control: bool = True) -> Iterator[Step]:
     )
     yield Step(["examples.emoji.prompts", f"--folder={folder}", f"--output={prompts}", f"--count={plan.count}"], prompts, needs=(things,))
     if control:
-        yield from training(plan, of_control)
-    yield from scoring(plan, folder, prompts, judge)
+        yield from training(plan, of_control, TO_256)
+    yield from scoring(plan, folder, prompts, judge, plan.stages)
     if control:
-        yield from scoring(plan, of_control, prompts, judge)
+        yield from scoring(plan, of_control, prompts, judge, TO_256)
 
 
 def main() -> None:
