@@ -26,6 +26,8 @@ from .things import LINES
 
 STAGES = ("base", "sr256", "sr1024")
 TO_256 = STAGES[:2]
+# The last stage's network is no other cascade's; its noise levels and its loss are those of docs/training.md.
+AT_1024 = ["--log_snr_mean=-3", "--log_snr_std=3", "--loss_type=huber", "--huber_c=0.02"]
 LONG = 100_000  # steps: more than any slice has
 UNBROKEN = 120.0  # seconds that scores, or the control's encoder, take on a GPU, about
 ENCODER = Path("tokenizer") / "tokenizer_config.json"  # written after the text encoder
@@ -97,7 +99,7 @@ def training(plan: Plan, folder: Path, stages: Sequence[str]) -> Iterator[Step]:
         few = min(count, 9000)  # for a slice as for the steps that a processor makes
         how = [f"--max_train_steps={count}", f"--train_batch_size={batch}", f"--muon_learning_rate={muon}", f"--learning_rate={adamw}"]
         how += [f"--ema_decay={plan.ema_decay}", f"--dataloader_num_workers={plan.workers}"]
-        how += [f"--pretrained={plan.pretrained}"] if stage in TO_256 else []  # the last one's network is no other cascade's
+        how += [f"--pretrained={plan.pretrained}"] if stage in TO_256 else AT_1024
         how += [f"--checkpointing_steps={max(few // 16, 1)}"]
         how += [f"--validation_steps={max(few // plan.validations, 1)}"] if plan.validations else []
         how += [*(["--torch_compile"] if plan.compile else []), *(["--lr_by_time"] if plan.steps is None else [])]
