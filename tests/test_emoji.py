@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from examples.emoji.data import EmojiDataset, held_out
 from examples.emoji.flat import with_flat
 from examples.emoji.names import code, named_things
 from examples.emoji.synonyms import words_of
-from examples.emoji.things import LINES, Thing, read_things, trained_files, unseen_in_flat
+from examples.emoji.things import LINES, Thing, copy_things, read_things, trained_files, unseen_in_flat, write_things
 from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 from imagen_diffusers.training.losses import LossSettings
@@ -218,6 +219,11 @@ def test_another_encoder_may_have_the_same_things(sources, folder, tmp_path) -> 
     with pytest.raises(ValueError, match="--things takes all things as they are there; leave out --emoji"):
         data.main([f"--folder={tmp_path / 'other'}", f"--things={folder}", "--without_flat"])
     assert not (tmp_path / "other").exists()
+    (tmp_path / "bare").mkdir()
+    shutil.copyfile(folder / LINES, tmp_path / "bare" / LINES)
+    with pytest.raises(OSError, match="bare/images"):
+        copy_things(tmp_path / "bare", tmp_path / "other")
+    assert not (tmp_path / "other" / LINES).exists()
     data.main([f"--folder={tmp_path / 'other'}", f"--things={folder}", f"--encoder={sources['encoder']}"])
     assert read_things(tmp_path / "other") == read_things(folder)
     for part in ("images", "large"):
@@ -316,14 +322,38 @@ def test_the_largest_stage_is_shown_things_as_large_as_their_images_are(folder, 
     flats = ["flat" in dataset.visit(hand, number)["prompt"] for number in range(60)]
     assert 30 < sum(flats) < 50
     for (size, at), is_flat in zip(sizes, flats, strict=True):
-        assert size == (5 * LARGEST // 8 if is_flat else SIZE)  # the drawing's boxes take so much of its width
+        assert size == (5 * LARGEST // 8 if is_flat else 192)  # the drawing's boxes take so much of its width; 3D images have 32 pixels
         assert 0.75 * size - 1 <= max(at.width, at.height) <= size and max(at.left + at.width, at.top + at.height) <= size
-    assert ["flat" in dataset.shown(number)[0]["prompt"] for number in range(3)] == [
-        True,
-        True,
-        True,
-    ]  # with the one that is not trained on
+    # One of these three is never trained in the flat style.
+    assert all("flat" in dataset.shown(number)[0]["prompt"] for number in range(3))
     assert EmojiFigures("sr1024", folder, *_noise_and_loss(), count=2, **_text(folder)).bicubic.keys() == {"bicubic", "thing/bicubic"}
+
+
+def test_compositions_have_the_size_of_an_icon_within_that_of_the_stage(tmp_path, monkeypatch) -> None:
+    (tmp_path / "icons").mkdir()
+    icons = {"long": (2000, 30), "large": (700, 650), "small": (50, 60)}
+    for name, size in icons.items():
+        Image.new("RGBA", size, (200, 90, 30, 255)).save(tmp_path / "icons" / f"{name}.png")
+    write_things(tmp_path, [Thing(name, f"{name}.png") for name in icons], tmp_path / "icons")
+    sizes = []
+    monkeypatch.setattr(data, "layer", lambda thing, at, size: sizes.append(size) or layer(thing, at, size))
+    for stage, expected in (("base", [256, 256, 256]), ("sr256", [256, 256, 256]), ("sr1024", [1024, 700, 192])):
+        dataset, view = EmojiDataset(stage, tmp_path), data.VIEWS[stage]
+        for index in range(3):
+            example = dataset.visit(index, 0)
+            assert example["pixel_values"].shape == example["pixel_weight"].expand(3, -1, -1).shape == (3, view.side, view.side)
+            assert view.scale is None or example["low_res"].shape == (3, view.side // view.scale, view.side // view.scale)
+        assert sizes == expected
+        sizes.clear()
+
+
+def test_drawings_of_a_folder_made_before_are_too_small_for_the_largest_stage(folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    EmojiDataset("sr1024", tmp_path / "old")
+    (tmp_path / "old" / "large" / "flat-270b.png").unlink()
+    EmojiDataset("sr256", tmp_path / "old")
+    with pytest.raises(OSError, match="large/flat-270b.png is not there, and .*images/flat-270b.png has 256 pixels, too few .* remove"):
+        EmojiDataset("sr1024", tmp_path / "old")
 
 
 def test_validation_shows_what_is_never_trained_on(folder) -> None:
@@ -372,6 +402,9 @@ def test_a_stage_begins_with_what_fits_of_another_cascade(tmp_path, monkeypatch,
     for name, value in wider.items():
         assert torch.equal(value, plain[name] if name in new else theirs[name])
     told = capsys.readouterr().out
+    shutil.rmtree(tmp_path / "unet_3")
+    with pytest.raises(OSError, match="has no stage sr1024 to begin with; leave --pretrained out"):
+        train.build("sr1024", 48, tmp_path)
     assert f"{len(wider) - len(new)} of {len(wider)} tensors" in told and ", ".join(sorted(new)) in told
 
 

@@ -306,11 +306,11 @@ def test_what_cannot_be_judged_is_refused(judge, tmp_path) -> None:
 def test_weights_and_names_come_back(tmp_path) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 64, 64, generator=seeded())
-    for styles in (("3d",), ("3d", "flat")):
-        made = Judge(["one", "two"], styles).eval()
+    for styles, widths in ((("3d",), (8, 16, 16, 32)), (("3d", "flat"), (16, 8, 8, 16))):
+        made = Judge(["one", "two"], styles, widths).eval()
         save(made, tmp_path)
         read = load(tmp_path)
-        assert read.names == ("one", "two") and read.styles == styles
+        assert read.names == ("one", "two") and read.styles == styles and read.widths == widths
         with torch.no_grad():
             for found, expected in zip(read(images), made(images), strict=True):
                 assert expected is found is None or torch.allclose(found, expected, atol=2e-3)  # half precision

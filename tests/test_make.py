@@ -198,6 +198,11 @@ def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
     assert not any(step.done for step in todo)
     train = [step.arguments for step in todo if step.arguments[0] == "examples.emoji.train"]
     assert [arguments[1] for arguments in train] == ["--stage=base", "--stage=sr256", "--stage=sr1024", "--stage=base", "--stage=sr256"]
+    assert [any("--pretrained=" in a for a in arguments) for arguments in train] == [True, True, False, True, True]
+    assert ["--loss_type=huber" in arguments for arguments in train] == [False, False, True, False, False]
+    in_the_pipeline = tmp_path / "sr1024" / "unet" / "config.json"
+    assert [in_the_pipeline in step.sources for step in todo if step.arguments[0] == "examples.emoji.assemble"] == [True, False]
+    assert emoji.plan_for("cuda").stages == emoji.STAGES and emoji.plan_for("cuda", 540.0).stages == emoji.TO_256
     for own, other in zip(train[:2], train[3:], strict=True):
         assert [a for a in own if str(tmp_path) not in a] == [a for a in other if str(tmp_path) not in a]
     assert len(list(emoji.steps(emoji.Plan(), tmp_path, control=False))) == len(todo) - 6

@@ -40,6 +40,7 @@ def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
         OSError: where the base is not there.
     """
     stages = list(takewhile(lambda stage: (folder / stage / "unet" / "config.json").exists(), VIEWS))
+    print(f"stages of {folder}: {', '.join(stages) or 'none'}")
     if not stages:
         raise OSError(
             f"{folder / 'base' / 'unet'} is not there; examples.emoji.train --stage base writes it, when its time or its steps end"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE, LARGEST = 256, 1024  # of a composition, and of the renderings: as a rule, and at most
+SIZE = 256  # of a composition, where nothing else is said, and of the 3D images
+LARGEST = 1024
 LEAST = 0.75  # of the side that a thing takes
 BACKGROUNDS = {
     "white": (250, 250, 250),
@@ -58,7 +59,7 @@ def open_thing(path: Path) -> Image.Image:
 
 
 def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool, least: float = LEAST, size: int = SIZE) -> Place:
-    """Anywhere inside a composition of `size`, the longer side `least` to all of its."""
+    """Anywhere inside a composition of `size`, the longer side `least` to all of its side."""
     scale = size * rng.uniform(least, 1) / max(thing.size)
     width, height = (max(round(length * scale), 1) for length in thing.size)
     left, top = (int(rng.integers(0, size - length + 1)) for length in (width, height))

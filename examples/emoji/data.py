@@ -30,7 +30,7 @@ from .compositions import BACKGROUNDS, LARGEST, SIZE, compose, layer, open_thing
 from .flat import with_flat
 from .meanings import with_meanings
 from .names import named_things
-from .things import FLAT, LINES, SOLID, Thing, copy_things, image_path, read_things, unseen_in_flat, write_things
+from .things import FLAT, IMAGES, LARGE, LINES, SOLID, Thing, copy_things, image_path, read_things, unseen_in_flat, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
@@ -46,36 +46,48 @@ HELD_OUT = 100  # things, each of them never trained on one of the backgrounds: 
 class View:
     """What a stage is shown: compositions `reduced` so many times, of these windows of `side` pixels, and the same `scale` times smaller.
 
-    A composition is as large as the thing's image, but at least of `SIZE` and at most of `largest` pixels. Noise follows the cosine curve
-    with its log-SNR moved by `log_snr_shift`. Of the visits to a thing that may be trained in the flat style `flattened` show that. An
-    error in the thing's box counts `thing_weight` where one on the background counts 1.
+    A composition has as many pixels as what is visible of the thing's image, within `sizes`. Noise follows the cosine curve with its
+    log-SNR moved by `log_snr_shift`. Of the visits to a thing that may be trained in the flat style `flattened` show that. An error in the
+    thing's box counts `thing_weight` where one on the background counts 1.
     """
 
     reduced: int
     side: int
     scale: int | None
     log_snr_shift: float
-    largest: int = SIZE
+    sizes: tuple[int, int] = (SIZE, SIZE)
     flattened: float = 1 / 3
     thing_weight: float = 4.0
+
+    @property
+    def large(self) -> bool:
+        """Whether compositions may be larger than the 3D images, so that it is the flat style's images that they are for."""
+        return self.sizes[1] > SIZE
 
 
 VIEWS = {
     "base": View(4, 64, None, log_snr_shift_for(256)),  # as of 256px: half of the times are where text matters; see examples/scenes
     "sr256": View(1, 128, 4, log_snr_shift_for(256)),
-    # The 3D images have 256px. Windows of them are shown as they are, so that the stage knows their shades; sharp ones of 1024px are flat.
-    "sr1024": View(1, 192, 4, log_snr_shift_for(1024), largest=LARGEST, flattened=2 / 3),
+    # The 3D images have 256px. They are shown no larger, so that the stage knows their shades; what is sharp at 1024px is flat. A window is
+    # often all thing, or all background, so that weighing one against the other would say little.
+    "sr1024": View(1, 192, 4, log_snr_shift_for(1024), sizes=(192, LARGEST), flattened=2 / 3, thing_weight=1.0),
 }
 
 
 class EmojiDataset(VisitedDataset):
-    """The things of a folder for one stage; what a visit shows depends on `seed`, the thing and the number of the pass alone."""
+    """The things of a folder for one stage; what a visit shows depends on `seed`, the thing and the number of the pass alone.
+
+    Raises:
+        OSError: for what is no folder of things, and where drawings are too small for the 1024px stage.
+    """
 
     def __init__(self, stage: str, folder: Path, *, seed: int = 0):
         self.view, self.folder, self.seed = VIEWS[stage], folder, seed
         self.things = read_things(folder)
         self.held_out = held_out(self.things)
         self.unseen_in_flat = unseen_in_flat(self.things)
+        if self.view.large:
+            _check_large(folder, self.things)
 
     def __len__(self) -> int:
         return len(self.things)
@@ -104,16 +116,18 @@ class EmojiDataset(VisitedDataset):
         return complete, FLAT if may_be_flat and rng.random() < self.view.flattened else SOLID
 
     def shown(self, number: int, *, named: int | None = None) -> tuple[Example, torch.Tensor]:
-        """For validation: a thing on the background on which it is never trained, the middle of it; and where its box is (side, side).
+        """For validation: a thing on the background on which it is never trained; and where its box is (side, side).
 
-        It is in 3D, but for a stage that is shown compositions larger than these images, which shows what is there in the flat style so.
-        With `named` the caption has the name of the thing shown at that number in place of its own; all else is the same.
+        It is in 3D and in the middle of the window; but for the 1024px stage the window is anywhere, and things that are there in the flat
+        style are shown in it. With `named` the caption has the name of the thing shown at that number in place of its own; all else is the
+        same.
         """
         held = list(self.held_out)
         index, other = held[number % len(held)], None if named is None else self.things[held[named % len(held)]]
         rng = np.random.default_rng((SHOWN, number))
-        style = FLAT if self.view.largest > SIZE and FLAT in self.things[index].styles else SOLID
-        example, box = self._example(index, self.held_out[index], rng, (0.5, 0.5), complete=True, style=style, named=other)
+        style = FLAT if self.view.large and FLAT in self.things[index].styles else SOLID
+        top, left = np.random.default_rng((SHOWN, number, 1)).random(2) if self.view.large else (0.5, 0.5)
+        example, box = self._example(index, self.held_out[index], rng, (top, left), complete=True, style=style, named=other)
         del example["pixel_weight"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
         return example, torch.from_numpy(box)
 
@@ -131,11 +145,11 @@ class EmojiDataset(VisitedDataset):
         """The window's place, from the top and from the left, is in shares of what the composition has beyond the window's side."""
         thing, view = self.things[index], self.view
         tone, file = _rendering(thing, style, rng)
-        image = open_thing(image_path(self.folder, file, large=view.largest > SIZE))
-        size = min(max(SIZE, *image.size), view.largest) // 4 * 4
+        image = open_thing(image_path(self.folder, file, large=view.large))
+        size = min(max(view.sizes[0], *image.size), view.sizes[1])
         at = place(image, rng, may_mirror=thing.mirrors, size=size)
-        color, side, step = paint(background, rng), view.side * view.reduced, view.scale or view.reduced
-        top, left = (int(share * (size - side + 1)) // step * step for share in where)
+        color, side = paint(background, rng), view.side * view.reduced
+        top, left = (int(share * (size - side + 1)) for share in where)
         over = layer(image, at, size).crop((left, top, left + side, top + side))
         box = at.box((top, left), side, view.reduced)
         weight = box * (view.thing_weight - 1) + 1
@@ -147,6 +161,22 @@ class EmojiDataset(VisitedDataset):
         if view.scale is not None:
             example["low_res"] = _pixels(over, color, view.scale)
         return example, box
+
+
+def _check_large(folder: Path, things: Sequence[Thing]) -> None:
+    """See that what is there in the flat style is there larger than 3D emoji are.
+
+    Raises:
+        OSError: naming the first that is not, or cannot be read.
+    """
+    for file in (thing.styles[FLAT] for thing in things if FLAT in thing.styles):
+        with Image.open(image_path(folder, file, large=True)) as image:
+            side = max(image.size)
+        if side <= SIZE:
+            raise OSError(
+                f"{folder / LARGE / file} is not there, and {folder / IMAGES / file} has {side} pixels, too few for the 1024px stage; "
+                f"remove {folder / LINES} and run `python -m examples.emoji.data --folder {folder}` again, or put a larger one there"
+            )
 
 
 def _rendering(thing: Thing, style: str, rng: np.random.Generator) -> tuple[str | None, str]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -33,14 +34,15 @@ def with_flat(things: Sequence[Thing], package: Path, folder: Path) -> list[Thin
         OSError: where it holds no drawings, or none of these things.
         ImportError: without resvg-py.
     """
-    drawings = read_drawings(package)
-    drawn = []
+    drawings, drawn = read_drawings(package), []
+    _resvg()  # before any work
+    for images in (IMAGES, LARGE):
+        (folder / images).mkdir(parents=True, exist_ok=True)
     for thing in tqdm(things, desc="rendering the flat style", mininterval=5):
         svg = drawings.get(code(Path(thing.file).stem))
         if svg is not None:
             file = f"{FLAT}-{Path(thing.file).stem}.png"
             for images, size in ((IMAGES, SIZE), (LARGE, LARGEST)):
-                (folder / images).mkdir(parents=True, exist_ok=True)
                 with in_one_rename(folder / images / file) as part:
                     part.write_bytes(rendered(svg, size))
             thing = replace(thing, styles={FLAT: file})
@@ -76,9 +78,13 @@ def rendered(svg: str, size: int) -> bytes:
     Raises:
         ImportError: without resvg-py.
     """
+    sized = svg.replace("<svg ", f'<svg width="{size}" height="{size}" ', 1)
+    return bytes(_resvg().svg_to_bytes(svg_string=sized, skip_system_fonts=True))  # they hold no text
+
+
+def _resvg() -> ModuleType:
     try:
         import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(NEEDED) from None
-    sized = svg.replace("<svg ", f'<svg width="{size}" height="{size}" ', 1)
-    return bytes(resvg_py.svg_to_bytes(svg_string=sized, skip_system_fonts=True))  # they hold no text
+    return resvg_py

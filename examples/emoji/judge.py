@@ -21,8 +21,8 @@ from .things import SOLID
 
 READ_SIZE = 64
 WIDTHS = (48, 96, 160, 256)  # channels at each size, the last of them the features
-SAID = ("names", "styles", "widths")
-OF_THE_FIRST = {"styles": (SOLID,), "widths": (48, 96, 192, 384)}  # whose file says names alone
+IN_FILE = ("names", "styles", "widths")
+BEFORE = {"styles": (SOLID,), "widths": (48, 96, 192, 384)}  # of files that were saved before these could differ
 FILE, MEASURED = "judge.safetensors", "measured.md"
 CHOSEN = "EMOJI_JUDGE"  # in the environment: a folder
 OWN, BUNDLED = Path("runs/emoji/judge"), Path("pipelines/imagen-emoji/judge")
@@ -91,7 +91,7 @@ def usual_folder() -> Path:
 def save(judge: Judge, folder: Path) -> None:
     """One file of weights in half precision, with names, styles and widths."""
     halves = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
-    metadata = {part: json.dumps(getattr(judge, part)) for part in SAID}
+    metadata = {part: json.dumps(getattr(judge, part)) for part in IN_FILE}
     with in_one_rename(folder / FILE) as part:
         save_file({name: value.contiguous() for name, value in halves.items()}, part, metadata=metadata)
 
@@ -105,7 +105,7 @@ def load(folder: Path) -> Judge:
     if not (folder / FILE).exists():
         raise OSError(f"{folder / FILE} is not there; python -m examples.emoji.train_judge --output_dir {folder} trains it")
     with safe_open(folder / FILE, "pt") as file:
-        said = OF_THE_FIRST | {part: json.loads(text) for part, text in file.metadata().items()}
-        judge = Judge(*(said[part] for part in SAID))
+        said = BEFORE | {part: json.loads(text) for part, text in file.metadata().items()}
+        judge = Judge(*(said[part] for part in IN_FILE))
         judge.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (it is no dictionary)
     return judge.eval()

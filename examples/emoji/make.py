@@ -8,7 +8,8 @@ control's text encoder and stages, assembly, prompts, scores. What is there alre
 `control` below the folder; --without_control leaves them out.
 On a GPU three steps run side by side, what they say is in `logs`, networks are compiled and see more images. Where its time is limited,
 the stages to 256px are trained for one slice each, at the end of which their rates have fallen to nothing (`--lr_by_time`): one is begun
-only where most of a slice is left.
+only where most of a slice is left. The 1024px stage is left out then, unless --steps says how long it is trained; once its own command has
+trained it, the next run puts it into the pipeline.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from .things import LINES
 
 STAGES = ("base", "sr256", "sr1024")
 TO_256 = STAGES[:2]
+EXPORT = Path("unet") / "config.json"  # in the folder of a stage
 # The last stage's network is no other cascade's; its noise levels and its loss are those of docs/training.md.
 AT_1024 = ["--log_snr_mean=-3", "--log_snr_std=3", "--loss_type=huber", "--huber_c=0.02"]
 LONG = 100_000  # steps: more than any slice has
@@ -88,7 +90,7 @@ def plan_for(device: str, time_limit: float = math.inf) -> Plan:
 
 def made_by(plan: Plan, folder: Path, stage: str) -> Path:
     """What a stage's training leaves: its export, or a mark that the slice which is all its training came to its end."""
-    return folder / stage / (Path("unet") / "config.json" if plan.steps is not None else "trained_for_a_slice")
+    return folder / stage / (EXPORT if plan.steps is not None else "trained_for_a_slice")
 
 
 def training(plan: Plan, folder: Path, stages: Sequence[str]) -> Iterator[Step]:
@@ -116,13 +118,13 @@ def training(plan: Plan, folder: Path, stages: Sequence[str]) -> Iterator[Step]:
 
 def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path, stages: Sequence[str]) -> Iterator[Step]:
     """These stages as a pipeline, and how often its images of 256px show what their prompts name."""
-    pipeline, stages = folder / "pipeline", tuple(made_by(plan, folder, stage) for stage in stages)
+    pipeline, trained = folder / "pipeline", tuple(made_by(plan, folder, stage) for stage in stages)
     measured = judge.with_name(MEASURED)
     yield Step(
         ["examples.emoji.assemble", f"--folder={folder}", f"--output_dir={pipeline}"],
         pipeline / "model_index.json",
-        sources=stages,
-        needs=(*stages, measured),
+        sources=(*trained, folder / STAGES[-1] / EXPORT),  # which may have been trained by its own command
+        needs=(*trained, measured),
     )
     asked = [f"--model={pipeline}", f"--prompts={prompts}", "--scorer=examples.emoji.scorer:judge", "--stop-at=2", "--save-images"]
     yield Step(
@@ -178,7 +180,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, nargs=len(STAGES), help="of each stage")
     for name in ("judge_steps", "control_steps", "count", "measured", "validations", "workers", "at_once"):
         parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--pretrained", help="a pipeline whose weights the stages begin with")
+    parser.add_argument("--pretrained", help="a pipeline whose weights the stages to 256px begin with")
     args = parser.parse_args()
     if args.at_once is not None and args.at_once < 1:
         parser.error(f"--at_once is {args.at_once}; at least 1 step runs at a time")
@@ -186,6 +188,7 @@ def main() -> None:
     plan = replace(
         plan_for(device_type(), args.time_limit),
         **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+        **({"stages": STAGES} if args.steps else {}),
     )
     os.environ[CHOSEN] = str((args.folder / "judge").resolve())  # for the evaluations
     logs = args.folder / "logs" if plan.at_once > 1 else None

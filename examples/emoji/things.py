@@ -1,7 +1,8 @@
 """What there is to generate: things by name, each with its images: in skin tones, and in another style. Knows no pixels and no captions.
 
-A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`. A line needs the fields `name` and
-`file`, {"name": "red apple", "file": "apple.png"}; others are those of `Thing`. So icons of one's own are trained on in the same way.
+A folder of things holds `things.jsonl`, a line for each, and the images that it names in `images/`; larger ones under the same names may be
+in `large/`. A line needs the fields `name` and `file`, {"name": "red apple", "file": "apple.png"}; others are those of `Thing`. So icons of
+one's own are trained on in the same way.
 """
 
 import json
@@ -17,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from imagen_diffusers.training.folders import in_one_rename
 
 LINES, IMAGES = "things.jsonl", "images"
-LARGE = "large"  # beside the images: some of the same, under the same names, larger
+LARGE = "large"  # beside the images: of some of them larger ones, under the same names
 FLAGS, SYMBOLS = "flags", "symbols"
 SOLID, FLAT = "3d", "flat"  # styles: that of a thing's own image, and the other one
 UNSEEN_EVERY = 10  # of the things in both styles one is never trained in the second
@@ -163,8 +164,8 @@ def write_things(folder: Path, things: Sequence[Thing], images: Path) -> None:
 
 def copy_things(source: Path, folder: Path) -> None:
     """All of a folder of things into another one, the lines last."""
-    for images in (IMAGES, LARGE):
-        if (source / images).exists():
-            shutil.copytree(source / images, folder / images, dirs_exist_ok=True)
+    shutil.copytree(source / IMAGES, folder / IMAGES, dirs_exist_ok=True)
+    if (source / LARGE).exists():
+        shutil.copytree(source / LARGE, folder / LARGE, dirs_exist_ok=True)
     with in_one_rename(folder / LINES) as part:
         shutil.copyfile(source / LINES, part)

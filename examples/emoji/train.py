@@ -15,6 +15,7 @@ import torch
 
 from examples.scenes import train as scenes
 from imagen_diffusers.finetuning.flags import parse, run_script
+from imagen_diffusers.hub.places import find
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
@@ -27,7 +28,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 from .data import VIEWS, EmojiDataset
 from .validation import EmojiFigures
 
-NETWORKS = {  # but for the width of the text
+NETWORKS = {  # `build` sets the width of the text
     **{stage: scenes.NETWORKS[stage] for stage in ("base", "sr256")},
     "sr1024": (ImagenEfficientUNet2DConditionModel, configurations.EMOJI_SR1024),
 }
@@ -40,16 +41,23 @@ class EmojiSettings:
     stage: Literal["base", "sr256", "sr1024"] = field(metadata={"help": "Which stage."})
     folder: Path = field(default=Path("runs/emoji"), metadata={"help": "Where examples.emoji.data put things and text encoder."})
     pretrained: Path | None = field(
-        default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are begun with."}
+        default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are begun with where they fit."}
     )
 
 
 def build(stage: str, text_dim: int, pretrained: Path | None = None, *, seed: int = 0) -> ConditionedUNet:
-    """A stage's network for text of a width, with new weights, which depend on the seed, and those of a pipeline where they fit."""
+    """A stage's network for text of a width, with new weights, which depend on the seed, and those of a pipeline where they fit.
+
+    Raises:
+        OSError: for a pipeline without such a stage.
+    """
     network, config = NETWORKS[stage]
     with initialized_from(seed):
         unet = network(**{**config, "encoder_hid_dim": text_dim})
     if pretrained is not None:
+        place = Path(find(str(pretrained), ("pipelines",)))
+        if place.is_dir() and not (place / ("unet" + scenes.SUFFIXES[stage])).is_dir():
+            raise OSError(f"{place} has no stage {stage} to begin with; leave --pretrained out, or name another pipeline")
         own, weights = unet.state_dict(), scenes.build(stage, pretrained).state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
         unet.load_state_dict(fitting, strict=False)

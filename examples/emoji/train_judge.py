@@ -194,11 +194,12 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
-    def _asked(self) -> dict[str, float]:
+    def _asked(self) -> dict[str, float | list[int]]:
         images = sum(len(thing.files) + len(thing.styles) for thing in self.things)
         return {
             "things": len(self.things),
             "images": images,
+            "widths": list(self.judge.widths),
             "steps": self.steps,
             "images a step": self.size,
             "learning rate": self.learning_rate,

@@ -84,7 +84,7 @@ SCENES_SR1024 = {
     "time_embed_dim": 256,
 }
 
-# The last stage of the bundled imagen-emoji: drawings need fewer features than grain and weave, and the folder has little room.
+# The last stage of examples/emoji: drawings need fewer features than grain and weave, and the cascade is to be small with its text encoder.
 EMOJI_SR1024 = {
     **SCENES_SR1024,
     "block_out_channels": (48, 64),
