@@ -175,7 +175,8 @@ def _check_large(folder: Path, things: Sequence[Thing]) -> None:
         if side <= SIZE:
             raise OSError(
                 f"{folder / LARGE / file} is not there, and {folder / IMAGES / file} has {side} pixels, too few for the 1024px stage; "
-                f"remove {folder / LINES} and run `python -m examples.emoji.data --folder {folder}` again, or put a larger one there"
+                f"put a larger one there, or, of emoji that were fetched, remove {folder / LINES} and run `python -m examples.emoji.data "
+                f"--folder {folder}` again"
             )
 
 
