@@ -59,6 +59,14 @@ def test_unknown_words(encoder) -> None:
     assert "<pad>" not in known_words(encoder[0])
 
 
+def test_unknown_words_are_said_in_a_call(pipe, caplog) -> None:
+    pipe("a red dragon left of a wyvern, a dragon", stop_at=1, num_inference_steps=1)
+    assert "The text encoder never saw: dragon, wyvern. It knows: " in caplog.text
+    caplog.clear()
+    pipe("a red cube", stop_at=1, num_inference_steps=1)
+    assert not caplog.text
+
+
 def test_text_is_never_cut_by_padding() -> None:
     text = TextEmbedding(torch.ones(1, 4, 2), torch.ones(1, 4, dtype=torch.bool))
     assert pad_to(text, 6).mask.tolist() == [[True] * 4 + [False] * 2]

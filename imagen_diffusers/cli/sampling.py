@@ -141,20 +141,6 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if texts and not takes_text(pipe):
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
-    elif texts:
-        _warn_of_unknown_words(pipe, texts)
-
-
-def _warn_of_unknown_words(pipe: Any, texts: Sequence[str]) -> None:
-    from imagen_diffusers.text.words import known_words, unknown_words
-
-    if pipe.tokenizer is None:
-        return  # the call says whether it needs one
-    unknown = dict.fromkeys(w for text in texts for w in unknown_words(text, pipe.tokenizer))
-    if unknown:
-        known = known_words(pipe.tokenizer)
-        words = f" It knows: {' '.join(known)}" if known else ""
-        typer.secho(f"The text encoder never saw: {', '.join(unknown)}.{words}", fg="yellow", err=True)
 
 
 def fresh_seed() -> int:

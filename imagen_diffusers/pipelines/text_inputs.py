@@ -11,6 +11,7 @@ from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
+from imagen_diffusers.text.words import warn_of_unknown_words
 
 from .text_checks import check_one_for_each, checked, listed, one_for_each
 
@@ -48,6 +49,7 @@ class TextInputs(NamedTuple):
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
+            warn_of_unknown_words(listed(prompts), tokenizer)
             return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
 
         if self.prompt_embeds is not None:
