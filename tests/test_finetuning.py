@@ -321,6 +321,16 @@ def test_flags_are_refused_in_one_line_and_explained_once(capsys) -> None:
     assert "(default: None)" not in said and "--debug" in said
 
 
+def test_words_that_cannot_be_read_are_said_before_training(cascade, tmp_path, caplog) -> None:  # noqa: F811
+    subject = tmp_path / "subject"
+    subject.mkdir()
+    for n in range(3):
+        noise_image(64, 64, n).save(subject / f"{n}.png")
+    named = ["--instance_data_dir", subject, "--instance_prompt", "a sks vase", "--rank", 2, "--stages", 1]
+    dreambooth.main(flags(cascade, 1, tmp_path / "lora", *named))
+    assert caplog.text.count("never saw: sks, vase.") == 1
+
+
 def test_what_was_written_is_said(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
     finetune_style.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--rank", 2, "--stages", 1, "--debug"))
     told = capsys.readouterr()

@@ -144,6 +144,29 @@ def test_a_signal_to_all_processes_leaves_workers_until_the_run_has_ended(tmp_pa
     assert not any(map(alive, workers))
 
 
+BROKEN = """
+import sys
+from pathlib import Path
+from imagen_diffusers.finetuning.flags import run_script
+from tests.test_training import Squares, fit
+
+
+class Broken(Squares):
+    def __getitem__(self, index):
+        raise OSError("image file is truncated")
+
+
+run_script(lambda: fit(Path(sys.argv[1]), 10, dataset=Broken(), dataloader_num_workers=2))
+"""
+
+
+def test_an_error_in_a_worker_ends_the_program(tmp_path) -> None:
+    """Its workers pass over one SIGTERM, and at a program's end multiprocessing sends no other."""
+    ended = subprocess.run([sys.executable, "-c", BROKEN, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 1
+    assert "image file is truncated" in ended.stderr
+
+
 def hold(folder: Path, held) -> None:
     with one_run_in(folder):
         held.set()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from imagen_diffusers.training import sharded_stream
 from imagen_diffusers.training.exact_stream import ImageStream
-from imagen_diffusers.training.loaders import Batches, check_usable
+from imagen_diffusers.training.loaders import Batches, first_usable
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
@@ -228,7 +228,7 @@ def test_a_block_without_a_usable_image_is_left_out_and_told_of(tmp_path, monkey
 @pytest.mark.parametrize("buffer", [0, 7])
 def test_looking_for_a_usable_image_leaves_a_stream_where_it_was(files, buffer) -> None:
     looked_at = stream_of(files, buffer)
-    check_usable(looked_at)
+    first_usable(looked_at)
     found, expected = (take(batches(stream, Share(3)), 20) for stream in (looked_at, stream_of(files, buffer)))
     assert numbers(found) == numbers(expected)
 
@@ -237,12 +237,12 @@ def test_a_stream_of_one_shape_is_looked_at_as_it_is_trained_on(tmp_path) -> Non
     folder = write_files(tmp_path / "wide", "parquet", lambda i: (24, 12))  # no square of 16 pixels fits in
     wide = stream_of(folder, aspect_buckets=True)
     assert take(batches(wide, Share(2)), 1)[0]["pixel_values"].shape == (2, 3, 12, 24)
-    check_usable(wide)
-    check_usable(stream_of(folder, aspect_buckets=True, crop_size=12))
+    first_usable(wide)
+    first_usable(stream_of(folder, aspect_buckets=True, crop_size=12))
     with pytest.raises(
         ValueError, match="none of 40 images in a row can be used: row 0: it is 24x12, smaller than the stage's 16x16; row 1"
     ):
-        check_usable(stream_of(folder))
+        first_usable(stream_of(folder))
 
 
 def test_a_usable_image_is_looked_for_as_far_as_training_reads(tmp_path, monkeypatch) -> None:
@@ -250,9 +250,9 @@ def test_a_usable_image_is_looked_for_as_far_as_training_reads(tmp_path, monkeyp
     folder = numbered(tmp_path / "late", 8, broken=(0, 1, 2, 3, 4))
     stream = stream_of(folder, 8)  # a block of all
     assert set(numbers(take(batches(stream, Share(2)), 4))) == {5, 6, 7}
-    check_usable(stream)
+    first_usable(stream)
     monkeypatch.setattr(sharded_stream, "ORDERED", 2)
-    for look in (check_usable, lambda stream: take(batches(stream, Share(2)), 1)):
+    for look in (first_usable, lambda stream: take(batches(stream, Share(2)), 1)):
         with pytest.raises(ValueError, match="none of 2 images in a row can be used"):
             look(stream_of(folder))
 

@@ -14,9 +14,10 @@ from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.text.words import warn_of_unknown_words
 from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.folders import one_run_in
-from imagen_diffusers.training.loaders import TrainingSet, check_usable
+from imagen_diffusers.training.loaders import TrainingSet, first_usable
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
@@ -145,7 +146,7 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
     """Train stages of `pipe` one after the other, each in `output_dir/stage-N`, then save the result in `output_dir`.
 
     The result is one LoRA file for all stages, or, trained in whole, the cascade. That every stage has images to train on is seen before
-    the first one begins.
+    the first one begins, and words of their first captions that the text encoder never saw are said.
 
     Args:
         images, cache: as for `fit_and_share`.
@@ -154,8 +155,9 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
         Whether all stages are trained to their last step; otherwise the time limit came first, and nothing is saved.
     """
     datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.which.stages}
-    for dataset in datasets.values():
-        check_usable(dataset)
+    captions = dict.fromkeys(example.get("prompt") for dataset in datasets.values() for example in first_usable(dataset))
+    if pipe.tokenizer is not None and this_process().is_main_process:
+        warn_of_unknown_words([caption for caption in captions if caption is not None], pipe.tokenizer)
     for stage, folder in zip(job.which.stages, job.folders, strict=True):
         left = job.time_left
         if left <= 0:

@@ -14,7 +14,10 @@ from imagen_diffusers.training.text_cache import TextCache
 def network_of(pipe: ImagenCascadePipeline, stage: int) -> StageNetwork:
     """Of a stage counted from 1; a `ValueError` where the cascade has no such stage, or one that cannot be trained here."""
     if stage not in pipe.stage_numbers:
-        raise ValueError(f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}")
+        there = " ".join(map(str, pipe.stage_numbers))
+        raise ValueError(
+            f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}: train these, with --stages {there}"
+        )
     return network_to_train(getattr(pipe, pipe.slots(stage)[0]))
 
 

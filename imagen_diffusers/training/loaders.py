@@ -1,15 +1,18 @@
 """Batches of a training set for one process, from a step on."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .exact_stream import ImageStream
-from .examples import Batch, Mixed, VisitedDataset, Visits, collate
+from .examples import Batch, Example, Mixed, VisitedDataset, Visits, collate
 from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
 from .seeds import seed_of
@@ -88,7 +91,7 @@ class Batches:
     def _reading(self, workers: int, start: int) -> dict[str, Any]:
         """What all loaders are told of their workers, whose global seeds depend on the run's and on where they start."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, start))
-        return {"num_workers": workers, "worker_init_fn": _apart, "generator": generator}
+        return {"num_workers": workers, "worker_init_fn": partial(_apart, ended=_ended() if workers else None), "generator": generator}
 
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
@@ -106,33 +109,48 @@ class Batches:
         return DataLoader(Visits(dataset), batch_sampler=sampler, **given)  # pyright: ignore[reportArgumentType]
 
 
-def check_usable(dataset: TrainingSet) -> None:
-    """Read as far as the first image that can be used; of two sets in one, each.
+def first_usable(dataset: TrainingSet) -> list[Example]:
+    """The first image that can be used; of two sets in one, of each.
 
     Raises:
         ValueError: where there is none.
     """
     if isinstance(dataset, ShardedStream):
-        dataset.first_usable()
-        return
+        return [dataset.first_usable()]
     if isinstance(dataset, ImageStream):
-        next(iter(dataset))
-        return
-    for part in dataset.parts if isinstance(dataset, Mixed) else (dataset,):
-        part[0]
+        return [next(iter(dataset))]
+    return [part[0] for part in (dataset.parts if isinstance(dataset, Mixed) else (dataset,))]
 
 
 def _as_it_is(given: Any) -> Any:
     return given
 
 
-def _apart(worker: int) -> None:
+@cache
+def _ended() -> Any:
+    """A byte that workers share: one as soon as this program comes to its end.
+
+    Without a lock, which a worker that is killed could hold for ever.
+    """
+    ended = multiprocessing.RawValue("b", 0)
+    atexit.register(setattr, ended, "value", 1)  # before multiprocessing's own, which was registered earlier, and comes later
+    return ended
+
+
+def _apart(worker: int, ended: Any) -> None:
     """Take a worker out of the run's process group, so that a signal to the group (Ctrl-C, torchrun's end) leaves it at work.
 
     The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it. Slurm and
-    systemd signal every process: the first SIGTERM is passed over.
+    systemd signal every process: the first SIGTERM is passed over, but for that of a run which comes to its end by an error:
+    multiprocessing sends one, and waits.
     """
     if os.name != "nt":  # which has no groups of this kind
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+    def pass_over(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if ended.value:
+            signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_over)
