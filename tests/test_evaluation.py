@@ -183,6 +183,17 @@ def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, mon
     assert list(tmp_path.rglob("scenes.jsonl"))  # renders are kept there, and not beside the oracle
 
 
+def test_small_drawings_are_those_that_are_taught_resized() -> None:
+    """A network of 256px is taught drawings of 1024px, resized; what judges its images must have seen the same, and not wider strokes."""
+    scenes = [sample_scene(3, num_objects=1)]
+    taught = style.as_image(style.pencil(render(scenes, 1024, samples=2))[0]).resize((256, 256), Image.Resampling.BICUBIC)
+    small = style.as_image(style.pencil(render(scenes, 256, samples=2))[0])
+    taught, small, other = (
+        np.asarray(image, np.float32) for image in (taught, small, style.as_image(style.stroked(render(scenes, 256))[0]))
+    )
+    assert np.abs(taught - small).mean() < 0.1 * np.abs(taught - other).mean()
+
+
 def test_drawings_are_made_where_the_renders_are() -> None:
     assert style.pencil(torch.zeros(1, 3, 64, 64, device="meta")).device.type == "meta"
 

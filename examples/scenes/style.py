@@ -34,14 +34,27 @@ from .scene import Scene, sample_scene
 from .train import RECIPE
 
 STYLE_SEEDS, CLASSIFIER_SEEDS = 40_000_000, 41_000_000
-STROKES = 100  # across the image, whatever its size
+STROKES = 100  # across the image
+DRAWN = 1024  # pixels of the images that are taught
 BEFORE, AFTER = "before", "with the adapter"
 TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", RECIPE["mixed_precision"])
 TEACHING += ("--resume_from_checkpoint", "latest", "--checkpoints_total_limit", 1, "--report_to", "none")
 
 
 def pencil(images: Tensor) -> Tensor:
-    """Renders (B, 3, H, W) in [-1, 1] redrawn in coloured pencil: strokes get denser with darkness, edges get a line."""
+    """Renders (B, 3, H, W) in [-1, 1] redrawn in coloured pencil: strokes get denser with darkness, edges get a line.
+
+    Smaller ones are drawn at 1024px and resized, as training resizes what it is shown: strokes of another width are another style.
+    """
+    size = images.shape[-1]
+    if size >= DRAWN:
+        return stroked(images)
+    large = (F.interpolate(few, size=DRAWN, mode="bicubic").clamp(-1, 1) for few in images.split(8))  # memory
+    return torch.cat([F.interpolate(stroked(few), size=size, mode="bicubic", antialias=True) for few in large]).clamp(-1, 1)
+
+
+def stroked(images: Tensor) -> Tensor:
+    """The same in the size that they have."""
     shown = (images + 1) / 2
     light = shown.mean(1, keepdim=True)
     size, device = images.shape[-1], images.device
