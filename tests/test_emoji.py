@@ -452,7 +452,7 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     assert (made / "NOTICE").read_bytes() == data.NOTICE.read_bytes()
     assert not (made / data.ENCODERS_LICENSE).exists()  # the encoder was given, and is not the one that is fetched
     card = (made / "README.md").read_text()
-    assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji")' in card and str(tmp_path) not in card
+    assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji", dtype=torch.float32)' in card and str(tmp_path) not in card
     pipe = ImagenCascadePipeline.from_pretrained(made, variant="fp16")
     assert pipe.scheduler.config.sample_max_value == pipe.scheduler_2.config.sample_max_value == 1.0
     assert pipe("a red cube", num_inference_steps=2).images[0].size == (1024, 1024)
@@ -475,7 +475,7 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     assert not (tmp_path / "own" / "NOTICE").exists()
     assert (tmp_path / "own" / data.ENCODERS_LICENSE).read_text() == "of the encoder"
     card = (tmp_path / "own" / "README.md").read_text()
-    assert "license: unknown" in card and f'from_pretrained("{tmp_path / "own"}")' in card
+    assert "license: unknown" in card and f'from_pretrained("{tmp_path / "own"}", dtype=torch.float32)' in card
 
 
 def test_icons_of_ones_own_need_a_name_and_a_file(sources, tmp_path, monkeypatch, capsys) -> None:

@@ -402,7 +402,7 @@ def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> No
     told, text = ModelCard.load(place / "README.md").data.to_dict(), card(place)
     assert (told["license"], told["datasets"], told["library_name"]) == ("cc-by-4.0", ["me/photographs"], "imagen_diffusers")
     assert told["tags"][0] == "birds" and {"onnx", "cascade"} < set(told["tags"])
-    assert text.index("It generates no other animals.") < text.index("## Graphs") < text.index('.from_pretrained("graphs")')
+    assert text.index("It generates no other animals.") < text.index("## Graphs") < text.index('.from_pretrained("graphs", dtype=torch.float32)')
     assert "`--model birds`" in text and str(tmp_path) not in text
     assert (place / "NOTICE").read_text() == "photographs by somebody"
     DiffusionPipeline.from_pretrained(place).save_pretrained(tmp_path / "again")  # which have a section on graphs already
@@ -477,7 +477,7 @@ def test_the_card_on_the_hub_says_how_to_fetch_graphs(uploads, tmp_path) -> None
     cascade_of_graphs(tmp_path / "one").push_to_hub("me/new")
     (told,) = uploads
     assert "`hf download me/new --local-dir new`" in told["card"]
-    assert 'ImagenCascadePipeline.from_pretrained("new")' in told["card"]
+    assert 'ImagenCascadePipeline.from_pretrained("new", dtype=torch.float32)' in told["card"]
 
 
 def test_weights_are_not_written_over(writing, tmp_path, monkeypatch) -> None:

@@ -51,7 +51,8 @@ def test_checkpoints_and_logs_stay_here(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("adapter", "load_lora_weights"), ("stage", 'subfolder="unet"'), ("cascade", 'from_pretrained("me/new")')]
+    ("kind", "words"),
+    [("adapter", "load_lora_weights"), ("stage", 'subfolder="unet"'), ("cascade", 'from_pretrained("me/new", dtype=torch.float32)')],
 )
 def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> None:
     settings = [HubSettings(hub_token="secret")]
@@ -73,7 +74,7 @@ def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> No
 )
 def test_a_card_says_where_its_network_is_imported_from(tmp_path, network, said) -> None:
     write_card(tmp_path, "stage", base="a/b", slots=["unet"], network=network, settings=[], repo="me/new")
-    assert f"```python\n{said}\n" in (tmp_path / "README.md").read_text()
+    assert f"```python\nimport torch\n{said}\n" in (tmp_path / "README.md").read_text()
 
 
 def header(folder: Path) -> dict:
@@ -116,7 +117,7 @@ def uploads(monkeypatch) -> list[dict]:
 def test_push_to_hub_uploads_the_cascades_own_card(uploads) -> None:
     assert make_pipeline().push_to_hub("me/new", commit_message="first", create_pr=True).startswith("https://")
     (told,) = uploads
-    assert 'ImagenCascadePipeline.from_pretrained("me/new")' in told["card"]
+    assert 'ImagenCascadePipeline.from_pretrained("me/new", dtype=torch.float32)' in told["card"]
     assert "library_name: imagen_diffusers" in told["card"]
     assert (told["repo_id"], told["commit_message"], told["create_pr"]) == ("me/new", "first", True)
     assert "unet_3/diffusion_pytorch_model.safetensors" in told["files"]
@@ -143,7 +144,7 @@ def test_save_pretrained_can_push_and_leaves_the_same_card(uploads, tmp_path) ->
     make_pipeline().save_pretrained(tmp_path / "new", push_to_hub=True, token="t", variant="fp16")
     (told,) = uploads
     assert told["card"] == (tmp_path / "new" / "README.md").read_text()
-    assert 'from_pretrained("me/new")' in told["card"]
+    assert 'from_pretrained("me/new", dtype=torch.float32)' in told["card"]
     assert told["token"] == "t"
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in told["files"]
 

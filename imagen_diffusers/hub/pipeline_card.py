@@ -29,9 +29,10 @@ Text to image by a cascade of pixel diffusion models (Saharia et al., 2022, arXi
 {text}"""
 USAGE = """
 ```python
+import torch
 from imagen_diffusers import ImagenCascadePipeline
 
-pipe = ImagenCascadePipeline.from_pretrained({repo})
+pipe = ImagenCascadePipeline.from_pretrained({repo}, dtype=torch.float32)
 pipe("a prompt").images[0].save("image.png")
 ```
 """

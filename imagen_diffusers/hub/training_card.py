@@ -34,17 +34,20 @@ CARD = """---
 {% for name, value in settings.items() %}| `{{ name }}` | {{ value }} |
 {% endfor %}"""
 USAGE = {
-    "stage": """{imports}ImagenCascadePipeline{bundled}
+    "stage": """import torch
+{imports}ImagenCascadePipeline{bundled}
 
 {slot} = {network}.from_pretrained("{repo}", subfolder="{slot}")
-pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot})""",
-    "adapter": """from imagen_diffusers import ImagenCascadePipeline{bundled}
+pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot}, dtype=torch.float32)""",
+    "adapter": """import torch
+from imagen_diffusers import ImagenCascadePipeline{bundled}
 
-pipe = ImagenCascadePipeline.from_pretrained({base})
+pipe = ImagenCascadePipeline.from_pretrained({base}, dtype=torch.float32)
 pipe.load_lora_weights("{repo}"{place})""",
-    "cascade": """from imagen_diffusers import ImagenCascadePipeline
+    "cascade": """import torch
+from imagen_diffusers import ImagenCascadePipeline
 
-pipe = ImagenCascadePipeline.from_pretrained("{repo}")""",
+pipe = ImagenCascadePipeline.from_pretrained("{repo}", dtype=torch.float32)""",
 }
 WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
 
