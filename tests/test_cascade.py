@@ -80,6 +80,35 @@ def test_solvers_agree_on_a_network_that_knows_the_answer(name) -> None:
     torch.testing.assert_close(out, answer, atol=0.03, rtol=0)
 
 
+# Solvers that count their steps from the place of the first time in their list.
+REPEATING = ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"]
+REPEATING += ["ImagenDPMSolverMultistepScheduler", "ImagenUniPCMultistepScheduler"]
+
+
+@pytest.mark.parametrize("kind", ["use_karras_sigmas", "use_exponential_sigmas"])
+@pytest.mark.parametrize("name", REPEATING)
+def test_solvers_whose_first_times_round_to_one_number_make_every_step(name, kind) -> None:
+    """By themselves they look for the first time in the list, and where it is repeated they begin at its second place."""
+    cls = getattr(imagen_diffusers if name in IMAGEN else diffusers, name)
+    answer = torch.rand(1, 3, 16, 16, generator=seeded(4)) * 2 - 1
+    unet = make_base()
+    unet.forward = lambda sample, *_, **__: (answer.expand(len(sample), -1, -1, -1),)  # type: ignore[method-assign]
+    scheduler = cls.from_config(ImagenDDPMScheduler(prediction_type="sample").config, **{kind: True})
+    scheduler.set_timesteps(40)
+    assert scheduler.timesteps[0] == scheduler.timesteps[1]  # or nothing is tested
+    out = draw(make_pipeline(unet=unet, scheduler=scheduler), stop_at=1, num_inference_steps=40).images * 2 - 1
+    torch.testing.assert_close(out, answer, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*REPEATING, "EulerDiscreteScheduler", "DDPMScheduler", "ImagenDDPMScheduler"])
+def test_where_no_time_is_repeated_solvers_find_the_first_step_themselves(name, shared_pipe, monkeypatch) -> None:
+    cls = getattr(imagen_diffusers if name in IMAGEN else diffusers, name)
+    pipe = make_pipeline(scheduler=cls.from_config(shared_pipe.scheduler.config))
+    begun = draw(pipe, stop_at=1, num_inference_steps=6).images
+    monkeypatch.setattr("imagen_diffusers.sampling.path.begun_at", lambda prepared, _: prepared)
+    assert torch.equal(draw(pipe, stop_at=1, num_inference_steps=6).images, begun)
+
+
 @pytest.mark.numeric
 @pytest.mark.parametrize(("dtype", "tolerance"), ROUNDING.items())
 def test_one_seed_one_image_in_any_batch(dtype, tolerance) -> None:

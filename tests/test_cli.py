@@ -94,7 +94,10 @@ def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
         assert result.exit_code == 0, result.output
         assert Image.open(big).size == size
     assert "not both" in call(*plain, "--scale", 2, "--width", 64).output
-    assert "scale is -1" in call(*plain, "--scale", -1).output
+    for scale in (-1, 0.5, 1):
+        refused = call(*plain, "--scale", scale)
+        assert refused.exit_code == 1
+        assert f"scale is {float(scale)}, and stages only make images larger" in " ".join(refused.output.split())
 
 
 def test_upscale_a_folder(folder, tmp_path) -> None:

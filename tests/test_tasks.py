@@ -90,5 +90,70 @@ def test_upscaling_takes_a_scale_or_a_size(more) -> None:
         ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT, image=torch.zeros(3, 16, 16), scale=2, **more)
 
 
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [
+        ({}, [32, 64]),
+        ({"scale": 4}, [32, 64]),
+        ({"scale": 3}, [24, 48]),
+        ({"scale": 2}, [32]),
+        ({"scale": 1.5}, [24]),
+        ({"height": 32}, [32]),
+        ({"width": 48}, [24, 48]),
+        ({"height": 24, "width": 24}, [24]),
+        ({"scale": 4, "stop_at": 2}, [64]),
+        ({"scale": 2, "start_at": 3}, [32]),
+    ],
+    ids=str,
+)
+def test_so_many_stages_run_that_each_makes_its_images_larger(asked, sizes) -> None:
+    """Of stages that enlarge twice each, the second runs where one alone does not reach the size."""
+    pipe, ran = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline()), []
+    small = torch.rand(1, 3, 16, 16, generator=seeded(1))
+    call = {"generator": seeded(), "output_type": "pt", "callback_on_stage_end": lambda pipe, number, _: ran.append(number)}
+    out = pipe(PROMPT, image=small, **asked, **call)
+    assert [tuple(images.shape[-2:]) for images in out.stage_images] == [(size, size) for size in sizes]
+    assert ran == pipe.running_stages
+
+
+def test_an_image_that_one_stage_enlarges_twice_is_that_stages_alone() -> None:
+    pipe = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())
+    call = {"image": torch.rand(1, 3, 16, 16, generator=seeded(1)), "output_type": "pt"}
+    alone = pipe(PROMPT, **call, stop_at=2, generator=seeded()).images
+    assert torch.equal(pipe(PROMPT, **call, scale=2, generator=seeded()).images, alone)
+
+
+@pytest.mark.parametrize("scale", [1, 0.5, 0, -2, float("inf"), float("nan"), "2"])
+def test_a_scale_is_more_than_one(scale) -> None:
+    with pytest.raises(ValueError, match=r"scale is .*, and stages only make images larger; give a number greater than 1, for example 2"):
+        ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT, image=torch.zeros(3, 16, 16), scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"scale": 2, "stop_at": 3}, "stage unet_2 would make 16x16 of an image of 16x16"),
+        ({"scale": 1.1}, "stage unet_2 would make 16x16 of an image of 16x16"),
+        ({"height": 8}, "stage unet_2 would make 8x8 of an image of 16x16"),
+        ({"height": 16, "width": 32}, "stage unet_2 would make 32x16 of an image of 16x16"),
+    ],
+)
+def test_a_stage_that_would_not_enlarge_is_refused(asked, told) -> None:
+    with pytest.raises(ValueError, match=f"{told}, and stages only make images larger; ask for a larger result"):
+        ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())(PROMPT, image=torch.zeros(3, 16, 16), **asked)
+
+
+def test_a_scale_that_stages_cannot_have_exactly_is_said(caplog) -> None:
+    pipe = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline())
+    assert pipe(PROMPT, image=torch.zeros(3, 16, 16), scale=1.7, generator=seeded(), output_type="pt").images.shape[-1] == 28
+    (told,) = [record.message for record in caplog.records if "scale" in record.message]
+    assert (
+        "scale=1.7 would make 27x27 of the image; the stages that run make sides that are multiples of 4, and the result is 28x28" in told
+    )
+    caplog.clear()
+    pipe(PROMPT, image=torch.zeros(3, 16, 16), scale=1.5, generator=seeded(), output_type="pt")
+    assert not [record for record in caplog.records if "scale" in record.message]
+
+
 def test_public_names_are_listed() -> None:
     assert {task.__name__ for task in TASKS} <= set(imagen_diffusers.__all__)

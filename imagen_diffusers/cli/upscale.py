@@ -18,7 +18,7 @@ def upscale(
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
-    scale: Annotated[float | None, typer.Option(help="How many times larger; as much as the stages enlarge by default.")] = None,
+    scale: Annotated[float | None, typer.Option(help="How many times larger, above 1; as much as the stages enlarge by default.")] = None,
     height: Side = None,
     width: Side = None,
     start_at: Annotated[int | None, typer.Option(min=2, help="The first stage to run; the first that enlarges by default.")] = None,

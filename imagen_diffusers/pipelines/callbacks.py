@@ -67,13 +67,14 @@ class RunningCallMixin:
     _guidance_scale = 1.0  # a callback may set it: 1 or less ends guidance for the running stage
     _asked_guidance_scale = 1.0  # what the call asked for in the running stage: there less than 1 is guidance, too
     _current_timestep: Tensor | None = None
+    _running_stages: Sequence[int] = ()
     _num_timesteps = 0
     _interrupt = False
 
     @contextmanager
-    def _running(self, steps: int) -> Iterator[Any]:
-        """A call of so many steps, and its progress bar; its timestep is no more once it ends, whatever ended it."""
-        self._num_timesteps, self._interrupt = steps, False
+    def _running(self, stages: list[int], steps: int) -> Iterator[Any]:
+        """A call of these stages and so many steps, and its progress bar; its timestep is no more once it ends, whatever ended it."""
+        self._running_stages, self._num_timesteps, self._interrupt = stages, steps, False
         try:
             with self.progress_bar(total=steps) as progress:
                 yield progress
@@ -94,6 +95,11 @@ class RunningCallMixin:
     def current_timestep(self) -> Tensor | None:
         """Of the step that was made last in the running call; None outside a call."""
         return self._current_timestep
+
+    @property
+    def running_stages(self) -> list[int]:
+        """Numbers of the stages that the running call is made of, first to last, counted from 1."""
+        return list(self._running_stages)
 
     @property
     def num_timesteps(self) -> int:

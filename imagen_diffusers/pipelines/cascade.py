@@ -34,7 +34,16 @@ from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
-from .planning import check_sides, check_starts_at_a_base, image_to_enlarge, numbers_to_run, plan_sizes, reference_size, size_like
+from .planning import (
+    check_sides,
+    check_starts_at_a_base,
+    image_to_enlarge,
+    numbers_that_enlarge,
+    numbers_to_run,
+    plan_sizes,
+    reference_size,
+    size_like,
+)
 from .request import Request
 from .safety import SafetyMixin
 from .stages import SLOTS, StagesMixin
@@ -214,13 +223,15 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             check_starts_at_a_base(type(self).__name__, networks)
         images = image_to_enlarge(request.low_res, networks, request.start_at, device)
         numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
+        if images is not None and request.stop_at is None:
+            numbers = numbers_that_enlarge(networks, numbers, images, request.height, request.width, request.scale)
         stages = self.stages(numbers, **request.settings)
         if request.unprompted:
             stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
         edit = None if request.edit is None else request.edit.read(numbers, device)
         height, width = request.height, request.width
         if edit is not None:
-            height, width = size_like(stages, (edit.image.shape[-2], edit.image.shape[-1]), height, width)
+            height, width = size_like([networks[n] for n in numbers], (edit.image.shape[-2], edit.image.shape[-1]), height, width)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images, request.scale)
         rows = edit.rows if edit is not None else 1 if images is None else len(images)
         texts, prompts = self._texts(request, stages, rows)
@@ -239,7 +250,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         outputs, flags = [], None
         embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
         callbacks = Callbacks(self, request.callback_on_step_end, request.callback_on_stage_end, tensor_inputs, embeds)
-        with self._running(sum(len(path.steps) for _, path, *_ in runs)) as progress:
+        with self._running(numbers, sum(len(path.steps) for _, path, *_ in runs)) as progress:
             for number, run in zip(numbers, runs, strict=True):
                 images = self._run_stage(*run, texts, images, cond_images, callbacks, progress)
                 handed, flags = self.hand_out(images, request.output_type)

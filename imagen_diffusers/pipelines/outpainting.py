@@ -62,7 +62,7 @@ def outpaint(
     known = (images_to_tensor("image", image)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     last = call.get("stop_at") if call.get("stop_at") in pipe.stage_numbers else None  # the call says what is wrong with another one
     stages = pipe.stages([n for n in pipe.stage_numbers if last is None or n <= last])
-    size, every = stages[-1].sample_size, finest_step(stages)
+    size, every = stages[-1].sample_size, finest_step([stage.network for stage in stages])
     painted_height, painted_width = (side if side >= size else -(-side // every) * every for side in (height, width))
     rows = (np.arange(painted_height) - top).clip(0, image.height - 1)
     columns = (np.arange(painted_width) - left).clip(0, image.width - 1)

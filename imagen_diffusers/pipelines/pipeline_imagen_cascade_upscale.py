@@ -52,11 +52,12 @@ class ImagenCascadeUpscalePipeline(Cascade):
         Args:
             prompt: what the image shows.
             height, width: of the result; by default as many times larger as the stages enlarge, and one of them alone keeps the shape.
-            scale: how many times larger the result is, as nearly as the stages' strides allow; in place of height and width.
+            scale: how many times larger the result is, more than 1, as nearly as the stages' strides allow, which a warning says; in place
+                of height and width.
             image: what to enlarge; one, or one for each prompt. Tensors in [0, 1].
             noise_level: augmentation of each stage's low-resolution condition in [0, 1000): 0 follows the image closely, more repairs more.
             start_at: the stage `image` goes into, counted from 1; by default the first that enlarges it.
-            stop_at: the last stage to run.
+            stop_at: the last stage to run; by default the last that the size needs, so that each makes its images larger.
             num_inference_steps, guidance_scale, ...: as in `ImagenCascadePipeline.__call__`.
 
         Raises:

@@ -1,5 +1,7 @@
 """Which stages a call runs, and at which sizes."""
 
+import logging
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -11,6 +13,8 @@ from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
 
 from .image_inputs import images_to_tensor
+
+logger = logging.getLogger(__name__)
 
 
 def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
@@ -112,23 +116,50 @@ def check_sides(height: Any, width: Any) -> None:
             raise ValueError(f"{name} is {side!r}; it must be at least 1 pixel, or None for the trained size")
 
 
-def finest_step(stages: list[Stage]) -> int:
+def finest_step(networks: Sequence[StageNetwork]) -> int:
     """What height and width of the last stage's images must be multiples of, so that every stage's are multiples of its stride."""
-    last = stages[-1].sample_size
-    return max(stage.network.stride * last // stage.sample_size for stage in stages)
+    last = networks[-1].sample_size
+    return max(network.stride * last // network.sample_size for network in networks)
 
 
-def size_like(stages: list[Stage], image: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
+def size_like(networks: Sequence[StageNetwork], image: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
     """(height, width) of the last stage's images where a call starts from an image: its shape, the longer side as long as trained.
 
     Args:
-        stages: those that run.
+        networks: of the stages that run.
         image: (height, width) of the caller's.
         height, width: of the last stage's images, as the caller says; a side left out follows from the other.
     """
-    scale = height / image[0] if height is not None else width / image[1] if width is not None else stages[-1].sample_size / max(image)
-    fitting = _scaled(image, scale, finest_step(stages))
+    scale = height / image[0] if height is not None else width / image[1] if width is not None else networks[-1].sample_size / max(image)
+    fitting = _scaled(image, scale, finest_step(networks))
     return fitting[0] if height is None else height, fitting[1] if width is None else width
+
+
+def numbers_that_enlarge(
+    networks: dict[int, StageNetwork], numbers: list[int], images: Tensor, height: int | None, width: int | None, scale: float | None
+) -> list[int]:
+    """As many of the stages, from the first on, as leave its images larger than those it starts from; one at least.
+
+    Each stage after it makes the first one's share of the result smaller: two that enlarge four times each, asked for four times
+    in all, would make an image smaller before they enlarge it.
+
+    Args:
+        networks: those the pipeline holds, by number.
+        numbers: the stages that may run.
+        images: what the first one starts from (B, C, h, w).
+        height, width, scale: as in `plan_sizes`; without them all stages run.
+    """
+    given, asked = (images.shape[-2], images.shape[-1]), height is not None or width is not None
+    if not asked and scale is None:
+        return numbers
+    for count in range(len(numbers), 1, -1):
+        chosen = [networks[n] for n in numbers[:count]]
+        size = size_like(chosen, given, height, width) if asked else _scaled(given, _checked_scale(scale), 1)
+        share = chosen[0].sample_size / chosen[-1].sample_size
+        fitting = _scaled(size, 1.0, finest_step(chosen))
+        if all(min(side, fit) * share > length for side, fit, length in zip(size, fitting, given, strict=True)):
+            return numbers[:count]
+    return numbers[:1]
 
 
 def plan_sizes(
@@ -151,13 +182,16 @@ def plan_sizes(
     Raises:
         ValueError: for sizes that the stages cannot have.
     """
-    last, every = stages[-1].sample_size, finest_step(stages)
+    networks = [stage.network for stage in stages]
+    last, every = stages[-1].sample_size, finest_step(networks)
     if scale is not None and (height is not None or width is not None):
         raise ValueError(f"scale is {scale}, beside height={height}, width={width}; give scale, or height and width, not both")
     if images is not None:
         given, trained = (images.shape[-2], images.shape[-1]), last / start_size
-        fitting = _scaled(given, trained if scale is None else _checked_scale(scale), every)
-        height, width = fitting if height is None and width is None else size_like(stages, given, height, width)
+        if height is not None or width is not None:
+            height, width = size_like(networks, given, height, width)
+        else:
+            height, width = _scaled(given, trained if scale is None else _checked_scale(scale), every)
     final = (height or last, width or last)
     sizes = []
     for stage in stages:
@@ -170,17 +204,35 @@ def plan_sizes(
                 f"its stride {stride}; with these stages both must be multiples of {every}, such as height={nearest[0]}, width={nearest[1]}"
             )
         sizes.append((int(exact[0]), int(exact[1])))
+    if images is not None:
+        _check_enlarged(stages[0].name, images, sizes[0])
+        exactly = None if scale is None else tuple(_scaled(images.shape[-2:], scale, 1))
+        if exactly is not None and exactly != final:
+            logger.warning(
+                f"scale={scale} would make {exactly[1]}x{exactly[0]} of the image; the stages that run make sides that are multiples of "
+                f"{every}, and the result is {final[1]}x{final[0]}"
+            )
     return sizes
 
 
-def _scaled(size: tuple[int, int], scale: float, every: int) -> list[int]:
+def _check_enlarged(name: str, images: Tensor, size: tuple[int, int]) -> None:
+    """See that a stage's images are larger on both sides than those (B, C, h, w) that it starts from."""
+    height, width = images.shape[-2:]
+    if size[0] <= height or size[1] <= width:
+        raise ValueError(
+            f"stage {name} would make {size[1]}x{size[0]} of an image of {width}x{height}, and stages only make images larger; ask for a "
+            "larger result, or for fewer stages by stop_at"
+        )
+
+
+def _scaled(size: Sequence[int], scale: float, every: int) -> list[int]:
     """The multiples of `every` nearest to both sides, scaled; at least one of it."""
     return [max(round(side * scale / every), 1) * every for side in size]
 
 
 def _checked_scale(scale: Any) -> float:
-    if not isinstance(scale, Real) or not 0 < float(scale) < float("inf"):
-        raise ValueError(f"scale is {scale!r}; give a number greater than 0, for example 2")
+    if not isinstance(scale, Real) or not 1 < float(scale) < float("inf"):
+        raise ValueError(f"scale is {scale!r}, and stages only make images larger; give a number greater than 1, for example 2")
     return float(scale)
 
 

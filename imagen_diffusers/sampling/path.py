@@ -44,7 +44,7 @@ class Path:
         self._place = first = 0 if self.start is None else self.start.first_step(self.prepared)
         if first > 0:
             check_can_begin_late(self.prepared)
-        self.scheduler = self.prepared if self.start is None and self.painting is None else begun_at(self.prepared, first)
+        self.scheduler = begun_at(self.prepared, first)
         if self.painting is None:
             self.steps = list(range(first, self.count))
             return

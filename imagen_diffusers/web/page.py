@@ -90,7 +90,7 @@ def _tasks(answers: Answers) -> dict[str, tuple[gr.Button, dict[str, Component]]
             edit = gr.Button("Edit", variant="primary", elem_id="edit")
         with gr.Tab("Enlarge"):
             enlarge_image = gr.Image(label=f"Image to enlarge ({note})", elem_id="enlarge-image", **dropped)
-            scale = gr.Slider(1, asked.MAX_SCALE, value=4, step=0.5, label="How many times larger", elem_id="scale")
+            scale = gr.Slider(1.5, asked.MAX_SCALE, value=4, step=0.5, label="How many times larger", elem_id="scale")
             enlarge = gr.Button("Enlarge", variant="primary", elem_id="enlarge")
     return {
         "generate": (generate, {}),

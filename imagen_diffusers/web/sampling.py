@@ -140,7 +140,7 @@ class _AtWork:
 
     def after_stage(self, pipe: Any, number: int, images: Any) -> None:
         self.finished += 1
-        last = number == pipe.stage_numbers[-1]
+        last = number == pipe.running_stages[-1]
         path = self.gallery.keep(images[0], self.settings if last else self._as_far_as(pipe, number))
         self.tell(StageImage(path, images[0].width, first=self.finished == 1, last=last))
 
@@ -150,6 +150,6 @@ class _AtWork:
         if "guidance_scale" in settings:
             settings["guidance_scale"] = settings["guidance_scale"][: self.finished]
         if "scale" in settings:  # of the last stage that runs
-            side, last_side = (pipe.networks[n].sample_size for n in (number, pipe.stage_numbers[-1]))
+            side, last_side = (pipe.networks[n].sample_size for n in (number, pipe.running_stages[-1]))
             settings["scale"] *= side / last_side
         return settings
