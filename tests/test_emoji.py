@@ -109,6 +109,7 @@ def sources(tmp_path_factory) -> dict[str, Path]:
 def folder(sources, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("emoji")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "_resvg", lambda: None)
         patch.setattr(flat, "rendered", in_place_of_resvg)
         data.main([f"--folder={folder}", *(f"--{name}={path}" for name, path in sources.items())])
     return folder
@@ -205,7 +206,8 @@ def test_a_visit_shows_one_style_and_says_which(folder) -> None:
 
 
 def test_without_the_flat_style_nothing_of_it_is_there(sources, folder, tmp_path) -> None:
-    data.main([f"--folder={tmp_path}", "--without_flat", *(f"--{name}={path}" for name, path in sources.items())])
+    given = [f"--{name}={path}" for name, path in sources.items() if name != "flat"]
+    data.main([f"--folder={tmp_path}", "--without_flat", *given])
     assert read_things(tmp_path) == [replace(thing, styles={}) for thing in read_things(folder)]
     assert not list((tmp_path / "images").glob("flat*")) and not (tmp_path / "large").exists()
     whole, without = (path / "NOTICE" for path in (folder, tmp_path))
@@ -352,7 +354,7 @@ def test_drawings_of_a_folder_made_before_are_too_small_for_the_largest_stage(fo
     EmojiDataset("sr1024", tmp_path / "old")
     (tmp_path / "old" / "large" / "flat-270b.png").unlink()
     EmojiDataset("sr256", tmp_path / "old")
-    with pytest.raises(OSError, match="large/flat-270b.png is not there, and .*images/flat-270b.png has 256 pixels, too few .* remove"):
+    with pytest.raises(OSError, match="images/flat-270b.png has 256 pixels, too few .* place of .*large/flat-270b.png.* remove"):
         EmojiDataset("sr1024", tmp_path / "old")
 
 
@@ -525,6 +527,40 @@ def test_a_line_that_is_no_thing_is_named(tmp_path, line, said) -> None:
         read_things(tmp_path)
 
 
+def test_images_that_show_nothing_are_named(folder, tmp_path) -> None:
+    whole = next((folder / "images").glob("*.webp"))
+    for name, kept in (("cut.webp", whole.read_bytes()[:-20]), ("words.webp", b"hello")):
+        (tmp_path / name).write_bytes(kept)
+        with pytest.raises(OSError, match=f"{name} cannot be read .*save it anew"):
+            open_thing(tmp_path / name)
+    Image.new("RGBA", (8, 8)).save(tmp_path / "empty.png")
+    with pytest.raises(OSError, match=r"empty.png is transparent all over"):
+        open_thing(tmp_path / "empty.png")
+
+
+def test_emoji_are_not_mixed_with_icons_of_ones_own(sources, folder, tmp_path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "shoe.png").touch()
+    given = [f"--folder={tmp_path}", *(f"--{name}={path}" for name, path in sources.items())]
+    with pytest.raises(OSError, match=r"holds images, and .*things.jsonl is not there: write it"):
+        data.main(given)
+    with pytest.raises(ValueError, match=r"--without_flat leaves out what --flat"):
+        data.main([*given, "--without_flat"])
+    with pytest.raises(OSError, match=r"nowhere/things.jsonl is not there, so there are no things to copy"):
+        data.main([f"--folder={tmp_path}", "--things=nowhere"])
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["shoe.png"]
+    with pytest.raises(OSError, match=r"tokenizer is not there; `python -m examples.emoji.data"):
+        train.main([f"--folder={tmp_path}", "--stage=base", f"--output_dir={tmp_path / 'base'}", "--max_train_steps=1"])
+
+
+def test_fetching_goes_on_where_it_was_ended(sources, folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "half")
+    (tmp_path / "half" / "things.jsonl").unlink()
+    given = [f"--{name}={path}" for name, path in sources.items() if name != "flat"]
+    data.main([f"--folder={tmp_path / 'half'}", *given, "--without_flat"])
+    assert len(read_things(tmp_path / "half")) == len(read_things(folder))
+
+
 def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OSError, match="npm is not there .* --emoji, --flat and --names"):
@@ -533,7 +569,7 @@ def test_what_is_missing_is_said(sources, tmp_path, monkeypatch) -> None:
         named_things(tmp_path, sources["names"])
     with pytest.raises(OSError, match="holds no names"):
         named_things(sources["emoji"], tmp_path)
-    with pytest.raises(OSError, match="things.jsonl is not there; `python -m examples.emoji.data"):
+    with pytest.raises(OSError, match="things.jsonl is not there; write it .*`python -m examples.emoji.data"):
         EmojiDataset("base", tmp_path)
     with pytest.raises(OSError, match="--stage base writes it"):
         assemble.assemble(tmp_path, "mine")

@@ -1,5 +1,6 @@
 """What measures the example of real things: its judge, prompts by other words, colours and styles, and the nearest training images."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
 from examples.emoji.judge import FILE, MEASURED, Judge, load, save
 from examples.emoji.scorer import Scorer
-from examples.emoji.things import Thing, read_things, write_things
+from examples.emoji.things import LINES, Thing, read_things, write_things
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.evaluation.prompts import read_prompts
 from imagen_diffusers.images import save_png
@@ -146,6 +147,11 @@ def test_training_in_slices_of_time_gives_the_same_bits(folder, tmp_path, capsys
     assert all(torch.equal(one, parts.state_dict()[name]) for name, one in whole.state_dict().items())
     with pytest.raises(ValueError, match="'steps': 3.*'steps': 4.*choose another folder"):
         train_judge.main([f"--folder={folder}", f"--output_dir={tmp_path / 'parts'}", "--max_train_steps=4", "--train_batch_size=2"])
+    shutil.copytree(folder, tmp_path / "renamed")
+    lines = (tmp_path / "renamed" / LINES).read_text().splitlines()
+    (tmp_path / "renamed" / LINES).write_text("\n".join([*lines[1:], lines[0]]))
+    with pytest.raises(ValueError, match="'names and files'.*choose another folder"):
+        train_judge.main([*given, f"--folder={tmp_path / 'renamed'}", f"--output_dir={tmp_path / 'whole'}"])
 
 
 def test_faults_of_generated_images_leave_them_alike_and_differ() -> None:

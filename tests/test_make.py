@@ -202,6 +202,7 @@ def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
     assert ["--loss_type=huber" in arguments for arguments in train] == [False, False, True, False, False]
     in_the_pipeline = tmp_path / "sr1024" / "unet" / "config.json"
     assert [in_the_pipeline in step.sources for step in todo if step.arguments[0] == "examples.emoji.assemble"] == [True, False]
+    assert not any(in_the_pipeline in step.sources for step in todo if step.arguments[0] == "imagen_diffusers.cli")  # of 256px images
     assert emoji.plan_for("cuda").stages == emoji.STAGES and emoji.plan_for("cuda", 540.0).stages == emoji.TO_256
     for own, other in zip(train[:2], train[3:], strict=True):
         assert [a for a in own if str(tmp_path) not in a] == [a for a in other if str(tmp_path) not in a]

@@ -52,10 +52,20 @@ class Place:
 
 
 def open_thing(path: Path) -> Image.Image:
-    """A rendering cut to what can be seen of it, its colours multiplied by its alpha."""
-    with Image.open(path) as image:
-        shown = image.convert("RGBA")
-    return shown.crop(shown.getchannel("A").getbbox()).convert("RGBa")
+    """A rendering cut to what can be seen of it, its colours multiplied by its alpha.
+
+    Raises:
+        OSError: for a file that cannot be read to its end, and for one in which nothing can be seen.
+    """
+    try:
+        with Image.open(path) as image:
+            shown = image.convert("RGBA")
+    except (OSError, SyntaxError) as error:  # Pillow's of a broken PNG
+        raise OSError(f"{path} cannot be read ({error}); save it anew, or take its line out of the list") from None
+    box = shown.getchannel("A").getbbox()
+    if box is None:
+        raise OSError(f"{path} is transparent all over; save it anew, or take its line out of the list")
+    return shown.crop(box).convert("RGBa")
 
 
 def place(thing: Image.Image, rng: np.random.Generator, *, may_mirror: bool, least: float = LEAST, size: int = SIZE) -> Place:

@@ -30,7 +30,7 @@ from .compositions import BACKGROUNDS, LARGEST, SIZE, compose, layer, open_thing
 from .flat import with_flat
 from .meanings import with_meanings
 from .names import named_things
-from .things import FLAT, IMAGES, LARGE, LINES, SOLID, Thing, copy_things, image_path, read_things, unseen_in_flat, write_things
+from .things import FLAT, IMAGES, LARGE, LINES, ONE_LINE, SOLID, Thing, copy_things, image_path, read_things, unseen_in_flat, write_things
 
 NOTICE = Path(__file__).with_name("NOTICE")  # of what the packages hold
 OF_FLAT = "Images in the flat style:"  # how its paragraph on the flat style begins
@@ -170,13 +170,13 @@ def _check_large(folder: Path, things: Sequence[Thing]) -> None:
         OSError: naming the first that is not, or cannot be read.
     """
     for file in (thing.styles[FLAT] for thing in things if FLAT in thing.styles):
-        with Image.open(image_path(folder, file, large=True)) as image:
+        path = image_path(folder, file, large=True)
+        with Image.open(path) as image:
             side = max(image.size)
         if side <= SIZE:
             raise OSError(
-                f"{folder / LARGE / file} is not there, and {folder / IMAGES / file} has {side} pixels, too few for the 1024px stage; "
-                f"put a larger one there, or, of emoji that were fetched, remove {folder / LINES} and run `python -m examples.emoji.data "
-                f"--folder {folder}` again"
+                f"{path} has {side} pixels, too few for the 1024px stage; put a larger one in the place of {folder / LARGE / file}, or, of "
+                f"emoji that were fetched, remove {folder / LINES} and run `python -m examples.emoji.data --folder {folder}` again"
             )
 
 
@@ -212,10 +212,10 @@ def fetch_things(folder: Path, emoji: Path | None, flat: Path | None, names: Pat
     names = names or packages.fetch_from_npm(packages.NAMES, fetched / "names")
     things = with_meanings(named_things(emoji, names))
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / NOTICE.name).write_text(notice(flat=with_flat_style), "utf-8")  # first: a folder that has it is one of emoji, if not whole
     if with_flat_style:
         flat = flat or packages.fetch_from_npm(packages.FLAT_IMAGES, fetched / "flat")
         things = with_flat(things, flat, folder)
-    (folder / NOTICE.name).write_text(notice(flat=with_flat_style), "utf-8")
     write_things(folder, things, emoji / "assets")
 
 
@@ -232,6 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_packages = args.emoji or args.flat or args.names
     if args.things and (of_packages or args.without_flat):
         raise ValueError("--things takes all things as they are there; leave out --emoji, --flat, --names and --without_flat, or --things")
+    if args.flat and args.without_flat:
+        raise ValueError(f"--without_flat leaves out what --flat {args.flat} holds; leave out one of them")
+    if args.things and not (args.things / LINES).exists():
+        raise OSError(f"{args.things / LINES} is not there, so there are no things to copy; name a folder that holds it")
     if (args.folder / LINES).exists():
         if of_packages or args.things:
             ignored = "--things, --emoji, --flat and --names were not read"
@@ -241,6 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(args.things / NOTICE.name, args.folder / NOTICE.name)
         copy_things(args.things, args.folder)
+    elif any((args.folder / IMAGES).glob("*")) and not (args.folder / NOTICE.name).exists():
+        raise OSError(
+            f"{args.folder / IMAGES} holds images, and {args.folder / LINES} is not there: write it, a line for each ({ONE_LINE}), or name "
+            "another folder to fetch emoji into"
+        )
     else:
         fetch_things(args.folder, args.emoji, args.flat, args.names, with_flat_style=not args.without_flat)
     things = read_things(args.folder)

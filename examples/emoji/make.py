@@ -130,7 +130,7 @@ def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path, stages: Sequen
     yield Step(
         ["imagen_diffusers.cli", "evaluate", *asked, f"--output={folder / 'report'}"],
         folder / "report" / "report.md",
-        sources=(pipeline / "model_index.json", prompts, judge),
+        sources=(*trained[: len(TO_256)], prompts, judge),  # and not the pipeline, which a last stage, too, makes anew
         needs=(pipeline / "model_index.json", prompts, measured),
         shortest=plan.unbroken,
         begins=folder / "report" / "run.json",

@@ -120,12 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid(images, near, alike, gallery).save(args.output)
     chosen = np.random.default_rng(0).choice(len(things), min(args.controls, len(things)), replace=False)
     true = torch.stack([held_out_composition(things, args.folder, int(i)) for i in chosen])
-    copies, others = gallery.nearest(true), gallery.nearest(true, [things[i].name for i in chosen])
+    copies = gallery.nearest(true)
     columns = [
         ("generated", figures(near, copies, alike)),
         ("trained things, composed anew", figures(copies, copies, most_alike(features, judge, true))),
-        ("their nearest other things", figures(others, copies)),
     ]
+    if len({thing.name for thing in things}) > 1:
+        others = gallery.nearest(true, [things[i].name for i in chosen])
+        columns.append(("their nearest other things", figures(others, copies)))
     print(markdown(columns))
 
 

@@ -61,6 +61,7 @@ class Thing:
         return self.file, *(file for _, file in self.tones)
 
 
+ONE_LINE = '{"name": "red apple", "file": "apple.png"}'
 FIELDS = {one.name for one in fields(Thing)}
 
 
@@ -97,10 +98,13 @@ def read_things(folder: Path) -> list[Thing]:
     """
     path = folder / LINES
     if not path.exists():
-        raise OSError(f"{path} is not there; `python -m examples.emoji.data --folder {folder}` makes it")
+        raise OSError(
+            f"{path} is not there; write it for icons of your own, a line for each ({ONE_LINE}); emoji are fetched into an empty folder by "
+            f"`python -m examples.emoji.data --folder {folder}`"
+        )
     things = [_from_line(f"line {number} of {path}", line) for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)]
     if not things:
-        raise OSError(f'{path} is empty; it needs a line for each thing, {{"name": "red apple", "file": "apple.png"}}')
+        raise OSError(f"{path} is empty; it needs a line for each thing, {ONE_LINE}")
     for number, thing in enumerate(things, start=1):
         for file in (*thing.files, *thing.styles.values()):
             _check_image(f"line {number} of {path}", folder / IMAGES, file)

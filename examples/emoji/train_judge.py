@@ -8,6 +8,8 @@ compositions that it was not trained on: plain ones on the backgrounds that prom
 """
 
 import argparse
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,10 +196,12 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
-    def _asked(self) -> dict[str, float | list[int]]:
+    def _asked(self) -> dict[str, str | float | list[int]]:
         images = sum(len(thing.files) + len(thing.styles) for thing in self.things)
+        named = json.dumps([(thing.name, thing.file) for thing in self.things])  # the order is that of the judge's answers
         return {
             "things": len(self.things),
+            "names and files": hashlib.sha256(named.encode()).hexdigest()[:12],
             "images": images,
             "widths": list(self.judge.widths),
             "steps": self.steps,

@@ -115,7 +115,15 @@ def run_script(main: Callable[[], None]) -> None:
     except OF_THE_USER as error:
         if DEBUG in sys.argv or not str(error):
             raise
-        sys.exit(f"Error: {' '.join(str(error).split())}")
+        sys.exit(f"Error: {_sentence_of(error)}")
+
+
+def _sentence_of(error: BaseException) -> str:
+    """On one line; of an error in a process that reads data, which torch hands on with its stack, what that one said."""
+    text = str(error)
+    if text.startswith("Caught ") and "DataLoader worker process" in text:
+        text = text.rstrip().rsplit("\n", 1)[-1].partition(": ")[2] or text
+    return " ".join(text.split())
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
