@@ -452,6 +452,7 @@ def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, t
     base, made = tmp_path / "base" / "imagen-emoji", tmp_path / "sr1024" / "imagen-emoji"
     assert "unet_2" not in ImagenCascadePipeline.load_config(base) or not (base / "unet_2").exists()
     assert (made / "NOTICE").read_bytes() == data.NOTICE.read_bytes()
+    assert (made / "names.txt").read_text().splitlines() == sorted({thing.name for thing in read_things(folder)})
     assert not (made / data.ENCODERS_LICENSE).exists()  # the encoder was given, and is not the one that is fetched
     card = (made / "README.md").read_text()
     assert "license: apache-2.0" in card and 'from_pretrained("imagen-emoji", dtype=torch.float32)' in card and str(tmp_path) not in card

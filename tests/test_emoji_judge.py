@@ -325,6 +325,7 @@ def test_weights_and_names_come_back(tmp_path) -> None:
 def test_the_bundled_judge_which_was_saved_without_styles_knows_one() -> None:
     read = load(bundled("imagen-emoji") / "judge")
     assert read.styles == ("3d",) and len(read.names) == 1855
+    assert (bundled("imagen-emoji") / "names.txt").read_text("utf-8").splitlines() == sorted({*read.names})
     assert read.best_style(torch.rand(2, 3, 64, 64, generator=seeded())) == [None, None]
 
 

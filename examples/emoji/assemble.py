@@ -1,5 +1,5 @@
-"""Put the trained stages and their text encoder into one pipeline folder, in half precision, with the encoder's licence, the judge once
-it is there, and of emoji a notice of what they are made of.
+"""Put the trained stages and their text encoder into one pipeline folder, in half precision, with the encoder's licence, a list of
+the things by name, the judge once it is there, and of emoji a notice of what they are made of.
 
 python -m examples.emoji.assemble --folder runs/emoji --output_dir pipelines/imagen-emoji
 """
@@ -20,9 +20,10 @@ from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
 from .data import ENCODERS_LICENSE, NOTICE, VIEWS
 from .judge import FILE
+from .things import LINES, read_things
 from .train import NETWORKS
 
-NAME = "imagen-emoji"
+NAME, THINGS = "imagen-emoji", "names.txt"
 # Static thresholding. The dynamic one divides the whole image by what goes beyond [-1, 1], and a plain bright background is that: yellow
 # comes out olive.
 MAX_VALUE = 1.0
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.copyfile(notice, args.output_dir / NOTICE.name)
     if (args.folder / ENCODERS_LICENSE).exists():
         shutil.copyfile(args.folder / ENCODERS_LICENSE, args.output_dir / ENCODERS_LICENSE)
+    if (args.folder / LINES).exists():
+        names = sorted({thing.name for thing in read_things(args.folder)})
+        (args.output_dir / THINGS).write_text("".join(f"{name}\n" for name in names), "utf-8")
     if judge.exists():
         (args.output_dir / "judge").mkdir(exist_ok=True)
         shutil.copyfile(judge, args.output_dir / "judge" / FILE)
