@@ -135,7 +135,7 @@ def test_the_oracle_of_scenes_refuses_small_images_before_any_is_generated(place
     ("more", "message"),
     [
         ([], "there is nothing to measure"),
-        (["--metrics", "fud"], '--metrics "fud" is unknown; use of fid, kid, is, clip'),
+        (["--metrics", "fud"], '--metrics "fud" is unknown; choose among fid, kid, is, clip'),
         (["--metrics", "fid"], "fid compares features; say by --extractor"),
         (["--metrics", "kid", *MEANS], "kid compares with true images; give a folder of them"),
         (["--metrics", "is", *MEANS], "give the file of its weights: --extractor inception:FILE"),

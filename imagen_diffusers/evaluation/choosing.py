@@ -47,7 +47,7 @@ class Choice:
         """
         unknown = [name for name in self.metrics if name not in NAMES]
         if unknown:
-            raise ValueError(f'--metrics "{unknown[0]}" is unknown; use of {", ".join(NAMES)}')
+            raise ValueError(f'--metrics "{unknown[0]}" is unknown; choose among {", ".join(NAMES)}')
         distance = next(iter(self.distances), None)
         inception = (self.extractor or "").startswith(INCEPTION)
         needed = distance is not None or "is" in self.metrics
