@@ -209,6 +209,38 @@ def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
     assert len(list(emoji.steps(emoji.Plan(), tmp_path, control=False))) == len(todo) - 6
 
 
+def test_a_1024px_stage_makes_no_scores_of_256px_anew(tmp_path, started) -> None:
+    plan = emoji.Plan()
+    for path in ("tokenizer/tokenizer_config.json", "things.jsonl", "prompts.jsonl", "judge/judge.safetensors", "judge/measured.md"):
+        made(tmp_path / path)
+    for stage, count in zip(emoji.STAGES, plan.steps or (), strict=True):
+        trained(tmp_path / stage, count)
+    for path in ("pipeline/model_index.json", "report/run.json", "report/report.md"):
+        made(tmp_path / path)
+
+    def left() -> list[str]:
+        return [step.arguments[0].rpartition(".")[2] for step in emoji.steps(plan, tmp_path, control=False) if not step.done]
+
+    assert left() == []
+    later = 2**32
+    os.utime(tmp_path / "sr1024" / "unet" / "config.json", (later, later))
+    assert left() == ["assemble"]
+    os.utime(tmp_path / "pipeline" / "model_index.json", (later, later))
+    assert left() == []
+    # Scores that were begun are of a whole pipeline, and cannot go on with another.
+    (tmp_path / "report" / "report.md").unlink()
+    (score,) = (step for step in emoji.steps(plan, tmp_path, control=False) if not step.done)
+    score.start(100.0)
+    assert not (tmp_path / "report").exists()
+    for path in ("report/run.json", "report/report.md"):
+        made(tmp_path / path)
+    for source in ("sr256/unet/config.json", "prompts.jsonl", "judge/judge.safetensors"):
+        before = (tmp_path / source).stat().st_mtime
+        os.utime(tmp_path / source, (later, later))
+        assert "cli" in left()
+        os.utime(tmp_path / source, (before, before))
+
+
 def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) -> None:
     plan = emoji.plan_for("cuda", 540.0)
     made(tmp_path / "tokenizer" / "tokenizer_config.json")

@@ -134,6 +134,7 @@ def scoring(plan: Plan, folder: Path, prompts: Path, judge: Path, stages: Sequen
         needs=(pipeline / "model_index.json", prompts, measured),
         shortest=plan.unbroken,
         begins=folder / "report" / "run.json",
+        begun_of=(pipeline / "model_index.json",),  # an evaluation goes on with the same pipeline alone, all of its stages
     )
 
 

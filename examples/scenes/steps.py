@@ -29,6 +29,7 @@ class Step:
         needs: what must be there before it begins, of steps that may run beside others, and made by them as it shall be.
         shortest: seconds; with less left it is not begun.
         begins: a file that it writes first, in a folder of its own, which is removed where that file is older than a source.
+        begun_of: more such sources of what is begun and not finished, which what is finished does not depend on.
         marked: whether the product is an empty file that stands for a command which has come to its end, time limits included.
     """
 
@@ -40,6 +41,7 @@ class Step:
     needs: tuple[Path, ...] = ()
     shortest: float = SHORTEST
     begins: Path | None = None
+    begun_of: tuple[Path, ...] = ()
     marked: bool = False
 
     @property
@@ -66,7 +68,7 @@ class Step:
 
     def start(self, seconds: float, log: Path | None = None) -> subprocess.Popen:
         """Begin it with so many seconds left; what it says goes to the end of the log, where one is given."""
-        if self.begins is not None and self.begins.exists() and _older(self.begins, self.sources):
+        if self.begins is not None and self.begins.exists() and _older(self.begins, (*self.sources, *self.begun_of)):
             shutil.rmtree(self.begins.parent)
         limit = [f"--time_limit={seconds - SPARE:.0f}"] if self.goes_on and seconds != float("inf") else []
         command = [sys.executable, "-m", *self.arguments, *limit]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
-from imagen_diffusers.schedulers.rewinding import begun_at, check_can_begin_late, check_can_go_back, noised_again
+from imagen_diffusers.schedulers.rewinding import begin_at, begun_at, check_can_begin_late, check_can_go_back, noised_again
 
 from .init_image import InitImage
 from .inpainting import Inpainting
@@ -44,7 +44,7 @@ class Path:
         self._place = first = 0 if self.start is None else self.start.first_step(self.prepared)
         if first > 0:
             check_can_begin_late(self.prepared)
-        self.scheduler = begun_at(self.prepared, first)
+        self.scheduler = begin_at(self.prepared, 0) if self.start is None and self.painting is None else begun_at(self.prepared, first)
         if self.painting is None:
             self.steps = list(range(first, self.count))
             return

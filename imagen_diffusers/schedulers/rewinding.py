@@ -45,10 +45,14 @@ def check_can_go_back(scheduler: Any) -> None:
 
 def begun_at(prepared: Scheduler, place: int) -> Scheduler:
     """A copy of a scheduler that has made no step since `set_timesteps`; its first one will be at `timesteps[place]`."""
-    scheduler: Any = copy.deepcopy(prepared)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(place)
-    return scheduler
+    return begin_at(copy.deepcopy(prepared), place)
+
+
+def begin_at(prepared: Any, place: int) -> Scheduler:
+    """The scheduler itself, told where its first step is: where times are rounded, several may be one number, and it would take another."""
+    if hasattr(prepared, "set_begin_index"):
+        prepared.set_begin_index(place)
+    return prepared
 
 
 def noised_to(scheduler: Scheduler, image: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
