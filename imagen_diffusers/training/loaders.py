@@ -1,7 +1,6 @@
 """Batches of a training set for one process, from a step on."""
 
 import atexit
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -91,7 +90,7 @@ class Batches:
     def _reading(self, workers: int, start: int) -> dict[str, Any]:
         """What all loaders are told of their workers, whose global seeds depend on the run's and on where they start."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, start))
-        return {"num_workers": workers, "worker_init_fn": partial(_apart, ended=_ended() if workers else None), "generator": generator}
+        return {"num_workers": workers, "worker_init_fn": partial(_apart, ended=_ended()) if workers else None, "generator": generator}
 
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share
@@ -127,17 +126,17 @@ def _as_it_is(given: Any) -> Any:
 
 
 @cache
-def _ended() -> Any:
-    """A byte that workers share: one as soon as this program comes to its end.
+def _ended() -> torch.Tensor:
+    """A value that workers share: one as soon as this program comes to its end.
 
     Without a lock, which a worker that is killed could hold for ever.
     """
-    ended = multiprocessing.RawValue("b", 0)
-    atexit.register(setattr, ended, "value", 1)  # before multiprocessing's own, which was registered earlier, and comes later
+    ended = torch.zeros(1, dtype=torch.uint8).share_memory_()
+    atexit.register(ended.fill_, 1)  # runs before multiprocessing's own, which was registered earlier
     return ended
 
 
-def _apart(worker: int, ended: Any) -> None:
+def _apart(worker: int, ended: torch.Tensor) -> None:
     """Take a worker out of the run's process group, so that a signal to the group (Ctrl-C, torchrun's end) leaves it at work.
 
     The run ends the step first and then its workers. Those whose run is gone end by themselves: torch has them look for it. Slurm and
@@ -150,7 +149,7 @@ def _apart(worker: int, ended: Any) -> None:
 
     def pass_over(number: int, frame: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
-        if ended.value:
+        if ended.item():
             signal.raise_signal(number)
 
     signal.signal(signal.SIGTERM, pass_over)
