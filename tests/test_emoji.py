@@ -542,6 +542,7 @@ def test_images_that_show_nothing_are_named(folder, tmp_path) -> None:
 def test_emoji_are_not_mixed_with_icons_of_ones_own(sources, folder, tmp_path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "shoe.png").touch()
+    (tmp_path / "NOTICE").write_text("by its owner")
     given = [f"--folder={tmp_path}", *(f"--{name}={path}" for name, path in sources.items())]
     with pytest.raises(OSError, match=r"holds images, and .*things.jsonl is not there: write it"):
         data.main(given)

@@ -18,7 +18,7 @@ from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
-from .data import ENCODERS_LICENSE, NOTICE, VIEWS
+from .data import ENCODERS_LICENSE, NOTICE, VIEWS, holds_emoji
 from .judge import FILE
 from .things import LINES, read_things
 from .train import NETWORKS
@@ -81,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     own_card = not (args.output_dir / "README.md").exists()
     notice, judge = args.folder / NOTICE.name, args.folder / "judge" / FILE
-    title = NOTICE.read_text("utf-8").splitlines()[0]  # the rest depends on what the folder holds
-    of_emoji, name = notice.exists() and notice.read_text("utf-8").startswith(title), args.output_dir.resolve().name
+    of_emoji, name = holds_emoji(args.folder), args.output_dir.resolve().name
     assemble(args.folder, name).to(torch.float16).save_pretrained(args.output_dir, variant="fp16", max_shard_size="15MB")
     if own_card and of_emoji:
         finish_card(args.output_dir)

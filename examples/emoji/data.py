@@ -205,6 +205,12 @@ def notice(*, flat: bool) -> str:
     return "\n\n".join(text for text in paragraphs if flat or not text.startswith(OF_FLAT))
 
 
+def holds_emoji(folder: Path) -> bool:
+    """Whether a folder's notice is that of emoji, with the flat style or without, and not one that its owner wrote."""
+    path, title = folder / NOTICE.name, NOTICE.read_text("utf-8").splitlines()[0]  # the rest depends on what the folder holds
+    return path.exists() and path.read_text("utf-8").startswith(title)
+
+
 def fetch_things(folder: Path, emoji: Path | None, flat: Path | None, names: Path | None, *, with_flat_style: bool) -> None:
     """Emoji as things into a folder, of the packages in these folders, and of those that are fetched in place of what is not given."""
     fetched = folder / "packages"
@@ -245,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(args.things / NOTICE.name, args.folder / NOTICE.name)
         copy_things(args.things, args.folder)
-    elif any((args.folder / IMAGES).glob("*")) and not (args.folder / NOTICE.name).exists():
+    elif any((args.folder / IMAGES).glob("*")) and not holds_emoji(args.folder):
         raise OSError(
             f"{args.folder / IMAGES} holds images, and {args.folder / LINES} is not there: write it, a line for each ({ONE_LINE}), or name "
             "another folder to fetch emoji into"
