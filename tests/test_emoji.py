@@ -558,6 +558,7 @@ def test_emoji_are_not_mixed_with_icons_of_ones_own(sources, folder, tmp_path) -
 def test_fetching_goes_on_where_it_was_ended(sources, folder, tmp_path) -> None:
     shutil.copytree(folder, tmp_path / "half")
     (tmp_path / "half" / "things.jsonl").unlink()
+    (tmp_path / "half" / "NOTICE").write_text(data.notice(flat=True))  # whatever other tests have made of the folder's
     given = [f"--{name}={path}" for name, path in sources.items() if name != "flat"]
     data.main([f"--folder={tmp_path / 'half'}", *given, "--without_flat"])
     assert len(read_things(tmp_path / "half")) == len(read_things(folder))
