@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from examples.scenes import evaluate, oracle, style, subject
+from examples.scenes.captions import listing
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
-from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table
+from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table, told_apart
 from examples.scenes.oracle import FLOOR, GRID, WIDTHS, Oracle, cell_of, load, misread, objects_and_floors, oracle_loss, softened
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene, Seen, relation, sample_scene
@@ -39,6 +40,28 @@ def test_a_perfect_reading_is_right_and_any_slip_is_wrong(count) -> None:
         if count == 2:
             exchanged = [replace(seen[0], x=seen[1].x, z=seen[1].z), replace(seen[1], x=seen[0].x, z=seen[0].z)]
             assert not all_right(scene, exchanged), relation(*scene.objects)
+
+
+def test_objects_are_told_apart_by_the_attributes_that_count() -> None:
+    scene = sample_scene(0, num_objects=2, unnamed_share=0.0)
+    seen = [replace(one, size="other", material="other") for one in read_perfectly(scene)]
+    assert told_apart(scene, seen[::-1], ("color", "shape")) == seen
+    assert not told_apart(scene, seen)
+    assert not told_apart(scene, [*seen, replace(seen[0], color="other")], ("color", "shape"))
+    assert not told_apart(scene, [seen[0], seen[0]], ("color", "shape"))
+    assert not told_apart(scene, [seen[0], replace(seen[0], x=0.0)], ("color", "shape"))
+
+
+def test_of_prompts_that_list_two_objects_those_without_a_third_are_right(monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(evaluate, "draw", lambda pipe, prompts, batch, stop_at: told.extend(prompts) or torch.zeros(len(prompts), 1))
+    scenes, _ = evaluate.scenes_and_prompts(4, 2, TEST_SEEDS + 70_000)
+    read = [read_perfectly(scene)[::-1] for scene in scenes]
+    read[1].append(replace(read[1][0], shape="other"))
+    read[2][0] = replace(read[2][0], color="other")
+    oracle = SimpleNamespace(read=lambda images: [(seen, None) for seen in read])
+    assert evaluate.listed_right(None, oracle, 4, 8).value == 0.5
+    assert told == [listing(scene) for scene in scenes]
 
 
 def test_fine_detail_is_judged_by_itself() -> None:
@@ -258,6 +281,7 @@ def test_parts_of_an_evaluation_are_told_alone(monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         evaluate, "prompts_right", lambda pipe, reader, kind, count, batch: asked.append((kind, count)) or {kind: share(1, 2)}
     )
+    monkeypatch.setattr(evaluate, "listed_right", lambda pipe, reader, count, batch: asked.append(("listed", count)) or share(1, 2))
     monkeypatch.setattr(evaluate, "fine_detail_right", lambda pipe, reader, count: asked.append(("fine", count)) or share(1, 2))
     monkeypatch.setattr(
         evaluate, "super_resolution_distances", lambda pipe, reader, count, stage, batch: asked.append((stage, count)) or (1.0, 4.0, 2.0)
@@ -269,4 +293,4 @@ def test_parts_of_an_evaluation_are_told_alone(monkeypatch, capsys) -> None:
     asked.clear()
     monkeypatch.setattr("sys.argv", ["evaluate", "--fine_count", "5", "--distance_count", "10"])
     evaluate.main()
-    assert asked == [("one", 200), ("two", 200), ("unseen", 200), ("fine", 5), (2, 10), (3, 3)]
+    assert asked == [("one", 200), ("two", 200), ("unseen", 200), ("listed", 200), ("fine", 5), (2, 10), (3, 3)]

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.scenes.captions import listing
 from examples.scenes.prompts import KINDS, rows
 from examples.scenes.raytrace import render
 from examples.scenes.reading import asked_for
-from examples.scenes.scene import relation, scene_from
+from examples.scenes.scene import relation, sample_scene, scene_from
 from examples.scenes.scorer import rate
 from imagen_diffusers.evaluation.ranking import rank
 from imagen_diffusers.images import read_settings
@@ -73,6 +74,16 @@ def test_prompts_are_read_back_to_what_they_ask_for() -> None:
         names = [{**named, "texture": named.get("texture", "plain")} for named in asked.objects]
         assert names == [{name: getattr(o, name) for name in ("shape", "color", "material", "size", "texture")} for o in scene.objects]
         assert asked.relations == [relation(scene.objects[0], o) for o in scene.objects[1:]]
+
+
+def test_objects_that_are_only_listed_are_read_back_too() -> None:
+    scene = sample_scene(3, num_objects=3, unnamed_share=0.0)
+    asked = asked_for(listing(scene))
+    assert asked.objects == [{"shape": o.shape, "color": o.color} for o in scene.objects]
+    assert asked.relations == [None, None]
+    told = asked_for("a red cube left of a blue cone and behind a green sphere and an orange cylinder")
+    assert [named["shape"] for named in told.objects] == ["cube", "cone", "sphere", "cylinder"]
+    assert told.relations == ["left of", "behind", None]
 
 
 def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:  # noqa: F811

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from examples.scenes import train
 from examples.scenes.camera import project
-from examples.scenes.captions import RELATION_PHRASES, caption, facts, swapped
-from examples.scenes.data import ORACLE_SEEDS, VIEWS, SceneDataset, object_windows
+from examples.scenes.captions import RELATION_PHRASES, caption, facts, listing, swapped
+from examples.scenes.data import LISTED, ORACLE_SEEDS, VIEWS, SceneDataset, object_windows
 from examples.scenes.raytrace import render
 from examples.scenes.scene import (
     COLORS,
@@ -124,6 +124,25 @@ def test_complete_captions_name_everything() -> None:
             assert swapped(swapped(scene)) == scene
 
 
+def test_captions_that_list_objects_say_each_and_no_relation() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        scene = sample_scene(seed, unnamed_share=0)
+        text = caption(scene, rng, complete=True, listed=True)
+        assert text.count(" and ") == len(scene.objects) - 1
+        assert all(o.shape in part and o.color in part for o, part in zip(scene.objects, text.split(" and "), strict=True))
+        assert not any(f" {p} " in text for phrases in RELATION_PHRASES.values() for p in phrases), text
+    both = one(color="orange", shape="cube").objects + one(shape="cone").objects
+    assert listing(replace(one(), objects=both)) == "an orange cube and a red cone"
+
+
+def test_a_share_of_what_is_trained_on_lists_its_objects(tmp_path) -> None:
+    data = SceneDataset("base", 1, tmp_path, compile=False)
+    data.scenes = [next(s for s in map(sample_scene, range(99)) if len(s.objects) == 2)]
+    told = [str(data.visit(0, number)["prompt"]) for number in range(600)]
+    assert sum(" and " in text for text in told) / 600 == pytest.approx(LISTED, abs=0.05)  # three standard deviations
+
+
 def test_captions_leave_out_each_word_now_and_then() -> None:
     rng = np.random.default_rng(0)
     scene = one(color="red", shape="cone")
@@ -232,7 +251,7 @@ def test_a_mirrored_image_has_the_mirrored_caption(tmp_path) -> None:
     for number in range(30):
         example = data.visit(0, number)
         prompt, flipped = str(example["prompt"]), not torch.equal(example["pixel_values"], torch.from_numpy(data.images[0].copy()))
-        if first in prompt and second in prompt:
+        if first in prompt and second in prompt and " and " not in prompt:
             seen += 1
             assert ("left" in prompt) == ((prompt.find(first) < prompt.find(second)) != flipped), prompt
     assert seen > 15

@@ -19,16 +19,25 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind
 AFTERTHOUGHTS = {"finely striped": "with fine stripes", "dotted": "with dots", "finely checkered": "with engraved checks"}
 
 
-def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
-    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`."""
+def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False, listed: bool = False) -> str:
+    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`.
+
+    It says where the objects stand, or, `listed`, only which there are: "a red cube and a blue sphere".
+    """
     phrases = [describe(o, rng, complete=complete) for o in scene.objects]
-    text = str(rng.choice(PREFIXES)) + phrases[0]
+    text = str(rng.choice(PREFIXES)) + (" and ".join(phrases) if listed else _related(scene, phrases, rng))
+    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
+
+
+def _related(scene: Scene, phrases: list[str], rng: np.random.Generator) -> str:
+    """The objects by their phrases, the others by how the first stands to them."""
+    text = phrases[0]
     for other, phrase in zip(scene.objects[1:], phrases[1:], strict=True):
         word = relation(scene.objects[0], other)
         assert word is not None, "scenes are drawn so that the first object has a clear relation to every other"
         joint = " and " if other is scene.objects[-1] and len(phrases) > 2 else " "
         text += joint + str(rng.choice(RELATION_PHRASES[word])) + " " + phrase
-    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
+    return text
 
 
 def swapped(scene: Scene) -> Scene:
@@ -54,8 +63,12 @@ def describe(o: Object, rng: np.random.Generator, *, complete: bool) -> str:
         o.shape if named(0.95) else "object",
         AFTERTHOUGHTS[o.texture] if texture and after else "",
     ]
-    phrase = " ".join(w for w in words if w)
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+    return _with_article(" ".join(w for w in words if w))
+
+
+def listing(scene: Scene) -> str:
+    """The objects by colour and shape alone: "a red cube and an orange sphere"."""
+    return " and ".join(_with_article(f"{o.color} {o.shape}") for o in scene.objects)
 
 
 def facts(scene: Scene, rng: np.random.Generator) -> list[str]:
@@ -73,6 +86,10 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[str]:
             if word is not None:
                 told.append(f"{name} is {word} {_name(other)}")
     return [told[i] for i in rng.permutation(len(told))]
+
+
+def _with_article(phrase: str) -> str:
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 def _name(o: Object) -> str:

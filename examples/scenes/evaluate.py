@@ -26,7 +26,7 @@ from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
 
-from .captions import caption
+from .captions import caption, listing
 from .data import TEST_SEEDS
 from .device import device_type
 from .oracle import ATTRIBUTES, Oracle, load
@@ -40,7 +40,7 @@ KINDS = {  # of prompts: their name, objects, first scene, and whether the pair 
     "unseen": ("held-out pair, one object", 1, 20_000, True),
 }
 ENLARGING = {"distance_256": 2, "distance_1024": 3}
-PARTS = (*KINDS, "fine", *ENLARGING)
+PARTS = (*KINDS, "listed", "fine", *ENLARGING)
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 
 
@@ -60,13 +60,17 @@ def same(o: Object, seen: Seen, attributes=tuple(ATTRIBUTES)) -> bool:
 
 def all_right(scene: Scene, seen: list[Seen]) -> bool:
     """Exactly the prompt's objects, every attribute of each, and every relation to the first."""
-    if len(seen) != len(scene.objects):
-        return False
-    found = [next((s for s in seen if same(o, s)), None) for o in scene.objects]
-    if any(s is None for s in found) or len({id(s) for s in found}) < len(found):
+    found = told_apart(scene, seen)
+    if not found:
         return False
     first = found[0]
     return all(stands_so(relation(scene.objects[0], o), first, s) for o, s in zip(scene.objects[1:], found[1:], strict=True))
+
+
+def told_apart(scene: Scene, seen: list[Seen], attributes=tuple(ATTRIBUTES)) -> list[Seen]:
+    """What is seen in the order of the scene's objects, where it is exactly these by the attributes; otherwise nothing."""
+    found = [s for o in scene.objects for s in [s for s in seen if same(o, s, attributes)][:1]]
+    return found if len(seen) == len(scene.objects) == len(found) == len({id(s) for s in found}) else []
 
 
 def stands_so(word: str | None, first: Seen, second: Seen) -> bool:
@@ -179,6 +183,13 @@ def prompts_right(pipe: ImagenCascadePipeline, oracle: Oracle, kind: str, count:
     return true | score_set(name, oracle, draw(pipe, prompts, batch, 2), scenes)
 
 
+def listed_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, batch: int) -> Figure:
+    """Of 256px images of prompts such as "a red cube and a blue sphere", those that show these two objects and no third."""
+    scenes, _ = scenes_and_prompts(count, 2, TEST_SEEDS + 70_000)
+    read = [seen for seen, _ in oracle.read(draw(pipe, [listing(scene) for scene in scenes], batch, 2))]
+    return figure_of(entries([bool(told_apart(s, seen, ("color", "shape"))) for s, seen in zip(scenes, read, strict=True)]))
+
+
 def fine_detail_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int) -> Figure:
     """Of 1024px images whose prompts name a fine texture, those that show it on the object."""
     scenes, prompts = scenes_and_prompts(4 * count, 1, TEST_SEEDS + 30_000)
@@ -204,6 +215,9 @@ def main() -> None:
     for part in args.part or PARTS:
         if part in KINDS:
             print(table(prompts_right(pipe, oracle, part, args.count, args.batch_size)), flush=True)
+        elif part == "listed":
+            name = "two objects by colour and shape alone, and no third"
+            print(table({name: listed_right(pipe, oracle, args.count, args.batch_size)}), flush=True)
         elif part == "fine":
             print(table({"1024px: fine detail named in the prompt": fine_detail_right(pipe, oracle, args.fine_count)}), flush=True)
         else:

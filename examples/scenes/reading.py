@@ -8,7 +8,7 @@ from .scene import COLORS, MATERIALS, SHAPES, SIZES, TEXTURES
 
 WORDS = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
 RELATIONS = {phrase: word for word, phrases in RELATION_PHRASES.items() for phrase in phrases}
-SPLIT = re.compile(rf"\b({'|'.join(sorted(RELATIONS, key=len, reverse=True))})\b")
+SPLIT = re.compile(rf"\b({'|'.join(sorted(RELATIONS, key=len, reverse=True))}|and(?= an? ))\b")
 FLOOR = re.compile(r" on an? [a-z ]*floor$")
 
 
@@ -17,17 +17,17 @@ class Asked(NamedTuple):
 
     Args:
         objects: of each the attributes that are named, by name.
-        relations: how the first stands to each of the others.
+        relations: how the first stands to each of the others; None where they are only listed.
     """
 
     objects: list[dict[str, str]]
-    relations: list[str]
+    relations: list[str | None]
 
 
 def asked_for(prompt: str) -> Asked:
     """Of a prompt as `captions.caption` phrases them."""
     first, *others = SPLIT.split(FLOOR.sub("", prompt.lower().strip(" .")))
-    return Asked([_named(text) for text in (first, *others[1::2])], [RELATIONS[phrase] for phrase in others[::2]])
+    return Asked([_named(text) for text in (first, *others[1::2])], [RELATIONS.get(phrase) for phrase in others[::2]])
 
 
 def _named(text: str) -> dict[str, str]:

@@ -103,7 +103,7 @@ def _rating(asked: Asked, seen: list[Seen]) -> float:
         return -float(len(asked.objects))
     alike = [[sum(getattr(one, name) == word for name, word in named.items()) for one in seen] for named in asked.objects]
     best = [seen[counts.index(max(counts))] for counts in alike]
-    stands = sum(stands_so(word, best[0], other) for word, other in zip(asked.relations, best[1:], strict=True))
+    stands = sum(stands_so(word, best[0], other) for word, other in zip(asked.relations, best[1:], strict=True) if word)
     return float(sum(map(max, alike)) + stands - abs(len(seen) - len(asked.objects)))
 
 
