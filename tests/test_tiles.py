@@ -114,7 +114,9 @@ def test_impossible_pieces_are_refused_in_words(pipe) -> None:
         (lambda: pipe.enable_slicing(0), "slice_size is 0"),
         (lambda: pipe.enable_slicing("2"), "slice_size is '2'; it must be a whole number"),
         (lambda: pipe.enable_tiling(0), "tile_size is 0"),
+        (lambda: pipe.enable_tiling("512"), "tile_size is '512'; give a side in pixels, a whole number"),
         (lambda: pipe.enable_tiling(64, 1.0), "tile_overlap_factor is 1.0"),
+        (lambda: pipe.enable_tiling(64, "0.5"), "tile_overlap_factor is '0.5'"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -1,5 +1,7 @@
 """`pipe.enable_slicing()` and `pipe.enable_tiling()`: less memory for large batches and large images."""
 
+from numbers import Integral, Real
+
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.tiles import Pieces
 
@@ -26,11 +28,14 @@ class TilingMixin:
         Args:
             tile_size: in pixels; by default what each stage was trained for, so that a 2048px image takes the memory of a 1024px one.
             tile_overlap_factor: share of a tile that its neighbour sees, too, in [0, 1).
+
+        Raises:
+            ValueError: for what is no such number.
         """
-        if tile_size is not None and tile_size < 1:
-            raise ValueError(f"tile_size is {tile_size}; give a side in pixels, for example 512")
-        if not 0 <= tile_overlap_factor < 1:
-            raise ValueError(f"tile_overlap_factor is {tile_overlap_factor}; give a share of the tile in [0, 1), for example 0.25")
+        if tile_size is not None and (not isinstance(tile_size, Integral) or tile_size < 1):
+            raise ValueError(f"tile_size is {tile_size!r}; give a side in pixels, a whole number, for example 512")
+        if not isinstance(tile_overlap_factor, Real) or not 0 <= float(tile_overlap_factor) < 1:
+            raise ValueError(f"tile_overlap_factor is {tile_overlap_factor!r}; give a share of the tile in [0, 1), for example 0.25")
         self._tiles = (tile_size, tile_overlap_factor)
 
     def disable_tiling(self) -> None:

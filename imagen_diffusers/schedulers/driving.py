@@ -87,7 +87,7 @@ def check_steps(scheduler: Any, steps: int) -> None:
     if not few.timesteps.is_floating_point():
         raise ValueError(
             f"num_inference_steps is {steps}, and {type(scheduler).__name__} has {known} times to choose from; give at most {known}, or "
-            "use ImagenDDPMScheduler (--scheduler ddpm), whose time is continuous"
+            "use ImagenDDPMScheduler, whose time is continuous"
         )
 
 
