@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imagen_diffusers.finetuning.beginning import check_beginning
-from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share
+from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share, with_stages_held
 from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, StagesTrainSettings, ValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
@@ -73,6 +73,7 @@ def main(args: Sequence[str] | None = None) -> None:
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group() as processes:
         check_beginning(train, hub, job.folders, instance_data_dir=subject.instance_data_dir)
+        job = with_stages_held(job)
         pipe = load_cascade(model, seed=train.seed)
         if subject.with_prior_preservation:
             generate_class(pipe, subject, processes)

@@ -17,7 +17,7 @@ from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.finetuning import cascade as cascades
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_settings
-from imagen_diffusers.finetuning.one_stage import load_cascade
+from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
 from imagen_diffusers.finetuning.validating import held_out, image_maker
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
@@ -127,7 +127,7 @@ def test_time_is_limited_for_all_stages_together(cascade, images, tmp_path, monk
     finetune_domain.main(flags(cascade, 3, tmp_path / "none", *given, "--time_limit", 0))
     assert len(limits) == 2
     clock = ["--time_limit", 9, "--lr_by_time", "--lr_scheduler", "cosine"]
-    with pytest.raises(ValueError, match="lr_by_time gives one stage all the time, and 3 are to be trained"):
+    with pytest.raises(ValueError, match="lr_by_time gives one stage all the time, and the stages .1, 2, 3. are to be trained"):
         finetune_domain.main(flags(cascade, 3, tmp_path / "none", *given, *clock))
 
 
@@ -211,6 +211,17 @@ def test_images_of_all_stages_are_looked_at_before_the_first_is_trained(cascade,
     with pytest.raises(ValueError, match="smaller than the stage's 64x64"):
         finetune_style.main(flags(cascade, 1, tmp_path / "out", *given))
     assert not list((tmp_path / "out").rglob("checkpoint-*"))
+
+
+def test_all_stages_that_a_cascade_holds_are_trained_by_default(images, tmp_path) -> None:  # noqa: F811
+    make_pipeline(unet_3=None).save_pretrained(tmp_path / "two")
+    more = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32]
+    finetune_style.main(flags(str(tmp_path / "two"), 1, tmp_path / "out", *more))
+    assert [folder.name for folder in sorted((tmp_path / "out").glob("stage-*"))] == ["stage-1", "stage-2"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`stages` | 1, 2" in card
+    held = {name: stages_held(ModelSettings(name)) for name in ("imagen-scenes", "imagen-emoji")}
+    assert held == {"imagen-scenes": [1, 2, 3], "imagen-emoji": [1, 2]}
 
 
 def test_a_stage_above_a_network_of_another_kind_can_be_trained() -> None:

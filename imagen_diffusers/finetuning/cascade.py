@@ -27,7 +27,7 @@ from imagen_diffusers.training.text_cache import TextCache
 from .beginning import check_beginning
 from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
-from .one_stage import fit_stage, load_cascade
+from .one_stage import fit_stage, load_cascade, stages_held
 from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
 from .validating import generate_examples
 
@@ -40,7 +40,8 @@ class FineTuning:
     """What a script that trains several stages was told.
 
     Args:
-        which, model, crop, train, loss, validation, hub: its settings.
+        which: the stages; those that the cascade holds, where none are chosen, are known after `with_stages_held`.
+        model, crop, train, loss, validation, hub: its other settings.
         told: all of them, and others, for the card.
         begun: when, by `time.monotonic`; the time limit counts from here.
 
@@ -59,21 +60,34 @@ class FineTuning:
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if self.train.lr_by_time and len(self.which.stages) > 1:
+        if self.train.lr_by_time and len(self.stages) > 1:
             raise ValueError(
-                f"lr_by_time gives one stage all the time, and {len(self.which.stages)} are to be trained: "
+                f"lr_by_time gives one stage all the time, and the stages {self.stages} are to be trained: "
                 "train each by itself (--stages 1, then 2), with the time that it may have"
             )
 
     @property
+    def stages(self) -> list[int]:
+        """Those that are trained or, as long as it is open which there are, those that may be."""
+        return self.which.stages or [1, 2, 3]
+
+    @property
     def folders(self) -> list[Path]:
         """Of the stages' runs."""
-        return [self.train.output_dir / f"stage-{stage}" for stage in self.which.stages]
+        return [self.train.output_dir / f"stage-{stage}" for stage in self.stages]
 
     @property
     def time_left(self) -> float:
         """In seconds, as the main process counts."""
         return as_main_says(self.begun + self.train.time_limit - time.monotonic())
+
+
+def with_stages_held(job: FineTuning) -> FineTuning:
+    """The same of all stages that the cascade holds, where none were chosen."""
+    if job.which.stages is not None:
+        return job
+    which = replace(job.which, stages=stages_held(job.model))
+    return replace(job, which=which, told=[which if settings is job.which else settings for settings in job.told])
 
 
 def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
@@ -89,6 +103,7 @@ def fine_tune(args: Sequence[str] | None, **defaults: Any) -> None:
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group():
         check_beginning(train, hub, job.folders, train_data_dir=data.train_data_dir)
+        job = with_stages_held(job)
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
 
@@ -126,7 +141,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
     image = "before_and_after.png" if prompts else None
     if image is not None:
         before_and_after(before, generate_examples(pipe, prompts, seed=job.train.seed), prompts, folder / image)
-    slots = [pipe.slots(n)[0] for n in job.which.stages]
+    slots = [pipe.slots(n)[0] for n in job.stages]
     write_card(
         folder,
         "adapter" if job.model.rank else "cascade",
@@ -154,11 +169,11 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
     Returns:
         Whether all stages are trained to their last step; otherwise the time limit came first, and nothing is saved.
     """
-    datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.which.stages}
+    datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.stages}
     captions = dict.fromkeys(example.get("prompt") for dataset in datasets.values() for example in first_usable(dataset))
     if pipe.tokenizer is not None and this_process().is_main_process:
         warn_of_unknown_words([caption for caption in captions if caption is not None], pipe.tokenizer)
-    for stage, folder in zip(job.which.stages, job.folders, strict=True):
+    for stage, folder in zip(job.stages, job.folders, strict=True):
         left = job.time_left
         if left <= 0:
             return False
@@ -184,7 +199,7 @@ def _save(pipe: ImagenCascadePipeline, job: FineTuning, cache: TextCache | None)
             pipe.text_encoder = load_text_encoder(job.model)  # the cascade is saved in whole
         pipe.save_pretrained(job.train.output_dir)
         return
-    slots = [pipe.slots(stage)[0] for stage in job.which.stages]
+    slots = [pipe.slots(stage)[0] for stage in job.stages]
     given: dict[str, Any] = {f"{slot}_lora_layers": lora_layers(getattr(pipe, slot)) for slot in slots}
     given |= {f"{slot}_lora_adapter_metadata": lora_metadata(getattr(pipe, slot)) for slot in slots}
     pipe.save_lora_weights(job.train.output_dir, **given)

@@ -63,11 +63,13 @@ class StageValidationSettings(ValidationSettings):
 class StagesSettings:
     """Several stages, one after the other."""
 
-    stages: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "1 is the base, 2 and 3 the super-resolution stages."})
+    stages: list[int] | None = field(
+        default=None, metadata={"help": "1 is the base, 2 and 3 the super-resolution stages; all that the cascade holds by default."}
+    )
     sr_crop_size: int = field(default=256, metadata={"help": "Super-resolution stages train on windows of at most this side."})
 
     def __post_init__(self) -> None:
-        if not self.stages or len(set(self.stages)) < len(self.stages):
+        if self.stages is not None and (not self.stages or len(set(self.stages)) < len(self.stages)):
             given = " ".join(map(str, self.stages)) or "empty"
             raise ValueError(f"stages is {given}; name one or more of the cascade's stages, each once, for example 1 2")
 

@@ -56,6 +56,12 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
     return pipe.to(this_process().device)
 
 
+def stages_held(model: ModelSettings) -> list[int]:
+    """The numbers of a cascade's stages, as its index says, before any weights are loaded."""
+    index: Any = ImagenCascadePipeline.load_config(place_of(model)[0], revision=model.revision)
+    return [n for n in (1, 2, 3) if index.get(ImagenCascadePipeline.slots(n)[0], (None,))[0] is not None]
+
+
 def noise_curve(scheduler: SchedulerMixin) -> Tensor:
     """The log-SNR table a stage is sampled with, from its scheduler, so that it is trained on no other."""
     return log_snr_table(scheduler.betas)  # pyright: ignore[reportAttributeAccessIssue]
