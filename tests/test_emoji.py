@@ -28,7 +28,7 @@ from examples.emoji.validation import EmojiFigures
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 from imagen_diffusers.training.losses import LossSettings
 
-from .conftest import TINY_BASE, TINY_SR, make_base, make_pipeline
+from .conftest import TINY_BASE, TINY_SR, make_base, make_pipeline, make_sr
 from .encoders import make_bert
 
 KNOWN = [
@@ -314,6 +314,30 @@ def test_visits_differ_and_come_again(folder, stage, side, small) -> None:
     if small:
         means = one["pixel_values"].float().unflatten(2, (small, 4)).unflatten(1, (small, 4)).mean((2, 4))
         assert (means - one["low_res"].float()).abs().max() <= 2  # of the same window; colours times alpha are rounded first
+
+
+def test_errors_in_a_things_box_count_more_but_in_the_largest_stage(folder) -> None:
+    weights = {}
+    for stage in ("base", "sr256", "sr1024"):
+        seen = [EmojiDataset(stage, folder).visit(0, number)["pixel_weight"] for number in range(4)]
+        weights[stage] = {round(value.item(), 4) for weight in seen for value in (weight / weight.min()).unique()}
+    assert weights == {"base": {1, 4}, "sr256": {1, 4}, "sr1024": {1}}
+
+
+def test_a_things_box_in_a_window_is_cut_at_its_edges() -> None:
+    at = Place(left=30, top=-8, width=24, height=20, mirrored=False)
+    assert np.argwhere(at.box((0, 0), 64)).min(0).tolist() == [0, 30] and np.argwhere(at.box((0, 0), 64)).max(0).tolist() == [11, 53]
+    within = at.box((4, 40), 16, 4)  # 8 rows from the top on, and 14 of 16 columns: whole small pixels that it touches
+    assert within.shape == (4, 4) and within.tolist() == [[1] * 4] * 2 + [[0] * 4] * 2
+    assert not at.box((12, 0), 16).any() and not at.box((0, 54), 8).any()
+
+
+def test_stages_are_put_together_from_the_base_on_without_a_gap(folder, tmp_path, capsys) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    make_base().save_pretrained(tmp_path / "run" / "base" / "unet")
+    make_sr().save_pretrained(tmp_path / "run" / "sr1024" / "unet")
+    assert assemble.assemble(tmp_path / "run", "mine").stage_numbers == [1]
+    assert "base\n" in capsys.readouterr().out
 
 
 def test_the_largest_stage_is_shown_things_as_large_as_their_images_are(folder, monkeypatch) -> None:
