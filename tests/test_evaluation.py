@@ -55,7 +55,7 @@ def test_objects_are_told_apart_by_the_attributes_that_count() -> None:
 def test_of_prompts_that_list_two_objects_those_without_a_third_are_right(monkeypatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(evaluate, "draw", lambda pipe, prompts, batch, stop_at: told.extend(prompts) or torch.zeros(len(prompts), 1))
-    scenes, _ = evaluate.scenes_and_prompts(4, 2, TEST_SEEDS + 70_000)
+    scenes, _ = evaluate.scenes_and_prompts(4, 2, TEST_SEEDS + 40_000)
     read = [read_perfectly(scene)[::-1] for scene in scenes]
     read[1].append(replace(read[1][0], shape="other"))
     read[2][0] = replace(read[2][0], color="other")

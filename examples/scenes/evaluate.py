@@ -185,7 +185,7 @@ def prompts_right(pipe: ImagenCascadePipeline, oracle: Oracle, kind: str, count:
 
 def listed_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, batch: int) -> Figure:
     """Of 256px images of prompts such as "a red cube and a blue sphere", those that show these two objects and no third."""
-    scenes, _ = scenes_and_prompts(count, 2, TEST_SEEDS + 70_000)
+    scenes, _ = scenes_and_prompts(count, 2, TEST_SEEDS + 40_000)
     read = [seen for seen, _ in oracle.read(draw(pipe, [listing(scene) for scene in scenes], batch, 2))]
     return figure_of(entries([bool(told_apart(s, seen, ("color", "shape"))) for s, seen in zip(scenes, read, strict=True)]))
 

@@ -34,7 +34,7 @@ from .scene import Scene, sample_scene
 from .train import RECIPE
 
 STYLE_SEEDS, CLASSIFIER_SEEDS = 40_000_000, 41_000_000
-STROKES = 100  # across the image
+STROKES = 40  # across the image: six pixels of 256, so that the stage of that size can draw them
 DRAWN = 1024  # pixels of the images that are taught
 BEFORE, AFTER = "before", "with the adapter"
 TEACHING = ("--train_batch_size", 8, "--sr_crop_size", 128, "--mixed_precision", RECIPE["mixed_precision"])
