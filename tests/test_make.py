@@ -14,7 +14,15 @@ from examples.emoji.things import Thing, write_things
 from examples.scenes.make import Plan, steps
 from examples.scenes.steps import Step, run
 
-TINY = ("--scenes=4 2 2", "--steps=2 2 2", "--batch_sizes=2 2 2", "--text_steps=2 2", "--oracle_scenes=2", "--oracle_steps=2", "--count=2")
+TINY = (
+    "--scenes=4 2 2",
+    "--steps=2 2 2",
+    "--batch_sizes=2 2 2",
+    "--text_steps=2 2 2",
+    "--oracle_scenes=2",
+    "--oracle_steps=2",
+    "--count=2",
+)
 
 
 def trained(folder: Path, steps: int, exported: bool = True) -> None:

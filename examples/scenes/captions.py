@@ -19,25 +19,16 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind
 AFTERTHOUGHTS = {"finely striped": "with fine stripes", "dotted": "with dots", "finely checkered": "with engraved checks"}
 
 
-def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False, listed: bool = False) -> str:
-    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`.
-
-    It says where the objects stand, or, `listed`, only which there are: "a red cube and a blue sphere".
-    """
+def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
+    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`."""
     phrases = [describe(o, rng, complete=complete) for o in scene.objects]
-    text = str(rng.choice(PREFIXES)) + (" and ".join(phrases) if listed else _related(scene, phrases, rng))
-    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
-
-
-def _related(scene: Scene, phrases: list[str], rng: np.random.Generator) -> str:
-    """The objects by their phrases, the others by how the first stands to them."""
-    text = phrases[0]
+    text = str(rng.choice(PREFIXES)) + phrases[0]
     for other, phrase in zip(scene.objects[1:], phrases[1:], strict=True):
         word = relation(scene.objects[0], other)
         assert word is not None, "scenes are drawn so that the first object has a clear relation to every other"
         joint = " and " if other is scene.objects[-1] and len(phrases) > 2 else " "
         text += joint + str(rng.choice(RELATION_PHRASES[word])) + " " + phrase
-    return text
+    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
 
 
 def swapped(scene: Scene) -> Scene:

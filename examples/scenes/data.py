@@ -25,7 +25,6 @@ from .scene import RADIUS, WORLD, Scene, mirrored, sample_scene, scene_from
 
 TRAIN_SEEDS, ORACLE_SEEDS, TEST_SEEDS = 0, 20_000_000, 30_000_000
 COMPLETE = 0.6  # share of captions that leave nothing open: they teach most, the others how to fill in
-LISTED = 0.2  # share that do not say where objects stand: without them "and" would always announce a third object
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class SceneDataset(VisitedDataset):
             example["low_res"] = _tensor(self.low_res[index, :, top : top + side, left : left + side], flip)
         told = mirrored(scene) if flip else scene
         told = swapped(told) if rng.random() < 0.5 else told
-        example["prompt"] = caption(told, rng, complete=bool(rng.random() < COMPLETE), listed=bool(rng.random() < LISTED))
+        example["prompt"] = caption(told, rng, complete=bool(rng.random() < COMPLETE))
         return example
 
     def shown(self, index: int) -> Example:

@@ -29,7 +29,7 @@ class Plan:
 
     Args:
         scenes, steps, batch_sizes: of each stage.
-        text_steps: of span corruption, then of grounding.
+        text_steps: of span corruption, of grounding, and of lists.
         oracle_scenes, oracle_steps: of the reader of images.
         count: prompts of each kind that are scored.
         workers: processes that prepare examples.
@@ -39,7 +39,7 @@ class Plan:
     scenes: tuple[int, ...] = (60_000, 4_000, 1_500)
     steps: tuple[int, ...] = (20_000, 4_000, 3_000)
     batch_sizes: tuple[int, ...] = (64, 16, 16)
-    text_steps: tuple[int, int] = (300, 600)
+    text_steps: tuple[int, int, int] = (300, 600, 800)
     oracle_scenes: int = 6_000
     oracle_steps: int = 3_000
     count: int = 200
@@ -57,9 +57,10 @@ def plan_for(device: str) -> Plan:
 
 def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
     """In order; each needs what those before it made."""
-    text, ground = plan.text_steps
+    text, ground, lists = plan.text_steps
+    counts = [f"--max_train_steps={text}", f"--grounding_steps={ground}", f"--list_steps={lists}"]
     yield Step(
-        ["examples.scenes.train_text_encoder", f"--output_dir={pipeline}", f"--max_train_steps={text}", f"--grounding_steps={ground}"],
+        ["examples.scenes.train_text_encoder", f"--output_dir={pipeline}", *counts],
         pipeline / "tokenizer" / "tokenizer.json",
     )
     exported = tuple(folder / stage / "unet" / "config.json" for stage in STAGES)
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where renders and checkpoints are kept")
     parser.add_argument("--pipeline", type=Path, help="where the cascade is put together; by default pipeline/ in the folder")
     parser.add_argument("--time_limit", type=float, default=float("inf"), help="in seconds; run again for the rest")
-    for name, help in (("scenes", "of each stage"), ("steps", "of each stage"), ("batch_sizes", "of each stage"), ("text_steps", "two")):
+    for name, help in (("scenes", "of each stage"), ("steps", "of each stage"), ("batch_sizes", "of each stage"), ("text_steps", "three")):
         parser.add_argument(f"--{name}", type=int, nargs="+", help=help)
     for name in ("oracle_scenes", "oracle_steps", "count", "workers"):
         parser.add_argument(f"--{name}", type=int)

@@ -6,7 +6,7 @@ A document is a caption and facts that follow from it: "a red cube left of a blu
 cube . the cube is red". The span that hides the facts hides all of them, so the encoder sees the caption alone, as it will
 in the cascade; and the decoder has a single layer, one look at the encoder, so what it must say of "the sphere" has to
 stand at that word already. A caption by itself teaches nothing of the kind: its attributes are independent. Only the
-encoder is kept.
+encoder is kept. At last it learns what captions mean that only list their objects (lists.py).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5Enc
 
 from imagen_diffusers.models.precision import fastest_dtype
 
+from . import lists
 from .captions import caption, facts, swapped
 from .device import device_type
 from .scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, relation, sample_scene
@@ -237,6 +238,22 @@ def probe(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, count: in
     return accuracy
 
 
+def captions_of(seeds: range, phrasing: int) -> list[str]:
+    """One of each scene."""
+    rng = np.random.default_rng((phrasing, seeds.start))
+    return [caption(described(seed), rng, complete=bool(rng.random() < 0.6)) for seed in seeds]
+
+
+def teach_lists(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int, learning_rate: float) -> None:
+    """Teach the encoder what captions mean that only list their objects."""
+
+    def captions(step: int) -> list[str]:
+        return captions_of(range(step * batch_size, (step + 1) * batch_size), 3)
+
+    unseen = captions_of(range(PROBE_SEEDS, PROBE_SEEDS + 500), 4)
+    lists.teach(encoder, tokenizer, build_optimizer(encoder, learning_rate), captions, unseen, steps)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="the pipeline folder to write text_encoder/ and tokenizer/ in")
@@ -244,6 +261,7 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--grounding_steps", type=int, default=600)
+    parser.add_argument("--list_steps", type=int, default=800, help="of what captions mean that only list their objects")
     parser.add_argument("--pretrained", type=Path, help="a pipeline folder whose text encoder is trained on; new words start at random")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -255,10 +273,13 @@ def main() -> None:
     if args.max_train_steps:
         model = train(model, tokenizer, args)
     print("after span corruption", _percent(probe(model.encoder, tokenizer)), flush=True)
-    ground(model.encoder, tokenizer, args.grounding_steps, args.train_batch_size, args.learning_rate / 2)
+    if args.grounding_steps:
+        ground(model.encoder, tokenizer, args.grounding_steps, args.train_batch_size, args.learning_rate / 2)
     print("after grounding", _percent(probe(model.encoder, tokenizer)), flush=True)
-    encoder = T5EncoderModel(model.config)
+    encoder = T5EncoderModel(model.config).to(model.device)
     encoder.load_state_dict(model.state_dict(), strict=False)
+    if args.list_steps:
+        teach_lists(encoder, tokenizer, args.list_steps, args.train_batch_size, args.learning_rate / 4)
     encoder.half().save_pretrained(args.output_dir / "text_encoder", variant="fp16")
     tokenizer.save_pretrained(args.output_dir / "tokenizer")
 
