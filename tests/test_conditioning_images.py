@@ -262,7 +262,7 @@ def signed(_: int, example: Example) -> Example:
         (4, without, "takes conditioning images of 4 channels, and the examples have none: give them as cond_images"),
         (0, lambda _, example: example, r"the examples have cond_images, and this ImagenUNet2DConditionModel takes none"),
         (3, lambda _, example: example, "cond_images have 4 channels, and this ImagenUNet2DConditionModel takes 3"),
-        (4, lambda i, example: example if i else without(i, example), "3 of 4 examples of a batch have cond_images; give them with all"),
+        (4, lambda i, example: example if i else without(i, example), "3 of 4 examples of a batch have cond_images; give it with all"),
         (4, signed, r"values from -1 to 0.411765; give floats in \[0, 1\]"),
     ],
     ids=["missing", "not taken", "other channels", "some", "another range"],

@@ -140,6 +140,8 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
         (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "not used by the HfArgumentParser: ['--crop_size', '32']"),
         (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "not used by the HfArgumentParser: ['--validation_images'"),
         (train_stage, [], "exactly one of train_data_dir"),
+        (train_stage, ["--train_data_dir", ".", "--max_train_samples", -1], "max_train_samples is -1; it must be at least 1"),
+        (train_stage, ["--train_data_dir", ".", "--shuffle_buffer", -1], "shuffle_buffer is -1; it must be at least 0"),
         (
             finetune_style,
             ["--train_data_dir", "x", "--validation_steps", 1],

@@ -110,6 +110,8 @@ def test_names_of_weight_files() -> None:
         "model-00001-of-00002.fp16.safetensors": ("fp16", False),
         "pytorch_model-00001-of-00002.bin": (None, True),
         "pytorch_model.non_ema.bin": ("non_ema", True),
+        "model.no-ema-00001-of-00002.safetensors": ("no-ema", False),
+        "diffusion_pytorch_model.ema.fp16.safetensors": ("ema.fp16", False),
     }
     others = ["config.json", "model.safetensors.index.json", "pytorch_lora_weights.safetensors", "spiece.model"]
     assert {f.name: (f.variant, f.pickled) for f in weight_files([*told, *others])} == told

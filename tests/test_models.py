@@ -325,3 +325,17 @@ def test_a_network_is_not_loaded_by_the_class_of_another(tmp_path, saved, asked)
     name = type(network).__name__
     with pytest.raises(ValueError, match=f"is of {name}, not of {asked.__name__}; load it by {name}.from_pretrained"):
         asked.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("width", [48, 96, 312])
+def test_text_of_any_width_is_pooled(width) -> None:
+    """TinyBERT's is 312, of which 64 is no divisor."""
+    unet = make_base(encoder_hid_dim=width)
+    text = torch.randn(2, 5, width)
+    out = unet(torch.randn(2, 3, 16, 16), torch.tensor(0.5), text, encoder_attention_mask=torch.ones(2, 5, dtype=torch.bool)).sample
+    assert out.isfinite().all()
+
+
+def test_a_linear_path_needs_as_many_channels_out_as_in() -> None:
+    with pytest.raises(ValueError, match="noisy_skip leads from in_channels=3 to out_channels=6; they must be equal"):
+        make_base(noisy_skip=True, out_channels=6)

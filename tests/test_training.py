@@ -390,11 +390,34 @@ def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"validation_steps": -5}, "validation_steps is -5; it must be at least 0"),
         ({"output_dir": "here"}, "output_dir is 'here'; give a pathlib.Path"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; it must be positive, inf to leave gradients as they are"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm is -1.0"),
+        ({"max_sequence_length": 0}, "max_sequence_length is 0; it must be at least 1"),
+        ({"ema_decay": 5.0}, "ema_decay is 5.0; it must be at least 0, and below 1"),
+        ({"muon_momentum": -0.1}, "muon_momentum is -0.1"),
+        ({"time_limit": float("nan")}, "time_limit is nan"),
     ],
 )
 def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
     with pytest.raises(ValueError, match=words):
         settings(tmp_path, 3, **changes)
+
+
+def test_weights_of_16_bits_are_not_trained(tmp_path) -> None:
+    unet = make_base().to(torch.bfloat16)
+    with pytest.raises(ValueError, match="is in torch.bfloat16; weights are trained in float32"):
+        fit(tmp_path, 1, unet=unet)
+
+
+def test_examples_of_a_batch_have_the_same_fields() -> None:
+    plain = Example(pixel_values=torch.zeros(3, 4, 4), prompt="a red cube")
+    weighted = Example(**plain, pixel_weight=torch.ones(4, 4))
+    for batch in ([plain, weighted], [weighted, plain]):
+        with pytest.raises(ValueError, match="1 of 2 examples of a batch have pixel_weight; give it with all, or with none"):
+            collate(batch)
+    with pytest.raises(ValueError, match="1 of 2 examples of a batch have low_res"):
+        collate([plain, Example(**plain, low_res=torch.zeros(3, 1, 1))])
+    assert collate([weighted, weighted])["pixel_weight"].shape == (2, 4, 4)
 
 
 def test_losses_are_reported_by_noise_level(tmp_path) -> None:

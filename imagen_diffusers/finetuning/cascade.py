@@ -62,8 +62,8 @@ class FineTuning:
     def __post_init__(self) -> None:
         if self.train.lr_by_time and len(self.stages) > 1:
             raise ValueError(
-                f"lr_by_time gives one stage all the time, and the stages {self.stages} are to be trained: "
-                "train each by itself (--stages 1, then 2), with the time that it may have"
+                "lr_by_time gives one stage all the time that there is: name the one that is to be trained (--stages 1, then 2), "
+                "and the time that it may have"
             )
 
     @property

@@ -118,6 +118,8 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
     def _build_ends(self, width: int) -> None:
         """Create embedding, stem and head from the config; `width` is the number of channels between them."""
         c: Any = self.config
+        if c.get("noisy_skip") and c.in_channels != c.out_channels:
+            raise ValueError(f"noisy_skip leads from in_channels={c.in_channels} to out_channels={c.out_channels}; they must be equal")
         embedding_dim = c.time_embed_dim or 4 * c.block_out_channels[0]
         self.embedding_dim = embedding_dim
         self.embedding = ConditioningEmbedding(c.block_out_channels[0], embedding_dim, c.encoder_hid_dim, self.has_low_res)

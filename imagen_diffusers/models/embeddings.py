@@ -12,12 +12,13 @@ from torch import Tensor, nn
 class TextPooling(nn.Module):
     """A token sequence to one vector by attention (Imagen, section 2.5): the mean token asks, all tokens answer.
 
-    Layer norm comes first, which "helped considerably" (section 2.5). Padding is neither asked nor averaged.
+    Layer norm comes first, which "helped considerably" (section 2.5). Padding is neither asked nor averaged. Heads are as wide as the
+    largest divisor of `text_dim` that is at most `head_dim`.
     """
 
     def __init__(self, text_dim: int, out_dim: int, head_dim: int = 64):
         super().__init__()
-        self.head_dim = min(head_dim, text_dim)
+        self.head_dim = next(width for width in range(min(head_dim, text_dim), 0, -1) if text_dim % width == 0)
         self.norm = nn.LayerNorm(text_dim)
         self.to_q = nn.Linear(text_dim, text_dim)
         self.to_k = nn.Linear(text_dim, text_dim)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 SHARD = r"(?:-\d{5}-of-\d{5})?"
-NAME = re.compile(rf"(?:diffusion_pytorch_model|pytorch_model|model){SHARD}(?:\.(?P<variant>[\w]+))?{SHARD}\.(?P<format>safetensors|bin)")
+NAME = re.compile(
+    rf"(?:diffusion_pytorch_model|pytorch_model|model){SHARD}(?:\.(?P<variant>[\w.-]+?))?{SHARD}\.(?P<format>safetensors|bin)"
+)
 LFS_POINTER = b"version https://git-lfs"
 
 

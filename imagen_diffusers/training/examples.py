@@ -135,31 +135,34 @@ def collate(examples: list[Example]) -> Batch:
         weight=torch.tensor([e.get("weight", 1.0) for e in given]),
         skipped=[told for e in given for told in e.get("skipped", [])],
     )
-    if "low_res" in given[0]:
-        batch["low_res"] = _to_float(torch.stack([e["low_res"] for e in given]))
-    if any("cond_images" in e for e in given):
-        batch["cond_images"] = _cond_images(given)
-    if "pixel_weight" in given[0]:
-        batch["pixel_weight"] = torch.stack([e["pixel_weight"] for e in given])
-    if "prompt_embeds" in given[0]:
-        tokens = [e["prompt_embeds"] for e in given]
+    if low_res := _of_all(given, "low_res"):
+        batch["low_res"] = _to_float(torch.stack(low_res))
+    if cond_images := _of_all(given, "cond_images"):
+        batch["cond_images"] = _cond_images(torch.stack(cond_images))
+    if pixel_weight := _of_all(given, "pixel_weight"):
+        batch["pixel_weight"] = torch.stack(pixel_weight)
+    if tokens := _of_all(given, "prompt_embeds"):
         mask = pad_sequence([torch.ones(len(t), dtype=torch.bool) for t in tokens], batch_first=True)
         batch["text"] = TextEmbedding(pad_sequence(tokens, batch_first=True).float(), mask)
-    elif "prompt" in given[0]:
-        batch["prompt"] = [e["prompt"] for e in given]
+    elif prompts := _of_all(given, "prompt"):
+        batch["prompt"] = prompts
     return batch
+
+
+def _of_all(examples: list[dict[str, Any]], name: str) -> list[Any]:
+    """What each example has by this name; empty where none has it, and a `ValueError` where some have."""
+    there = [e[name] for e in examples if name in e]
+    if there and len(there) < len(examples):
+        raise ValueError(f"{len(there)} of {len(examples)} examples of a batch have {name}; give it with all, or with none")
+    return there
 
 
 def _to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
 
 
-def _cond_images(examples: list[dict[str, Any]]) -> Tensor:
-    """(B, c, h, w) in [0, 1]; a `ValueError` where some are missing, and for floats of another range."""
-    there = [e["cond_images"] for e in examples if "cond_images" in e]
-    if len(there) < len(examples):
-        raise ValueError(f"{len(there)} of {len(examples)} examples of a batch have cond_images; give them with all, or with none")
-    images = torch.stack(there)
+def _cond_images(images: Tensor) -> Tensor:
+    """In [0, 1]; a `ValueError` for floats of another range."""
     if images.dtype == torch.uint8:
         return images.float() / 255
     low, high = images.min().item(), images.max().item()

@@ -100,6 +100,7 @@ def train_stage(
         SystemExit: on all processes, after SIGINT or SIGTERM.
     """
     network = network_to_train(unet)
+    _check_dtype(unet)
     with process_group(), one_run_in(settings.output_dir):
         remove_unfinished(settings.output_dir)
         checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)
@@ -134,6 +135,16 @@ def train_stage(
         fit.model, fit.optimizer = accelerator.free_memory(fit.model, fit.optimizer)
         stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
     return Trained(trained, step >= settings.max_train_steps)
+
+
+def _check_dtype(unet: ModelMixin) -> None:
+    """Steps are smaller than what a 16-bit weight can tell: most of its weights would not move."""
+    for name, weight in unet.named_parameters():
+        if weight.requires_grad and weight.dtype != torch.float32:
+            raise ValueError(
+                f"{name} is in {weight.dtype}; weights are trained in float32: load the network so (dtype=torch.float32), "
+                "and let mixed_precision say what it computes in"
+            )
 
 
 def _shown(steps: Iterator[int], name: str, start: int, total: int, accelerator: Accelerator) -> Iterator[int]:

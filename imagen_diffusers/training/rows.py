@@ -47,6 +47,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         if (self.train_data_dir is None) == (self.dataset_name is None):
             raise ValueError("give exactly one of train_data_dir and dataset_name")
+        if self.max_train_samples is not None and self.max_train_samples < 1:
+            raise ValueError(f"max_train_samples is {self.max_train_samples}; it must be at least 1, or None to use all")
+        if self.shuffle_buffer < 0:
+            raise ValueError(f"shuffle_buffer is {self.shuffle_buffer}; it must be at least 0")
 
 
 def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: int = 0) -> tuple[Any, Columns]:

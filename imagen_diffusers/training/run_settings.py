@@ -62,9 +62,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.output_dir, Path):
             raise ValueError(f"output_dir is {self.output_dir!r}; give a pathlib.Path")
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        self._check_numbers()
         if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
             raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
         self._check_learning_rate()
@@ -73,10 +71,19 @@ class TrainSettings:
         if self.optimizer == "muon" and self.use_8bit_adam:
             raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")
 
-    def _check_learning_rate(self) -> None:
-        for name in ("learning_rate", "muon_learning_rate"):
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("learning_rate", "muon_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+                more = ", inf to leave gradients as they are" if name == "max_grad_norm" else ""
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive{more}")
+        for name in ("ema_decay", "muon_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0, and below 1")
+
+    def _check_learning_rate(self) -> None:
         if self.lr_scheduler not in LR_SCHEDULERS:
             raise ValueError(f'lr_scheduler="{self.lr_scheduler}" is unknown; use one of {", ".join(LR_SCHEDULERS)}')
         if self.lr_by_time and self.time_limit == math.inf:
@@ -86,4 +93,5 @@ class TrainSettings:
 
 
 _LEAST = dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"), 1)
-_LEAST |= dict.fromkeys(("seed", "validation_steps", "lr_warmup_steps", "dataloader_num_workers"), 0)
+_LEAST |= {"max_sequence_length": 1}
+_LEAST |= dict.fromkeys(("seed", "validation_steps", "lr_warmup_steps", "dataloader_num_workers", "time_limit"), 0)
