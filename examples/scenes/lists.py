@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from .captions import RELATION_PHRASES
+from .captions import ANY_RELATION
 
-PHRASES = sorted((phrase for phrases in RELATION_PHRASES.values() for phrase in phrases), key=len, reverse=True)
-BETWEEN = re.compile(rf" (?:and )?(?:{'|'.join(PHRASES)}) ")
+BETWEEN = re.compile(rf" (?:and )?(?:{ANY_RELATION}) ")
 SIDE_BY_SIDE = ("left", "of")
 KEPT = 4.0  # what an error on captions as they were counts where one on lists counts 1
 

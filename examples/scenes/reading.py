@@ -3,12 +3,12 @@
 import re
 from typing import NamedTuple
 
-from .captions import AFTERTHOUGHTS, RELATION_PHRASES
+from .captions import AFTERTHOUGHTS, ANY_RELATION, RELATION_PHRASES
 from .scene import COLORS, MATERIALS, SHAPES, SIZES, TEXTURES
 
 WORDS = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES, "texture": TEXTURES}
 RELATIONS = {phrase: word for word, phrases in RELATION_PHRASES.items() for phrase in phrases}
-SPLIT = re.compile(rf"\b({'|'.join(sorted(RELATIONS, key=len, reverse=True))}|and(?= an? ))\b")
+SPLIT = re.compile(rf"\b({ANY_RELATION}|and(?= an? ))\b")
 FLOOR = re.compile(r" on an? [a-z ]*floor$")
 
 
