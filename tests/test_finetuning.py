@@ -241,6 +241,12 @@ def test_a_stage_above_a_network_of_another_kind_can_be_trained() -> None:
     assert (settings.resolution, settings.low_res_scale) == (32, 2)
 
 
+def test_a_stage_of_no_whole_enlargement_is_not_trained_on_another_condition() -> None:
+    pipe = make_pipeline(unet=make_base(sample_size=24))
+    with pytest.raises(ValueError, match="stage 2 makes 32px of 24px; a stage is trained here where its size is a multiple"):
+        image_settings(pipe, 2, WindowSettings())
+
+
 def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
     for name in ("a.jpg", "b.webp", "0001.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)

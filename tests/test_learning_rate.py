@@ -78,8 +78,8 @@ def test_a_checkpoint_of_the_clock_is_gone_on_from_by_steps_and_by_the_clock(tmp
         told.append(second.param_groups[0]["lr"])
     if again:  # from its own beginning, at its own rate
         assert told == pytest.approx([0, 1.5, 3, 3 * (1 + math.cos(math.pi / 8)) / 2], abs=0.05)
-    else:  # as a run by steps at the checkpoint's rate, of which 20 are taken
-        assert told == pytest.approx([(1 + math.cos(math.pi * i / 100)) / 2 for i in range(20, 24)], rel=1e-6)
+    else:  # as a run by steps, of which 20 are taken, at its own rate, too
+        assert told == pytest.approx([1.5 * (1 + math.cos(math.pi * i / 100)) for i in range(20, 24)], rel=1e-6)
 
 
 def test_a_constant_rate_has_no_clock(tmp_path) -> None:
@@ -90,3 +90,9 @@ def test_a_constant_rate_has_no_clock(tmp_path) -> None:
 def test_the_clock_needs_an_end(tmp_path) -> None:
     with pytest.raises(ValueError, match="lr_by_time needs the time that the run has: give time_limit its seconds"):
         settings(tmp_path, 4, lr_by_time=True)
+
+
+def test_a_warm_up_that_the_schedule_has_not_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match='lr_warmup_steps is 5, and lr_scheduler "constant" has no warm-up: give "constant_with_warmup"'):
+        settings(tmp_path, 4, lr_scheduler="constant", lr_warmup_steps=5)
+    settings(tmp_path, 4, lr_scheduler="constant_with_warmup", lr_warmup_steps=5)

@@ -176,8 +176,10 @@ def test_weights_are_finite_and_never_negative(kind, weighting) -> None:
 
 
 def test_stratified_times_leave_no_gap() -> None:
-    times = draw_times(64, "stratified", seeded())
-    assert torch.equal((times * 64).floor(), torch.arange(64.0))
+    steps = torch.stack([(draw_times(64, "stratified", seeded(i)) * 64).floor() for i in range(50)])
+    assert torch.equal(steps.sort(1).values, torch.arange(64.0).expand(50, 64))
+    # Whatever place in a step a row has, it meets all levels in time: of 50 even chances of 64 about 35 differ, and fewer than 20 never.
+    assert min(len(place.unique()) for place in steps.T) >= 20
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_normal() -> None:
@@ -209,7 +211,7 @@ def test_what_a_position_draws_stays_the_same_from_version_to_version() -> None:
     """Or runs that an earlier one began would go on with other noise: if this fails, say so in the changelog."""
     assert (seed_of(0, 48, 2), seed_of(3, 7, 1)) == (5051619672399228155, 1777893851097209630)
     draws = draw((1, 1, 1), range(48, 50), range(48, 50), LossSettings(), seed=3, device=CPU)
-    torch.testing.assert_close(draws.times, torch.tensor([0.4670, 0.8373]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(draws.times, torch.tensor([0.9670, 0.3373]), rtol=0, atol=1e-4)
     torch.testing.assert_close(draws.noise.flatten(), torch.tensor([0.4808, 1.1325]), rtol=0, atol=1e-4)
     torch.testing.assert_close(draws.text, torch.tensor([0.6633, 0.0070]), rtol=0, atol=1e-4)
 
@@ -281,3 +283,17 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
 def test_bad_settings_are_refused_in_words(changes, words) -> None:
     with pytest.raises(ValueError, match=words):
         LossSettings(**changes)
+
+
+def test_levels_chosen_by_their_log_snr_count_alike_on_any_curve() -> None:
+    """The weighting "sigmoid" makes up for the curve along which times are uniform; where they are not, there is nothing to make up for."""
+    losses = []
+    for scale in (1.0, 2.0):
+        curve = TABLE.max() - scale * (TABLE.max() - TABLE)  # as steep, or twice, from the same beginning
+        settings = LossSettings(
+            prediction_type="sample", weighting="sigmoid", time_sampling="log_snr_normal", log_snr_mean=2.0, log_snr_std=0.5
+        )
+        images = torch.zeros(8, 3, 16, 16)
+        draws = draw((3, 16, 16), range(8), range(8), settings, seed=0, device=CPU, log_snr_table=curve)
+        losses.append(stage_loss(Watch(), images, draws=draws, log_snr_table=curve, settings=settings).losses)
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=0)

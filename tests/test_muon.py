@@ -20,7 +20,8 @@ def gradients(parameters: list[nn.Parameter], step: int) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_matrices_move_as_torchs_own_muon_moves_them(decay) -> None:
+def test_matrices_move_as_torchs_own_muon_moves_them(decay, monkeypatch) -> None:
+    monkeypatch.setattr(muon, "fastest_dtype", lambda device: torch.bfloat16)  # in which torch's multiplies, on every processor
     ours = [nn.Parameter(torch.randn(shape, generator=seeded())) for shape in ((8, 24), (24, 8), (16, 16))]
     theirs = copy.deepcopy(ours)
     optimizer = MuonWithAdamW(ours, [], lr=1e-2, weight_decay=decay)
@@ -85,6 +86,19 @@ def test_singular_values_come_near_one() -> None:
     values = torch.linalg.svdvals(orthogonalize(matrix))
     assert values.min() > 0.6 and values.max() < 1.3  # Jordan's coefficients swing between 0.68 and 1.13; bfloat16 adds to that
     assert not orthogonalize(torch.zeros(4, 6)).any()
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_processor_without_bfloat16_is_not_made_to_emulate_it(dtype, far, monkeypatch) -> None:
+    """The iteration itself, on the singular values, in float64; bfloat16 has 8 bits, of which five iterations lose some."""
+    monkeypatch.setattr(muon, "fastest_dtype", lambda device: dtype)
+    matrix = torch.randn(20, 50, generator=seeded(), dtype=torch.float64)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / s.norm()
+    a, b, c = muon.NEWTON_SCHULZ
+    for _ in range(muon.ITERATIONS):
+        s = a * s + b * s**3 + c * s**5
+    torch.testing.assert_close(orthogonalize(matrix.float()).double(), u @ s.diag() @ v, rtol=0, atol=far)
 
 
 @pytest.mark.parametrize("make", [make_base, make_sr])

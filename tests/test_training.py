@@ -238,6 +238,84 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
         fit(tmp_path, 6, unet=make_base(layers_per_block=2))
 
 
+def groups_of(checkpoint: Path) -> list[dict]:
+    return torch.load(checkpoint / "optimizer.bin", weights_only=True)["param_groups"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_goes_on_at_the_rates_that_it_is_given_now(tmp_path, optimizer) -> None:
+    given = {"optimizer": optimizer, "lr_scheduler": "linear"}
+    fit(tmp_path, 6, **given)
+    before = groups_of(tmp_path / "checkpoint-6")
+    stop_at(tmp_path, 3)
+    fit(tmp_path, 6, **given, learning_rate=6e-3, muon_learning_rate=2e-3, adam_beta2=0.9, adam_weight_decay=0.5, max_grad_norm=2.0)
+    after = groups_of(tmp_path / "checkpoint-6")
+    assert [group["params"] for group in before] == [group["params"] for group in after]
+    for old, new in zip(before, after, strict=True):
+        assert new["weight_decay"] == 0.5
+        assert new["lr"] == pytest.approx(2 * old["lr"]) and old["lr"] >= 0
+        if "betas" in new:
+            assert new["betas"] == (0.9, 0.9)
+    schedule = torch.load(tmp_path / "checkpoint-6" / "custom_checkpoint_0.pkl", weights_only=True)
+    assert schedule["base_lrs"] == ([2e-3, 6e-3] if optimizer == "muon" else [6e-3])
+
+
+RANK_2 = {"rank": 2}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "changes", "told"),
+    [
+        (None, {"optimizer": "muon"}, "optimizer=adamw there and muon here"),
+        (None, {"loss": RUNNING}, "weighting=another than running there and running here"),
+        ({"rank": 3}, {}, "rank=2 there and 3 here"),
+        ({"rank": 2, "alpha": 8}, {}, "lora_alpha=2 there and 8 here"),
+        (None, {}, "rank=2 there and None here"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path, adapter, changes, told) -> None:
+    def network(adapter):
+        unet = make_base()
+        if adapter is not None:
+            add_lora(unet, **adapter)
+        return unet
+
+    fit(tmp_path, 3, unet=network(None if changes else RANK_2))
+    before = (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=rf"checkpoint-3 is a checkpoint of another run: .*{told}.*; go on with what is there, or choose"):
+        fit(tmp_path, 6, unet=network(adapter), **changes)
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes() == before
+    (tmp_path / "checkpoint-3" / "kind.json").unlink()  # as earlier ones lack it
+    fit(tmp_path, 4, unet=network(None if changes else RANK_2))
+
+
+def test_the_adapter_that_is_trained_is_what_is_written_whatever_its_name(tmp_path) -> None:
+    unet = make_base()
+    add_lora(unet, rank=2, name="before")
+    add_lora(unet, rank=3, name="my-style")
+    trained = fit(tmp_path, 3, unet=unet)
+    saved = load_file(tmp_path / "unet" / "pytorch_lora_weights.safetensors")
+    own = lora_layers(trained, "my-style")
+    assert {name.removeprefix("unet."): value for name, value in saved.items()}.keys() == own.keys()
+    assert all(torch.equal(saved[f"unet.{name}"], value) for name, value in own.items())
+    assert any(value.shape[0] == 3 for value in saved.values())
+
+
+def test_weights_beside_an_adapter_are_not_trained_in_vain(tmp_path) -> None:
+    unet = make_base()
+    add_lora(unet, rank=2)
+    unet.head.requires_grad_(True)
+    with pytest.raises(ValueError, match=r'head\S* is trained beside the adapter "default", whose file holds no weights of the network'):
+        fit(tmp_path, 3, unet=unet)
+    unet.requires_grad_(True)
+    add_lora(unet, rank=2, name="b")
+    for name, weight in unet.named_parameters():
+        weight.requires_grad_("lora" in name)
+    with pytest.raises(ValueError, match="the adapters b, default are trained at once"):
+        fit(tmp_path, 3, unet=unet)
+    assert not list_checkpoints(tmp_path)
+
+
 @pytest.mark.parametrize(("low_res", "make"), [(False, make_base), (True, make_sr)])
 def test_a_checkpoint_that_is_older_than_a_setting_is_of_that_settings_default(tmp_path, low_res, make) -> None:
     fit(tmp_path, 3, low_res)

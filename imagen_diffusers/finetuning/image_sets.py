@@ -27,7 +27,12 @@ def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings
     resolution, scale = crop.resolution or network.sample_size, None
     if network.has_low_res:
         before = [other.sample_size for n, other in pipe.networks.items() if n < stage]
-        scale = network.sample_size // before[-1] if before else 4
+        scale, rest = divmod(network.sample_size, before[-1]) if before else (4, 0)
+        if rest:
+            raise ValueError(
+                f"stage {stage} makes {network.sample_size}px of {before[-1]}px; a stage is trained here where its size is a multiple of "
+                "the one's before: change sample_size of one of them"
+            )
     return ImageSettings(
         resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(network.stride, scale or 1)
     )

@@ -1,5 +1,6 @@
 """LoRA adapters of a network: where they go, and what a file must hold to bring one back whole."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from .initialization import initialized_from
 
 # What diffusers' own scripts adapt in its U-Net (train_dreambooth_lora.py): what other programs expect of an adapter of DeepFloyd IF.
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
+_OF_ADAPTER = re.compile(r"\.lora_\w+\.([^.]+)")  # in the name of a weight
 
 
 def lora_targets(unet: nn.Module) -> list[str]:
@@ -60,6 +62,28 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
 
 def has_lora(unet: nn.Module) -> bool:
     return bool(getattr(unet, "peft_config", {}))
+
+
+def trained_adapter(unet: nn.Module) -> str | None:
+    """The adapter whose weights require a gradient; None where none does.
+
+    Raises:
+        ValueError: for several, and for weights of the network itself beside it: an adapter's file holds its own alone.
+    """
+    if not has_lora(unet):
+        return None
+    owners = {name: _OF_ADAPTER.search(name) for name, weight in unet.named_parameters() if weight.requires_grad}
+    adapters = sorted({owner[1] for owner in owners.values() if owner is not None})
+    if len(adapters) > 1:
+        raise ValueError(f"the adapters {', '.join(adapters)} are trained at once, and the result is one: freeze the others")
+    own = [name for name, owner in owners.items() if owner is None]
+    if own:
+        beside = f'the adapter "{adapters[0]}"' if adapters else "an adapter that is not trained"
+        raise ValueError(
+            f"{own[0]} is trained beside {beside}, whose file holds no weights of the network: freeze the network, or train it without "
+            "adapters (fuse_lora and unload_lora leave what they taught)"
+        )
+    return adapters[0] if adapters else None
 
 
 def lora_layers(unet: nn.Module, name: str = "default", state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

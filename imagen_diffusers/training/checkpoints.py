@@ -5,10 +5,11 @@ A checkpoint is written beside its place and moved there in one rename; so `chec
 and how far the run was.
 """
 
-import inspect
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches
+from .same_run import check_same_architecture, check_same_kind
 
 NAME = re.compile(r"checkpoint-(\d+)")
 AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
 GO_ON = "run the same command with resume_from_checkpoint=latest for the rest"
-PROGRESS, STREAM = "progress.json", "stream.json"
+PROGRESS, STREAM, KIND = "progress.json", "stream.json", "kind.json"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -90,6 +92,7 @@ class Checkpoints:
         unet: the network itself, prepared.
         ema: averages of its trainable weights; None without.
         batches: of the run, whose place in a stream is kept, too.
+        kind: of the run, see `same_run.kind_of_run`.
         total_limit: how many are kept.
     """
 
@@ -98,6 +101,7 @@ class Checkpoints:
     unet: ModelMixin
     ema: EMAModel | None
     batches: Batches
+    kind: dict[str, Any]
     total_limit: int | None = None
 
     def save(self, step: int) -> Path:
@@ -131,14 +135,19 @@ class Checkpoints:
     def load(self, path: Path) -> int:
         """Put everything back as it was; returns the number of steps done.
 
+        What the settings say of the optimizer (betas, weight decay, momentum) is as they say now.
+
         Raises:
-            ValueError: for the checkpoint of another architecture, or of a run that read its data otherwise.
+            ValueError: for the checkpoint of another architecture or kind of run, or of one that read its data otherwise.
         """
         progress = json.loads((path / PROGRESS).read_text())
-        check_same_architecture(self.unet, path)
+        check_same_architecture(self.unet, path / AVERAGES, path)
+        if (path / KIND).exists():
+            check_same_kind(json.loads((path / KIND).read_text()), self.kind, path)
         self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
-        self.accelerator.load_state(str(path), strict=not frozen)
+        with _as_set(self.accelerator):
+            self.accelerator.load_state(str(path), strict=not frozen)
         self.accelerator.step = 0  # batches of the step begun: each of ours begins anew, however many batches a step had before
         if self.ema is not None:
             if not (path / AVERAGES / WEIGHTS).exists():
@@ -161,7 +170,19 @@ class Checkpoints:
         if self.ema is not None:
             save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})
         progress = {"step": step, "ema_step": self.ema.optimization_step if self.ema is not None else 0}
+        (part / KIND).write_text(json.dumps(self.kind))
         (part / PROGRESS).write_text(json.dumps(progress))
+
+
+@contextmanager
+def _as_set(accelerator: Accelerator) -> Iterator[None]:
+    """Loaded inside, optimizers get their state back and keep what they were made with; their rates are the schedule's to say."""
+    groups = [group for optimizer in accelerator._optimizers for group in optimizer.param_groups]
+    made_with = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+    yield
+    groups = [group for optimizer in accelerator._optimizers for group in optimizer.param_groups]  # others, since they were loaded
+    for group, own in zip(groups, made_with, strict=True):
+        group.update(own)
 
 
 def trainable(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
@@ -177,17 +198,6 @@ def named_averages(unet: torch.nn.Module, ema: EMAModel) -> dict[str, Tensor]:
 def whole(value: Tensor) -> Tensor:
     """A sharded tensor gathered; any other as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def check_same_architecture(unet: ModelMixin, path: Path) -> None:
-    """Refuse the checkpoint of another network; values that its configuration did not know yet are as their defaults say."""
-    defaults = {name: p.default for name, p in inspect.signature(type(unet).__init__).parameters.items() if p.default is not p.empty}
-    saved = {**json.loads(json.dumps(defaults)), **json.loads((path / AVERAGES / "config.json").read_text())}
-    ours: dict[str, Any] = json.loads(unet.to_json_string())
-    different = [k for k in {*saved, *ours} if not k.startswith("_diff") and k != "_name_or_path" and saved.get(k) != ours.get(k)]
-    if different:
-        told = ", ".join(f"{k}={saved.get(k)} there and {ours.get(k)} here" for k in sorted(different))
-        raise ValueError(f"{path} is a checkpoint of another architecture: {told}")
 
 
 def _sharded_like(value: Tensor, parameter: Tensor) -> Tensor:

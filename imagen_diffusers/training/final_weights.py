@@ -12,7 +12,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import Module
 
-from imagen_diffusers.models.lora import has_lora, lora_layers, lora_metadata
+from imagen_diffusers.models.lora import lora_layers, lora_metadata, trained_adapter
 from imagen_diffusers.models.saved_configs import leave_out_local_paths
 
 from .folders import PART, put_in_place
@@ -33,6 +33,7 @@ def export_weights(
     if ema is not None:
         ema.copy_to([p for p in unet.parameters() if p.requires_grad])
     state: Any = accelerator.get_state_dict(model)
+    adapter = trained_adapter(unet)
     restore_forward(unet)
     trained = unet
     if accelerator.is_main_process:
@@ -41,8 +42,9 @@ def export_weights(
         folder = output_dir / stage
         part = folder.with_name(folder.name + PART)
         shutil.rmtree(part, ignore_errors=True)
-        if has_lora(unet):
-            LoraBaseMixin._save_lora_weights(part, {stage: lora_layers(unet, state=state)}, {stage: lora_metadata(unet)})  # pyright: ignore
+        if adapter is not None:
+            layers, told = lora_layers(unet, adapter, state), lora_metadata(unet, adapter)
+            LoraBaseMixin._save_lora_weights(part, {stage: layers}, {stage: told})  # pyright: ignore
         else:
             _whole(unet, state).save_pretrained(part)  # a copy, since files hold plain memory layouts only
             leave_out_local_paths([part / "config.json"])

@@ -62,10 +62,10 @@ class LearningRate:
         return {**self.schedule.state_dict(), "last_epoch": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """After the optimizer's, whose rates are those at the checkpoint and become those of this schedule."""
+        """After the optimizer's, whose rates are those at the checkpoint and become those of this schedule, of the settings' highest."""
         self.steps = state["last_epoch"]
         if not self.settings.lr_by_time:
-            self.schedule.load_state_dict(state)
+            self.schedule.load_state_dict({**state, "base_lrs": self.schedule.base_lrs})
         schedule = self.schedule
         rates = [base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):

@@ -37,6 +37,7 @@ from .order import Share
 from .processes import StopFlag, process_group
 from .reports import Meter, Skipped, show_images, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
+from .same_run import kind_of_run
 from .seeds import global_state_from, seed_of
 from .validation import write_figures
 from .weighting import RunningError
@@ -203,7 +204,15 @@ class _Fit:
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
         self.batches = Batches(dataset, self.share, settings)
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.ema, self.batches, settings.checkpoints_total_limit)
+        self.checkpoints = Checkpoints(
+            settings.output_dir,
+            accelerator,
+            unet,
+            self.ema,
+            self.batches,
+            kind_of_run(unet, settings, loss),
+            settings.checkpoints_total_limit,
+        )
         self.skipped = Skipped(settings.output_dir)
 
     def steps(self, start: int) -> Iterator[int]:

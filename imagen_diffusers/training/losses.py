@@ -187,7 +187,8 @@ def stage_loss(
         assert running is not None
         weight = running.weight(log_snr)
     else:
-        slope = _slope(table, times) if settings.weighting == "sigmoid" else None
+        by_time = settings.weighting == "sigmoid" and settings.time_sampling != "log_snr_normal"
+        slope = _slope(table, times) if by_time else None
         weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
     return StageLoss(weight * errors, log_snr, errors)
 

@@ -15,7 +15,7 @@ def draw_times(
 
     - ``"uniform"``: each on its own (Imagen, appendix A);
     - ``"stratified"``: one in each count-th of [0, 1), so that a small batch still sees all of them (Variational Diffusion
-      Models, appendix I.1, without its evenly spaced offsets);
+      Models, appendix I.1, without its evenly spaced offsets), in any order: whatever stands first in a step meets every level in time;
     - ``"logit_normal"``: the sigmoid of a normal, more in the middle (Stable Diffusion 3, equation 19);
     - ``"log_snr_normal"``: the times whose log-SNR is normal, as EDM trains (Karras et al., 2022, table 1), one in each count-th of
       the distribution. So which noise levels are trained on does not depend on the curve that is sampled along.
@@ -30,7 +30,7 @@ def draw_times(
     times = torch.rand(count, **like)
     if time_sampling == "uniform":
         return times
-    times = (times + torch.arange(count, device=times.device)) / count
+    times = (times + torch.randperm(count, **like)) / count
     if time_sampling == "stratified":
         return times
     assert log_snr_table is not None

@@ -22,7 +22,8 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
     - ``"min_snr"``: (x0 error)^2 min(SNR, gamma) (Hang et al., 2023, equation 6);
     - ``"soft_min_snr"``: (x0 error)^2 / (1 / SNR + 1 / gamma) (Crowson et al., 2024);
     - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler
-      diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters.
+      diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters. Where levels are
+      chosen by their log-SNR, and not by t, the curve does not matter as it is, and the slope is left out.
 
     - ``"by_prediction"``: "truncated_v", but "uniform" where noise is predicted, whose factor would grow without end towards pure noise.
 
@@ -32,15 +33,14 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
         log_snr: (B,).
         gamma: the cap, where there is one.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        log_snr_slope: |d log-SNR / dt| (B,), for "sigmoid".
+        log_snr_slope: |d log-SNR / dt| (B,), for "sigmoid" of times.
     """
     if weighting == "by_prediction":
         weighting = "uniform" if prediction_type == "epsilon" else "truncated_v"
     if weighting == "uniform":
         return torch.ones_like(log_snr)
     weight = _X0_WEIGHTS[weighting](log_snr, gamma)
-    if weighting == "sigmoid":
-        assert log_snr_slope is not None
+    if log_snr_slope is not None:
         weight = weight * log_snr_slope
     return weight / _UNITS[prediction_type](log_snr)
 

@@ -1,0 +1,55 @@
+"""Whether a checkpoint is one of the run that would go on from it: the same network, adapter and optimizer."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+
+from imagen_diffusers.models.lora import trained_adapter
+
+from .losses import LossSettings
+from .run_settings import TrainSettings
+
+
+def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
+    """What a run cannot change when it goes on, since its checkpoints hold state of it: by the names of the flags.
+
+    Learning rates, decays and losses may change, but for the weighting "running", which has a state of its own.
+    """
+    adapter = trained_adapter(unet)
+    config = None if adapter is None else unet.peft_config[adapter]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+    return {
+        "optimizer": settings.optimizer,
+        "use_8bit_adam": settings.use_8bit_adam,
+        "weighting": loss.weighting if loss.weighting == "running" else "another than running",
+        "rank": None if config is None else config.r,
+        "lora_alpha": None if config is None else config.lora_alpha,
+    }
+
+
+def check_same_kind(saved: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
+    """Refuse the checkpoint of a run of another kind; of what it does not tell, as earlier ones do not, nothing is known."""
+    _refuse_differences(f"{path} is a checkpoint of another run", {k: (saved[k], ours[k]) for k in ours.keys() & saved.keys()})
+
+
+def check_same_architecture(unet: ModelMixin, folder: Path, path: Path) -> None:
+    """Refuse the checkpoint of another network; values that its configuration did not know yet are as their defaults say.
+
+    Args:
+        unet: the network that is to go on.
+        folder: of the checkpoint's configuration.
+        path: of the checkpoint.
+    """
+    defaults = {name: p.default for name, p in inspect.signature(type(unet).__init__).parameters.items() if p.default is not p.empty}
+    saved = {**json.loads(json.dumps(defaults)), **json.loads((folder / "config.json").read_text())}
+    ours: dict[str, Any] = json.loads(unet.to_json_string())
+    names = [k for k in {*saved, *ours} if not k.startswith("_diff") and k != "_name_or_path"]
+    _refuse_differences(f"{path} is a checkpoint of another architecture", {k: (saved.get(k), ours.get(k)) for k in names})
+
+
+def _refuse_differences(what: str, values: dict[str, tuple[Any, Any]]) -> None:
+    told = ", ".join(f"{k}={there} there and {here} here" for k, (there, here) in sorted(values.items()) if there != here)
+    if told:
+        raise ValueError(f"{what}: {told}; go on with what is there, or choose another output_dir")
