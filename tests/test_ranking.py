@@ -12,8 +12,10 @@ from examples.scenes.raytrace import render
 from examples.scenes.reading import asked_for
 from examples.scenes.scene import relation, sample_scene, scene_from
 from examples.scenes.scorer import rate
+from imagen_diffusers.cli.best import said
 from imagen_diffusers.evaluation.ranking import rank
 from imagen_diffusers.images import read_settings
+from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 
 from .measures import bright, darkest
 from .test_cli import call, folder  # noqa: F401 (a fixture)
@@ -95,6 +97,9 @@ def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
     result = call(*plain, "--best-of", 4, "--scorer", "tests.measures:darkest", "--output", tmp_path / "best.png")
     assert result.exit_code == 0, result.output
     assert f"best.png (16x16, seed {5 + order[0]})" in result.output.replace("\n", "")
+    told = [line for line in result.stdout.splitlines() if line.startswith("seed ")]
+    judged = darkest(images_to_tensor("images", images), [{}] * 4)
+    assert told == [f"seed {5 + i}: {', '.join(f'{name} {values[i]:.4g}' for name, values in judged.items())}" for i in order]
     assert Image.open(tmp_path / "best.png").tobytes() == images[order[0]].tobytes()
     assert read_settings(tmp_path / "best.png")["seed"] == 5 + order[0]
     two = [*plain, "--best-of", 4, "--num-images-per-prompt", 2, "--scorer", "tests.measures:darkest", "--output", tmp_path / "two.png"]
@@ -119,3 +124,7 @@ def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:  #
     assert result.exit_code == 1
     assert message in result.output.replace("\n", " ")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_judgements_are_said_in_words() -> None:
+    assert list(map(said, (True, False, None, [True, False, True], 0.123456, 2))) == ["yes", "no", "not judged", "2 of 3", "0.1235", "2"]

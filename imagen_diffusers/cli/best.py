@@ -1,7 +1,14 @@
 """Images of more seeds than are kept, and a scorer that finds the best of them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from imagen_diffusers.evaluation.scorers import Judgement
+
+Chooser = Callable[[list, Sequence[int]], list[int]]
 
 
 class Best(NamedTuple):
@@ -15,16 +22,33 @@ class Best(NamedTuple):
     of: int
     scorer: str
 
-    def chooser(self, prompt: str, count: int) -> Callable[[list], list[int]]:
-        """What says which of the images are kept: the numbers of the `count` best, the best first.
+    def chooser(self, prompt: str, count: int) -> Chooser:
+        """What says, of images and their seeds, how each was judged, and which are kept: the numbers of the `count` best, the best first.
 
         Raises:
             ValueError: for more images than are generated, and for a scorer that is not there.
         """
         if count > self.of:
             raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or ask for fewer")
-        from imagen_diffusers.evaluation.ranking import rank
+        from imagen_diffusers.evaluation.ranking import best_first, judge
         from imagen_diffusers.evaluation.scorers import load_scorer
 
         scorer = load_scorer(self.scorer)
-        return lambda images: rank(images, prompt, scorer)[:count]
+
+        def choose(images: list, seeds: Sequence[int]) -> list[int]:
+            judged = judge(images, prompt, scorer)
+            order = best_first(judged)
+            for i in order:
+                typer.echo(f"seed {seeds[i]}: {', '.join(f'{name} {said(values[i])}' for name, values in judged.items())}")
+            return order[:count]
+
+        return choose
+
+
+def said(judgement: "Judgement") -> str:
+    """A judgement in words."""
+    if judgement is None:
+        return "not judged"
+    if isinstance(judgement, bool):
+        return "yes" if judgement else "no"
+    return f"{sum(judgement)} of {len(judgement)}" if isinstance(judgement, Sequence) else f"{judgement:.4g}"

@@ -77,7 +77,7 @@ def sample(
         given = {} if source is None else {"image": read_image(source)}
         with _named(source, len(places)):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
-        chosen = range(made) if choose is None else choose(images)
+        chosen = range(made) if choose is None else choose(images, seeds)
         settings = {**made_by(task, pipeline, text), **told_settings, **said, **(told or {}), "prompt": prompt}
         _save([images[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
 

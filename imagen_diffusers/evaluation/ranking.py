@@ -12,6 +12,8 @@ from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 
 from .scorers import Judgement, Scorer
 
+Judgements = Mapping[str, Sequence[Judgement]]
+
 
 def rank(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any], scorer: Scorer) -> list[int]:
     """Numbers of the images, the best first; images that are as good as one another stay in their order.
@@ -24,16 +26,31 @@ def rank(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any]
     Raises:
         ValueError: for no images, for a scorer that does not judge each of them, and for one that finds nothing to judge in any.
     """
+    return best_first(judge(images, prompt, scorer))
+
+
+def judge(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any], scorer: Scorer) -> Judgements:
+    """What `rank` goes by: the scorer's judgements by name, one of each image.
+
+    Raises:
+        ValueError: as `rank`.
+    """
     given = images_to_tensor("images", images)
     row = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
     with torch.no_grad():
         judged = scorer(given, [row] * len(given))
-    columns = [[goodness(one) for one in values] for values in judged.values()]
-    if not columns or any(len(column) != len(given) for column in columns):
-        raise ValueError(f"the scorer judged {[len(column) for column in columns]} of {len(given)} images; it must judge each of them")
-    if all(value == -math.inf for column in columns for value in column):
+    counts = [len(values) for values in judged.values()]
+    if any(count != len(given) for count in counts) or not counts:
+        raise ValueError(f"the scorer judged {counts} of {len(given)} images; it must judge each of them")
+    if all(goodness(one) == -math.inf for values in judged.values() for one in values):
         raise ValueError("the scorer judged none of the images, of which none is then the best; ask one that reads this prompt")
-    return sorted(range(len(given)), key=lambda i: tuple(-column[i] for column in columns))
+    return judged
+
+
+def best_first(judged: Judgements) -> list[int]:
+    """Numbers of images that were judged, as `rank` has them."""
+    columns = [[goodness(one) for one in values] for values in judged.values()]
+    return sorted(range(len(columns[0])), key=lambda i: tuple(-column[i] for column in columns))
 
 
 def goodness(judgement: Judgement) -> float:
