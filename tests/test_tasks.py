@@ -100,19 +100,24 @@ def test_upscaling_takes_a_scale_or_a_size(more) -> None:
         ({"scale": 1.5}, [24]),
         ({"height": 32}, [32]),
         ({"width": 48}, [24, 48]),
+        ({"scale": 2.5}, [40]),
+        ({"scale": 2.75}, [44]),
+        ({"scale": 3}, [24, 48]),
+        ({"height": 40, "width": 64}, [(40, 64)]),
         ({"height": 24, "width": 24}, [24]),
         ({"scale": 4, "stop_at": 2}, [64]),
         ({"scale": 2, "start_at": 3}, [32]),
     ],
     ids=str,
 )
-def test_so_many_stages_run_that_each_makes_its_images_larger(asked, sizes) -> None:
-    """Of stages that enlarge twice each, the second runs where one alone does not reach the size."""
+def test_as_many_stages_run_as_enlarge_most_nearly_so_much(asked, sizes) -> None:
+    """Of stages that enlarge twice each, the second runs where the result is nearer to four times than to twice the size."""
     pipe, ran = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline()), []
     small = torch.rand(1, 3, 16, 16, generator=seeded(1))
     call = {"generator": seeded(), "output_type": "pt", "callback_on_stage_end": lambda pipe, number, _: ran.append(number)}
     out = pipe(PROMPT, image=small, **asked, **call)
-    assert [tuple(images.shape[-2:]) for images in out.stage_images] == [(size, size) for size in sizes]
+    made = [size if isinstance(size, tuple) else (size, size) for size in sizes]
+    assert [tuple(images.shape[-2:]) for images in out.stage_images] == made
     assert ran == pipe.running_stages
 
 

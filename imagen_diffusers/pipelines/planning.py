@@ -1,6 +1,7 @@
 """Which stages a call runs, and at which sizes."""
 
 import logging
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
@@ -138,10 +139,10 @@ def size_like(networks: Sequence[StageNetwork], image: tuple[int, int], height: 
 def numbers_that_enlarge(
     networks: dict[int, StageNetwork], numbers: list[int], images: Tensor, height: int | None, width: int | None, scale: float | None
 ) -> list[int]:
-    """As many of the stages, from the first on, as leave its images larger than those it starts from; one at least.
+    """Of the stages, from the first on, as many as were trained to enlarge most nearly so much, by its logarithm; one at least.
 
-    Each stage after it makes the first one's share of the result smaller: two that enlarge four times each, asked for four times
-    in all, would make an image smaller before they enlarge it.
+    Sizes are divided among stages in the ratios they were trained at: of two that enlarge four times each, asked for five times in all,
+    the first would hardly enlarge the image, and the second would have to make up for what it lacks.
 
     Args:
         networks: those the pipeline holds, by number.
@@ -149,17 +150,14 @@ def numbers_that_enlarge(
         images: what the first one starts from (B, C, h, w).
         height, width, scale: as in `plan_sizes`; without them all stages run.
     """
-    given, asked = (images.shape[-2], images.shape[-1]), height is not None or width is not None
-    if not asked and scale is None:
+    sides = [side / given for side, given in zip((height, width), images.shape[-2:], strict=True) if side is not None]
+    if scale is not None:
+        sides.append(_checked_scale(scale))
+    if not sides:
         return numbers
-    for count in range(len(numbers), 1, -1):
-        chosen = [networks[n] for n in numbers[:count]]
-        size = size_like(chosen, given, height, width) if asked else _scaled(given, _checked_scale(scale), 1)
-        share = chosen[0].sample_size / chosen[-1].sample_size
-        fitting = _scaled(size, 1.0, finest_step(chosen))
-        if all(min(side, fit) * share > length for side, fit, length in zip(size, fitting, given, strict=True)):
-            return numbers[:count]
-    return numbers[:1]
+    start = reference_size(networks, numbers[0])
+    far = [abs(math.log(networks[n].sample_size / start / min(sides))) for n in numbers]
+    return numbers[: far.index(min(far)) + 1]
 
 
 def plan_sizes(
