@@ -1,7 +1,7 @@
 """Images from and for people: files, labelled grids, and PNG files that remember how they were made."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 METADATA_KEY = "imagen_diffusers"
+NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # kinds that Pillow knows and does not read, or by other programs alone
 LABEL_HEIGHT = 28
 
 
@@ -25,6 +26,19 @@ def read_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: 
     with open_image(path, formats, most_pixels) as opened:
         opened.load()
         return ImageOps.exif_transpose(opened)
+
+
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths that are images by their names, of kinds that Pillow reads by itself, sorted.
+
+    Hidden files are no images of anyone's: macOS leaves a "._0.png" beside "0.png" on other systems' disks.
+    """
+    return sorted(path for path in paths if has_image_name(path) and path.is_file())
+
+
+def has_image_name(path: Path) -> bool:
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    return kind in Image.OPEN and kind not in NOT_ALONE and not path.name.startswith(".")
 
 
 @contextmanager

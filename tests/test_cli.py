@@ -10,11 +10,11 @@ from PIL import Image
 from transformers import T5EncoderModel
 from typer.testing import CliRunner
 
-from imagen_diffusers.cli import app
+from imagen_diffusers.cli import app, sampling
 from imagen_diffusers.cli.loading import prepare
 from imagen_diffusers.cli.options import PipelineOptions
 from imagen_diffusers.hub.versions import version_of
-from imagen_diffusers.images import read_settings
+from imagen_diffusers.images import read_settings, save_png
 from imagen_diffusers.text.blending import slerp
 from imagen_diffusers.text.weighting import weighted_embeddings
 
@@ -65,6 +65,22 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
     assert call("generate", "--from", tmp_path / "p-grid.png", "--output", alone).exit_code == 0  # its first image
     assert Image.open(tmp_path / "p-1.png").tobytes() == Image.open(alone).tobytes()
+
+
+def test_images_made_before_an_error_are_kept(folder, tmp_path, monkeypatch) -> None:
+    seeds = []
+
+    def third_fails(pipe, *, generator, **arguments):
+        seeds.append(generator.initial_seed())
+        if len(seeds) == 3:
+            raise MemoryError
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(sampling, "_draw", third_fails)
+    result = call("generate", "a red cube", "--model", folder, "--output", tmp_path / "p.png", "--num-images-per-prompt", 4, "--seed", 5)
+    assert result.exit_code == 1 and "--offload model" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p-1.png", "p-2.png"]
+    assert [read_settings(tmp_path / f"p-{i}.png")["seed"] for i in (1, 2)] == seeds[:2] == [5, 6]
 
 
 def test_upscale(folder, tmp_path) -> None:
@@ -122,6 +138,22 @@ def test_upscale_a_folder(folder, tmp_path) -> None:
     stopped = call(*plain[:1], small, *plain[2:], "--output", large)
     assert f"{small / '3.png'}: no stage enlarges an image of 64px" in stopped.output.replace("\n", "")
     assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
+
+
+def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tmp_path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for name, kind in (("a.jfif", "JPEG"), ("b.gif", "GIF"), (".c.png", "PNG"), ("d.mpg", "PNG")):
+        Image.new("RGB", (32, 32), "red").save(small / name, kind)
+    plain = ["upscale", small, "a red cube", "--model", folder, "--seed", 1]
+    result = call(*plain, "--output", tmp_path / "large.v2")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "large.v2").iterdir()) == ["a.png", "b.png"]
+    assert "give a folder" in call(*plain, "--output", small / "a.jfif").output
+    (small / "z.png").write_text("no image")
+    refused = call(*plain, "--output", tmp_path / "other")
+    assert refused.exit_code == 1 and f"{small / 'z.png'}" in refused.output.replace("\n", "")
+    assert not (tmp_path / "other").exists()
 
 
 def test_unknown_words_are_said(folder, tmp_path, caplog) -> None:
@@ -270,6 +302,19 @@ def test_an_image_is_generated_again_from_its_file(folder, tmp_path) -> None:
     assert call("generate", "a blue cube", "--from", first, "--seed", 6, "--output", other).exit_code == 0
     said = read_settings(other)
     assert (said["prompt"], said["seed"], said["num_inference_steps"]) == ("a blue cube", 6, [3, 2])
+
+
+def test_fewer_stages_of_a_file_have_its_first_numbers_and_another_model_its_own_revision(folder, tmp_path) -> None:
+    first, base = tmp_path / "first.png", tmp_path / "base.png"
+    plain = ["--model", folder, "--dtype", "float32", "--num-inference-steps", "3,2,1", "--seed", 5]
+    assert call("generate", "a red cube", *plain, "--output", first).exit_code == 0
+    result = call("generate", "--from", first, "--stop-at", 1, "--output", base)
+    assert result.exit_code == 0, result.output
+    assert read_settings(base)["num_inference_steps"] == 3
+    save_png(Image.open(first), first, {**read_settings(first), "model": "someone/there", "revision": "v2", "variant": "fp16"})
+    result = call("generate", "--from", first, "--model", folder, "--stop-at", 1, "--output", base)
+    assert result.exit_code == 0, result.output
+    assert (read_settings(base)["model"], read_settings(base)["revision"]) == (folder, None)
 
 
 def test_one_number_for_all_stages_is_remembered(folder, tmp_path) -> None:

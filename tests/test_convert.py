@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from benchmarks.imagen_pytorch_package import load
 from imagen_diffusers import ImagenCascadePipeline, LucidrainsUNet2DConditionModel
+from imagen_diffusers.cli import app
 from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
 from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
 from imagen_diffusers.interop.imagen_pytorch.settings import NOT_READ, OF_A_UNET, READ
@@ -236,6 +238,13 @@ def test_a_checkpoint_of_the_last_release_with_group_norm(tmp_path) -> None:
         assert (outputs(unet, n > 0) - wanted).norm() < 1e-5 * wanted.norm()
 
 
+def test_a_pipeline_that_is_there_is_not_written_over(tmp_path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    found = CliRunner().invoke(app, ["convert", "deepfloyd", str(tmp_path), str(tmp_path)])
+    assert found.exit_code == 1 and "holds a pipeline, which would be written over" in found.output.replace("\n", " ")
+    assert (tmp_path / "model_index.json").read_text() == "{}"
+
+
 def test_the_command_writes_a_pipeline_and_says_what_it_assumed(package, tmp_path) -> None:  # noqa: F811
     import json
 
@@ -253,5 +262,5 @@ def test_the_command_writes_a_pipeline_and_says_what_it_assumed(package, tmp_pat
     assert "averaged weights of 2 networks" in result.output
     assert "assumed timesteps=1000" in result.output
     assert ImagenCascadePipeline.from_pretrained(tmp_path / "pipe").stage_numbers == [1, 2]
-    assert "does not say image_sizes" in CliRunner().invoke(app, plain).output
+    assert "does not say image_sizes" in CliRunner().invoke(app, [*plain[:3], str(tmp_path / "other")]).output
     assert "convert deepfloyd or imagen-pytorch" in CliRunner().invoke(app, ["convert", "other", "a", "b"]).output

@@ -1,6 +1,8 @@
 """Evaluations of the tiny cascade: what is measured, what a report says of it, and that a run which was ended goes on to the same bits."""
 
+import importlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from imagen_diffusers.evaluation import groups
+from imagen_diffusers.evaluation.digests import source_digest
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import Point, generate, sweep
 from imagen_diffusers.evaluation.intervals import wilson
@@ -16,7 +19,7 @@ from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.images import read_settings
 
-from .conftest import forbid_networks, make_pipeline, seeded
+from .conftest import forbid_networks, make_base, make_pipeline, seeded
 from .measures import bright
 
 ROWS = [{"prompt": f"a {color} {shape}"} for color in ("red", "blue", "green") for shape in ("cube", "sphere", "cube")][:7]
@@ -202,6 +205,34 @@ def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
         run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])
+
+
+def test_a_scorer_says_none_where_there_is_nothing_to_judge(shared_pipe, tmp_path) -> None:
+    with pytest.raises(ValueError, match='the scorer odd gave nan as "x"; give None where there is nothing to judge'):
+        run(shared_pipe, tmp_path, metrics=[Judged("odd", lambda images, rows: {"x": [float("nan")] * len(rows)})])
+
+
+def test_networks_that_take_no_text_are_evaluated_by_the_names_of_prompts(tmp_path) -> None:
+    pipe = make_pipeline(unet=make_base(encoder_hid_dim=None), unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    assert run(pipe, tmp_path, values=[1], rows=ROWS[:3])
+
+
+def test_what_a_function_of_ones_own_is_made_of_is_its_own_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    kinds = {
+        "plain": "def plain(x): return x",
+        "decorated": "import torch\n@torch.no_grad()\ndef decorated(x): return x",
+        "partial": "import functools\npartial = functools.partial(print, 1)",
+        "made": "from torch import nn\nmade = nn.Sequential()",
+    }
+    for name, text in kinds.items():
+        digests = []
+        for more in ("", "\n# another"):
+            (tmp_path / f"own_{name}.py").write_text(text + more)
+            sys.modules.pop(f"own_{name}", None)
+            importlib.invalidate_caches()
+            digests.append(source_digest(getattr(importlib.import_module(f"own_{name}"), name), f"own_{name}:{name}"))
+        assert digests[0] != digests[1], name
 
 
 @pytest.mark.parametrize(("call", "size"), [({"stop_at": 1}, "16x16"), ({"stop_at": 2, "width": 48}, "48x32"), ({}, "64x64")])

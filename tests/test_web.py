@@ -94,6 +94,8 @@ def test_texts_are_short_and_can_be_shown(value) -> None:
     with pytest.raises(ValueError, match="^t "):
         read_text("t", value, 10)
     assert read_text("t", "\ta b \n", 10) == "a b"
+    for whole in ("\u0645\u06cc\u200c\u062e\u0648", "\U0001f469\u200d\U0001f680", "\U0001f3f4\U000e0067\U000e007f"):  # joined, or of parts
+        assert read_text("t", whole, 10) == whole
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "/etc/passwd", "A" * 9999])
@@ -484,6 +486,8 @@ def test_bodies_are_short_and_name_no_addresses(gallery) -> None:
     join = f"{API}queue/join"
     assert pass_gate(gallery, "POST", join, bytes(BODY_BYTES + 1))[0] == 413
     assert pass_gate(gallery, "POST", join, b"{}", content_length="")[0] == 411
+    for path in (join, f"{API}upload"):  # chunks have any length, whatever is said of it
+        assert pass_gate(gallery, "POST", path, b"{}", transfer_encoding="chunked")[0] == 411
     assert pass_gate(gallery, "POST", join, b"[" * 60_000)[0] == 400
     assert pass_gate(gallery, "POST", f"{API}upload", content_length=str(LIMITS.file_bytes + BODY_BYTES + 1))[0] == 413
     payload = {"data": [{"path": "http://169.254.169.254/", "meta": {"_type": "gradio.FileData"}}]}

@@ -1,6 +1,7 @@
 """The server of the page, by gradio's own client and by what a browser never sends."""
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -273,3 +274,19 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:
     result = CliRunner().invoke(app, ["web"])
     assert result.exit_code == 1
     assert 'pip install -c constraints.txt -e ".[web]"' in result.output
+
+
+def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_loaded() -> None:
+    serving = pytest.importorskip("imagen_diffusers.web.serving", exc_type=ImportError)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"--port {port} is taken by another program; give another one"):
+            serving.check_address("127.0.0.1", port)
+    serving.check_address("127.0.0.1", port)
+    serving.check_address("0.0.0.0", None)
+    with pytest.raises(OSError, match="--host is 192.0.2.1, which is no address of this machine"):  # of documentation's own network
+        serving.check_address("192.0.2.1", None)
+    with pytest.raises(OSError, match="--host is no host at all, which is no address"):
+        serving.check_address("no host at all", None)

@@ -8,6 +8,8 @@ import typer
 
 from .options import OF_THE_MACHINE, TEXT_TO_IMAGE
 
+OF_THE_MODEL = {"revision", "variant"}  # and of no other
+PER_STAGE = ("num_inference_steps", "guidance_scale", "noise_level")
 INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 
@@ -32,8 +34,15 @@ def remembered(path: Path) -> dict[str, Any]:
 def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) -> Any:
     """A group of options with what is remembered wherever the command line says nothing."""
     names = {field.name for field in fields(group)} & told.keys() - OF_THE_MACHINE
+    names -= OF_THE_MODEL if said(context, "model") else set()
     left = [name for name in names if not said(context, name) and not said(context, INSTEAD.get(name, name))]
     return replace(group, **{name: as_option(told[name]) for name in left})
+
+
+def of_the_first(group: Any, context: typer.Context, stages: int) -> Any:
+    """A group of options whose remembered numbers are those of the first stages alone, where fewer run than then."""
+    lists = {name: value.split(",") for name in PER_STAGE if isinstance(value := getattr(group, name), str) and not said(context, name)}
+    return replace(group, **{name: ",".join(values[:stages]) for name, values in lists.items() if len(values) > 1})
 
 
 def said(context: typer.Context, name: str) -> bool:

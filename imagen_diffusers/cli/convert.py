@@ -32,6 +32,8 @@ def convert(
         if value and name not in OPTIONS[kind]:
             raise ValueError(f"--{name.replace('_', '-')} is not for {kind}; leave it out")
     check_writable(dest)
+    if (dest / "model_index.json").exists():
+        raise ValueError(f"{dest} holds a pipeline, which would be written over; give another folder for the converted one")
     if kind == "deepfloyd":
         pipe, report = _from_deepfloyd(source, stage_2, variant)
     else:

@@ -43,7 +43,7 @@ def sentence(error: Exception) -> str:
     """What to say of an error, on one line: its own message, or, of an unforeseen one, what to report."""
     said = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:
-        return "the memory does not suffice; try --tile, --dtype bfloat16, or a smaller --batch-size, --width and --height"
+        return "the memory does not suffice; try --offload model, --tile, --dtype bfloat16, or a smaller image or batch"
     if isinstance(error, OF_THE_USER) and said:
         return said
     kind = type(error).__name__

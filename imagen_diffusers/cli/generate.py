@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .again import remembered, said, with_remembered
+from .again import of_the_first, remembered, said, with_remembered
 from .best import Best
 from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
@@ -47,6 +47,7 @@ def generate(
         text, pipeline, sampling = (with_remembered(context, group, told) for group in (text, pipeline, sampling))
         prompt = told.get("prompt") if prompt is None else prompt
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
+        sampling = sampling if stop_at is None else of_the_first(sampling, context, stop_at)
     if many.prompts is not None:
         return sample_many(many, text, pipeline, sampling, **call)
     if prompt is None:

@@ -1,6 +1,6 @@
 """What the commands that make images share: read the options, load, sample, write."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -55,6 +55,7 @@ def sample(
         OSError: for files that are missing, damaged, or cannot be written.
     """
     from imagen_diffusers.images import read_image
+    from imagen_diffusers.pipelines.text_inputs import takes_text
 
     settings, told_settings = stage_settings(sampling)
     call = {name: value for name, value in call.items() if value is not None}
@@ -68,18 +69,21 @@ def sample(
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
     warn(pipe, texts, pipeline.tile, call.get("stop_at"))
-    if prompt is not None and takes_text(pipe):
+    if prompt is not None and takes_text(pipe.networks):
         arguments |= text_arguments(pipe, prompt, text)
     seed = fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + made)
     said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
+        settings = {**made_by(task, pipeline, text), **told_settings, **said, **(told or {}), "prompt": prompt}
         with _named(source, len(places)):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
-        chosen = range(made) if choose is None else choose(images, seeds)
-        settings = {**made_by(task, pipeline, text), **told_settings, **said, **(told or {}), "prompt": prompt}
-        _save([images[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
+            if choose is None:
+                _save(images, paths[output], seeds, settings)
+            else:
+                chosen = choose(all_made := list(images), seeds)
+                _save([all_made[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
 
 
 def made_by(task: str, pipeline: PipelineOptions, text: TextOptions) -> dict[str, Any]:
@@ -111,35 +115,36 @@ def _draw(pipe: Any, **arguments: Any) -> Any:
     return pipe(**arguments).images[0]
 
 
-def _images(draw: Callable[..., Any], pipe: Any, seeds: Sequence[int], arguments: dict[str, Any]) -> list:
-    """One image a seed, one after the other: memory does not grow with their number."""
+def _images(draw: Callable[..., Any], pipe: Any, seeds: Sequence[int], arguments: dict[str, Any]) -> Iterator[Any]:
+    """One image a seed, one after the other: the networks' memory does not grow with their number."""
     import torch
 
-    return [draw(pipe, generator=torch.Generator().manual_seed(s), **arguments) for s in seeds]
+    for s in seeds:
+        yield draw(pipe, generator=torch.Generator().manual_seed(s), **arguments)
 
 
-def _save(images: list, paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:
+def _save(images: Iterable[Any], paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:
+    """Each image when it is there, so that those made before an error are kept, and then their grid."""
     from imagen_diffusers.images import labelled_grid, save_png
 
+    shown = []
     for image, path, seed in zip(images, paths, seeds, strict=False):  # a path more, of the grid, if there are several
         save_png(image, path, {**told, "seed": seed})
         typer.echo(f"{path} ({image.width}x{image.height}, seed {seed})")
-    if len(images) > 1:
-        grid = labelled_grid(images, [f"seed {seed}" for seed in seeds])
+        shown.append(image)
+    if len(shown) > 1:
+        grid = labelled_grid(shown, [f"seed {seed}" for seed in seeds])
         save_png(grid, paths[-1], {**told, "seed": seeds[0], "seeds": list(seeds)})
         typer.echo(f"{paths[-1]}")
 
 
-def takes_text(pipe: Any) -> bool:
-    """Whether one of its networks does."""
-    return any(network.text_dim is not None for network in pipe.networks.values())
-
-
 def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
     """Say what options and texts do not do here."""
+    from imagen_diffusers.pipelines.text_inputs import takes_text
+
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
-    if texts and not takes_text(pipe):
+    if texts and not takes_text(pipe.networks):
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
 
 

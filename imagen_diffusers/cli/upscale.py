@@ -8,7 +8,6 @@ import typer
 from .options import PipelineOptions, SamplingOptions, TextOptions
 from .sampling import sample
 
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.")]
 
 
@@ -39,12 +38,18 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
     """The image files of a folder, by where each one's enlargement goes.
 
     Raises:
-        ValueError: for a folder without images, an output that is a file's name, and two images that would be one file there.
+        ValueError: for a folder without images, or with files that are none in spite of their names, an output that is a file's name, and
+            two images that would be one file there.
     """
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_FILES)
+    from imagen_diffusers.images import has_image_name, image_files, open_image
+
+    images = image_files(folder.iterdir())
     if not images:
-        raise ValueError(f"{folder} holds no image; image files end in {', '.join(IMAGE_FILES)}")
-    if output.suffix:
+        raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files")
+    for image in images:
+        with open_image(image):  # before the first one is enlarged
+            pass
+    if output.is_file() or has_image_name(output):
         raise ValueError(f'{folder} is a folder and --output "{output}" the name of a file; give a folder for the enlarged images')
     places = {output / f"{image.stem}.png": image for image in images}
     if len(places) < len(images):

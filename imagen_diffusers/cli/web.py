@@ -49,6 +49,7 @@ def web(
     adapters = named("--lora", [(named_adapter(given)[0], find_adapter(given)) for given in lora or []])
     models = Models(lambda place: prepare(replace(options, model=place)), places, adapters)
     told = {"version": version_of("imagen_diffusers"), **asdict(options)}
+    serving.check_address(host, port)
     with serving.own_folder() as folder:
         try:
             server = serving.Server(models, folder, replace(Limits(), waiting=waiting), told, begins)

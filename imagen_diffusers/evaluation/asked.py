@@ -12,7 +12,7 @@ from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
 
 from .digests import text_digest, weights_digest
-from .groups import GROUP_FILES
+from .groups import GROUP_FILES, UNJOINED
 
 FILE = "run.json"
 VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
@@ -79,7 +79,8 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 
 def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
     path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
-    if not any(folder.glob(f"*/{GROUP_FILES}")):  # whatever was asked for there before, nothing was measured
+    measured = [path for path in folder.glob(f"*/{GROUP_FILES}") if path.parent.suffix != UNJOINED]  # and not those of a reference
+    if not measured:  # whatever was asked for there before
         write_whole(path, text + "\n")
         return None
     if not path.exists():

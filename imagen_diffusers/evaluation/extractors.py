@@ -1,6 +1,5 @@
 """Extractors turn images into the features that distances are taken over, and say exactly what they are."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .digests import file_digest
+from .digests import source_digest
 from .scorers import is_own, own
 
 PROBED = 256  # side of the gray image that tells how wide a user's own features are
@@ -77,8 +76,7 @@ class OwnExtractor:
     def __init__(self, name: str, made: Callable[[Tensor], Tensor]):
         self.made: Any = made() if isinstance(made, type) else made
         self.name = getattr(self.made, "name", None) or name
-        source = inspect.getsourcefile(made if inspect.isroutine(made) or isinstance(made, type) else type(made))
-        self.fingerprint = getattr(self.made, "fingerprint", None) or {"class": name, "source": file_digest(source)}
+        self.fingerprint = getattr(self.made, "fingerprint", None) or {"class": name, "source": source_digest(made, name)}
         self.width = getattr(self.made, "width", None) or self(torch.full((1, 3, PROBED, PROBED), 0.5)).shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:

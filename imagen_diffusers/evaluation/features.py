@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from PIL import Image
 from torch import Tensor
 
-from imagen_diffusers.images import read_image
+from imagen_diffusers.images import image_files, read_image
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.training.folders import LOCK, in_one_rename, one_run_at
 from imagen_diffusers.training.processes import as_main_says, this_process
@@ -24,10 +23,8 @@ from imagen_diffusers.training.processes import as_main_says, this_process
 from .asked import read_notes
 from .digests import file_digest, text_digest
 from .extractors import Extractor
-from .groups import Measured, fill, stored
+from .groups import UNJOINED, Measured, fill, stored
 from .statistics import differences
-
-GROUPS = ".groups"  # ending of the folder of what is not yet in one file
 
 
 def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_size: int = 16) -> Tensor:
@@ -50,8 +47,8 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
             damaged, and where another program writes the file.
         OSError: for a file that is damaged.
     """
-    images = image_files(folder)
-    groups = path.with_name(path.name + GROUPS)
+    images = images_in(folder)
+    groups = path.with_name(path.name + UNJOINED)
 
     def measure(chosen: range) -> Measured:
         return {"features": features_of([images[i] for i in chosen], extractor)}
@@ -71,7 +68,7 @@ def remove_features(path: Path) -> None:
     """Remove what `write_folder_features` left, done or not."""
     for left in (path, _notes(path), path.with_name(path.name + LOCK)):
         left.unlink(missing_ok=True)
-    shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
+    shutil.rmtree(path.with_name(path.name + UNJOINED), ignore_errors=True)
 
 
 def write_features(path: Path, batches: Iterable[Tensor], count: int) -> None:
@@ -117,7 +114,7 @@ def features_of(paths: Sequence[Path], extractor: Extractor) -> Tensor:
     return torch.cat([extractor(image) for image in images])
 
 
-def image_files(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     """The images in a folder and in its folders, sorted by their paths.
 
     Raises:
@@ -125,9 +122,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give a folder of images, or statistics that `imagen-diffusers evaluate-stats` wrote")
-    kinds = Image.registered_extensions()
-    # Hidden files are no images of anyone's: macOS leaves a "._0.png" beside "0.png" on other systems' disks.
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds and path.name[0] != "." and path.is_file())
+    found = image_files(folder.rglob("*"))
     if not found:
         raise ValueError(f"{folder} holds no images; give a folder with PNG, JPEG or WebP files")
     return found
@@ -163,7 +158,7 @@ def _refusal(path: Path, asked: dict[str, Any]) -> str | None:
         return refusal if differing else None
     # Features without notes may be of anything.
     path.unlink(missing_ok=True)
-    shutil.rmtree(path.with_name(path.name + GROUPS), ignore_errors=True)
+    shutil.rmtree(path.with_name(path.name + UNJOINED), ignore_errors=True)
     with in_one_rename(notes) as part:
         part.write_text(json.dumps(asked))
     return None

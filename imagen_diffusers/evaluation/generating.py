@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from imagen_diffusers.images import save_png
+from imagen_diffusers.pipelines.arguments import one_each
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.text_inputs import takes_text
 
 from .figures import exact
 
@@ -53,7 +55,7 @@ def sweep(
     if len(set(values)) < len(values):
         raise ValueError(f"{name} is {', '.join(map(exact, values))}; give each value once")
     first, *later = [n for n in pipe.stage_numbers if n <= (stop_at or n)] or [1]
-    own = [pipe.config[name][n - 1] for n in later]
+    own = one_each(name, None, pipe.config, later) if later else []
     word = name.split("_")[0] if name == "guidance_scale" else "steps"
     return [Point(f"{word}-{exact(value)}", {name: value}, {**call, name: [value, *own]}) for value in values]
 
@@ -61,7 +63,9 @@ def sweep(
 def generate(pipe: ImagenCascadePipeline, rows: Sequence[dict[str, Any]], chosen: range, point: Point, seed: int) -> Tensor:
     """Images (B, 3, H, W) of the `chosen` rows on the CPU, as 8-bit files hold them, in [0, 1]; row i has the seed `seed` + i."""
     generators = [torch.Generator().manual_seed(seed + i) for i in chosen]
-    made: Any = pipe([rows[i]["prompt"] for i in chosen], generator=generators, output_type="pt", **point.call)
+    prompts = [rows[i]["prompt"] for i in chosen]  # of networks that take no text they name the images alone
+    text: Any = {"prompt": prompts} if takes_text(pipe.networks) else {"num_images_per_prompt": len(prompts)}
+    made: Any = pipe(**text, generator=generators, output_type="pt", **point.call)
     return eight_bits(made.images)
 
 

@@ -18,6 +18,7 @@ from imagen_diffusers.training.processes import as_main_says, this_process
 
 Measured = dict[str, Tensor]  # by name, one row an image
 GROUP_FILES = "group-*.safetensors"
+UNJOINED = ".groups"  # ending of the folder of features that are not yet in one file
 
 
 def groups(count: int, size: int) -> list[range]:

@@ -4,7 +4,7 @@ Measuring is done by any process, once an image; figures are made by one, of all
 images were shared out.
 """
 
-import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .digests import file_digest
+from .digests import source_digest
 from .figures import Figure
 from .groups import Measured
 from .intervals import Interval, bootstrap, wilson
@@ -56,14 +56,15 @@ class Judged:
 
     def __init__(self, name: str, scorer: Scorer):
         self.name, self.scorer = name, scorer
-        source = inspect.getsourcefile(scorer if inspect.isroutine(scorer) else type(scorer))
-        self.fingerprint = getattr(scorer, "fingerprint", None) or {"scorer": name, "source": file_digest(source)}
+        self.fingerprint = getattr(scorer, "fingerprint", None) or {"scorer": name, "source": source_digest(scorer, name)}
 
     def measure(self, images: Tensor, rows: Rows) -> Measured:
         judged = self.scorer(images, rows)
         for name, values in judged.items():
             if len(values) != len(images):
                 raise ValueError(f'the scorer {self.name} gave {len(values)} values of "{name}" for {len(images)} images; give one each')
+            if any(isinstance(value, float) and math.isnan(value) for value in values):
+                raise ValueError(f'the scorer {self.name} gave nan as "{name}"; give None where there is nothing to judge')
         return {f"{self.name}/{i:03d}/{name}": entries(values) for i, (name, values) in enumerate(judged.items())}
 
     def figures(self, measured: Measured, true: Measured | None = None) -> dict[str, Figure]:

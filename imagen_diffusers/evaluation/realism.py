@@ -27,9 +27,10 @@ def check_count(wanted: Sequence[str], extractor: Extractor, count: int, what: s
     """
     if "kid" in wanted and count < 2:
         raise ValueError(f"kid needs at least two images, and there are {count} {what}; give a few hundred")
-    if "fid" in wanted and count <= extractor.width:
+    least = max(extractor.width + 1, 4)  # of fewer there are no two halves to leave out in turn
+    if "fid" in wanted and count < least:
         raise ValueError(
-            f"fid over the {extractor.width} features of {extractor.name} needs at least {extractor.width + 1} images for its covariance, "
+            f"fid over the {extractor.width} features of {extractor.name} needs at least {least} images for its covariance, "
             f"and there are {count} {what}; give more, or ask for --metrics kid, which holds for few"
         )
 

@@ -1,6 +1,6 @@
 """What a caller may say of the text: prompts or embeddings, negative or none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,11 @@ from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
 from imagen_diffusers.text.words import warn_of_unknown_words
 
 from .text_checks import check_one_for_each, checked, listed, one_for_each
+
+
+def takes_text(networks: Mapping[int, StageNetwork]) -> bool:
+    """Whether one of a pipeline's networks does."""
+    return any(network.text_dim is not None for network in networks.values())
 
 
 class TextInputs(NamedTuple):

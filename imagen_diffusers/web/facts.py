@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from imagen_diffusers.pipelines.arguments import one_each
 from imagen_diffusers.text.words import known_words
 
 
@@ -24,4 +25,4 @@ class Facts:
 def facts_of(pipe: Any) -> Facts:
     sizes = [network.sample_size for network in pipe.networks.values()]
     words = known_words(pipe.tokenizer) if pipe.tokenizer is not None else []
-    return Facts(sizes, float(pipe.config["guidance_scale"][pipe.stage_numbers[0] - 1]), words)
+    return Facts(sizes, float(one_each("guidance_scale", None, pipe.config, pipe.stage_numbers[:1])[0]), words)

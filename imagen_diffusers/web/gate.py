@@ -77,8 +77,8 @@ class Gate:
         if not upload and path not in {f"{API}{name}" for name in TOLD}:
             return 404, "this page has no such part"
         length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            return 411, "say how long the body is, in Content-Length"
+        if not length.isdigit() or b"transfer-encoding" in headers:  # beside which a length means nothing
+            return 411, "say how long the body is, in Content-Length, and send it in one piece"
         most = self.limits.file_bytes + BODY_BYTES if upload else BODY_BYTES
         if int(length) > most:
             return 413, f"this is {int(length)} bytes long; at most {most} are taken"

@@ -8,6 +8,10 @@ from typing import Any
 SHOWN = 40  # characters of a value in a message
 
 
+# What joins or parts the letters beside it, as in Persian, or stands within an emoji, and nothing that turns the order of text around.
+JOINERS = frozenset(map(chr, (0x200C, 0x200D, *range(0xE0020, 0xE0080))))
+
+
 @dataclass(frozen=True)
 class Limits:
     """Of one server.
@@ -44,9 +48,13 @@ def read_text(name: str, value: Any, longest: int) -> str:
         raise ValueError(f"{name} is {shown(value)}; give a text")
     if len(value) > longest:
         raise ValueError(f"{name} has {len(value)} characters; give at most {longest}")
-    if not value.isprintable() and any(not c.isprintable() and not c.isspace() for c in value):
+    if not value.isprintable() and any(not _is_text(c) for c in value):
         raise ValueError(f"{name} holds characters that cannot be shown; give plain text")
     return value.strip()
+
+
+def _is_text(character: str) -> bool:
+    return character.isprintable() or character.isspace() or character in JOINERS
 
 
 def read_number(name: str, value: Any, least: float, most: float) -> float:

@@ -58,7 +58,7 @@ class Models:
     def _adapt(self, weights: Mapping[str, float]) -> None:
         """Let these act, in the page's order, whoever asked for which of them before: sums depend on it in their last digits."""
         for adapter in weights.keys() - self._loaded:
-            with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}"'):
+            with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}", where its weight must be 0'):
                 self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=self._slots[adapter])
             self._loaded.add(adapter)
         if self._loaded:

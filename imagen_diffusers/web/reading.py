@@ -44,6 +44,7 @@ def read_asked(task: str, given: Mapping[str, Any], models: Models, gallery: Gal
 
 def _read_seed(value: Any, most: int) -> int:
     """A seed as a number or in digits; any where nothing is given."""
+    value = value.strip() if isinstance(value, str) else value
     if value is None or value == "":
         return secrets.randbelow(most + 1)
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20

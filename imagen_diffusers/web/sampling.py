@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from imagen_diffusers.hub.classes import class_named
+from imagen_diffusers.pipelines.arguments import one_each
+from imagen_diffusers.pipelines.text_inputs import takes_text
 from imagen_diffusers.text.words import unknown_words
 
 from .asked import Asked
@@ -98,11 +100,11 @@ class Sampler:
     def _call(self, pipe: Any, asked: Asked) -> dict[str, Any]:
         """Arguments of the pipeline's call."""
         call: dict[str, Any] = {}
-        if asked.prompt and any(network.text_dim is not None for network in pipe.networks.values()):
+        if asked.prompt and takes_text(pipe.networks):
             call["prompt"] = asked.prompt
         if asked.guidance is not None and asked.task != "enlarge":
             first, *others = pipe.stage_numbers
-            call["guidance_scale"] = [asked.guidance, *(pipe.config["guidance_scale"][n - 1] for n in others)]
+            call["guidance_scale"] = [asked.guidance, *(one_each("guidance_scale", None, pipe.config, others) if others else [])]
         if asked.image is not None:
             call["image"] = self.gallery.read("the image", asked.image)
         if asked.task == "enlarge":
