@@ -256,7 +256,7 @@ def test_a_lack_of_memory_is_said(typed, monkeypatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(imagen_diffusers.cli.sampling, "prepare", fail)
-    assert "Error: the memory does not suffice; try --tile" in typed(GENERATE).output
+    assert "Error: the memory does not suffice; try --offload model, --tile" in typed(GENERATE).output
 
 
 @pytest.mark.parametrize("kind", ["L", "RGBA", "P", "I;16"])

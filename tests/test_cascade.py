@@ -310,9 +310,19 @@ def test_what_stands_for_no_text_is_encoded_where_guidance_reads_it() -> None:
     pipe = make_pipeline(null_text="empty", text_encoder=None, tokenizer=None)
     given = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
     assert torch.equal(draw(pipe, None, **given, guidance_scale=1.0).images, draw(whole, guidance_scale=1.0).images)
-    for more in ({"guidance_scale": [1.0, 1.0, 2.0]}, {"guidance_scale": 1.0, "callback_on_step_end": lambda *_: None}):
-        with pytest.raises(ValueError, match="no text encoder; give embeddings"):
-            draw(pipe, None, **given, **more)
+    with pytest.raises(ValueError, match="no text encoder; give embeddings"):
+        draw(pipe, None, **given, guidance_scale=[1.0, 1.0, 2.0])
+    given |= {"guidance_scale": 1.0}
+    watched = draw(pipe, None, **given, callback_on_step_end=lambda *_: None).images
+    assert torch.equal(watched, draw(whole, guidance_scale=1.0).images)
+
+    def begin(pipe, step, timestep, tensors) -> None:
+        pipe._guidance_scale = 2.0
+
+    with pytest.raises(
+        ValueError, match="unet begins to be guided, and no text to steer away from was encoded: give negative_prompt_embeds"
+    ):
+        draw(pipe, None, **given, callback_on_step_end=begin)
 
 
 def test_non_square_sizes(shared_pipe) -> None:
@@ -670,7 +680,23 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"num_inference_steps": 2.9}, "num_inference_steps is 2.9; it must be a whole number"),
         ({"num_inference_steps": "many"}, "num_inference_steps is 'many'; it must be a number"),
         ({"guidance_scale": ["a", "b", "c"]}, "guidance_scale is 'a'; it must be a number"),
-        ({"prompt": []}, "prompt is an empty list"),
+        ({"prompt": None, "prompt_embeds": np.zeros((1, 2, TEXT_DIM))}, "prompt_embeds is a ndarray; give a tensor"),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 2, TEXT_DIM), "prompt_attention_mask": [[1, 1]]},
+            "the mask of prompt_embeds is a list; give a tensor",
+        ),
+        ({"timesteps": [np.array([9.0, 5.0])] * 2}, "timesteps has 2 lists for 3 stages"),
+        ({"height": float("inf")}, "height is inf; it must be at least 1 pixel"),
+        ({"width": float("nan")}, "width is nan; it must be at least 1 pixel"),
+        ({"callback_on_step_end": lambda *_: True}, "callback_on_step_end returned a bool; return a dict of tensors, or None"),
+        (
+            {
+                "callback_on_step_end": lambda pipe, step, time, told: {"prompt_embeds": torch.zeros_like(told["prompt_embeds"])},
+                "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"],
+            },
+            "callback_on_step_end returned another prompt_embeds, which a running call does not read again",
+        ),
+        ({"prompt": []}, "the list of prompts, or of negative ones, is empty"),
         ({"prompt": 5}, "a prompt is a int"),
         ({"prompt": ["a", 5]}, "a prompt is a int"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
@@ -767,3 +793,46 @@ def test_networks_in_the_wrong_slots_are_refused() -> None:
         pipe = make_pipeline(**dict(zip(("unet", "unet_2", "unet_3"), networks, strict=True)))
         with pytest.raises(ValueError, match=words):
             draw(pipe)
+
+
+def test_times_may_be_arrays(shared_pipe) -> None:
+    times = [900.0, 500.0, 10.0]
+    plain = draw(shared_pipe, stop_at=1, timesteps=times, num_inference_steps=None).images
+    for given in ([np.array(times)], [torch.tensor(times)], np.array(times)):
+        assert torch.equal(draw(shared_pipe, stop_at=1, timesteps=given, num_inference_steps=None).images, plain)
+
+
+def test_less_guidance_than_none_is_said(shared_pipe, caplog) -> None:
+    draw(shared_pipe, stop_at=1, guidance_scale=1.0, num_inference_steps=1)
+    assert "guidance_scale" not in caplog.text
+    draw(shared_pipe, stop_at=1, guidance_scale=0, num_inference_steps=1)
+    assert "guidance_scale is 0: 1 is no guidance, and below it prompts are followed less, at 0 not at all" in caplog.text
+
+
+@pytest.mark.parametrize("cls", [diffusers.DDIMScheduler, diffusers.DDPMScheduler, imagen_diffusers.ImagenDDIMScheduler])
+def test_trailing_times_are_as_many_as_are_asked_for(cls) -> None:
+    pipe = make_pipeline()
+    pipe.scheduler = cls.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    for steps in (60, 61, 103, 121):
+        (stage,) = pipe.stages([1], num_inference_steps=steps)
+        times = stage.prepared_scheduler(torch.device("cpu")).timesteps
+        assert len(times) == steps and times.min() >= 0
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_a_variance_that_no_network_makes_is_asked_of_none(variance) -> None:
+    pipe = make_pipeline()
+    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config, variance_type=variance)
+    with pytest.raises(ValueError, match=f"the network of unet learns no variance, and its scheduler has variance_type={variance}: take"):
+        draw(pipe, stop_at=1, num_inference_steps=2)
+    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config, variance_type="fixed_small")
+    draw(pipe, stop_at=1, num_inference_steps=2)
+
+
+def test_a_share_is_no_percentile() -> None:
+    with pytest.raises(ValueError, match="dynamic_thresholding_ratio is 99.5; it is a share in"):
+        ImagenDDPMScheduler(dynamic_thresholding_ratio=99.5)
+    pipe = make_pipeline()
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, thresholding=True, dynamic_thresholding_ratio=99.5)
+    with pytest.raises(ValueError, match="dynamic_thresholding_ratio is 99.5; it is a share in"):
+        draw(pipe, stop_at=1, num_inference_steps=2)

@@ -10,6 +10,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from imagen_diffusers.images import METADATA_KEY, read_image, read_settings, save_png
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
+from imagen_diffusers.pipelines.masks import mask_to_tensor
+
+from .conftest import seeded
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -98,3 +101,19 @@ def test_images_of_other_formats_and_of_more_pixels_may_be_refused(tmp_path) -> 
         read_image(tmp_path / "a.png", formats=("JPEG",))
     with pytest.raises(ValueError, match="it is 16x16, and at most 255 pixels are read"):
         read_image(tmp_path / "a.png", most_pixels=255)
+
+
+def test_rounding_makes_no_image_signed() -> None:
+    image = torch.rand(1, 3, 8, 8, generator=seeded())
+    image[0, 0, 0, 0] = 0
+    rounded = image.clone()
+    rounded[0, 0, 0, 0] = -1e-7
+    assert torch.equal(images_to_tensor("image", rounded), image)
+    assert torch.equal(images_to_tensor("image", image * 2 - 1), (image * 2 - 1 + 1) / 2)
+
+
+def test_what_is_negative_in_a_mask_is_black() -> None:
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :2] = 1
+    for low in (-1e-6, -1.0):
+        assert torch.equal(mask_to_tensor(torch.where(mask > 0, mask, low), (8, 8)), mask > 0)

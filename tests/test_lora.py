@@ -395,3 +395,14 @@ def test_an_alpha_that_would_switch_an_adapter_off_is_refused(alpha) -> None:
 def test_an_adapter_that_is_not_there_is_said_at_once(shared_pipe) -> None:
     with pytest.raises(ValueError, match='"nowhere" is not there: it is no path, and no Hub id'):
         shared_pipe.load_lora_weights("nowhere")
+
+
+def test_adapters_are_safetensors_whatever_is_asked_for(tmp_path) -> None:
+    pipe = make_pipeline()
+    add_lora(pipe.unet, rank=2)
+    pipe.save_lora_weights(tmp_path, unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
+    other = make_pipeline()
+    other.load_lora_weights(tmp_path, use_safetensors=True)
+    assert other.get_list_adapters()["unet"] == ["default_0"]
+    with pytest.raises(ValueError, match="use_safetensors is False; adapters are read from safetensors alone"):
+        other.load_lora_weights(tmp_path, use_safetensors=False)

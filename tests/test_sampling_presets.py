@@ -123,3 +123,9 @@ def test_entries_that_no_stage_can_be_sampled_by_change_nothing(pipe) -> None:
             pipe.use_preset(SamplingPreset(stages=[fine, {**fine, **change}, fine]))
         assert all(getattr(pipe, name) is scheduler for name, scheduler in before.items())
         assert dict(pipe.config) == config
+
+
+def test_what_a_preset_cannot_say_is_named(pipe) -> None:
+    strange = {"scheduler": {"_class_name": "ImagenDDIMScheduler"}, "num_inference_steps": 3, "guidance_scale": 5}
+    with pytest.raises(ValueError, match="the preset says guidance_scale for stage 1; it can say scheduler, num_inference_steps, guida"):
+        pipe.use_preset(SamplingPreset(stages=[strange] * 3))

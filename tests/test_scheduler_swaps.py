@@ -243,3 +243,11 @@ def test_a_solvers_own_options_survive_a_swap_there_and_back(between) -> None:
     options = {"solver_type": "heun", "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "use_karras_sigmas": True}
     back = ImagenDPMSolverMultistepScheduler.from_config(between.from_config(ImagenDPMSolverMultistepScheduler(**options).config).config)
     assert {name: back.config[name] for name in options} == options
+
+
+def test_a_shift_that_a_solver_does_not_take_is_refused_and_not_dropped() -> None:
+    config = ImagenDDPMScheduler().config
+    with pytest.raises(ValueError, match="ImagenUniPCMultistepScheduler has no log_snr_shift; its options are"):
+        imagen_diffusers.ImagenUniPCMultistepScheduler.from_config(config, log_snr_shift=-1.0)
+    with pytest.raises(ValueError, match="ImagenDDIMScheduler has no variance_interpolation; its options are"):
+        ImagenDDIMScheduler.from_config(config, variance_interpolation=0.3)

@@ -19,6 +19,7 @@ from imagen_diffusers.schedulers.driving import accepts, check_drivable, signal_
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.schedulers.swapping import KEPT
+from imagen_diffusers.schedulers.thresholding import quantile
 
 from .conftest import seeded
 
@@ -313,3 +314,25 @@ def test_bad_timesteps_are_refused_in_words() -> None:
         scheduler.step(nothing, t, nothing)
     with pytest.raises(ValueError, match="comes after the scheduler's last; call set_timesteps"):
         scheduler.step(nothing, rest[-1], nothing)
+
+
+def test_noise_and_velocity_are_of_the_images_type_for_one_time_or_many() -> None:
+    ours, stock = ImagenDDPMScheduler(), DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    x, noise = (torch.randn(2, 3, 4, 4, generator=seeded(i)) for i in range(2))
+    for times in (torch.tensor(5), torch.tensor([5, 900])):
+        torch.testing.assert_close(ours.add_noise(x, noise, times), stock.add_noise(x, noise, times), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.get_velocity(x, noise, times), stock.get_velocity(x, noise, times), rtol=1e-5, atol=1e-5)
+    assert ours.get_velocity(x.half(), noise.half(), torch.tensor([5, 900])).dtype == torch.float16
+    with pytest.raises(ValueError, match="timesteps is empty; give at least one time"):
+        ours.set_timesteps(timesteps=[])
+
+
+def test_quantiles_are_the_same_by_sorting() -> None:
+    values = torch.randn(3, 1000, generator=seeded())
+    plain = quantile(values, 0.995)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(quantile(values, 0.995), plain)
+        assert torch.equal(quantile(values, 1.0), values.amax(1))
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -8,7 +8,7 @@ import torch
 from imagen_diffusers.text.encoding import TextEmbedding, encode, null_embedding, pad_to, pad_together
 from imagen_diffusers.text.words import known_words, unknown_words
 
-from .conftest import TEXT_DIM, make_text_encoder, make_tokenizer
+from .conftest import TEXT_DIM, make_pipeline, make_text_encoder, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_unknown_words(encoder) -> None:
 
 def test_unknown_words_are_said_in_a_call(pipe, caplog) -> None:
     pipe("a red dragon left of a wyvern, a dragon", stop_at=1, num_inference_steps=1)
-    assert "The text encoder never saw: dragon, wyvern. It knows: " in caplog.text
+    assert 'The text encoder never saw: dragon, wyvern, ",". It knows: ' in caplog.text
     caplog.clear()
     pipe("a red cube", stop_at=1, num_inference_steps=1)
     assert not caplog.text
@@ -72,3 +72,9 @@ def test_text_is_never_cut_by_padding() -> None:
     assert pad_to(text, 6).mask.tolist() == [[True] * 4 + [False] * 2]
     with pytest.raises(ValueError, match="text of 4 tokens cannot be padded to 3"):
         pad_to(text, 3)
+
+
+def test_words_are_looked_for_as_the_tokenizer_is_given_them(caplog) -> None:
+    pipe = make_pipeline(clean_caption=True)
+    pipe("Red CUBE", stop_at=1, num_inference_steps=1)
+    assert "never saw" not in caplog.text

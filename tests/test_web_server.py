@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
+from imagen_diffusers.web.addresses import check_address
 from imagen_diffusers.web.limits import Limits
 from imagen_diffusers.web.models import Models
 
@@ -277,16 +278,15 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:
 
 
 def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_loaded() -> None:
-    serving = pytest.importorskip("imagen_diffusers.web.serving", exc_type=ImportError)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"--port {port} is taken by another program; give another one"):
-            serving.check_address("127.0.0.1", port)
-    serving.check_address("127.0.0.1", port)
-    serving.check_address("0.0.0.0", None)
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", port)
+    check_address("0.0.0.0", None)
     with pytest.raises(OSError, match="--host is 192.0.2.1, which is no address of this machine"):  # of documentation's own network
-        serving.check_address("192.0.2.1", None)
+        check_address("192.0.2.1", None)
     with pytest.raises(OSError, match="--host is no host at all, which is no address"):
-        serving.check_address("no host at all", None)
+        check_address("no host at all", None)

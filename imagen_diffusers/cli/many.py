@@ -87,7 +87,6 @@ def _write(
     from tqdm import tqdm
 
     from imagen_diffusers.images import save_png
-    from imagen_diffusers.pipelines.text_inputs import takes_text
     from imagen_diffusers.training.folders import in_one_rename
 
     pipe.set_progress_bar_config(disable=True)
@@ -95,7 +94,8 @@ def _write(
         for start in range(0, len(missing), batch_size):
             few = missing[start : start + batch_size]
             prompts, seeds = ([each[i][name] for i in few] for name in ("prompt", "seed"))
-            texts = text_arguments_of_all(pipe, prompts, text) if takes_text(pipe.networks) else {"num_images_per_prompt": len(few)}
+            alone = {"num_images_per_prompt": len(few)}
+            texts = text_arguments_of_all(pipe, prompts, text) if pipe.takes_text else alone
             made = pipe(**texts, **call, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
             for i, image in zip(few, made.images, strict=True):
                 with in_one_rename(_place(folder, i)) as part:

@@ -55,7 +55,6 @@ def sample(
         OSError: for files that are missing, damaged, or cannot be written.
     """
     from imagen_diffusers.images import read_image
-    from imagen_diffusers.pipelines.text_inputs import takes_text
 
     settings, told_settings = stage_settings(sampling)
     call = {name: value for name, value in call.items() if value is not None}
@@ -69,7 +68,7 @@ def sample(
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
     warn(pipe, texts, pipeline.tile, call.get("stop_at"))
-    if prompt is not None and takes_text(pipe.networks):
+    if prompt is not None and pipe.takes_text:
         arguments |= text_arguments(pipe, prompt, text)
     seed = fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + made)
@@ -140,11 +139,10 @@ def _save(images: Iterable[Any], paths: list[Path], seeds: Sequence[int], told: 
 
 def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
     """Say what options and texts do not do here."""
-    from imagen_diffusers.pipelines.text_inputs import takes_text
 
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
-    if texts and not takes_text(pipe.networks):
+    if texts and not pipe.takes_text:
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
 
 

@@ -39,6 +39,7 @@ def web(
         from imagen_diffusers.web import serving
     except ImportError as error:
         raise ValueError(f'the page needs gradio: pip install -c constraints.txt -e ".[web]" ({error})') from None
+    from imagen_diffusers.web.addresses import check_address
     from imagen_diffusers.web.asked import OWN_PRESET, PRESETS
     from imagen_diffusers.web.limits import Limits, read_choice
     from imagen_diffusers.web.models import Models, NotLoaded
@@ -49,7 +50,7 @@ def web(
     adapters = named("--lora", [(named_adapter(given)[0], find_adapter(given)) for given in lora or []])
     models = Models(lambda place: prepare(replace(options, model=place)), places, adapters)
     told = {"version": version_of("imagen_diffusers"), **asdict(options)}
-    serving.check_address(host, port)
+    check_address(host, port)
     with serving.own_folder() as folder:
         try:
             server = serving.Server(models, folder, replace(Limits(), waiting=waiting), told, begins)

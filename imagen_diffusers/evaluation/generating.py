@@ -10,7 +10,6 @@ from torch import Tensor
 from imagen_diffusers.images import save_png
 from imagen_diffusers.pipelines.arguments import one_each
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.pipelines.text_inputs import takes_text
 
 from .figures import exact
 
@@ -64,7 +63,7 @@ def generate(pipe: ImagenCascadePipeline, rows: Sequence[dict[str, Any]], chosen
     """Images (B, 3, H, W) of the `chosen` rows on the CPU, as 8-bit files hold them, in [0, 1]; row i has the seed `seed` + i."""
     generators = [torch.Generator().manual_seed(seed + i) for i in chosen]
     prompts = [rows[i]["prompt"] for i in chosen]  # of networks that take no text they name the images alone
-    text: Any = {"prompt": prompts} if takes_text(pipe.networks) else {"num_images_per_prompt": len(prompts)}
+    text: Any = {"prompt": prompts} if pipe.takes_text else {"num_images_per_prompt": len(prompts)}
     made: Any = pipe(**text, generator=generators, output_type="pt", **point.call)
     return eight_bits(made.images)
 

@@ -12,7 +12,6 @@ from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
 from imagen_diffusers.pipelines.planning import reference_size
-from imagen_diffusers.pipelines.text_inputs import takes_text
 
 from .digests import file_digest, text_digest, weights_digest
 from .figures import Figure
@@ -82,7 +81,7 @@ class Enlarging(NamedTuple):
             low = eight_bits(resized(true, (small, small)))
             generators = [torch.Generator().manual_seed(seed + i) for i in chosen]
             call = {"start_at": self.stage, "stop_at": self.stage, "generator": generators, "output_type": "pt"}
-            prompts = [row["prompt"] for row in some] if takes_text(pipe.networks) else None
+            prompts = [row["prompt"] for row in some] if pipe.takes_text else None
             made: Any = enlarger(prompts, image=low, **call)
             sets = {"true": true, "stage": eight_bits(made.images), "bicubic": eight_bits(resized(low, (large, large)))}
             keep(sets["stage"], chosen)

@@ -11,7 +11,6 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch.export import ExportedProgram
 
-from imagen_diffusers.pipelines.text_inputs import takes_text
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.folders import PART, one_run_in
@@ -93,7 +92,7 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
         one.graph = recordings[name]
     yield f"images of {len(prompts)} prompts, to measure on"
     for seed, prompt in enumerate(prompts):
-        pipe(prompt if takes_text(pipe.networks) else None, generator=torch.Generator().manual_seed(seed))
+        pipe(prompt if pipe.takes_text else None, generator=torch.Generator().manual_seed(seed))
         for recording in recordings.values():
             recording.next_image()
     for name, one in networks.items():

@@ -108,7 +108,7 @@ def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise ValueError(f"{name} is {given}; give a list of times, or one list, or None, for each stage that runs")
     given = list(given)
-    lists = given if any(one is None or isinstance(one, Sequence | Iterator) for one in given) else [given]
+    lists = given if any(one is None or isinstance(one, Sequence | Iterator) or getattr(one, "ndim", 0) for one in given) else [given]
     if len(lists) != len(numbers):
         raise ValueError(f"{name} has {len(lists)} lists for {len(numbers)} stages; give one list, or None, for each stage that runs")
     for one in lists:

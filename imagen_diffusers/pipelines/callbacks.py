@@ -37,6 +37,7 @@ class Callbacks:
         if self.on_step_end is not None:
             offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
             returned = self.on_step_end(self.pipe, self.step, state.timestep, offered) or {}
+            _check_returned(returned, offered)
             state.latents = _checked(returned.get("latents", state.latents), state.latents)
             state.guidance_scale = self.pipe._guidance_scale
         self.step += 1
@@ -45,6 +46,23 @@ class Callbacks:
         """Of a stage that was not interrupted, with its images as the call hands them out."""
         if self.on_stage_end is not None and not self.pipe.interrupt:
             self.on_stage_end(self.pipe, number, images)
+
+
+def _check_returned(returned: Any, offered: dict[str, Any]) -> None:
+    """See that a callback changes nothing that is read before the first step; diffusers' own return some rows of the text."""
+    if not isinstance(returned, dict):
+        raise ValueError(f"callback_on_step_end returned a {type(returned).__name__}; return a dict of tensors, or None")
+    for name, given in offered.items():
+        tensor = returned.get(name, given)
+        if name != "latents" and tensor is not given and not _shares_memory(tensor, given):
+            raise ValueError(
+                f"callback_on_step_end returned another {name}, which a running call does not read again; return latents alone, and let "
+                "pipe._guidance_scale say how much the text counts"
+            )
+
+
+def _shares_memory(one: Any, other: Any) -> bool:
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _checked(latents: Any, given: Tensor) -> Tensor:

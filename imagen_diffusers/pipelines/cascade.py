@@ -282,7 +282,8 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         networks = self.networks
         if not request.text.wanted(stages, networks.values()):
             return (None, None), request.text.count(rows)
-        begun = request.callback_on_step_end is not None  # a callback may begin it
+        read = self.text_encoder is not None or self.config["null_text"] != "empty" or request.text.negative_prompt_embeds is not None
+        begun = request.callback_on_step_end is not None and read  # a callback may begin it
         guided = begun or any(stage.guidance_scale != 1 or stage.guider is not None for stage in stages)
         count = request.num_images_per_prompt
         if request.unprompted:

@@ -10,21 +10,23 @@ from torch import Tensor
 
 Images = Image.Image | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray] | Sequence[Tensor]
 FORMS = "PIL images, arrays (N, H, W, C) or tensors (N, C, H, W), one or a list"
+ROUNDING = 1e-3  # by which floats may be out of range
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # PIL's modes of 16 bits
 
 
-def images_to_tensor(name: str, given: Any, channels: int = 3, *, behind: str = "white") -> Tensor:
+def images_to_tensor(name: str, given: Any, channels: int = 3, *, behind: str = "white", may_be_signed: bool = True) -> Tensor:
     """Images as (N, channels, H, W), float32 in [0, 1].
 
     PIL images are turned upright and become RGB, or gray for one channel, transparent ones over `behind`, and 16 bits a channel keep their
     brightness. Integers of arrays and tensors are 0 to 255; floats are in [0, 1], or in [-1, 1] where any of all these images is
-    negative, as diffusers has it. Gray images get three channels.
+    negative, by more than rounding, as diffusers has it. Gray images get three channels.
 
     Args:
         name: of the argument, for errors.
         given: PIL images, arrays (H, W), (H, W, C) or (N, H, W, C), or tensors (C, H, W) or (N, C, H, W); one or a list.
         channels: that the network takes.
         behind: the colour that shows where a PIL image is transparent.
+        may_be_signed: False where negative floats are 0, as in masks.
 
     Raises:
         ValueError: for anything else, other channels, values out of range, and images of several sizes.
@@ -33,7 +35,7 @@ def images_to_tensor(name: str, given: Any, channels: int = 3, *, behind: str = 
     if not listed:
         raise ValueError(f"{name} is an empty list; give at least one image")
     parts = [_batch(name, one, channels, behind) for one in listed]
-    signed = any(part.is_floating_point() and part.min() < 0 for part in parts)
+    signed = may_be_signed and any(part.is_floating_point() and part.min() < -ROUNDING for part in parts)
     parts = [_in_unit_range(part, signed) for part in parts]
     sizes = sorted({(part.shape[-1], part.shape[-2]) for part in parts})
     if len(sizes) > 1:
@@ -86,7 +88,7 @@ def _checked(name: str, values: Tensor) -> Tensor:
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinite values")
     low, high = values.min().item(), values.max().item()
-    if low < -1 - 1e-3 or high > 1 + 1e-3:
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
         raise ValueError(f"{name} has floats from {low:g} to {high:g}; give them in [0, 1] (or in [-1, 1]), or uint8 from 0 to 255")
     return values
 

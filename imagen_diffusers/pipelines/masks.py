@@ -23,7 +23,7 @@ def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
         ValueError: for masks of another size, and for one without a pixel to paint.
     """
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black")
+    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black", may_be_signed=False)
     if tuple(gray.shape[-2:]) != tuple(size):
         raise ValueError(
             f"mask_image is {gray.shape[-1]}x{gray.shape[-2]} and image {size[1]}x{size[0]}; give a mask of the image's own size"

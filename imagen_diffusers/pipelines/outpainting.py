@@ -1,6 +1,6 @@
 """An image extended to a larger canvas: painted around, window by window, each beginning in what is there already."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ def outpaint(
         raise ValueError(f"image is a {type(image).__name__}; one call extends one image: give a PIL image")
     image = ImageOps.exif_transpose(image)  # before its sides are read
     left, top = place(image.size, width, height, left, top)
-    if not 0 < overlap < 1:
-        raise ValueError(f"overlap is {overlap}; give a share of a window greater than 0 and less than 1")
+    if not isinstance(overlap, Real) or not 0 < overlap < 1:
+        raise ValueError(f"overlap is {overlap!r}; give a share of a window greater than 0 and less than 1")
     if not isinstance(prompt, str | None):
         raise ValueError(f"prompt is a {type(prompt).__name__}; one call extends one image: give a string, or None")
     for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):

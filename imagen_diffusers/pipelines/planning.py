@@ -113,7 +113,7 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
 def check_sides(height: Any, width: Any) -> None:
     """Each is None or a number of pixels."""
     for name, side in (("height", height), ("width", width)):
-        if side is not None and (not isinstance(side, Real) or float(side) < 1):
+        if side is not None and (not isinstance(side, Real) or not 1 <= float(side) < math.inf):
             raise ValueError(f"{name} is {side!r}; it must be at least 1 pixel, or None for the trained size")
 
 

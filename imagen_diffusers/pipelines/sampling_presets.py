@@ -19,6 +19,8 @@ from imagen_diffusers.sampling.stage import Stage
 
 from .arguments import interval_per_stage, whole_per_stage
 
+SAID = ("scheduler", "num_inference_steps", "guidance_interval")  # of each stage
+
 
 class SamplingPreset(ConfigMixin):
     """What `pipe.use_preset` takes; saved and loaded like a scheduler.
@@ -89,6 +91,10 @@ def apply_preset(pipe: Any, preset: str | Path | SamplingPreset) -> None:
     for (n, stage), key in product(enumerate(stages, start=1), ("scheduler", "num_inference_steps")):
         if key not in stage:
             raise ValueError(f"the preset says no {key} for stage {n}; add it, or take another preset")
+    for n, stage in enumerate(stages, start=1):
+        strange = sorted(stage.keys() - set(SAID))
+        if strange:
+            raise ValueError(f"the preset says {', '.join(strange)} for stage {n}; it can say {', '.join(SAID)}")
     every = range(1, len(stages) + 1)
     steps = whole_per_stage("num_inference_steps", [stage["num_inference_steps"] for stage in stages], {}, every)
     intervals = interval_per_stage([stage.get("guidance_interval", EVERYWHERE) for stage in stages], {}, every)

@@ -1,5 +1,6 @@
 """The stages of a cascade: which there are, of which components, with which settings."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from .arguments import check_finite, guider_per_stage, interval_per_stage, per_s
 from .compiling import compile_stages
 from .sampling_presets import SamplingPreset, apply_preset
 from .tiling import TilingMixin
+
+logger = logging.getLogger(__name__)
 
 SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
@@ -32,6 +35,11 @@ class StagesMixin(TilingMixin):
     def networks(self) -> dict[int, StageNetwork]:
         """The stages' networks as the denoising loop sees them, by number."""
         return {n: adapt(getattr(self, SLOTS[n - 1][0])) for n in self.stage_numbers}
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether one of the networks does; without, calls are given no prompt."""
+        return any(network.text_dim is not None for network in self.networks.values())
 
     @staticmethod
     def slots(number: int) -> tuple[str, str]:
@@ -62,6 +70,8 @@ class StagesMixin(TilingMixin):
             guidance_scale, guidance_interval = 1.0, EVERYWHERE
         steps = whole_per_stage("num_inference_steps", num_inference_steps, self.config, numbers)
         scales = per_stage("guidance_scale", guidance_scale, self.config, numbers, least=0)
+        if min(scales) < 1:
+            logger.warning(f"guidance_scale is {min(scales):g}: 1 is no guidance, and below it prompts are followed less, at 0 not at all")
         levels = per_stage("noise_level", noise_level, self.config, numbers, least=0, below=1000)
         intervals = interval_per_stage(guidance_interval, self.config, numbers)
         times = times_per_stage(timesteps, sigmas, numbers)

@@ -10,7 +10,7 @@ def listed(prompts: str | list[str]) -> list[str]:
     """One prompt or several as a list; a `ValueError` for none and for what is no string."""
     found: list[str] = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, list | tuple) else [prompts]
     if not found:
-        raise ValueError("prompt is an empty list; give at least one prompt")
+        raise ValueError("the list of prompts, or of negative ones, is empty; give at least one prompt")
     for prompt in found:
         if not isinstance(prompt, str):
             raise ValueError(f"a prompt is a {type(prompt).__name__}; give a string, or a list of strings")
@@ -19,6 +19,9 @@ def listed(prompts: str | list[str]) -> list[str]:
 
 def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = False) -> TextEmbedding:
     """Embeddings with their mask, which has a token in every row unless they may be `tokenless`."""
+    for argument, value in ((name, embeds), (f"the mask of {name}", mask)):
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{argument} is a {type(value).__name__}; give a tensor")
     if embeds.ndim != 3:
         raise ValueError(f"{name} have the shape {tuple(embeds.shape)}; they must be (prompts, tokens, width)")
     if not torch.isfinite(embeds).all():

@@ -1,6 +1,6 @@
 """What a caller may say of the text: prompts or embeddings, negative or none."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -10,15 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
 from imagen_diffusers.text.encoding import TextEmbedding
-from imagen_diffusers.text.prompts import TextRules, no_text, read_prompts
+from imagen_diffusers.text.prompts import TextRules, cleaned, no_text, read_prompts
 from imagen_diffusers.text.words import warn_of_unknown_words
 
 from .text_checks import check_one_for_each, checked, listed, one_for_each
-
-
-def takes_text(networks: Mapping[int, StageNetwork]) -> bool:
-    """Whether one of a pipeline's networks does."""
-    return any(network.text_dim is not None for network in networks.values())
 
 
 class TextInputs(NamedTuple):
@@ -54,7 +49,7 @@ class TextInputs(NamedTuple):
         def encoded(prompts: str | list[str]) -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
-            warn_of_unknown_words(listed(prompts), tokenizer)
+            warn_of_unknown_words(cleaned(listed(prompts), rules), tokenizer)
             return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
 
         if self.prompt_embeds is not None:

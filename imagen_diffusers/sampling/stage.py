@@ -19,7 +19,9 @@ from imagen_diffusers.schedulers.driving import (
     as_output,
     check_drivable,
     check_steps,
+    check_variance,
     clean_image,
+    leave_out_times_before_the_first,
     preconditions,
     prepare_for_x0,
     reads_variance,
@@ -93,6 +95,7 @@ class Stage:
             ValueError: for a scheduler that cannot drive this network, or any.
         """
         check_drivable(self.scheduler)
+        check_variance(self.scheduler, self.name, self.network.learns_variance)
         if preconditions(self.scheduler) != self.network.preconditioned:
             needed = "needs an EDM scheduler" if self.network.preconditioned else "cannot be driven by an EDM scheduler"
             raise ValueError(f"{self.name} {needed}, as it was trained; its scheduler is {type(self.scheduler).__name__}")
@@ -105,6 +108,7 @@ class Stage:
             if not accepts(scheduler.set_timesteps, kind):
                 raise ValueError(f"{type(scheduler).__name__} of {self.name} takes no {kind}; leave them out, or use another scheduler")
             scheduler.set_timesteps(device=device, **{kind: values})
+        leave_out_times_before_the_first(scheduler)
         prepare_for_x0(scheduler)
         return scheduler
 
@@ -218,6 +222,8 @@ class Stage:
         given = [text for text in texts if text is not None]
         if self.network.text_dim is None or not given:
             return None
+        if len(given) < len(texts):
+            raise ValueError(f"{self.name} begins to be guided, and no text to steer away from was encoded: give negative_prompt_embeds")
         if len(given) == 1:
             return given[0]
         padded = pad_together(*given)

@@ -24,7 +24,7 @@ from .prediction import PREDICTION_TYPES, from_x0, to_x0
 from .protocol import Scheduler
 from .scheduling_imagen_ddpm import ImagenDDPMScheduler
 from .swapping import ImagenSchedulerMixin
-from .thresholding import threshold
+from .thresholding import PAPER_RATIO, check_ratio, threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
 USE = "use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
@@ -68,6 +68,8 @@ def check_drivable(scheduler: Any) -> None:
         )
     if name == "PNDMScheduler" and scheduler.alphas_cumprod[-1] < LEAST_SIGNAL_FOR_PNDM:
         raise ValueError(f"{name} makes nothing but noise on a curve that ends in pure noise, as the cosine one does; {USE}")
+    if scheduler.config.get("thresholding"):
+        check_ratio(scheduler.config.get("dynamic_thresholding_ratio", PAPER_RATIO))
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
@@ -89,6 +91,31 @@ def check_steps(scheduler: Any, steps: int) -> None:
             f"num_inference_steps is {steps}, and {type(scheduler).__name__} has {known} times to choose from; give at most {known}, or "
             "use ImagenDDPMScheduler, whose time is continuous"
         )
+
+
+def check_variance(scheduler: Any, name: str, learned: bool) -> None:
+    """Refuse a scheduler that reads a variance beside the prediction of a network, of this name, which makes none.
+
+    Raises:
+        ValueError: saying what would do.
+    """
+    if learned or not reads_variance(scheduler) or isinstance(scheduler, ImagenDDPMScheduler) and scheduler.variance_interpolation is None:
+        return
+    kind = type(scheduler).__name__
+    raise ValueError(
+        f"the network of {name} learns no variance, and its scheduler has variance_type={scheduler.config['variance_type']}: take "
+        f'{kind}.from_config(scheduler.config, variance_type="fixed_small")'
+    )
+
+
+def leave_out_times_before_the_first(scheduler: Any) -> None:
+    """diffusers' trailing spacing gives a time too many, -1, for some numbers of steps; in a table of alphas that is the last one.
+
+    Call it after `set_timesteps`. What goes by sigmas reads no such table.
+    """
+    whole = not scheduler.timesteps.is_floating_point()
+    if whole and getattr(scheduler, "sigmas", None) is None:
+        scheduler.timesteps = scheduler.timesteps[scheduler.timesteps >= 0]
 
 
 def _check_step(scheduler: Any) -> None:

@@ -84,7 +84,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         variance_type: str | None = "fixed_small",
         clip_sample_range: float = 1.0,
     ):
-        self._check_betas()
+        self._check_config()
         check_prediction_type(prediction_type)
         self.variance_type, self.variance_interpolation = variance_type or "fixed_small", variance_interpolation
         _check_variance(self.variance_type, variance_interpolation)
@@ -142,6 +142,8 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
             chosen = last * (1 - torch.arange(num_inference_steps, dtype=torch.float64) / num_inference_steps)
         else:
             chosen = torch.tensor(timesteps, dtype=torch.float64)
+            if not len(chosen):
+                raise ValueError("timesteps is empty; give at least one time")
             if (chosen.diff() >= 0).any() or chosen.max() > last or chosen.min() < 0:
                 raise ValueError(f"timesteps must descend within [0, {last}]; they are {timesteps}")
         self.timesteps = chosen.float().to(device or "cpu")
@@ -195,13 +197,16 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         return DDPMSchedulerOutput(prev_sample=previous, pred_original_sample=x0) if return_dict else (previous, x0)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """q_sample at fractional timesteps (B,)."""
-        return q_sample(original_samples, noise, log_snr_at(self.log_snr.to(timesteps.device), at_least_float32(timesteps)))
+        """q_sample at fractional timesteps (B,), or one for all."""
+        return q_sample(original_samples, noise, self._log_snr_at(timesteps))
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """v at clean images, noise and timesteps (B,)."""
-        alpha, sigma = alpha_sigma(log_snr_at(self.log_snr.to(timesteps.device), at_least_float32(timesteps))[:, None, None, None])
-        return target(sample, noise, alpha, sigma, "v_prediction")
+        """v at clean images, noise and timesteps (B,), or one for all."""
+        alpha, sigma = alpha_sigma(self._log_snr_at(timesteps).to(sample.device)[:, None, None, None])
+        return target(sample, noise, alpha, sigma, "v_prediction").to(sample.dtype)
+
+    def _log_snr_at(self, timesteps: Tensor) -> Tensor:
+        return log_snr_at(self.log_snr.to(timesteps.device), at_least_float32(timesteps.reshape(-1)))
 
     def _split(self, output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the learned variance where there is one."""

@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from .noise import BETA_SCHEDULES, beta_table, same_curve, shift_betas
-from .thresholding import dynamic_threshold
+from .thresholding import PAPER_RATIO, check_ratio, dynamic_threshold
 
 KEPT = frozenset(
     {
@@ -51,12 +51,13 @@ class ImagenSchedulerMixin:
         # diffusers lists every argument that was given by its position, too.
         self.register_to_config(_use_default_values=sorted(k for k in listed if self.config[k] == defaults[k]))  # type: ignore[attr-defined]
 
-    def _check_betas(self) -> None:
+    def _check_config(self) -> None:
         """Call at the start of every `__init__`.
 
         Raises:
-            ValueError: for `trained_betas` that are not one for each timestep.
+            ValueError: for `trained_betas` that are not one for each timestep, and a `dynamic_thresholding_ratio` that is none.
         """
+        check_ratio(self.config.get("dynamic_thresholding_ratio", PAPER_RATIO))
         betas, timesteps = self.config.get("trained_betas"), self.config["num_train_timesteps"]
         if betas is not None and len(betas) != timesteps:
             raise ValueError(f"trained_betas are {len(betas)} and num_train_timesteps is {timesteps}; give one for each timestep")
@@ -78,7 +79,7 @@ class ImagenSchedulerMixin:
                 f"{cls.__name__} is for networks trained under a scheduler with `{needed}`; the config it was given has `{other}` "
                 "instead. A curve of betas and EDM's preconditioning cannot be swapped: take a scheduler of the same kind."
             )
-        foreign = sorted(kwargs.keys() & _stock_options() - taken)
+        foreign = sorted(kwargs.keys() & (_stock_options() | _own_options(ImagenSchedulerMixin)) - taken)
         if foreign:
             raise ValueError(f"{cls.__name__} has no {', '.join(foreign)}; its options are {', '.join(sorted(taken - {'self'}))}")
         if _asks_for_another_curve(config_dict, kwargs, taken):  # these were of the curve before, as what this class does not know
@@ -128,3 +129,8 @@ def _stock_options() -> frozenset[str]:
     """The options of all schedulers between which diffusers swaps."""
     classes = (getattr(diffusers, e.name) for e in KarrasDiffusionSchedulers)
     return frozenset(name for c in classes for name in inspect.signature(c.__init__).parameters)
+
+
+def _own_options(kind: type) -> frozenset[str]:
+    """The options of the classes below this one, which are Imagen's schedulers."""
+    return frozenset().union(*({*inspect.signature(c.__init__).parameters, *_own_options(c)} for c in kind.__subclasses__()))

@@ -36,7 +36,7 @@ def thresholded_init(stock: Any) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         given = signature.bind(self, *args, **kwargs).arguments
-        self._check_betas()
+        self._check_config()
         stock_init(**{name: value for name, value in given.items() if name in theirs})
         self._keep_on_swap()
 

@@ -43,11 +43,24 @@ def dynamic_threshold(x0: Tensor, ratio: float = PAPER_RATIO, max_value: float |
     return x0.clamp(-s, s) / s
 
 
+def check_ratio(ratio: Any) -> None:
+    """See that a `dynamic_thresholding_ratio` is one.
+
+    Raises:
+        ValueError: for what is no share, a percentile among it.
+    """
+    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise ValueError(f"dynamic_thresholding_ratio is {ratio!r}; it is a share in (0, 1], 0.995 in the paper")
+
+
 def quantile(values: Tensor, q: float) -> Tensor:
     """`torch.quantile` along the last dimension of (B, N), by selection instead of sorting, and for any N."""
     place = q * (values.shape[-1] - 1)
     rank = math.floor(place)
     values = at_least_float32(values)
+    if torch.are_deterministic_algorithms_enabled():  # which earlier releases of torch refuse to select by on a GPU
+        ordered = values.sort(dim=-1).values
+        return torch.lerp(ordered[..., rank], ordered[..., min(rank + 1, values.shape[-1] - 1)], place - rank)
     below = values.kthvalue(rank + 1, dim=-1).values
     above = values.kthvalue(min(rank + 2, values.shape[-1]), dim=-1).values
     return torch.lerp(below, above, place - rank)

@@ -57,8 +57,12 @@ def read_prompts(
     Raises:
         ValueError: as `encoding.encode`.
     """
-    cleaned = clean_captions(prompts) if rules.clean_caption else prompts
-    return encode(cleaned, tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
+    return encode(cleaned(prompts, rules), tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
+
+
+def cleaned(prompts: list[str], rules: TextRules) -> list[str]:
+    """Prompts as the tokenizer is given them."""
+    return clean_captions(prompts) if rules.clean_caption else prompts
 
 
 def no_text(like: TextEmbedding, rules: TextRules, read: Callable[[list[str]], TextEmbedding]) -> TextEmbedding:

@@ -12,10 +12,11 @@ MOST_WORDS = 300  # a vocabulary of more is no list to choose from
 
 
 def unknown_words(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The words of a prompt, without marks beside them, that the tokenizer cannot spell; empty for T5's own."""
+    """The words of a prompt, without marks beside them, and the marks, that the tokenizer cannot spell; empty for T5's own."""
     if tokenizer.unk_token_id is None:
         return []
-    return [w for w in prompt.translate(MARKS).split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+    parts = [*prompt.translate(MARKS).split(), *(mark for mark in dict.fromkeys(prompt) if ord(mark) in MARKS)]
+    return [part for part in parts if tokenizer.unk_token_id in tokenizer(part, add_special_tokens=False)["input_ids"]]
 
 
 def known_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -29,4 +30,5 @@ def warn_of_unknown_words(prompts: Sequence[str], tokenizer: PreTrainedTokenizer
     if unknown:
         known = known_words(tokenizer)
         words = f" It knows: {' '.join(known)}" if known else ""
-        logger.warning(f"The text encoder never saw: {', '.join(unknown)}.{words}")
+        shown = ", ".join(f'"{word}"' if ord(word[0]) in MARKS else word for word in unknown)
+        logger.warning(f"The text encoder never saw: {shown}.{words}")

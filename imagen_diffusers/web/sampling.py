@@ -10,7 +10,6 @@ import torch
 
 from imagen_diffusers.hub.classes import class_named
 from imagen_diffusers.pipelines.arguments import one_each
-from imagen_diffusers.pipelines.text_inputs import takes_text
 from imagen_diffusers.text.words import unknown_words
 
 from .asked import Asked
@@ -100,7 +99,7 @@ class Sampler:
     def _call(self, pipe: Any, asked: Asked) -> dict[str, Any]:
         """Arguments of the pipeline's call."""
         call: dict[str, Any] = {}
-        if asked.prompt and takes_text(pipe.networks):
+        if asked.prompt and pipe.takes_text:
             call["prompt"] = asked.prompt
         if asked.guidance is not None and asked.task != "enlarge":
             first, *others = pipe.stage_numbers
