@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches
@@ -88,8 +89,8 @@ class Checkpoints:
 
     Args:
         folder: the run's.
-        accelerator: holds the prepared network and optimizer, and whatever was registered with it.
-        unet: the network itself, prepared.
+        accelerator: holds whatever was registered with it.
+        unet, optimizer: prepared.
         ema: averages of its trainable weights; None without.
         batches: of the run, whose place in a stream is kept, too.
         kind: of the run, see `same_run.kind_of_run`.
@@ -99,6 +100,7 @@ class Checkpoints:
     folder: Path
     accelerator: Accelerator
     unet: ModelMixin
+    optimizer: Optimizer
     ema: EMAModel | None
     batches: Batches
     kind: dict[str, Any]
@@ -146,7 +148,7 @@ class Checkpoints:
             check_same_kind(json.loads((path / KIND).read_text()), self.kind, path)
         self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
-        with _as_set(self.accelerator):
+        with _as_set(self.optimizer):
             self.accelerator.load_state(str(path), strict=not frozen)
         self.accelerator.step = 0  # batches of the step begun: each of ours begins anew, however many batches a step had before
         if self.ema is not None:
@@ -175,13 +177,11 @@ class Checkpoints:
 
 
 @contextmanager
-def _as_set(accelerator: Accelerator) -> Iterator[None]:
-    """Loaded inside, optimizers get their state back and keep what they were made with; their rates are the schedule's to say."""
-    groups = [group for optimizer in accelerator._optimizers for group in optimizer.param_groups]
-    made_with = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+def _as_set(optimizer: Optimizer) -> Iterator[None]:
+    """Loaded inside, the optimizer gets its state back and keeps what it was made with; its rates are the schedule's to say."""
+    made_with = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in optimizer.param_groups]
     yield
-    groups = [group for optimizer in accelerator._optimizers for group in optimizer.param_groups]  # others, since they were loaded
-    for group, own in zip(groups, made_with, strict=True):
+    for group, own in zip(optimizer.param_groups, made_with, strict=True):
         group.update(own)
 
 

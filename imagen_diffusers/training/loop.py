@@ -204,15 +204,8 @@ class _Fit:
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
         self.batches = Batches(dataset, self.share, settings)
-        self.checkpoints = Checkpoints(
-            settings.output_dir,
-            accelerator,
-            unet,
-            self.ema,
-            self.batches,
-            kind_of_run(unet, settings, loss),
-            settings.checkpoints_total_limit,
-        )
+        kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.optimizer, self.ema, self.batches, kind, kept)
         self.skipped = Skipped(settings.output_dir)
 
     def steps(self, start: int) -> Iterator[int]:
