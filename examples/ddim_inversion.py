@@ -27,7 +27,7 @@ def make_deterministic(pipe: ImagenCascadePipeline) -> None:
 
 @torch.no_grad()
 def invert(pipe: ImagenCascadePipeline, prompt: str, image: Images, num_inference_steps: int = 50, iterations: int = 3) -> Tensor:
-    """The noise (N, C, H, W) that `pipe(prompt, latents=noise, guidance_scale=1, stop_at=1)` makes this image of.
+    """The noise (N, C, H, W) of which a call with `latents=noise, guidance_scale=1, stop_at=1` and as many steps makes this image.
 
     Args:
         pipe: after `make_deterministic`.

@@ -1,7 +1,8 @@
 """Teach a cascade one subject from 3 to 20 images of it (DreamBooth, Ruiz et al., 2023), in every stage.
 
-accelerate launch examples/dreambooth.py --instance_data_dir my-vase --instance_prompt "a sks vase" \
-    --with_prior_preservation --class_prompt "a vase" --class_data_dir vases --output_dir my-subject --max_train_steps 400
+accelerate launch examples/dreambooth.py --pretrained_model_name_or_path imagen-emoji \
+    --instance_data_dir my-vase --instance_prompt "a sks vase" --with_prior_preservation --class_prompt "a vase" --class_data_dir vases \
+    --output_dir my-subject --max_train_steps 400
 
 With prior preservation the cascade's own images of the class are trained on beside the subject's, so that other vases stay as
 they were; those that --class_data_dir lacks are generated first.

@@ -1,7 +1,7 @@
 """Move a whole cascade to a domain (medical, fashion, architecture, ...) with a folder of captioned images.
 
-accelerate launch examples/finetune_domain.py --train_data_dir my-facades --output_dir my-imagen --max_train_steps 5000 \
-    --mixed_precision bf16
+accelerate launch examples/finetune_domain.py --pretrained_model_name_or_path imagen-emoji --train_data_dir my-facades \
+    --output_dir my-imagen --max_train_steps 5000 --mixed_precision bf16
 
 Transparent images, a folder of icons say, are laid on white. Other backgrounds, places and sizes at each visit are examples/emoji, which
 trains on folders of one's own, too.

@@ -16,6 +16,7 @@ import imagen_diffusers
 from imagen_diffusers.cli import app
 from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
+from imagen_diffusers.text import encoders
 
 from .conftest import make_base, make_pipeline
 from .test_architecture import PACKAGE, ROOMS
@@ -186,6 +187,12 @@ def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     pipe.save_lora_weights("my-style", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
     if "inpainting" in page:
         make_pipeline(unet=with_cond_channels(make_base(), 4)).save_pretrained("runs/inpainting/pipeline")
+    if "your-images" in page:
+        made = make_pipeline()
+        for folder, slot in (("my-base", "unet"), ("my-256", "unet_2"), ("my-1024", "unet_3")):
+            getattr(made, slot).save_pretrained(f"{folder}/{slot}")
+        monkeypatch.setattr(encoders, "load_tokenizer", lambda place: made.tokenizer)
+        monkeypatch.setattr(encoders, "load_text_encoder", lambda place: made.text_encoder)
     run_blocks(page, {"__name__": "page", "torch": torch, "pipe": make_pipeline()})
 
 

@@ -51,8 +51,8 @@ def body(name: str, command: Any, own: list[str], told: list[str]) -> list[str]:
 
 def row(parameter: Any) -> str:
     """An argument or an option, what it is by default, and its help."""
-    names = parameter.name.upper() if is_argument(parameter) else ", ".join(parameter.opts)
-    default = "required" if parameter.required else "" if parameter.default in (None, False) else f"`{parameter.default}`"
+    names = parameter.name.upper() if is_argument(parameter) else ", ".join((*parameter.opts, *parameter.secondary_opts))
+    default = "required" if parameter.required else "" if parameter.default in (None, False, "") else f"`{parameter.default}`"
     return f"| `{names}` | {default} | {line(parameter.help)} |"
 
 
