@@ -122,7 +122,7 @@ async def measure(folder: Path, clients: int, seconds: float, waiting: int) -> l
     refusals = Counter(answer.refusal for answer in answers if answer.refusal is not None)
     print(*(f"{count} times: {sentence}" for sentence, count in refusals.items()), sep="\n")
     each = Counter(answer.client for answer in done)
-    share = f"{min(each[c] for c in range(clients))} to {max(each.values())}"
+    share = f"{min(each[c] for c in range(clients))} to {max(each.values(), default=0)}"
     cells = [len(answers), len(done), sum(refusals.values()), share, overtaken(done), f"{steady[0] / 2**20:.0f} MiB", f"{grown:+.1%}"]
     return [str(waiting), *map(str, cells)]
 
@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=300, help="of each of the two runs")
     args = parser.parse_args()
+    if args.seconds < 10:
+        parser.error(f"--seconds is {args.seconds:g}; memory is looked at each second, and its growth asks for 10 at least")
     with tempfile.TemporaryDirectory() as folder:
         base = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), unet_2=None, unet_3=None, scheduler_2=None, scheduler_3=None)
         base.save_pretrained(Path(folder) / "base")

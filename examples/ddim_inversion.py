@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler, bundled
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid, read_image
 from imagen_diffusers.pipelines.image_inputs import Images, images_to_tensor
 from imagen_diffusers.schedulers.driving import clean_image
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -48,6 +48,10 @@ class DreamBoothSettings:
     def __post_init__(self) -> None:
         if self.with_prior_preservation and (self.class_prompt is None or self.class_data_dir is None):
             raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
+        if not self.with_prior_preservation and (self.class_prompt is not None or self.class_data_dir is not None):
+            raise ValueError(
+                "class_prompt and class_data_dir are of with_prior_preservation, which is not asked for; add it, or leave them out"
+            )
 
 
 def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState) -> None:
@@ -73,7 +77,8 @@ def main(args: Sequence[str] | None = None) -> None:
     which, model, subject, crop, train, loss, validation, hub = settings
     job = FineTuning(which, model, crop, train, loss, validation, hub, list(settings))
     with process_group() as processes:
-        check_beginning(train, hub, job.folders, instance_data_dir=subject.instance_data_dir)
+        of_class = {"class_data_dir": subject.class_data_dir}
+        check_beginning(train, hub, job.folders, of_class, instance_data_dir=subject.instance_data_dir)
         job = with_stages_held(job)
         pipe = load_cascade(model, seed=train.seed)
         if subject.with_prior_preservation:

@@ -17,6 +17,7 @@ from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenCascadeUpscalePipeline,
 )
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.pipelines.outpainting import outpaint
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

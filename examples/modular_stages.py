@@ -21,6 +21,7 @@ from diffusers.modular_pipelines import (
 )
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, bundled
+from imagen_diffusers.finetuning.flags import run_script
 
 IMAGES = OutputParam("images", type_hint=torch.Tensor, description="(N, C, H, W) in [0, 1].")
 
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

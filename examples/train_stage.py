@@ -39,7 +39,8 @@ def main(args: Sequence[str] | None = None) -> None:
     settings = parse(*kinds, args=args)
     which, model, data, crop, train, loss, validation, hub = settings
     with process_group() as processes:
-        check_beginning(train, hub, [train.output_dir], train_data_dir=data.train_data_dir)
+        held_out = {"validation_data": validation.validation_data}
+        check_beginning(train, hub, [train.output_dir], held_out, train_data_dir=data.train_data_dir)
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
         dataset = image_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)

@@ -1,6 +1,7 @@
 """Where the parts of a fine-tuning are, and what they start from."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,6 +265,7 @@ def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "a.jpg", "b.webp"]
 
 
+OF_CLASS = ["--instance_prompt", "a sks cube", "--with_prior_preservation", "--class_prompt", "a cube"]
 FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
 
 
@@ -275,6 +277,30 @@ FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
         (dreambooth, FAR, "instance_data_dir is nowhere, which is no folder"),
         (train_stage, ["--train_data_dir", "{images}", "--output_dir", "{before}"], "holds checkpoint-3 of an earlier run; go on from it"),
         (finetune_domain, ["--train_data_dir", "{images}", "--output_dir", "{stages}"], "holds checkpoint-3 of an earlier run"),
+        (
+            train_stage,
+            ["--train_data_dir", "{data}", "--validation_data", "{data}/held-out"],
+            "validation_data is .* and train_data_dir .*beside",
+        ),
+        (train_stage, ["--train_data_dir", "{data}", "--validation_data", "{data}"], "validation_data is .* and train_data_dir .*beside"),
+        (train_stage, ["--train_data_dir", "{data}/held-out", "--validation_data", "{data}"], "validation_data is .* put them beside"),
+        (train_stage, ["--train_data_dir", "{images}", "--output_dir", "{images}/out"], "output_dir is .* and train_data_dir .*beside"),
+        (
+            dreambooth,
+            [*OF_CLASS, "--instance_data_dir", "{data}", "--class_data_dir", "{data}/class"],
+            "class_data_dir is .* put them beside",
+        ),
+        (
+            finetune_domain,
+            ["--train_data_dir", "{images}", "--resume_from_checkpoint", "checkpoint-3"],
+            "resume_from_checkpoint=checkpoint-3 is of one stage, and several are trained: name its stage",
+        ),
+        (
+            finetune_domain,
+            ["--train_data_dir", "{images}", "--stages", "1", "--resume_from_checkpoint", "checkpoint-9"],
+            "resume_from_checkpoint=checkpoint-9 is no complete checkpoint",
+        ),
+        (finetune_style, ["--train_data_dir", "{images}", "--resolution", "512"], "resolution is 512, and each stage is sampled at a size"),
         (finetune_style, ["--train_data_dir", "{images}", "--push_to_hub"], 'the repository "new" cannot be made or written .who are you'),
     ],
 )
@@ -283,7 +309,10 @@ def test_mistakes_are_said_before_anything_is_loaded(images, tmp_path, monkeypat
     empty.mkdir()
     (before / "checkpoint-3").mkdir(parents=True)
     (before / "checkpoint-3" / PROGRESS).write_text("{}")
-    places = {"images": images, "empty": empty, "before": before, "stages": before.parent}
+    for place in ("data", "data/held-out"):
+        (tmp_path / place).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    places = {"images": images, "empty": empty, "before": before, "stages": before.parent, "data": tmp_path / "data"}
     monkeypatch.setattr(huggingface_hub, "HfApi", NoEntry)
     given = ["--max_train_steps", "1", "--output_dir", str(tmp_path / "new"), *(flag.format(**places) for flag in more)]
     with pytest.raises(ValueError, match=words):
@@ -353,3 +382,32 @@ def test_what_was_written_is_said(cascade, images, tmp_path, capsys) -> None:  #
     told = capsys.readouterr()
     assert f"written to {tmp_path}" in told.out
     assert "training unet 16px" in told.err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"rank": 4, "from_scratch": True}, "from_scratch makes fresh weights"),
+        ({"lora_alpha": 4.0}, "lora_alpha and lora_dropout are of an adapter"),
+        ({"lora_dropout": 0.1}, "lora_alpha and lora_dropout are of an adapter"),
+        ({"rank": 0}, "rank is 0; it must be at least 1 .train_stage and finetune_domain without it train whole networks"),
+    ],
+)
+def test_what_an_adapter_is_not_is_said(given, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelSettings(**given)
+
+
+def test_a_class_without_prior_preservation_is_asked_about(tmp_path) -> None:
+    with pytest.raises(ValueError, match="class_prompt and class_data_dir are of with_prior_preservation, which is not asked for"):
+        dreambooth.DreamBoothSettings(tmp_path, "x", class_prompt="a cube")
+
+
+def test_held_out_images_of_a_divided_folder_are_apart(cascade, images, tmp_path) -> None:  # noqa: F811
+    """Of data/train and data/validation the first alone is trained on, whichever of data and data/train is named."""
+    for name in ("train", "validation"):
+        shutil.copytree(images, tmp_path / "data" / name)
+    measured = ["--validation_data", tmp_path / "data" / "validation", "--validation_steps", 1]
+    for i, place in enumerate((tmp_path / "data", tmp_path / "data" / "train")):
+        train_stage.main(flags(cascade, 1, tmp_path / f"out-{i}", "--train_data_dir", place, *measured))
+        assert (tmp_path / f"out-{i}" / "validation.jsonl").exists()

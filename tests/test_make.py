@@ -168,6 +168,13 @@ def test_a_step_that_needs_more_time_than_is_left_waits_for_the_next_slice(tmp_p
     assert [command[2] for command in started] == ["short"]
 
 
+def test_what_may_need_a_step_that_does_not_fit_waits_for_it(tmp_path, started) -> None:
+    """Of the scenes' steps, which say no needs: with the time that an oracle takes, and none for a stage, nothing is begun."""
+    made(tmp_path / "pipeline" / "tokenizer" / "tokenizer.json")
+    assert not run(list(steps(Plan(), tmp_path, tmp_path / "pipeline")), 40.0)
+    assert not started
+
+
 def test_what_is_begun_of_other_sources_is_removed(tmp_path, started) -> None:
     source, begun = tmp_path / "source", tmp_path / "report" / "run.json"
     made(source)

@@ -290,6 +290,11 @@ def test_saves_and_loads_bit_equal(unet, tmp_path) -> None:
         ("sr_self_text", {"low_res": torch.zeros(2, 3, 16, 16)}, "resize low_res"),
         ("base", {"encoder_hidden_states": torch.zeros(2, 5, 7)}, "7 wide"),
         ("base", {"encoder_hidden_states": None}, "needs 32-wide"),
+        ("base", {"sample": torch.zeros(2, 4, 16, 16)}, "sample has 4 channels; .* was built for 3"),
+        ("sr_self_text", {"low_res": torch.zeros(2, 1, 32, 32)}, "low_res has 1 channels; .* was built for 3"),
+        ("sr_self_text", {"low_res": torch.zeros(1, 3, 32, 32)}, "there are 1 low_res images for 2 samples; give one for each"),
+        ("base", {"encoder_hidden_states": torch.zeros(1, 5, 32)}, "of 1 texts, and there are 2 images; give one text for each"),
+        ("base", {"encoder_attention_mask": torch.ones(2, 4)}, r"encoder_attention_mask is \(2, 4\); it must be \(2, 5\)"),
         ("unconditional", {"encoder_hidden_states": torch.zeros(2, 5, 32)}, "unconditional"),
     ],
 )
@@ -297,6 +302,11 @@ def test_bad_inputs_are_refused_in_words(name, change, message) -> None:
     unet = MAKERS[name]()
     with pytest.raises(ValueError, match=message):
         unet(**{**inputs(unet), **change})
+
+
+def test_one_number_of_blocks_is_that_of_every_level() -> None:
+    one, each = make_sr(layers_per_block=2), make_sr(layers_per_block=(2,) * len(make_sr().config["block_out_channels"]))
+    assert [name for name, _ in one.named_parameters()] == [name for name, _ in each.named_parameters()]
 
 
 def test_bad_configurations_are_refused_in_words() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from imagen_diffusers.training import loop
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
+from imagen_diffusers.training.processes import tell_deepspeed
 
 from .conftest import TEXT_DIM, make_base
 from .forking import CONTEXT, result, start
-from .test_training import Squares, assert_same_state, fit
+from .test_training import Squares, assert_same_state, fit, settings
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -289,3 +291,14 @@ def test_the_flag_comes_before_accelerates_configuration(tmp_path, monkeypatch) 
     AcceleratorState._reset_state(True)
     again = fit(tmp_path / "two", 1)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), again.parameters(), strict=True))
+
+
+def test_deepspeed_is_told_what_the_settings_say(tmp_path) -> None:
+    """Its plugin alone is looked at; DeepSpeed itself is not there. Without numbers accelerate would look for them in loaders."""
+    plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"})
+    accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), gradient_accumulation_steps=1)
+    tell_deepspeed(accelerator, settings(tmp_path, 3, train_batch_size=6, gradient_accumulation_steps=4, max_grad_norm=0.5))
+    told = {"train_micro_batch_size_per_gpu": 6, "gradient_accumulation_steps": 4, "gradient_clipping": 0.5}
+    assert plugin.deepspeed_config == {"zero_optimization": {"stage": 2}, **told}
+    assert accelerator.gradient_accumulation_steps == 4
+    tell_deepspeed(SimpleNamespace(state=SimpleNamespace()), settings(tmp_path, 3))

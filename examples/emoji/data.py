@@ -243,8 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.things and not (args.things / LINES).exists():
         raise OSError(f"{args.things / LINES} is not there, so there are no things to copy; name a folder that holds it")
     if (args.folder / LINES).exists():
-        if of_packages or args.things:
-            ignored = "--things, --emoji, --flat and --names were not read"
+        if of_packages or args.things or args.without_flat:
+            ignored = "--things, --emoji, --flat, --names and --without_flat change nothing"
             print(f"{args.folder / LINES} is there already and is kept: {ignored}; remove it to have it made anew")
     elif args.things:
         if (args.things / NOTICE.name).exists():

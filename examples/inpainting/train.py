@@ -147,6 +147,10 @@ def table(rows: dict[str, list[float]]) -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     told, model, train, loss = parse(InpaintingSettings, ModelSettings, TrainSettings, LossSettings, args=args, **RECIPE)
+    if model.rank is not None:
+        raise ValueError(
+            "rank trains an adapter, and what this network has to learn is how to read masks, in weights of its own: leave it out"
+        )
     pipe = load_cascade(model, seed=train.seed)
     pipe.set_progress_bar_config(disable=True)
     measured, plain = Measured(pipe, told.measured, told.folder), pipe.unet

@@ -16,6 +16,7 @@ from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenDPMSolverMultistepScheduler,
 )
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 
 from .data import VIEWS
@@ -72,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

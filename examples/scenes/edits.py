@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadeInpaintPipeline
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.pipelines.outpainting import outpaint
 
@@ -182,4 +183,4 @@ def _grid(before: Tensor, after: Tensor, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,6 +22,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.statistics import Statistics
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
@@ -207,7 +208,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
     parser.add_argument("--fine_count", type=int, default=60, help="1024px images of prompts with a fine texture")
     parser.add_argument("--distance_count", type=int, default=200, help="images of 256px, or windows of 1024px, of a Frechet distance")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=8, help="images at once, of 256px; at most 4 for distances, and 1 of 1024px")
     args = parser.parse_args()
     pipe = load_cascade(args.model, device=device_type())
     oracle = load(args.oracle)
@@ -223,10 +224,10 @@ def main() -> None:
         else:
             stage = ENLARGING[part]
             count = args.distance_count if stage == 2 else -(-args.distance_count // 4)
-            ours, bicubic, floor = super_resolution_distances(pipe, oracle, count, stage, 4)
+            ours, bicubic, floor = super_resolution_distances(pipe, oracle, count, stage, min(args.batch_size, 4))
             told = f"bicubic {bicubic:.3f}, ratio {ours / bicubic:.3f}; true renders of other scenes {floor:.3f}"
             print(f"Frechet distance, stage {stage}: {ours:.3f}, {told}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -50,14 +50,18 @@ def errors(
     encoder: T5EncoderModel, teacher: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, told: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """Mean squared errors of lists, and of the captions that they are made of, as shares of the variance of the teacher's states."""
-    lists, aside, stands_for = zip(*(listed(text) for text in told if BETWEEN.search(text)), strict=True)
     with torch.no_grad():
         as_they_were = torch.cat(encode(teacher, tokenizer, told))
+    kept = torch.cat(encode(encoder, tokenizer, told)) - as_they_were
+    variance = as_they_were.var(0).mean()
+    several = [listed(text) for text in told if BETWEEN.search(text)]
+    if not several:  # as in a small batch
+        return kept.new_zeros(()), kept.square().mean() / variance
+    lists, aside, stands_for = zip(*several, strict=True)
+    with torch.no_grad():
         taught = encode(teacher, tokenizer, aside)
         wanted = [own[of].mean(0) for own, words in zip(taught, stands_for, strict=True) for of in (*words, [-1])]
     new = torch.cat(encode(encoder, tokenizer, lists)) - torch.stack(wanted)
-    kept = torch.cat(encode(encoder, tokenizer, told)) - as_they_were
-    variance = as_they_were.var(0).mean()
     return new.square().mean() / variance, kept.square().mean() / variance
 
 

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--pipeline", type=Path, help="where the cascade is put together; by default pipeline/ in the folder")
     parser.add_argument("--time_limit", type=float, default=float("inf"), help="in seconds; run again for the rest")
     for name, help in (("scenes", "of each stage"), ("steps", "of each stage"), ("batch_sizes", "of each stage"), ("text_steps", "three")):
-        parser.add_argument(f"--{name}", type=int, nargs="+", help=help)
+        parser.add_argument(f"--{name}", type=int, nargs=3, help=help)
     for name in ("oracle_scenes", "oracle_steps", "count", "workers"):
         parser.add_argument(f"--{name}", type=int)
     args = parser.parse_args()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import trange
 
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.models.precision import fastest_dtype
 
 from .camera import project
@@ -257,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import save_png
 
 from .captions import caption
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -134,7 +134,9 @@ def _next(steps: Sequence[Step], begun: set[int], seconds: float, *, alone: bool
     ready = [i for i in there if steps[i].needs or not failed]
     if alone and not ready and not failed:
         ready = left[:1]
-    return [i for i in ready if steps[i].least <= seconds]
+    short = [i for i in ready if steps[i].least > seconds]
+    waiting = next((i for i in short if not steps[i].needs), len(steps))  # what says no needs may need what comes before it
+    return [i for i in ready if i not in short and (steps[i].needs or i < waiting)]
 
 
 def _log(logs: Path | None, steps: Sequence[Step], number: int) -> Path | None:

@@ -23,6 +23,7 @@ from tqdm import tqdm, trange
 
 from examples import finetune_style
 from imagen_diffusers.evaluation.figures import Figure
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
 
 from . import classifier, oracle
@@ -164,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples import dreambooth
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
 
 from . import classifier
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
-from imagen_diffusers.finetuning.flags import parse
+from imagen_diffusers.finetuning.flags import parse, run_script
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
@@ -99,6 +99,10 @@ def noise_curve(log_snr_shift: float) -> torch.Tensor:
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
     loss, table = replace(loss, prediction_type="sample"), noise_curve(VIEWS[scenes.stage].log_snr_shift)
+    for part in ("tokenizer", "text_encoder"):  # or their names would be asked for on the Hub
+        if not (scenes.pipeline / part).is_dir():
+            made = f"`python -m examples.scenes.train_text_encoder --output_dir {scenes.pipeline}` puts it there"
+            raise OSError(f"{scenes.pipeline / part} is not there; {made}")
     text = {
         "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
         "text_encoder": T5EncoderModel.from_pretrained(scenes.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
@@ -111,4 +115,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
+from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.models.precision import fastest_dtype
 
 from . import lists
@@ -289,4 +290,4 @@ def _percent(accuracy: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

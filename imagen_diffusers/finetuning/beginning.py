@@ -1,22 +1,25 @@
 """What a script sees to before it loads a cascade: mistakes that would otherwise show after minutes, or after the training."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagen_diffusers.hub.upload import HubSettings, reserve
-from imagen_diffusers.training.checkpoints import find_checkpoint
+from imagen_diffusers.training.checkpoints import LATEST, find_checkpoint
 from imagen_diffusers.training.processes import as_main_says, this_process
-from imagen_diffusers.training.rows import check_folder
+from imagen_diffusers.training.rows import check_folder, images_in, trained_on
 from imagen_diffusers.training.run_settings import TrainSettings
 
 
-def check_beginning(train: TrainSettings, hub: HubSettings, runs: Iterable[Path], **folders: Path | None) -> None:
+def check_beginning(
+    train: TrainSettings, hub: HubSettings, runs: Sequence[Path], apart: Mapping[str, Path | None] | None = None, **folders: Path | None
+) -> None:
     """See that there are images, that no earlier run is in the way, and that the Hub takes the result; all processes ask together.
 
     Args:
         train, hub: the script's.
         runs: the folders of its runs, one for each stage.
-        folders: of images, by flag; None where it was not given.
+        apart: folders whose images are not to be trained on as those of `folders` are, by flag, beside `output_dir`.
+        folders: of images that are trained on, by flag; None where it was not given.
 
     Raises:
         ValueError: saying what is wrong, on all processes.
@@ -27,9 +30,14 @@ def check_beginning(train: TrainSettings, hub: HubSettings, runs: Iterable[Path]
             for flag, folder in folders.items():
                 if folder is not None:
                     check_folder(folder, flag)
-            if train.resume_from_checkpoint is None:
-                for run in runs:
-                    find_checkpoint(run, None)
+                    _check_apart(folder, flag, {"output_dir": train.output_dir, **(apart or {})})
+            if len(runs) > 1 and train.resume_from_checkpoint not in (None, LATEST):
+                raise ValueError(
+                    f"resume_from_checkpoint={train.resume_from_checkpoint} is of one stage, and several are trained: name its stage "
+                    f"(--stages 1), or go on with all of them by resume_from_checkpoint={LATEST}"
+                )
+            for run in runs:
+                find_checkpoint(run, train.resume_from_checkpoint)
             if hub.push_to_hub:
                 reserve(train.output_dir, hub)
         except ValueError as error:
@@ -37,3 +45,17 @@ def check_beginning(train: TrainSettings, hub: HubSettings, runs: Iterable[Path]
     refusal = as_main_says(refusal)
     if refusal is not None:
         raise ValueError(refusal)
+
+
+def _check_apart(folder: Path, flag: str, others: Mapping[str, Path | None]) -> None:
+    """Refuse a folder that holds another one, whose images would be read with its own, and one that is held by another of images."""
+    read = trained_on(folder).resolve()
+    for name, other in others.items():
+        if other is None:
+            continue
+        place = (trained_on(other) if name != "output_dir" and other.is_dir() and images_in(other) else other).resolve()
+        if read in (place, *place.parents) or name != "output_dir" and place in read.parents:
+            raise ValueError(
+                f"{name} is {other} and {flag} {folder}, and where one folder holds the other its images are read with those: "
+                "put them beside each other"
+            )

@@ -46,7 +46,8 @@ class FineTuning:
         begun: when, by `time.monotonic`; the time limit counts from here.
 
     Raises:
-        ValueError: for a learning rate by the clock and several stages, of which each would take all the time that is left.
+        ValueError: for several stages and what is of one: a resolution, and a learning rate by the clock, which would give each of them all
+            the time that is left.
     """
 
     which: StagesSettings
@@ -60,6 +61,11 @@ class FineTuning:
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        if self.crop.resolution is not None and len(self.stages) > 1:
+            raise ValueError(
+                f"resolution is {self.crop.resolution}, and each stage is sampled at a size of its own: leave it out, or name the "
+                "one stage that it is for (--stages 1)"
+            )
         if self.train.lr_by_time and len(self.stages) > 1:
             raise ValueError(
                 "lr_by_time gives one stage all the time that there is: name the one that is to be trained (--stages 1, then 2), "

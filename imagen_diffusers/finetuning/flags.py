@@ -33,7 +33,17 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank is {self.rank}; it must be at least 1, or left out to train the whole network")
+            raise ValueError(
+                f"rank is {self.rank}; it must be at least 1 (train_stage and finetune_domain without it train whole networks)"
+            )
+        if self.rank is not None and self.from_scratch:
+            raise ValueError(
+                "from_scratch makes fresh weights, which an adapter (rank) is trained on and does not hold: leave one of them out"
+            )
+        if self.rank is None and (self.lora_alpha is not None or self.lora_dropout):
+            raise ValueError(
+                "lora_alpha and lora_dropout are of an adapter, and without a rank none is trained: give rank, or leave them out"
+            )
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         Raises:
             ValueError: for a size, a width or a condition the network was not built for.
         """
-        self._check_inputs(sample, encoder_hidden_states, low_res, noise_level)
+        self._check_inputs(sample, low_res, noise_level)
+        self._check_text(sample, encoder_hidden_states, encoder_attention_mask)
         self._check_cond_images(sample, cond_images)
         timestep = _per_example(timestep, sample)
         level = None if noise_level is None else _per_example(noise_level, sample)
@@ -142,8 +143,11 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         self.cond = CondImages(c.cond_channels, c.block_out_channels[0], c.patch_size, c.detail_channels)
         return self.cond
 
-    def _check_inputs(self, sample: Tensor, text: Tensor | None, low_res: Tensor | None, noise_level) -> None:
+    def _check_inputs(self, sample: Tensor, low_res: Tensor | None, noise_level) -> None:
         name = type(self).__name__
+        for what, images, channels in (("sample", sample, "in_channels"), ("low_res", low_res, "low_res_channels")):
+            if images is not None and self.config[channels] and images.shape[1] != self.config[channels]:
+                raise ValueError(f"{what} has {images.shape[1]} channels; {name} was built for {self.config[channels]} ({channels})")
         height, width = sample.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"{name} got an image of {width}x{height}; both sides must be multiples of {self.stride}")
@@ -153,11 +157,20 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         if low_res is not None and low_res.shape[-2:] != sample.shape[-2:]:
             given = "x".join(map(str, low_res.shape[-2:]))
             raise ValueError(f"low_res is {given} but sample is {height}x{width}; resize low_res to the sample's size first")
+        if low_res is not None and len(low_res) != len(sample):
+            raise ValueError(f"there are {len(low_res)} low_res images for {len(sample)} samples; give one for each")
+
+    def _check_text(self, sample: Tensor, text: Tensor | None, mask: Tensor | None) -> None:
+        name = type(self).__name__
         if (self.text_dim is None) != (text is None):
             state = "is unconditional: pass no" if self.text_dim is None else f"needs {self.text_dim}-wide"
             raise ValueError(f"{name} {state} encoder_hidden_states")
         if text is not None and text.shape[-1] != self.text_dim:
             raise ValueError(f"encoder_hidden_states are {text.shape[-1]} wide; {name} was built for {self.text_dim} (encoder_hid_dim)")
+        if text is not None and len(text) != len(sample):
+            raise ValueError(f"encoder_hidden_states are of {len(text)} texts, and there are {len(sample)} images; give one text for each")
+        if text is not None and mask is not None and mask.shape != text.shape[:2]:
+            raise ValueError(f"encoder_attention_mask is {tuple(mask.shape)}; it must be {tuple(text.shape[:2])}, a value for each token")
 
     def _check_cond_images(self, sample: Tensor, cond_images: Tensor | None) -> None:
         wanted, name = self.config["cond_channels"], type(self).__name__

@@ -21,7 +21,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         low_res_channels: 3 takes `low_res` and `noise_level`; 0 makes an unconditioned (base) network.
         cond_channels: as in `ImagenUNet2DConditionModel`.
         block_out_channels: width of each level, finest first; every level halves the size.
-        layers_per_block: residual blocks of each level.
+        layers_per_block: residual blocks per level; one number, or one per level.
         attention_kind: what the coarsest level does, as in `ImagenAttention`: "self_text" (F.2: self-attention joined
             by text), "cross_text" (F.3: text alone, so the cost stays linear in the pixels), "self" or None.
         num_attention_heads: of the coarsest level, with twice its channels between them (B.1).
@@ -44,7 +44,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         low_res_channels: int = 3,
         cond_channels: int = 0,
         block_out_channels: tuple[int, ...] = (128, 256, 512, 1024),
-        layers_per_block: tuple[int, ...] = (2, 4, 8, 8),
+        layers_per_block: int | tuple[int, ...] = (2, 4, 8, 8),
         attention_kind: str | None = "self_text",
         num_attention_heads: int = 8,
         encoder_hid_dim: int | None = 4096,
@@ -57,10 +57,10 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if len(layers_per_block) != len(block_out_channels):
-            raise ValueError(
-                f"layers_per_block has {len(layers_per_block)} values and block_out_channels {len(block_out_channels)}; give one per level"
-            )
+        given = len(block_out_channels)
+        depths = (layers_per_block,) * given if isinstance(layers_per_block, int) else layers_per_block
+        if len(depths) != given:
+            raise ValueError(f"layers_per_block has {len(depths)} values and block_out_channels {given}; give one number, or one per level")
         if linear_skip and not low_res_channels == out_channels > 0:
             raise ValueError(
                 f"linear_skip leads from low_res_channels={low_res_channels} to out_channels={out_channels}; they must be equal"
@@ -75,7 +75,7 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
         self._build_ends(block_out_channels[0])
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         finer = block_out_channels[0]
-        for i, (channels, layers) in enumerate(zip(block_out_channels, layers_per_block, strict=True)):
+        for i, (channels, layers) in enumerate(zip(block_out_channels, depths, strict=True)):
             coarsest = i + 1 == len(block_out_channels)
             down, up = nn.Conv2d(finer, channels, 3, stride=2, padding=1), Upsample(channels, finer)
             self.down_blocks.append(EfficientLevel(self._resnets(channels, layers), self._attention(channels, coarsest), before=down))

@@ -31,6 +31,7 @@ from .same_run import check_same_architecture, check_same_kind
 
 NAME = re.compile(r"checkpoint-(\d+)")
 AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
+LATEST = "latest"
 GO_ON = "run the same command with resume_from_checkpoint=latest for the rest"
 PROGRESS, STREAM, KIND = "progress.json", "stream.json", "kind.json"
 
@@ -61,7 +62,7 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
                 "or choose another output_dir"
             )
         return None
-    if wanted == "latest":
+    if wanted == LATEST:
         return there[-1] if there else None
     path = Path(wanted) if Path(wanted).is_dir() else folder / wanted
     if not (path / PROGRESS).exists():

@@ -34,7 +34,7 @@ from .losses import LossSettings, StageLoss, draw, stage_loss
 from .network import network_to_train
 from .optimizers import make_optimizer
 from .order import Share
-from .processes import StopFlag, process_group
+from .processes import StopFlag, process_group, tell_deepspeed
 from .reports import Meter, Skipped, show_images, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
 from .same_run import kind_of_run
@@ -185,6 +185,7 @@ class _Fit:
             unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = make_optimizer(unet, settings, self.share.examples_per_step if settings.scale_lr else 1.0)
         self.learning_rate = LearningRate(optimizer, settings, accelerator.device)
+        tell_deepspeed(accelerator, settings)
         self.model, self.optimizer = accelerator.prepare(unet, optimizer)
         if settings.torch_compile:
             unet.to_json_string()  # writes into the configuration, as a checkpoint does, on which graphs depend

@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
+from .run_settings import TrainSettings
+
 logger = logging.getLogger(__name__)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -53,6 +55,19 @@ def process_group() -> Iterator[PartialState]:
         raise
     if began:
         state.destroy_process_group()
+
+
+def tell_deepspeed(accelerator: Accelerator, settings: TrainSettings) -> None:
+    """Give DeepSpeed, where it is, what it would otherwise take from a configuration file, or from loaders that accelerate prepares."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is None:
+        return
+    accelerator.gradient_accumulation_steps = settings.gradient_accumulation_steps
+    plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": settings.train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "gradient_clipping": settings.max_grad_norm,
+    }
 
 
 def as_main_says(value: Any) -> Any:

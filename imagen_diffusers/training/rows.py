@@ -172,10 +172,10 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         if files:
             return kind, {"data_files": {"train": files}}
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder).absolute()))}/**"]}}
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(trained_on(folder).absolute()))}/**"]}}
 
 
-def _trained_on(folder: Path) -> Path:
+def trained_on(folder: Path) -> Path:
     """A folder of images itself; its `train` where all its images are there and in `validation`, `test` and the like.
 
     Raises:
