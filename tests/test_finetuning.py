@@ -16,6 +16,7 @@ from PIL import Image
 from examples import dreambooth, finetune_domain, finetune_style, train_stage
 from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.finetuning import cascade as cascades
+from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
@@ -411,3 +412,11 @@ def test_held_out_images_of_a_divided_folder_are_apart(cascade, images, tmp_path
     for i, place in enumerate((tmp_path / "data", tmp_path / "data" / "train")):
         train_stage.main(flags(cascade, 1, tmp_path / f"out-{i}", "--train_data_dir", place, *measured))
         assert (tmp_path / f"out-{i}" / "validation.jsonl").exists()
+
+
+def test_of_a_folder_of_shards_nothing_else_is_read(tmp_path) -> None:
+    (tmp_path / "a.tar").touch()
+    (tmp_path / "held-out").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "held-out" / "0.png")
+    train = TrainSettings(tmp_path / "out", 1)
+    check_beginning(train, HubSettings(), [train.output_dir], {"validation_data": tmp_path / "held-out"}, train_data_dir=tmp_path)

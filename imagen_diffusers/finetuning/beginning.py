@@ -6,7 +6,7 @@ from pathlib import Path
 from imagen_diffusers.hub.upload import HubSettings, reserve
 from imagen_diffusers.training.checkpoints import LATEST, find_checkpoint
 from imagen_diffusers.training.processes import as_main_says, this_process
-from imagen_diffusers.training.rows import check_folder, images_in, trained_on
+from imagen_diffusers.training.rows import check_folder, read_in_whole
 from imagen_diffusers.training.run_settings import TrainSettings
 
 
@@ -48,13 +48,15 @@ def check_beginning(
 
 
 def _check_apart(folder: Path, flag: str, others: Mapping[str, Path | None]) -> None:
-    """Refuse a folder that holds another one, whose images would be read with its own, and one that is held by another of images."""
-    read = trained_on(folder).resolve()
+    """Refuse another folder whose images would be read with this one's, and one of images that this one's would be read with."""
+    read = read_in_whole(folder)
     for name, other in others.items():
-        if other is None:
+        if read is None or other is None:
             continue
-        place = (trained_on(other) if name != "output_dir" and other.is_dir() and images_in(other) else other).resolve()
-        if read in (place, *place.parents) or name != "output_dir" and place in read.parents:
+        of_images = name != "output_dir" and other.is_dir()
+        place = ((read_in_whole(other) if of_images else None) or other).resolve()
+        within = read.resolve() in (place, *place.parents)
+        if within or of_images and place in read.resolve().parents:
             raise ValueError(
                 f"{name} is {other} and {flag} {folder}, and where one folder holds the other its images are read with those: "
                 "put them beside each other"

@@ -14,6 +14,7 @@ from .reading import Columns
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
+SHARDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
 HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
@@ -94,6 +95,13 @@ def images_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
 
 
+def read_in_whole(folder: Path) -> Path | None:
+    """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
+    if any(any(folder.glob(f"*{suffix}")) for suffix in SHARDS):
+        return None
+    return trained_on(folder) if images_in(folder) else folder
+
+
 def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
     """See that a folder is there and holds images.
 
@@ -106,7 +114,7 @@ def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"{flag} is {folder}, which is no folder")
-    kinds = {".tar", ".parquet", *Image.registered_extensions()}
+    kinds = {*SHARDS, *Image.registered_extensions()}
     if not any(path.suffix.lower() in kinds for path in folder.rglob("*")):
         raise ValueError(f"{flag}: no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
 
@@ -167,7 +175,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
-    for suffix, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
+    for suffix, kind in SHARDS.items():
         files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
