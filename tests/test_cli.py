@@ -150,6 +150,10 @@ def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tm
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "large.v2").iterdir()) == ["a.png", "b.png"]
     assert "give a folder" in call(*plain, "--output", small / "a.jfif").output
+    Image.new("RGB", (16, 16), "blue").save(small / "a.png")
+    beside = call(*plain, "--output", tmp_path / "beside")
+    assert beside.exit_code == 0 and "left out, beside images of the same names: a.jfif" in beside.output
+    assert sorted(path.name for path in (tmp_path / "beside").iterdir()) == ["a.png", "b.png"]
     (small / "z.png").write_text("no image")
     refused = call(*plain, "--output", tmp_path / "other")
     assert refused.exit_code == 1 and f"{small / 'z.png'}" in refused.output.replace("\n", "")

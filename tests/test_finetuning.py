@@ -285,7 +285,7 @@ FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
         ),
         (train_stage, ["--train_data_dir", "{data}", "--validation_data", "{data}"], "validation_data is .* and train_data_dir .*beside"),
         (train_stage, ["--train_data_dir", "{data}/held-out", "--validation_data", "{data}"], "validation_data is .* put them beside"),
-        (train_stage, ["--train_data_dir", "{images}", "--output_dir", "{images}/out"], "output_dir is .* and train_data_dir .*beside"),
+        (train_stage, ["--train_data_dir", "{data}", "--output_dir", "{data}/out"], "output_dir is .* and train_data_dir .*beside"),
         (
             dreambooth,
             [*OF_CLASS, "--instance_data_dir", "{data}", "--class_data_dir", "{data}/class"],
@@ -293,7 +293,7 @@ FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
         ),
         (
             finetune_domain,
-            ["--train_data_dir", "{images}", "--resume_from_checkpoint", "checkpoint-3"],
+            ["--train_data_dir", "{images}", "--stages", "1", "2", "--resume_from_checkpoint", "checkpoint-3"],
             "resume_from_checkpoint=checkpoint-3 is of one stage, and several are trained: name its stage",
         ),
         (
@@ -301,7 +301,7 @@ FAR = ["--instance_data_dir", "nowhere", "--instance_prompt", "a sks cube"]
             ["--train_data_dir", "{images}", "--stages", "1", "--resume_from_checkpoint", "checkpoint-9"],
             "resume_from_checkpoint=checkpoint-9 is no complete checkpoint",
         ),
-        (finetune_style, ["--train_data_dir", "{images}", "--resolution", "512"], "resolution is 512, and each stage is sampled at a size"),
+        (finetune_style, ["--train_data_dir", "{images}", "--stages", "1", "2", "--resolution", "512"], "resolution is 512, and each"),
         (finetune_style, ["--train_data_dir", "{images}", "--push_to_hub"], 'the repository "new" cannot be made or written .who are you'),
     ],
 )
@@ -414,9 +414,23 @@ def test_held_out_images_of_a_divided_folder_are_apart(cascade, images, tmp_path
         assert (tmp_path / f"out-{i}" / "validation.jsonl").exists()
 
 
-def test_of_a_folder_of_shards_nothing_else_is_read(tmp_path) -> None:
-    (tmp_path / "a.tar").touch()
-    (tmp_path / "held-out").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "held-out" / "0.png")
-    train = TrainSettings(tmp_path / "out", 1)
-    check_beginning(train, HubSettings(), [train.output_dir], {"validation_data": tmp_path / "held-out"}, train_data_dir=tmp_path)
+def test_folders_that_are_not_read_with_others_may_lie_in_them(tmp_path) -> None:
+    """Of a folder of shards nothing else is read, and of one with a list of images these alone."""
+    for name in ("shards", "listed"):
+        (tmp_path / name / "held-out").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "held-out" / "0.png")
+    (tmp_path / "shards" / "a.tar").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "listed" / "0.png")
+    (tmp_path / "listed" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a cube"}')
+    for folder in (tmp_path / "shards", tmp_path / "listed"):
+        train = TrainSettings(folder / "out", 1)
+        check_beginning(train, HubSettings(), [train.output_dir], {"validation_data": folder / "held-out"}, train_data_dir=folder)
+    inside = tmp_path / "shards" / "held-out"
+    check_beginning(TrainSettings(tmp_path, 1), HubSettings(), [tmp_path], {"validation_data": tmp_path / "shards"}, train_data_dir=inside)
+
+
+def test_a_cascade_of_one_stage_takes_what_is_of_one(images, tmp_path) -> None:  # noqa: F811
+    make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).save_pretrained(tmp_path / "base")
+    given = ["--train_data_dir", images, "--resolution", 32]
+    finetune_domain.main(flags(str(tmp_path / "base"), 1, tmp_path / "out", *given))
+    assert (tmp_path / "out" / "model_index.json").exists()

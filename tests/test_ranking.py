@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -128,3 +129,4 @@ def test_bad_rankings_are_one_line(folder, tmp_path, words, message) -> None:  #
 
 def test_judgements_are_said_in_words() -> None:
     assert list(map(said, (True, False, None, [True, False, True], 0.123456, 2))) == ["yes", "no", "not judged", "2 of 3", "0.1235", "2"]
+    assert list(map(said, (np.bool_(True), torch.tensor(False), float("nan"), torch.tensor(0.5)))) == ["yes", "no", "not judged", "0.5"]

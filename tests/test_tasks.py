@@ -11,8 +11,9 @@ from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenCascadeUpscalePipeline,
 )
+from imagen_diffusers.pipelines.planning import numbers_that_enlarge
 
-from .conftest import make_pipeline, seeded
+from .conftest import make_pipeline, make_sr, seeded
 
 TASKS = (ImagenCascadePipeline, ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenCascadeUpscalePipeline)
 AUTO = {
@@ -119,6 +120,14 @@ def test_as_many_stages_run_as_enlarge_most_nearly_so_much(asked, sizes) -> None
     made = [size if isinstance(size, tuple) else (size, size) for size in sizes]
     assert [tuple(images.shape[-2:]) for images in out.stage_images] == made
     assert ran == pipe.running_stages
+
+
+def test_no_stage_makes_an_image_smaller_before_another_enlarges_it() -> None:
+    """Of stages that enlarge twice and eight times: six times is nearer to sixteen than to two, and the first would make 12px of 16."""
+    pipe = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline(unet_3=make_sr(sample_size=256)))
+    image = torch.zeros(1, 3, 16, 16)
+    for scale, stages in ((6, [2]), (7.5, [2]), (9, [2, 3])):
+        assert numbers_that_enlarge(pipe.networks, [2, 3], image, None, None, scale) == stages
 
 
 def test_an_image_that_one_stage_enlarges_twice_is_that_stages_alone() -> None:

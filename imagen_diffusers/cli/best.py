@@ -1,5 +1,6 @@
 """Images of more seeds than are kept, and a scorer that finds the best of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,8 +48,9 @@ class Best(NamedTuple):
 
 def said(judgement: "Judgement") -> str:
     """A judgement in words."""
-    if judgement is None:
+    if judgement is None or not isinstance(judgement, Sequence) and math.isnan(judgement):
         return "not judged"
-    if isinstance(judgement, bool):
-        return "yes" if judgement else "no"
-    return f"{sum(judgement)} of {len(judgement)}" if isinstance(judgement, Sequence) else f"{judgement:.4g}"
+    if isinstance(judgement, Sequence):
+        return f"{sum(judgement)} of {len(judgement)}"
+    truth = isinstance(judgement, bool) or "bool" in str(getattr(judgement, "dtype", ""))  # numpy's and torch's have other classes
+    return ("yes" if judgement else "no") if truth else f"{float(judgement):.4g}"

@@ -8,6 +8,7 @@ import typer
 from .options import PipelineOptions, SamplingOptions, TextOptions
 from .sampling import sample
 
+USUAL = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # go before icons, drawings and the like of the same name
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.")]
 
 
@@ -43,17 +44,22 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
     """
     from imagen_diffusers.images import has_image_name, image_files, open_image
 
-    images = image_files(folder.iterdir())
-    if not images:
-        raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files")
-    for image in images:
-        with open_image(image):  # before the first one is enlarged
-            pass
     if output.is_file() or has_image_name(output):
         raise ValueError(f'{folder} is a folder and --output "{output}" the name of a file; give a folder for the enlarged images')
-    places = {output / f"{image.stem}.png": image for image in images}
-    if len(places) < len(images):
-        names = [image.stem for image in images]
-        twice = sorted({name for name in names if names.count(name) > 1})
+    named: dict[str, list[Path]] = {}
+    for image in image_files(folder.iterdir()):
+        named.setdefault(image.stem, []).append(image)
+    if not named:
+        raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files")
+    usual = {stem: [image for image in images if image.suffix.lower() in USUAL] for stem, images in named.items()}
+    places = {output / f"{stem}.png": (usual[stem] or images)[0] for stem, images in named.items()}
+    twice = [stem for stem, images in named.items() if len(usual[stem] or images) > 1]
+    if twice:
         raise ValueError(f"{folder} holds several images named {', '.join(twice)}, which would be one PNG; rename them")
+    for image in places.values():
+        with open_image(image):  # before the first one is enlarged
+            pass
+    left = sorted({image.name for images in named.values() for image in images} - {image.name for image in places.values()})
+    if left:
+        typer.secho(f"left out, beside images of the same names: {', '.join(left)}", fg="yellow", err=True)
     return places

@@ -6,7 +6,7 @@ from pathlib import Path
 from imagen_diffusers.hub.upload import HubSettings, reserve
 from imagen_diffusers.training.checkpoints import LATEST, find_checkpoint
 from imagen_diffusers.training.processes import as_main_says, this_process
-from imagen_diffusers.training.rows import check_folder, read_in_whole
+from imagen_diffusers.training.rows import LISTS, check_folder, read_in_whole
 from imagen_diffusers.training.run_settings import TrainSettings
 
 
@@ -31,12 +31,7 @@ def check_beginning(
                 if folder is not None:
                     check_folder(folder, flag)
                     _check_apart(folder, flag, {"output_dir": train.output_dir, **(apart or {})})
-            if len(runs) > 1 and train.resume_from_checkpoint not in (None, LATEST):
-                raise ValueError(
-                    f"resume_from_checkpoint={train.resume_from_checkpoint} is of one stage, and several are trained: name its stage "
-                    f"(--stages 1), or go on with all of them by resume_from_checkpoint={LATEST}"
-                )
-            for run in runs:
+            for run in runs if train.resume_from_checkpoint in (None, LATEST) else runs[:1]:
                 find_checkpoint(run, train.resume_from_checkpoint)
             if hub.push_to_hub:
                 reserve(train.output_dir, hub)
@@ -54,10 +49,16 @@ def _check_apart(folder: Path, flag: str, others: Mapping[str, Path | None]) -> 
         if read is None or other is None:
             continue
         of_images = name != "output_dir" and other.is_dir()
-        place = ((read_in_whole(other) if of_images else None) or other).resolve()
-        within = read.resolve() in (place, *place.parents)
-        if within or of_images and place in read.resolve().parents:
+        theirs = read_in_whole(other) if of_images else None
+        if _are_read_with(theirs or other, read) or theirs is not None and _are_read_with(read, theirs):
             raise ValueError(
                 f"{name} is {other} and {flag} {folder}, and where one folder holds the other its images are read with those: "
                 "put them beside each other"
             )
+
+
+def _are_read_with(place: Path, read: Path) -> bool:
+    """Whether a folder's images are read with those of another, which holds it: where there are lists of images, these alone."""
+    if read.resolve() not in (place.resolve(), *place.resolve().parents):
+        return False
+    return any(place.rglob(LISTS)) or not any(read.rglob(LISTS))

@@ -15,7 +15,7 @@ from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text.words import warn_of_unknown_words
-from imagen_diffusers.training.checkpoints import GO_ON
+from imagen_diffusers.training.checkpoints import GO_ON, LATEST
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.loaders import TrainingSet, first_usable
 from imagen_diffusers.training.losses import LossSettings
@@ -46,8 +46,8 @@ class FineTuning:
         begun: when, by `time.monotonic`; the time limit counts from here.
 
     Raises:
-        ValueError: for several stages and what is of one: a resolution, and a learning rate by the clock, which would give each of them all
-            the time that is left.
+        ValueError: for several stages, once they are known, and what is of one: a resolution, a checkpoint by its name, and a learning rate
+            by the clock, which would give each of them all the time that is left.
     """
 
     which: StagesSettings
@@ -61,12 +61,19 @@ class FineTuning:
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if self.crop.resolution is not None and len(self.stages) > 1:
+        if self.which.stages is None or len(self.which.stages) == 1:
+            return
+        if self.crop.resolution is not None:
             raise ValueError(
-                f"resolution is {self.crop.resolution}, and each stage is sampled at a size of its own: leave it out, or name the "
-                "one stage that it is for (--stages 1)"
+                f"resolution is {self.crop.resolution}, and each stage is sampled at a size of its own: leave it out, or name the one "
+                "stage that it is for (--stages 1)"
             )
-        if self.train.lr_by_time and len(self.stages) > 1:
+        if self.train.resume_from_checkpoint not in (None, LATEST):
+            raise ValueError(
+                f"resume_from_checkpoint={self.train.resume_from_checkpoint} is of one stage, and several are trained: name its stage "
+                f"(--stages 1), or go on with all of them by resume_from_checkpoint={LATEST}"
+            )
+        if self.train.lr_by_time:
             raise ValueError(
                 "lr_by_time gives one stage all the time that there is: name the one that is to be trained (--stages 1, then 2), "
                 "and the time that it may have"

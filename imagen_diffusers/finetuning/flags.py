@@ -122,10 +122,12 @@ def run_script(main: Callable[[], None]) -> None:
 
     What is wrong with the program itself shows its stack, and so does everything with --debug.
     """
+    debug = DEBUG in sys.argv
+    sys.argv = [word for word in sys.argv if word != DEBUG]  # which not every script's parser knows
     try:
         main()
     except OF_THE_USER as error:
-        if DEBUG in sys.argv or not str(error):
+        if debug or not str(error):
             raise
         sys.exit(f"Error: {_sentence_of(error)}")
 

@@ -36,8 +36,9 @@ class Callbacks:
         self.pipe._current_timestep = state.timestep
         if self.on_step_end is not None:
             offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
-            returned = self.on_step_end(self.pipe, self.step, state.timestep, offered) or {}
-            _check_returned(returned, offered)
+            returned = self.on_step_end(self.pipe, self.step, state.timestep, offered)
+            returned = {} if returned is None else returned
+            _check_returned(returned, {**dict.fromkeys((*self.embeds, "low_res")), **offered})
             state.latents = _checked(returned.get("latents", state.latents), state.latents)
             state.guidance_scale = self.pipe._guidance_scale
         self.step += 1

@@ -59,7 +59,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         names = ("subfolder", "cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
         given = {"use_safetensors": True, "weight_name": kwargs.pop("weight_name", None), "metadata": kwargs.pop("metadata", None)}
         given |= {name: kwargs.pop(name, None) for name in names}
-        if not kwargs.pop("use_safetensors", True):
+        if kwargs.pop("use_safetensors", None) is False:
             raise ValueError("use_safetensors is False; adapters are read from safetensors alone: leave it out")
         if kwargs:
             raise TypeError(f"unknown arguments: {', '.join(kwargs)}")

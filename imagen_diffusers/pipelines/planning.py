@@ -157,7 +157,11 @@ def numbers_that_enlarge(
         return numbers
     start = reference_size(networks, numbers[0])
     far = [abs(math.log(networks[n].sample_size / start / min(sides))) for n in numbers]
-    return numbers[: far.index(min(far)) + 1]
+    chosen = numbers[: far.index(min(far)) + 1]
+    first = networks[numbers[0]].sample_size
+    while len(chosen) > 1 and min(sides) * first <= networks[chosen[-1]].sample_size:  # the first one would make it smaller
+        chosen = chosen[:-1]
+    return chosen
 
 
 def plan_sizes(

@@ -1,5 +1,6 @@
 """How the learning rates of a run go on: over its steps, or over the time that it has."""
 
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .run_settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 
 class LearningRate:
@@ -23,6 +26,9 @@ class LearningRate:
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, device: torch.device):
         self.settings, self.device = settings, device
+        if settings.lr_warmup_steps and settings.lr_scheduler == "constant":
+            told = 'lr_scheduler "constant" has no warm-up, "constant_with_warmup" has one'
+            logger.warning(f"lr_warmup_steps={settings.lr_warmup_steps} does nothing: {told}")
         self.schedule: LambdaLR = get_scheduler(  # pyright: ignore[reportAttributeAccessIssue]
             settings.lr_scheduler,
             optimizer,

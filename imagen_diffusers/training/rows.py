@@ -14,6 +14,7 @@ from .reading import Columns
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
+LISTS = "metadata.*"  # of a folder's images, which alone are read then
 SHARDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
 HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")

@@ -86,11 +86,6 @@ class TrainSettings:
     def _check_learning_rate(self) -> None:
         if self.lr_scheduler not in LR_SCHEDULERS:
             raise ValueError(f'lr_scheduler="{self.lr_scheduler}" is unknown; use one of {", ".join(LR_SCHEDULERS)}')
-        if self.lr_warmup_steps and self.lr_scheduler == "constant":
-            raise ValueError(
-                f'lr_warmup_steps is {self.lr_warmup_steps}, and lr_scheduler "constant" has no warm-up: give "constant_with_warmup", '
-                "or lr_warmup_steps 0"
-            )
         if self.lr_by_time and self.time_limit == math.inf:
             raise ValueError("lr_by_time needs the time that the run has: give time_limit its seconds")
         if self.lr_by_time and self.lr_scheduler.startswith("constant"):

@@ -16,14 +16,14 @@ def check_address(host: str, port: int | None) -> None:
     except OSError:
         raise OSError(f"--host is {host}, which is no address; give one of this machine, or 0.0.0.0 for all of them") from None
     family, kind, protocol, _, place = found[0]
-    with socket.socket(family, kind, protocol) as listener:
-        if os.name != "nt":  # there it would let two programs share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, kind, protocol) as listener:
+            if os.name != "nt":  # there it would let two programs share a port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise OSError(f"--port {port} is taken by another program; give another one, or leave it out") from None
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise OSError(f"--host is {host}, which is no address of this machine; give one that is, or 0.0.0.0 for all") from None
-            raise OSError(f"--host {host} with --port {port} cannot be listened on: {error.strerror}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"--port {port} is taken by another program; give another one, or leave it out") from None
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise OSError(f"--host is {host}, which is no address of this machine; give one that is, or 0.0.0.0 for all") from None
+        raise OSError(f"--host {host} with --port {port} cannot be listened on: {error.strerror}") from None
