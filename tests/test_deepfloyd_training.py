@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -219,7 +220,17 @@ def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("stage", "more"), [(1, ["--from_scratch"]), (2, []), (2, ["--rank", 2])])
 def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F811
-    given = ["--train_data_dir", images, "--stage", stage, "--validation_steps", 2, "--validation_data", images, *more]
+    given = [
+        "--train_data_dir",
+        images,
+        "--stage",
+        stage,
+        "--validation_steps",
+        2,
+        "--validation_data",
+        copytree(images, tmp_path / "held-out"),
+        *more,
+    ]
     train_stage.main(flags(folder, 2, tmp_path, *given))
     lines = (tmp_path / "validation.jsonl").read_text().splitlines()
     assert all(value > 0 for value in json.loads(lines[-1]).values())

@@ -325,7 +325,7 @@ def test_diffusers_features_on_converted_networks(case) -> None:
     plain = unet(**given).sample
     assert unet.attn_processors
     unet.set_attention_backend("_native_math")
-    torch.testing.assert_close(unet(**given).sample, plain, atol=1e-5, rtol=1e-5)  # sums in another order
+    torch.testing.assert_close(unet(**given).sample, plain, atol=5e-5, rtol=1e-5)  # sums in another order; values reach 9
     unet.set_attention_backend("native")  # diffusers keeps the last choice for everyone
     unet.reset_attention_backend()
     unet.fuse_qkv_projections()

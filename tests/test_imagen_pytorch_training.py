@@ -1,6 +1,7 @@
 """Converted networks of imagen-pytorch train by the same path as others, by that package's own loss."""
 
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -183,7 +184,17 @@ def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("stage", "more"), [(1, ["--from_scratch"]), (2, ["--rank", 2])])
 def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F811
-    given = ["--train_data_dir", images, "--stage", stage, "--validation_steps", 2, "--validation_data", images, *more]
+    given = [
+        "--train_data_dir",
+        images,
+        "--stage",
+        stage,
+        "--validation_steps",
+        2,
+        "--validation_data",
+        copytree(images, tmp_path / "held-out"),
+        *more,
+    ]
     train_stage.main(flags(folder, 2, tmp_path, *given))
     assert (tmp_path / "validation.jsonl").exists()
     if stage == 1:

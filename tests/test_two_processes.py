@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -83,7 +84,16 @@ def run(kind: str, folder: Path, script: str, args: list[str]) -> dict[int, list
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_one_stage_with_validation(cascade, images, tmp_path, kind) -> None:  # noqa: F811
-    more = ["--train_data_dir", images, "--validation_steps", 1, "--validation_prompts", "a red cube", "--validation_data", images]
+    more = [
+        "--train_data_dir",
+        images,
+        "--validation_steps",
+        1,
+        "--validation_prompts",
+        "a red cube",
+        "--validation_data",
+        copytree(images, tmp_path / "held-out"),
+    ]
     generated = run(kind, tmp_path / "job", "train_stage", flags(cascade, 2, tmp_path / "out", *more))
     # In shards a network computes on all processes together.
     assert generated == {0: ["a red cube"] * 2, 1: ["a red cube"] * (2 if kind == "fsdp2" else 0)}
