@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from shutil import copytree
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ from imagen_diffusers.training.validation import HeldOut
 
 from .conftest import make_base, make_pipeline, make_sr, seeded
 from .test_data import encoded, noise_image
-from .test_examples import flags
+from .test_examples import flags, measured
 from .test_losses import TABLE
 from .test_models import MAKERS, inputs
 from .test_training import Squares, assert_resumes, fit
@@ -378,16 +377,7 @@ def test_columns_that_do_not_fit_are_refused_in_words(edges) -> None:
 
 def test_the_script_trains_a_stage_on_a_column(edges, tmp_path) -> None:
     make_pipeline(unet=with_cond_channels(make_base(), 3)).save_pretrained(tmp_path / "cascade")
-    more = [
-        "--train_data_dir",
-        edges,
-        "--conditioning_image_column",
-        "edges",
-        "--validation_data",
-        copytree(edges, tmp_path / "held-out"),
-        "--validation_steps",
-        2,
-    ]
+    more = [*measured(edges, tmp_path), "--conditioning_image_column", "edges"]
     train_stage.main(flags(str(tmp_path / "cascade"), 2, tmp_path / "out", *more))
     unet = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")
     assert unet.cond.stem.conv.weight.any()

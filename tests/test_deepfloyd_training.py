@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from imagen_diffusers.training.validation import HeldOut
 
 from .conftest import make_text_encoder, make_tokenizer, seeded
 from .test_deepfloyd import CALL, base_network, home, ours, quiet, schedule, sr_network  # noqa: F401 (a fixture)
-from .test_examples import flags, images  # noqa: F401 (a fixture)
+from .test_examples import flags, images, measured  # noqa: F401 (a fixture)
 from .test_training import Squares, assert_resumes, settings
 
 LOSS = LossSettings(prediction_type="epsilon")
@@ -220,17 +219,7 @@ def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("stage", "more"), [(1, ["--from_scratch"]), (2, []), (2, ["--rank", 2])])
 def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F811
-    given = [
-        "--train_data_dir",
-        images,
-        "--stage",
-        stage,
-        "--validation_steps",
-        2,
-        "--validation_data",
-        copytree(images, tmp_path / "held-out"),
-        *more,
-    ]
+    given = [*measured(images, tmp_path), "--stage", stage, *more]
     train_stage.main(flags(folder, 2, tmp_path, *given))
     lines = (tmp_path / "validation.jsonl").read_text().splitlines()
     assert all(value > 0 for value in json.loads(lines[-1]).values())

@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -37,6 +39,11 @@ def images(tmp_path_factory) -> str:
         lines.append(json.dumps({"file_name": f"{i}.png", "text": "a red cube" if i % 2 else "a blue sphere"}))
     (path / "metadata.jsonl").write_text("\n".join(lines))
     return str(path)
+
+
+def measured(images: str | Path, folder: Path, steps: int = 2) -> list[object]:
+    """Flags to train on these images, and to measure on a copy of them in a folder."""
+    return ["--train_data_dir", images, "--validation_data", copytree(images, folder / "held-out"), "--validation_steps", steps]
 
 
 def flags(cascade: str, steps: int, output_dir, *more: object) -> list[str]:

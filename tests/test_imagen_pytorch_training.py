@@ -1,7 +1,6 @@
 """Converted networks of imagen-pytorch train by the same path as others, by that package's own loss."""
 
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from imagen_diffusers.training.network import network_to_train
 from imagen_diffusers.training.validation import HeldOut
 
 from .conftest import TEXT_DIM, awake, make_text_encoder, make_tokenizer, seeded
-from .test_examples import flags, images  # noqa: F401 (a fixture)
+from .test_examples import flags, images, measured  # noqa: F401 (a fixture)
 from .test_imagen_pytorch import OBJECTIVES, PLAIN, package, pair, told_noise  # noqa: F401 (a fixture)
 from .test_training import Squares, assert_resumes, settings
 
@@ -184,17 +183,7 @@ def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("stage", "more"), [(1, ["--from_scratch"]), (2, ["--rank", 2])])
 def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F811
-    given = [
-        "--train_data_dir",
-        images,
-        "--stage",
-        stage,
-        "--validation_steps",
-        2,
-        "--validation_data",
-        copytree(images, tmp_path / "held-out"),
-        *more,
-    ]
+    given = [*measured(images, tmp_path), "--stage", stage, *more]
     train_stage.main(flags(folder, 2, tmp_path, *given))
     assert (tmp_path / "validation.jsonl").exists()
     if stage == 1:

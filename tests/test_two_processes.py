@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .conftest import seeded
 from .test_distributed import ROOT, SHARDED
-from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
+from .test_examples import cascade, flags, images, measured  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
 
@@ -84,16 +83,7 @@ def run(kind: str, folder: Path, script: str, args: list[str]) -> dict[int, list
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_one_stage_with_validation(cascade, images, tmp_path, kind) -> None:  # noqa: F811
-    more = [
-        "--train_data_dir",
-        images,
-        "--validation_steps",
-        1,
-        "--validation_prompts",
-        "a red cube",
-        "--validation_data",
-        copytree(images, tmp_path / "held-out"),
-    ]
+    more = [*measured(images, tmp_path, 1), "--validation_prompts", "a red cube"]
     generated = run(kind, tmp_path / "job", "train_stage", flags(cascade, 2, tmp_path / "out", *more))
     # In shards a network computes on all processes together.
     assert generated == {0: ["a red cube"] * 2, 1: ["a red cube"] * (2 if kind == "fsdp2" else 0)}

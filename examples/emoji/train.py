@@ -68,9 +68,7 @@ def build(stage: str, text_dim: int, pretrained: Path | None = None, *, seed: in
 def main(args: Sequence[str] | None = None) -> None:
     emoji, train, loss = parse(EmojiSettings, TrainSettings, scenes.SampleLossSettings, args=args, **scenes.RECIPE)
     loss, table = replace(loss, prediction_type="sample"), scenes.noise_curve(VIEWS[emoji.stage].log_snr_shift)
-    for part in ("tokenizer", "text_encoder"):  # or their names would be asked for on the Hub
-        if not (emoji.folder / part).is_dir():
-            raise OSError(f"{emoji.folder / part} is not there; `python -m examples.emoji.data --folder {emoji.folder}` puts it there")
+    scenes.check_text(emoji.folder, f"examples.emoji.data --folder {emoji.folder}")
     dtype = torch.bfloat16 if train.mixed_precision == "bf16" else torch.float32  # half the time, and the encoder's is a tenth of a step's
     text = {
         "tokenizer": load_tokenizer(emoji.folder / "tokenizer"),

@@ -96,13 +96,17 @@ def noise_curve(log_snr_shift: float) -> torch.Tensor:
     return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), log_snr_shift))
 
 
+def check_text(folder: Path, command: str) -> None:
+    """See that tokenizer and text encoder are in a folder, or their names would be asked for on the Hub; `command` is what writes them."""
+    for part in ("tokenizer", "text_encoder"):
+        if not (folder / part).is_dir():
+            raise OSError(f"{folder / part} is not there; `python -m {command}` puts it there")
+
+
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
     loss, table = replace(loss, prediction_type="sample"), noise_curve(VIEWS[scenes.stage].log_snr_shift)
-    for part in ("tokenizer", "text_encoder"):  # or their names would be asked for on the Hub
-        if not (scenes.pipeline / part).is_dir():
-            made = f"`python -m examples.scenes.train_text_encoder --output_dir {scenes.pipeline}` puts it there"
-            raise OSError(f"{scenes.pipeline / part} is not there; {made}")
+    check_text(scenes.pipeline, f"examples.scenes.train_text_encoder --output_dir {scenes.pipeline}")
     text = {
         "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
         "text_encoder": T5EncoderModel.from_pretrained(scenes.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),

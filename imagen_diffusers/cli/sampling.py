@@ -139,7 +139,6 @@ def _save(images: Iterable[Any], paths: list[Path], seeds: Sequence[int], told: 
 
 def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
     """Say what options and texts do not do here."""
-
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if texts and not pipe.takes_text:

@@ -98,7 +98,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def read_in_whole(folder: Path) -> Path | None:
     """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
-    if any(any(folder.glob(f"*{suffix}")) for suffix in SHARDS):
+    if _shards(folder) is not None:
         return None
     return trained_on(folder) if images_in(folder) else folder
 
@@ -176,12 +176,20 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
+    shards = _shards(folder)
+    if shards is not None:
+        return shards
+    # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(trained_on(folder).absolute()))}/**"]}}
+
+
+def _shards(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """The arguments of `datasets.load_dataset` for the shards in a folder, of one kind; None where there are none."""
     for suffix, kind in SHARDS.items():
         files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
         if files:
             return kind, {"data_files": {"train": files}}
-    # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(trained_on(folder).absolute()))}/**"]}}
+    return None
 
 
 def trained_on(folder: Path) -> Path:
