@@ -14,8 +14,10 @@ from imagen_diffusers import (
     ImagenEfficientUNet2DConditionModel,
     ImagenUNet2DConditionModel,
 )
+from imagen_diffusers.text.prompts import TextRules
 
 TEXT_DIM = 32
+SHORT = TextRules(max_sequence_length=12)  # how the tiny cascade reads text
 WORDS = ["a", "red", "blue", "green", "cube", "sphere", "left", "right", "of", "on", "the"]
 TINY_BASE = {
     "sample_size": 16,
@@ -102,7 +104,7 @@ def make_pipeline(**changes) -> ImagenCascadePipeline:
         "unet_3": make_sr(**TINY_SR_2),
         "scheduler_3": ImagenDDPMScheduler(prediction_type="v_prediction"),
     }
-    settings = {"num_inference_steps": (3, 2, 2), "guidance_scale": (3.0, 2.0, 1.0), "max_sequence_length": 12}
+    settings = {"num_inference_steps": (3, 2, 2), "guidance_scale": (3.0, 2.0, 1.0), "max_sequence_length": SHORT.max_sequence_length}
     pipe = ImagenCascadePipeline(**{**components, **settings, **changes})
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -194,7 +194,9 @@ def test_a_cascade_is_sampled_with_them() -> None:
     stages = [pipe(**call, generator=seeded(), cond_images=image).stage_images for image in images]
     assert torch.equal(stages[0][0], stages[1][0]) and not torch.equal(stages[0][1], stages[1][1])
     pipe.enable_tiling(16)
-    assert pipe(**call, generator=seeded(), cond_images=images[0]).images.shape == (1, 3, 64, 64)
+    large = images[0].repeat(1, 1, 2, 2)  # of any size, in tiles as whole
+    tiled = [pipe(**call, generator=seeded(), cond_images=image).images for image in (images[0], large)]
+    assert tiled[0].shape == (1, 3, 64, 64) and torch.equal(*tiled)
     with pytest.raises(ValueError, match="unet_2 was trained with conditioning images; give cond_images"):
         pipe(**call)
     with pytest.raises(ValueError, match="cond_images has 3 channels; give 1"):

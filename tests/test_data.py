@@ -127,7 +127,9 @@ def parts_of(path, *parts: str):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_of_a_folder_for_training_and_one_for_validation_the_first_is_read(tmp_path, streaming) -> None:
     for name, parts in (("one", ("train", "validation")), ("two", ("Test", "Training", "val"))):
-        data = DataSettings(train_data_dir=parts_of(tmp_path / name, *parts), cache_dir=tmp_path / "cache", streaming=streaming)
+        folder = parts_of(tmp_path / name, *parts)
+        (folder / "._a.png").write_bytes(b"of macOS, and hidden")
+        data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache", streaming=streaming)
         rows, columns = load_rows(data)
         assert [row[columns.caption].lower() for row in rows] == ["train" if name == "one" else "training"]
     everything = DataSettings(

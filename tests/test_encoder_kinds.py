@@ -14,6 +14,7 @@ from imagen_diffusers.finetuning.text_encoding import load_text_encoder as load_
 from imagen_diffusers.finetuning.text_encoding import open_text_cache
 from imagen_diffusers.text.encoders import class_of, load_text_encoder, readable
 from imagen_diffusers.text.encoding import last_hidden_state
+from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
@@ -84,7 +85,7 @@ def test_a_cascade_without_an_encoder_asks_for_one(tmp_path) -> None:
 def test_the_precision_of_a_part_is_no_part_of_a_fingerprint(tmp_path) -> None:
     transformers.T5GemmaModel(KINDS["T5GemmaModel"][0]()).save_pretrained(tmp_path)
     tokenizer = make_encoder("T5")[0]
-    prints = {fingerprint(tokenizer, load_text_encoder(tmp_path, dtype=dtype), 16) for dtype in (torch.float32, torch.bfloat16)}
+    prints = {fingerprint(tokenizer, load_text_encoder(tmp_path, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)}
     assert len(prints) == 1
 
 
@@ -114,8 +115,9 @@ def test_a_width_is_that_of_what_an_encoder_gives_out(tmp_path) -> None:
     pipe = cascade_of("Gemma", text_encoder=encoder)
     pipe.save_pretrained(tmp_path / "cascade")
     assert "Prompts are read by a frozen `OPTModel`, 32 wide." in (tmp_path / "cascade" / "README.md").read_text()
-    list(write_text_cache(tmp_path / "text", ["a red cube"], pipe.tokenizer, encoder, max_length=16))
-    cached = TextCache(tmp_path / "text", fingerprint(pipe.tokenizer, encoder, 16))("a red cube")
+    rules = TextRules.of(pipe.config)
+    list(write_text_cache(tmp_path / "text", ["a red cube"], pipe.tokenizer, encoder, rules=rules))
+    cached = TextCache(tmp_path / "text", fingerprint(pipe.tokenizer, encoder, rules))("a red cube")
     torch.testing.assert_close(cached.float(), pipe.encode_prompt("a red cube")[0][0], rtol=2**-8, atol=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_a_cache_of_the_cascades_own_class_and_precision_is_taken(tmp_path) -> N
     cascade_of("CLIP", text_encoder=projecting).save_pretrained(tmp_path / "cascade")
     config = tmp_path / "cascade" / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float16"}))  # as files of the Hub have it
-    list(write_text_cache(tmp_path / "text", ["a cube"], tokenizer, projecting, max_length=128))
+    list(write_text_cache(tmp_path / "text", ["a cube"], tokenizer, projecting))
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "cascade", text_encoder=None)
     model = ModelSettings(pretrained_model_name_or_path=str(tmp_path / "cascade"))
     assert open_text_cache(pipe, model, DataSettings(train_data_dir=tmp_path, text_cache=tmp_path / "text"))
@@ -134,13 +136,13 @@ def test_a_cache_of_the_cascades_own_class_and_precision_is_taken(tmp_path) -> N
 
 def test_heads_and_case_are_part_of_a_fingerprint() -> None:
     tokenizer, encoder = make_encoder("BERT")
-    first = fingerprint(tokenizer, encoder, 16)
+    first = fingerprint(tokenizer, encoder)
     encoder.config.num_attention_heads = 2
-    assert fingerprint(tokenizer, encoder, 16) != first
+    assert fingerprint(tokenizer, encoder) != first
     encoder.config.num_attention_heads = 4
-    assert fingerprint(tokenizer, encoder, 16) == first
+    assert fingerprint(tokenizer, encoder) == first
     vocabulary = tokenizer.get_vocab()
-    assert fingerprint(type(tokenizer)(vocab=vocabulary, do_lower_case=False, model_max_length=16), encoder, 16) != first
+    assert fingerprint(type(tokenizer)(vocab=vocabulary, do_lower_case=False, model_max_length=16), encoder) != first
 
 
 def test_a_decoder_keeps_nothing_to_write_on_from() -> None:

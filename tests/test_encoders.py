@@ -37,7 +37,7 @@ from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
-from .conftest import TEXT_DIM, make_pipeline, seeded
+from .conftest import SHORT, TEXT_DIM, make_pipeline, seeded
 from .encoders import MAKERS, make_encoder
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_text_rules import shown, tokens
@@ -192,7 +192,7 @@ def test_embeddings_take_the_place_of_prompts(folder, loaded) -> None:
 
 def test_cached_text_is_what_it_says(folder, loaded, tmp_path) -> None:
     captions = ["a red cube left of the sphere", "a blue cube", "a cube"]
-    done = list(write_text_cache(tmp_path, captions, loaded.tokenizer, loaded.text_encoder, max_length=128, batch_size=2))
+    done = list(write_text_cache(tmp_path, captions, loaded.tokenizer, loaded.text_encoder, batch_size=2))
     assert done[-1] == 3
     without = ImagenCascadePipeline.from_pretrained(folder, text_encoder=None)
     data = DataSettings(train_data_dir=tmp_path, text_cache=tmp_path)
@@ -205,20 +205,20 @@ def test_cached_text_is_what_it_says(folder, loaded, tmp_path) -> None:
 
 
 def test_another_encoders_cache_is_refused(kind, loaded, tmp_path) -> None:
-    list(write_text_cache(tmp_path, ["a cube"], loaded.tokenizer, loaded.text_encoder, max_length=128))
+    list(write_text_cache(tmp_path, ["a cube"], loaded.tokenizer, loaded.text_encoder))
     tokenizer, other = make_encoder(kind)
-    assert TextCache(tmp_path, fingerprint(tokenizer, other, 128))
+    assert TextCache(tmp_path, fingerprint(tokenizer, other))
     with torch.no_grad():
         next(weight for name, weight in other.named_parameters() if "layer" in name or "block" in name).mul_(1.5)
     with pytest.raises(ValueError, match="written by another text encoder"):
-        TextCache(tmp_path, fingerprint(tokenizer, other, 128))
+        TextCache(tmp_path, fingerprint(tokenizer, other))
 
 
 def test_tokens_around_a_text_are_part_of_a_fingerprint() -> None:
     tokenizer, encoder = make_encoder("Gemma")
     other, _ = make_encoder("Gemma")
     other.backend_tokenizer.post_processor = None
-    assert fingerprint(tokenizer, encoder, 128) != fingerprint(other, encoder, 128)
+    assert fingerprint(tokenizer, encoder) != fingerprint(other, encoder)
 
 
 def test_a_stage_is_trained_on_what_it_is_sampled_with(kind, tmp_path) -> None:
@@ -241,7 +241,7 @@ def test_the_command_and_the_scripts_put_it_in_place_of_the_cascades(cascade, im
     embeds = encode(["a red cube"], tokenizer, encoder, 12).embeds
     assert torch.equal(trained.encode_prompt("a red cube")[0], embeds)
     torch.testing.assert_close(
-        TextCache(tmp_path / "text", fingerprint(tokenizer, encoder, 12))("a red cube").float(), embeds[0], rtol=2**-8, atol=1e-5
+        TextCache(tmp_path / "text", fingerprint(tokenizer, encoder, SHORT))("a red cube").float(), embeds[0], rtol=2**-8, atol=1e-5
     )
     with pytest.raises(ValueError, match="written by another text encoder"):
         finetune_domain.main(flags(cascade, 1, tmp_path / "other", *cached, "--stages", 1))
@@ -293,7 +293,7 @@ def test_the_encoder_of_a_larger_model_is_found_in_its_folder(kind, tmp_path) ->
         assert torch.equal(encoder(input_ids=ids).last_hidden_state, expected)
     assert not any(weight.any() for name, weight in encoder.named_parameters() if "pooler" in name)  # which the larger BERT has not
     tokenizer = make_encoder(kind)[0]
-    assert fingerprint(tokenizer, encoder, 12) == fingerprint(tokenizer, load_text_encoder(tmp_path), 12)
+    assert fingerprint(tokenizer, encoder, SHORT) == fingerprint(tokenizer, load_text_encoder(tmp_path), SHORT)
 
 
 def test_weights_of_another_model_are_no_encoder(tmp_path) -> None:

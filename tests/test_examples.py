@@ -19,7 +19,7 @@ from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.checkpoints import list_checkpoints
 from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
 
-from .conftest import make_pipeline, seeded
+from .conftest import SHORT, make_pipeline, seeded
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def test_train_stage_on_a_stream(cascade, images, tmp_path, more) -> None:
 def test_train_stage_from_scratch_on_cached_text(cascade, images, tmp_path) -> None:
     pipe = load_cascade(ModelSettings(pretrained_model_name_or_path=cascade))
     cache, captions = tmp_path / "cache", ["a red cube", "a blue sphere"]
-    list(write_text_cache(cache, captions, pipe.tokenizer, pipe.text_encoder, max_length=pipe.config["max_sequence_length"]))
-    assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
+    list(write_text_cache(cache, captions, pipe.tokenizer, pipe.text_encoder, rules=SHORT))
+    assert fingerprint(pipe.tokenizer, pipe.text_encoder, SHORT)
     more = ["--train_data_dir", images, "--from_scratch", "--text_cache", cache, "--prediction_type", "epsilon", "--weighting", "min_snr"]
     train_stage.main(flags(cascade, 2, tmp_path / "out", *more))
     with pytest.raises(ValueError, match="holds captions of up to 12 tokens.*set max_sequence_length to 12"):

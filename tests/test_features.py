@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagen_diffusers.evaluation.features import images_in, open_features, write_features, write_folder_features
+from imagen_diffusers.evaluation.features import images_of, open_features, write_features, write_folder_features
 from imagen_diffusers.training.folders import one_run_at
 
 from .conftest import seeded
@@ -58,8 +58,8 @@ def folder(tmp_path_factory) -> Path:
 def test_a_folders_features_lie_on_the_disk_in_the_order_of_names(folder, tmp_path) -> None:
     path = tmp_path / "features.npy"
     features = write_folder_features(folder, Counting(), path, batch_size=3)
-    wanted = [torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1) / 255 for p in images_in(folder)]
-    assert [p.relative_to(folder).as_posix() for p in images_in(folder)[:3]] == ["a/0.webp", "a/2.png", "a/4.png"]
+    wanted = [torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1) / 255 for p in images_of(folder)]
+    assert [p.relative_to(folder).as_posix() for p in images_of(folder)[:3]] == ["a/0.webp", "a/2.png", "a/4.png"]
     assert features.shape == (10, 4) and features.dtype == torch.float32
     assert torch.equal(features[:, 1:], torch.stack([image[:, 0, 0] for image in wanted]))
     torch.testing.assert_close(features[:, 0], torch.stack([image.mean() for image in wanted]))
@@ -143,9 +143,9 @@ def test_another_program_that_writes_the_same_features_is_refused(folder, tmp_pa
 
 def test_folders_without_images_are_refused(tmp_path, folder) -> None:
     with pytest.raises(ValueError, match="is no folder; give a folder of images, or statistics"):
-        images_in(folder / "notes.txt")
+        images_of(folder / "notes.txt")
     with pytest.raises(ValueError, match="holds no images"):
-        images_in(tmp_path)
+        images_of(tmp_path)
     (tmp_path / "broken.png").write_text("none")
     with pytest.raises(ValueError, match="broken.png is not an image"):
         write_folder_features(tmp_path, Counting(), tmp_path / "features.npy")

@@ -24,7 +24,7 @@ from imagen_diffusers.text.encoders import readable
 from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.folders import one_run_in
 
-from .conftest import TEXT_DIM, make_base, make_pipeline, make_text_encoder, seeded
+from .conftest import SHORT, TEXT_DIM, make_base, make_pipeline, make_text_encoder, seeded
 from .encoders import SIZES
 from .test_cli import call
 from .test_sharing import uploads  # noqa: F401 (a fixture)
@@ -92,7 +92,7 @@ def test_another_graph_is_another_cascade_and_another_text_encoder(tmp_path) -> 
     for place, graphs in {"one": {}, "same": {}, "unet": {"unet": b"other"}, "text": {"text_encoder": b"other"}}.items():
         pipe = cascade_of_graphs(tmp_path / place, **graphs)
         digests.append(cascade_digest(pipe))
-        prints.append(fingerprint(pipe.tokenizer, pipe.text_encoder, 12))
+        prints.append(fingerprint(pipe.tokenizer, pipe.text_encoder, SHORT))
     assert digests[0] == digests[1]
     assert prints[0] == prints[1] == prints[2] != prints[3]
     assert len(set(digests)) == 3
@@ -104,11 +104,11 @@ def test_another_graph_is_another_cascade_and_another_text_encoder(tmp_path) -> 
 @pytest.mark.parametrize("of_bfloat16", ["unet", "text_encoder"])
 def test_a_graph_in_another_precision_is_another_cascade(of_bfloat16, tmp_path) -> None:
     pipe = cascade_of_graphs(tmp_path)
-    digest, read_by = cascade_digest(pipe), fingerprint(pipe.tokenizer, pipe.text_encoder, 12)
+    digest, read_by = cascade_digest(pipe), fingerprint(pipe.tokenizer, pipe.text_encoder, SHORT)
     kind = type(getattr(pipe, of_bfloat16))
     setattr(pipe, of_bfloat16, kind.from_pretrained(tmp_path, subfolder=of_bfloat16, torch_dtype=torch.bfloat16))
     assert cascade_digest(pipe) != digest
-    assert fingerprint(pipe.tokenizer, pipe.text_encoder, 12) == read_by  # as of an encoder of weights
+    assert fingerprint(pipe.tokenizer, pipe.text_encoder, SHORT) == read_by  # as of an encoder of weights
     setattr(pipe, of_bfloat16, kind.from_pretrained(tmp_path, subfolder=of_bfloat16))
     assert cascade_digest(pipe) == digest
 

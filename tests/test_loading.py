@@ -12,6 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
+from imagen_diffusers.finetuning import text_encoding
+from imagen_diffusers.finetuning.flags import ModelSettings
+from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.models.weight_files import sole_variant, weight_files
 
 from .conftest import make_pipeline, seeded
@@ -85,6 +88,19 @@ def test_plain_weights_go_before_a_variant_that_another_component_needs(folder, 
     assert not all(torch.equal(value, own[name]) for name, value in named.unet.state_dict().items())
     given = make_pipeline().unet_3
     assert ImagenCascadePipeline.from_pretrained(folder, unet_3=given, unet_2=None).unet_3 is given
+
+
+def test_training_begins_with_the_weights_that_sampling_loads(folder) -> None:
+    """Whatever other folders hold, such as a judge's."""
+    own = mix(folder)
+    (folder / "judge").mkdir()
+    (folder / "judge" / "model.bf16.safetensors").write_bytes(b"never read")
+    model = ModelSettings(pretrained_model_name_or_path=str(folder))
+    pipe = load_cascade(model)
+    assert all(torch.equal(value, own[name]) for name, value in pipe.unet.state_dict().items())
+    assert [path.name for path in text_encoding._encoder_files(model)] == ["model.fp16.safetensors"]
+    shutil.copy(folder / "text_encoder" / "model.fp16.safetensors", folder / "text_encoder" / "model.safetensors")
+    assert [path.name for path in text_encoding._encoder_files(model)] == ["model.safetensors"]
 
 
 def test_of_a_hub_id_both_kinds_are_fetched_where_both_are_needed(folder, monkeypatch) -> None:

@@ -10,16 +10,16 @@ from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.text_cache import TextCache, fingerprint, write_text_cache
 
-from .conftest import make_text_encoder, make_tokenizer
+from .conftest import SHORT, make_text_encoder, make_tokenizer
 
 CAPTIONS = ["a red cube", "a blue sphere on the left of a green cube", "cube", "a red sphere", "the green cube"]
 
 
 def write(folder, captions=CAPTIONS, **changes) -> str:
     tokenizer, encoder = make_tokenizer(), make_text_encoder()
-    given = {"max_length": 12, "batch_size": 2, "captions_per_shard": 3, **changes}
+    given = {"rules": SHORT, "batch_size": 2, "captions_per_shard": 3, **changes}
     list(write_text_cache(folder, captions, tokenizer, encoder, **given))
-    return fingerprint(tokenizer, encoder, 12)
+    return fingerprint(tokenizer, encoder, SHORT)
 
 
 def test_a_cached_caption_is_the_encoded_one(tmp_path) -> None:
@@ -42,9 +42,7 @@ def test_a_batch_is_padded_and_masked(tmp_path) -> None:
 
 
 def test_writing_goes_on_where_it_stopped(tmp_path) -> None:
-    progress = write_text_cache(
-        tmp_path, CAPTIONS, make_tokenizer(), make_text_encoder(), max_length=12, batch_size=2, captions_per_shard=3
-    )
+    progress = write_text_cache(tmp_path, CAPTIONS, make_tokenizer(), make_text_encoder(), rules=SHORT, batch_size=2, captions_per_shard=3)
     for done in progress:
         if done == 5:
             break
@@ -67,12 +65,12 @@ def test_a_stale_cache_is_refused(tmp_path) -> None:
     with torch.no_grad():
         other.encoder.block[0].layer[0].SelfAttention.q.weight.mul_(1.5)
     with pytest.raises(ValueError, match="written by another text encoder"):
-        TextCache(tmp_path, fingerprint(make_tokenizer(), other, 12))
+        TextCache(tmp_path, fingerprint(make_tokenizer(), other, SHORT))
     with pytest.raises(ValueError, match="written by another text encoder"):
-        list(write_text_cache(tmp_path, CAPTIONS, make_tokenizer(), other, max_length=12))
+        list(write_text_cache(tmp_path, CAPTIONS, make_tokenizer(), other, rules=SHORT))
     with pytest.raises(ValueError, match="another"):
-        TextCache(tmp_path, fingerprint(make_tokenizer(), make_text_encoder(), 11))
-    assert fingerprint(make_tokenizer(), make_text_encoder().bfloat16(), 12) == fingerprint(make_tokenizer(), make_text_encoder(), 12)
+        TextCache(tmp_path, fingerprint(make_tokenizer(), make_text_encoder(), SHORT._replace(max_sequence_length=11)))
+    assert fingerprint(make_tokenizer(), make_text_encoder().bfloat16(), SHORT) == fingerprint(make_tokenizer(), make_text_encoder(), SHORT)
 
 
 def test_a_caption_that_was_never_encoded_is_named(tmp_path) -> None:

@@ -20,7 +20,7 @@ from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
-from .conftest import make_pipeline, make_text_encoder, make_tokenizer
+from .conftest import SHORT, make_pipeline, make_text_encoder, make_tokenizer
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_training import Squares
 
@@ -75,8 +75,7 @@ def test_training_shows_what_sampling_shows(tmp_path, rules) -> None:
 def test_cached_text_is_read_by_the_same_rules(tmp_path, rules) -> None:
     pipe = make_pipeline(**rules)
     embeds, null_embeds, mask, null_mask = pipe.encode_prompt(PROMPT)
-    given = {"max_length": 12, "text_padding": rules["text_padding"], "clean_caption": rules["clean_caption"]}
-    list(write_text_cache(tmp_path / "cache", [PROMPT, ""], pipe.tokenizer, pipe.text_encoder, **given))
+    list(write_text_cache(tmp_path / "cache", [PROMPT, ""], pipe.tokenizer, pipe.text_encoder, rules=TextRules.of(pipe.config)))
     cache = open_text_cache(pipe, ModelSettings(), DataSettings(train_data_dir=tmp_path, text_cache=tmp_path / "cache"))
     pipe.text_encoder = None
     for place, dropout, expected in (("text", 0.0, (embeds, mask)), ("none", 0.999, (null_embeds, null_mask))):
@@ -98,7 +97,7 @@ def test_captions_shorter_than_their_padding_in_sampling_are_refused(tmp_path) -
 
 def test_a_cache_by_other_rules_is_refused(tmp_path) -> None:
     pipe = make_pipeline(text_padding="max_length")
-    list(write_text_cache(tmp_path, [PROMPT], pipe.tokenizer, pipe.text_encoder, max_length=12))
+    list(write_text_cache(tmp_path, [PROMPT], pipe.tokenizer, pipe.text_encoder, rules=SHORT))
     with pytest.raises(ValueError, match="or other rules"):
         open_text_cache(pipe, ModelSettings(), DataSettings(train_data_dir=tmp_path, text_cache=tmp_path))
 
@@ -115,14 +114,14 @@ def test_a_fingerprint_is_the_same_from_files(tmp_path) -> None:
     encoder.save_pretrained(tmp_path / "shards", max_shard_size="8KB")
     files = [sorted((tmp_path / name).glob("*.safetensors")) for name in ("whole", "shards")]
     assert len(files[1]) > 1
-    assert {fingerprint(make_tokenizer(), given, 12) for given in (encoder, *files)} == {fingerprint(make_tokenizer(), encoder, 12)}
+    assert {fingerprint(make_tokenizer(), given, SHORT) for given in (encoder, *files)} == {fingerprint(make_tokenizer(), encoder, SHORT)}
     with pytest.raises(ValueError, match="no T5 encoder in no files"):
-        fingerprint(make_tokenizer(), [], 12)
+        fingerprint(make_tokenizer(), [], SHORT)
 
 
 def test_with_a_cache_the_text_encoder_is_not_loaded(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     pipe = make_pipeline()
-    list(write_text_cache(tmp_path / "text", ["a red cube", "a blue sphere"], pipe.tokenizer, pipe.text_encoder, max_length=12))
+    list(write_text_cache(tmp_path / "text", ["a red cube", "a blue sphere"], pipe.tokenizer, pipe.text_encoder, rules=SHORT))
     loaded = []
     load = T5EncoderModel.from_pretrained.__func__
     monkeypatch.setattr(T5EncoderModel, "from_pretrained", classmethod(lambda cls, *a, **k: loaded.append(1) or load(cls, *a, **k)))

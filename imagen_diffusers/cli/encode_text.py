@@ -41,10 +41,9 @@ def encode_text(
     rules = TextRules.of(pipe.config)
     if rules.null_text == "empty":
         captions = chain(captions, [""])
-    given = {"max_length": rules.max_sequence_length, "text_padding": rules.text_padding, "clean_caption": rules.clean_caption}
-    given["batch_size"] = batch_size
+    encoded = write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, rules=rules, batch_size=batch_size)
     with tqdm(total=count, desc="encoding") as progress:
-        for done in write_text_cache(output, captions, pipe.tokenizer, pipe.text_encoder, **given):
+        for done in encoded:
             progress.update(done - progress.n)
     size = sum(path.stat().st_size for path in output.iterdir())
     typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")

@@ -13,8 +13,6 @@ from imagen_diffusers.hub.versions import version_of
 from . import options as o
 from .loading import find_adapter, named_adapter, prepare
 
-LOOPBACK = "127.0.0.1"
-
 Models = Annotated[
     list[str] | None, typer.Option("--model", help="A folder, the name of a bundled pipeline, or a Hub id. Given again, there is a choice.")
 ]
@@ -29,7 +27,7 @@ def web(
     device: o.Device = "auto",
     offload: o.Offload = "none",
     tile: o.Tile = None,
-    host: Annotated[str, typer.Option(help="Address to listen on. By default only this machine can open the page.")] = LOOPBACK,
+    host: Annotated[str, typer.Option(help="Address to listen on. By default only this machine can open the page.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,
     share: Share = False,
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait in line; more are refused.")] = 20,
@@ -79,8 +77,10 @@ def named(option: str, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _announce(address: str, public: str | None, host: str, share: bool) -> None:
+    from imagen_diffusers.web.addresses import LOOPBACK
+
     typer.echo(f"The page is at {address} and ends with Ctrl+C.")
-    if host not in (LOOPBACK, "localhost"):
+    if host not in LOOPBACK:
         typer.secho(f"It listens on {host}: whoever reaches this machine can use it.", fg="yellow")
     if public is not None:
         typer.secho(f"It is shared at {public}: whoever has this address can use it.", fg="yellow")

@@ -47,7 +47,7 @@ def write_folder_features(folder: Path, extractor: Extractor, path: Path, batch_
             damaged, and where another program writes the file.
         OSError: for a file that is damaged.
     """
-    images = images_in(folder)
+    images = images_of(folder)
     groups = path.with_name(path.name + UNJOINED)
 
     def measure(chosen: range) -> Measured:
@@ -114,7 +114,7 @@ def features_of(paths: Sequence[Path], extractor: Extractor) -> Tensor:
     return torch.cat([extractor(image) for image in images])
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_of(folder: Path) -> list[Path]:
     """The images in a folder and in its folders, sorted by their paths.
 
     Raises:

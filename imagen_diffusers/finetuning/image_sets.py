@@ -1,6 +1,7 @@
 """What a stage of a cascade is trained on: images at its sizes, from wherever they are."""
 
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.planning import reference_size
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.image_datasets import ImageDataset
@@ -26,11 +27,11 @@ def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings
     network = network_of(pipe, stage)
     resolution, scale = crop.resolution or network.sample_size, None
     if network.has_low_res:
-        before = [other.sample_size for n, other in pipe.networks.items() if n < stage]
-        scale, rest = divmod(network.sample_size, before[-1]) if before else (4, 0)
+        small = reference_size(pipe.networks, stage)
+        scale, rest = divmod(network.sample_size, small)
         if rest:
             raise ValueError(
-                f"stage {stage} makes {network.sample_size}px of {before[-1]}px; a stage is trained here where its size is a multiple of "
+                f"stage {stage} makes {network.sample_size}px of {small}px; a stage is trained here where its size is a multiple of "
                 "the one's before: change sample_size of one of them"
             )
     return ImageSettings(

@@ -42,8 +42,8 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
         seed: of fresh weights.
         text_encoder: whether to load it; a run on cached text may do without.
     """
-    name, variant = place_of(model)
-    given: dict[str, Any] = {"revision": model.revision, "variant": variant, "dtype": torch.float32}
+    name = place_of(model)
+    given: dict[str, Any] = {"revision": model.revision, "variant": model.variant, "dtype": torch.float32}
     if model.text_encoder is not None:
         given["tokenizer"] = load_tokenizer(model.text_encoder)
     if model.text_encoder is not None or not text_encoder:
@@ -58,7 +58,7 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
 
 def stages_held(model: ModelSettings) -> list[int]:
     """The numbers of a cascade's stages, as its index says, before any weights are loaded."""
-    index: Any = ImagenCascadePipeline.load_config(place_of(model)[0], revision=model.revision)
+    index: Any = ImagenCascadePipeline.load_config(place_of(model), revision=model.revision)
     return [n for n in (1, 2, 3) if index.get(ImagenCascadePipeline.slots(n)[0], (None,))[0] is not None]
 
 

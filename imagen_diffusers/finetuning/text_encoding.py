@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel
 
 from imagen_diffusers.hub.places import find
-from imagen_diffusers.models.weight_files import sole_variant
+from imagen_diffusers.models.weight_files import sole_variant, weight_files
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text import encoders
 from imagen_diffusers.text.encoding import TextEmbedding
@@ -22,12 +22,9 @@ from imagen_diffusers.training.text_cache import TextCache
 from .flags import ModelSettings, StageValidationSettings, ValidationSettings
 
 
-def place_of(model: ModelSettings) -> tuple[str, str | None]:
-    """Folder or Hub id of a cascade, and the variant of its weight files."""
-    name, variant = find(model.pretrained_model_name_or_path, ("pipelines",)), model.variant
-    if variant is None and Path(name).is_dir():
-        variant = sole_variant({folder.name: os.listdir(folder) for folder in Path(name).iterdir() if folder.is_dir()})
-    return name, variant
+def place_of(model: ModelSettings) -> str:
+    """Folder or Hub id of a cascade."""
+    return find(model.pretrained_model_name_or_path, ("pipelines",))
 
 
 def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bool:
@@ -44,9 +41,9 @@ def load_text_encoder(model: ModelSettings) -> PreTrainedModel:
     """
     if model.text_encoder is not None:
         return encoders.load_text_encoder(model.text_encoder, dtype=torch.float32)
-    name, variant = place_of(model)
+    name = place_of(model)
     given: dict[str, Any] = dict.fromkeys(("unet", "unet_2", "unet_3", "tokenizer"))
-    pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=variant, revision=model.revision, dtype=torch.float32)
+    pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=model.variant, revision=model.revision, dtype=torch.float32)
     if pipe.text_encoder is None:
         raise ValueError(f"{name} has no text encoder; give the one that its networks were trained with as text_encoder")
     return pipe.text_encoder  # of the very class that the cascade has
@@ -65,9 +62,7 @@ def open_text_cache(pipe: ImagenCascadePipeline, model: ModelSettings, data: Dat
         return None
     files = [] if pipe.text_encoder is not None else _encoder_files(model)
     encoder: PreTrainedModel | Sequence[Path] = pipe.text_encoder or (files if holds_t5(files) else load_text_encoder(model))
-    rules = TextRules.of(pipe.config)
-    read_by = fingerprint(pipe.tokenizer, encoder, rules.max_sequence_length, rules.text_padding, rules.clean_caption)
-    return TextCache(data.text_cache, read_by)
+    return TextCache(data.text_cache, fingerprint(pipe.tokenizer, encoder, TextRules.of(pipe.config)))
 
 
 def tokens_to_read(asked: int, rules: TextRules, cache: TextCache | None = None) -> int:
@@ -112,17 +107,19 @@ def null_text(pipe: ImagenCascadePipeline, cache: TextCache | None = None) -> Te
 
 def _encoder_files(model: ModelSettings) -> list[Path]:
     """Where the encoder's weights are as safetensors; empty where they are not."""
-    variant = None if model.text_encoder is not None else place_of(model)[1]
-    files = sorted(_encoder_folder(model).glob("*.safetensors"))
-    of_variant = [path for path in files if variant is not None and f".{variant}" in path.name]
-    return of_variant or [path for path in files if path.name.count(".") == 1]
+    folder = _encoder_folder(model)
+    names = os.listdir(folder)
+    variant = (None if model.text_encoder is not None else model.variant) or sole_variant({folder.name: names})
+    files = [file for file in weight_files(names) if not file.pickled]
+    chosen = [file for file in files if file.variant == variant] or [file for file in files if file.variant is None]
+    return [folder / file.name for file in chosen]
 
 
 def _encoder_folder(model: ModelSettings) -> Path:
     if model.text_encoder is not None:
         own = Path(model.text_encoder)
         return own if own.is_dir() else Path(snapshot_download(model.text_encoder, allow_patterns=["*.json", "*.safetensors"]))
-    name, variant = place_of(model)
+    name = place_of(model)
     if not Path(name).is_dir():
-        name = str(ImagenCascadePipeline.download(name, revision=model.revision, variant=variant))
+        name = str(ImagenCascadePipeline.download(name, revision=model.revision, variant=model.variant))
     return Path(name) / "text_encoder"

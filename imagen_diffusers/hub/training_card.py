@@ -1,5 +1,6 @@
 """The README.md that is written beside a trained stage, adapter or cascade, with every setting it was trained with."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,17 @@ USAGE = {
     "stage": """import torch
 {imports}ImagenCascadePipeline{bundled}
 
-{slot} = {network}.from_pretrained("{repo}", subfolder="{slot}")
+{slot} = {network}.from_pretrained({repo}, subfolder="{slot}")
 pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot}, dtype=torch.float32)""",
     "adapter": """import torch
 from imagen_diffusers import ImagenCascadePipeline{bundled}
 
 pipe = ImagenCascadePipeline.from_pretrained({base}, dtype=torch.float32)
-pipe.load_lora_weights("{repo}"{place})""",
+pipe.load_lora_weights({repo}{place})""",
     "cascade": """import torch
 from imagen_diffusers import ImagenCascadePipeline
 
-pipe = ImagenCascadePipeline.from_pretrained("{repo}", dtype=torch.float32)""",
+pipe = ImagenCascadePipeline.from_pretrained({repo}, dtype=torch.float32)""",
 }
 WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
 
@@ -73,10 +74,10 @@ def write_card(
     bases = base_models([] if comes_with_us else [base])
     alone = kind == "adapter" and (folder / slots[0] / LORA_WEIGHT_NAME_SAFE).exists()
     usage = USAGE[kind].format(
-        base=f'bundled("{base}")' if comes_with_us else f'"{base}"',
+        base=f"bundled({json.dumps(base)})" if comes_with_us else json.dumps(base),
         bundled=", bundled" if comes_with_us else "",
         place=f', subfolder="{slots[0]}", weight_name="{LORA_WEIGHT_NAME_SAFE}"' if alone else "",
-        repo=repo,
+        repo=json.dumps(repo),
         slot=slots[0],
         network=network,
         imports=_imports(network),

@@ -101,12 +101,13 @@ def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: in
 
 
 def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
-    """The size of the images that stage `first` starts from, as trained: the stage before's, or its own for a base.
+    """The size of the images that stage `first` starts from, as trained: that of the stage before it, or its own for a base.
 
-    Where the stage before is not there it is taken to be four times smaller, as the paper's are.
+    Where no stage before it is there its images are taken to be four times smaller, as the paper's are.
     """
-    if first - 1 in networks:
-        return networks[first - 1].sample_size
+    before = [n for n in networks if n < first]
+    if before:
+        return networks[max(before)].sample_size
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 

@@ -116,13 +116,20 @@ class StageNetwork(ABC):
     def arguments(self, text: TextEmbedding | None, low_res: Tensor | None, noise_level: Tensor | None) -> dict[str, Any]:
         """What `predict` is to be given besides the noisy images; made once a stage, since no step changes it.
 
-        Conditioning images, for a network that takes them, are added to it as "cond_images": (B, c, h, w) in [0, 1], of any size.
+        Conditioning images, for a network that takes them, are added to it as "cond_images", from `sized`.
 
         Args:
             text: B rows, or None.
             low_res: from `condition`, B rows, or None.
             noise_level: its augmentation level (B,), or None with it.
         """
+
+    def sized(self, cond_images: Tensor, height: int, width: int) -> Tensor:
+        """Conditioning images (B, c, h, w) in [0, 1] as it was trained to see them (B, c, height, width): in its own type.
+
+        Cubic curves overshoot, which values in [0, 1] do not.
+        """
+        return resize(cond_images, (height, width)).clamp(min=0).to(self.dtype)
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         """Its output, in float32 at least, for noisy images (B, C, H, W) under as many rows of `arguments`."""
@@ -159,13 +166,6 @@ class ImagenNetwork(StageNetwork):
         if low_res is not None:
             condition |= {"low_res": low_res.to(self.dtype), "noise_level": noise_level}
         return condition
-
-    def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
-        given = arguments.get("cond_images")
-        if given is not None:
-            size = (sample.shape[-2], sample.shape[-1])
-            arguments = {**arguments, "cond_images": resize(given, size).clamp(min=0)}  # they are in [0, 1], and cubic curves overshoot
-        return super().predict(sample, timestep, arguments)
 
 
 @singledispatch

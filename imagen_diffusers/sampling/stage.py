@@ -141,6 +141,8 @@ class Stage:
             own = standard_normal((*low_res.shape[:2], *size), generators, low_res.device, low_res.dtype)
             low_res = self.network.condition(low_res, own, self._level(low_res))
         latents = path.begin(sampled if noise is None else noise.to(device, self.dtype), generators)
+        if cond_images is not None and self.network.cond_channels:
+            cond_images = self.network.sized(cond_images, *size)
         conditions = self._conditions(text, null_text, low_res, cond_images)
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         guider, first = self._guider_at_work(path), path.steps[0] if path.steps else 0
@@ -208,7 +210,7 @@ class Stage:
             enlarged = None if low_res is None else low_res.repeat(copies, 1, 1, 1)
             arguments = self.network.arguments(told, enlarged, None if enlarged is None else self._level(enlarged))
             if cond_images is not None and self.network.cond_channels:
-                arguments["cond_images"] = cond_images.repeat(copies, 1, 1, 1).to(self.network.dtype)
+                arguments["cond_images"] = cond_images.repeat(copies, 1, 1, 1)
             return arguments
 
         return made

@@ -23,9 +23,7 @@ SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one weight; fil
 def fingerprint(
     tokenizer: PreTrainedTokenizerBase,
     text_encoder: PreTrainedModel | Sequence[Path],
-    max_length: int,
-    text_padding: str = PLAIN_TEXT.text_padding,
-    clean_caption: bool = PLAIN_TEXT.clean_caption,
+    rules: TextRules = PLAIN_TEXT,
 ) -> str:
     """A digest that changes with the vocabulary, the rules of reading, the encoder's shape or any of its weight tensors.
 
@@ -37,14 +35,14 @@ def fingerprint(
     Args:
         tokenizer: of the encoder.
         text_encoder: or the safetensors files that a T5 is saved in, which are read one tensor at a time.
-        max_length: tokens of a caption that are read.
-        text_padding, clean_caption: as in `TextRules`.
+        rules: how the checkpoint reads captions; what stands for no text has no part in it.
     """
     weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else _decisive(text_encoder)
     digest, sampled = hashlib.blake2b(digest_size=16), dict(_samples(weights))
     kind = sampled[SHARED][0][1] if SHARED in sampled else [*_shape(text_encoder), tokenizer(PROBE)["input_ids"]]
-    rules = [] if (text_padding, clean_caption) == (TextRules().text_padding, TextRules().clean_caption) else [text_padding, clean_caption]
-    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), max_length, kind, *rules], sort_keys=True, default=str).encode())
+    vocabulary, spelled = sorted(tokenizer.get_vocab().items()), (rules.text_padding, rules.clean_caption)
+    told = [] if spelled == (PLAIN_TEXT.text_padding, PLAIN_TEXT.clean_caption) else spelled
+    digest.update(json.dumps([vocabulary, rules.max_sequence_length, kind, *told], sort_keys=True, default=str).encode())
     for name, (shape, values) in sorted(sampled.items()):
         digest.update(name.encode() + str(shape).encode() + values)
     return digest.hexdigest()

@@ -52,11 +52,16 @@ def one_run_at(place: Path, lock_file: Path) -> Iterator[None]:
 
 @contextmanager
 def in_one_rename(path: Path) -> Iterator[Path]:
-    """Where to write what is to be the file `path`: it is there under its name when the block has ended, in whole, and not before."""
+    """Where to write what is to be the file `path`: it is there under its name when the block has ended, in whole, and not before.
+
+    The power may fail, too: what was written is on the disk before the rename is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + PART)
     yield part
+    _sync(part)
     os.replace(part, path)
+    _sync(path.parent)
 
 
 def put_in_place(part: Path, place: Path) -> None:

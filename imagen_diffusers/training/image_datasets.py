@@ -1,6 +1,7 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class ImageDataset(VisitedDataset):
         """
         buckets, skipped = self.buckets(), []
         shape = None if buckets is None else buckets[index]
-        for place in (*range(index, len(self)), *range(index)):
+        for place in chain(range(index, len(self)), range(index)):
             try:
                 pyramid = self._pyramid(place, shape)
             except UnusableError as error:

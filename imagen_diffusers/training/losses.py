@@ -178,7 +178,7 @@ def stage_loss(
         text = drop_text(text, null_text, draws.text < settings.text_dropout)
     if low_res is not None:
         low_res = network.condition(low_res, draws.low_res_noise, level)
-    arguments = with_cond_images(network, network.arguments(text, low_res, level), cond_images)
+    arguments = with_cond_images(network, network.arguments(text, low_res, level), cond_images, images)
     output = network.predict(noisy, times, arguments)[:, : network.channels]
     alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
     counted = pixel_errors(output - target(images, draws.noise, alpha, sigma, settings.prediction_type), settings)

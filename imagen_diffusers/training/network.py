@@ -28,8 +28,8 @@ def network_to_train(module: Any) -> StageNetwork:
     return network
 
 
-def with_cond_images(network: StageNetwork, arguments: dict[str, Any], cond_images: Tensor | None) -> dict[str, Any]:
-    """The arguments of a network, with conditioning images (B, c, h, w) in [0, 1] where it takes them.
+def with_cond_images(network: StageNetwork, arguments: dict[str, Any], cond_images: Tensor | None, images: Tensor) -> dict[str, Any]:
+    """The arguments of a network, with conditioning images (B, c, h, w) in [0, 1] where it takes them, as large as `images`.
 
     Raises:
         ValueError: where they are missing, or not taken, or have other channels.
@@ -49,4 +49,4 @@ def with_cond_images(network: StageNetwork, arguments: dict[str, Any], cond_imag
         )
     if cond_images.shape[1] != wanted:
         raise ValueError(f"cond_images have {cond_images.shape[1]} channels, and this {name} takes {wanted}; give as many")
-    return {**arguments, "cond_images": cond_images.to(network.dtype)}
+    return {**arguments, "cond_images": network.sized(cond_images, images.shape[-2], images.shape[-1])}

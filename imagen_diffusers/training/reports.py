@@ -43,7 +43,10 @@ class Meter:
 
 
 class Skipped:
-    """Training images that were passed over: counted, and listed once each in `skipped.txt`, which a resumed run goes on with."""
+    """Training images that a process passed over: counted, and listed once each in `skipped.txt`, which a resumed run goes on with.
+
+    Several processes of a run share the file, and each lists its own.
+    """
 
     def __init__(self, folder: Path):
         self.path = folder / "skipped.txt"

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .reading import Columns
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
@@ -92,8 +90,14 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The files in `folder`, and in folders in it, that are images by their names."""
-    return [path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions()]
+    """The files in `folder`, and in folders in it, that `datasets` reads as images: by their names, and none that is hidden."""
+    kinds = {*_library().packaged_modules.imagefolder.ImageFolder.EXTENSIONS}
+    return [path for path in folder.rglob("*") if path.suffix.lower() in kinds and not _is_hidden(path.relative_to(folder))]
+
+
+def _is_hidden(path: Path) -> bool:
+    """As macOS leaves a "._0.png" beside "0.png" on other systems' disks; of folders also those named as Python's own are."""
+    return path.name.startswith(".") or any(part.startswith((".", "__")) for part in path.parts[:-1])
 
 
 def read_in_whole(folder: Path) -> Path | None:
@@ -115,8 +119,7 @@ def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"{flag} is {folder}, which is no folder")
-    kinds = {*SHARDS, *Image.registered_extensions()}
-    if not any(path.suffix.lower() in kinds for path in folder.rglob("*")):
+    if _shards(folder) is None and not images_in(folder):
         raise ValueError(f"{flag}: no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
 
 

@@ -32,9 +32,7 @@ def write_text_cache(
     tokenizer: PreTrainedTokenizerBase,
     text_encoder: PreTrainedModel,
     *,
-    max_length: int,
-    text_padding: str = PLAIN_TEXT.text_padding,
-    clean_caption: bool = PLAIN_TEXT.clean_caption,
+    rules: TextRules = PLAIN_TEXT,
     batch_size: int = 64,
     captions_per_shard: int = 50_000,
 ) -> Iterator[int]:
@@ -46,7 +44,7 @@ def write_text_cache(
         folder: of the cache.
         captions: in any number.
         tokenizer, text_encoder: what encodes them.
-        max_length, text_padding, clean_caption: how the checkpoint reads text; see `TextRules`.
+        rules: how the checkpoint reads text.
         batch_size: captions encoded at once.
         captions_per_shard: captions of a file.
 
@@ -54,8 +52,7 @@ def write_text_cache(
         ValueError: when `folder` holds the cache of another encoder, or of other rules.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rules = TextRules(max_sequence_length=max_length, text_padding=text_padding, clean_caption=clean_caption)
-    print_of = fingerprint(tokenizer, text_encoder, max_length, text_padding, clean_caption)
+    print_of = fingerprint(tokenizer, text_encoder, rules)
     index = _read_index(folder) if (folder / INDEX).exists() else {"fingerprint": print_of, "shards": []}
     _check_fingerprint(folder, index["fingerprint"], print_of)
     known = {key for shard in index["shards"] for key in _keys(folder / shard)}

@@ -101,14 +101,15 @@ class HeldOut:
             level = places * self.loss.max_noise_level
             low_res = network.condition(batch["low_res"].to(device), low_res_noise, level)
         shown = batch["cond_images"].to(device) if "cond_images" in batch else None
-        arguments = with_cond_images(network, network.arguments(text, low_res, level), shown)
+        arguments = with_cond_images(network, network.arguments(text, low_res, level), shown, images)
         return torch.stack([self._errors_at(network, images, noise, log_snr, arguments) for log_snr in self.log_snrs])
 
     def _errors_at(self, network: StageNetwork, images: Tensor, noise: Tensor, level: float, arguments: dict[str, Any]) -> Tensor:
         assert self.loss.prediction_type is not None
-        log_snr = torch.full((len(images),), level, device=images.device)
+        table = self.table.to(images.device)
+        times = network.trained_at(timestep_at(table, torch.full((len(images),), level, device=images.device)))
+        log_snr = network.log_snr(table, times)  # as noisy as the network is told, which may know whole steps alone
         noisy = q_sample(images, noise, log_snr)
-        times = network.trained_at(timestep_at(self.table.to(images.device), log_snr))
         output = network.predict(noisy, times, arguments)[:, : network.channels]
         alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
         return (to_x0(output, noisy, alpha, sigma, self.loss.prediction_type) - images).square().mean(1).cpu()

@@ -4,6 +4,8 @@ import errno
 import os
 import socket
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")  # what others cannot reach
+
 
 def check_address(host: str, port: int | None) -> None:
     """See that the page can be served there, before anything is loaded for it.

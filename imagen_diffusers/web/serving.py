@@ -13,6 +13,7 @@ from typing import Any
 from gradio.themes import Default
 from starlette.middleware import Middleware
 
+from .addresses import LOOPBACK
 from .answers import Answers
 from .asked import OWN_PRESET
 from .gallery import Gallery
@@ -22,8 +23,6 @@ from .models import Models
 from .page import CSS, build
 from .sampling import Sampler
 from .worker import Worker
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 @contextmanager

@@ -58,6 +58,9 @@ class LucidrainsNetwork(StageNetwork):
             condition |= {"low_res": low_res.to(self.dtype), "low_res_log_snr": self._low_res_log_snr(noise_level)}
         return condition
 
+    def sized(self, cond_images: Tensor, height: int, width: int) -> Tensor:
+        return F.interpolate(cond_images, (height, width), mode=self.module.config["resize_mode"]).to(self.dtype)
+
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         if not self.preconditioned:
             timestep = self._own_log_snr(timestep).to(sample.device)
