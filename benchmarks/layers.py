@@ -86,7 +86,7 @@ def watched(network: nn.Module) -> Iterator[dict[tuple, Layer]]:
 @torch.no_grad()
 def of_stage(pipe: ImagenCascadePipeline, number: int, dtype: torch.dtype) -> str:
     """A table of one stage's layers in one call of the pipeline."""
-    network, spent = getattr(pipe, pipe.slots(number)[0]), [0.0]
+    network, spent = pipe.unet_of(number), [0.0]
     forward = network.forward
 
     def timed(*args, **kwargs):

@@ -80,7 +80,7 @@ def quick(pipe: Any) -> Any:
 
 def channels_last(pipe: ImagenCascadePipeline) -> ImagenCascadePipeline:
     for number in pipe.stage_numbers:
-        getattr(pipe, pipe.slots(number)[0]).to(memory_format=torch.channels_last)
+        pipe.unet_of(number).to(memory_format=torch.channels_last)
     return quick(pipe)
 
 

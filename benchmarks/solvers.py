@@ -20,7 +20,7 @@ from tqdm import trange
 
 import imagen_diffusers
 from examples.scenes.data import TEST_SEEDS
-from examples.scenes.evaluate import all_right, draw, frechet, load_cascade, scenes_and_prompts
+from examples.scenes.evaluate import ORACLE, all_right, draw, frechet, load_cascade, scenes_and_prompts
 from examples.scenes.oracle import Oracle, load
 from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
@@ -32,7 +32,6 @@ from imagen_diffusers.sampling.guidance import is_guided
 from .ceilings import machine
 from .timing import table
 
-ORACLE = Path("pipelines/imagen-scenes/oracle")
 PRESETS = ("quality", "balanced", "fast")
 WAYS = (*PRESETS, *SCHEDULERS.values())
 STEPS = ((8, 4, 2), (16, 8, 4))

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, T5EncoderModel
 
 from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers import ImagenUNet2DConditionModel, bundled
 from imagen_diffusers.models import configurations
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
+from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.text.encoding import TextEmbedding, encode
 from imagen_diffusers.training.examples import Batch, Visits, collate
 from imagen_diffusers.training.loop import train_stage
@@ -138,8 +138,8 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     folder = bundled("imagen-scenes")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", variant="fp16", dtype=torch.float32)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    text_encoder = load_text_encoder(folder / "text_encoder", variant="fp16", dtype=torch.float32)
     dataset = SceneDataset("base", args.scenes, args.folder, object_weight=1.0)
     unseen = SceneDataset("base", HELD_OUT, args.folder, first_seed=TEST_SEEDS)
     held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])

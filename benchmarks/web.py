@@ -26,9 +26,9 @@ import httpx
 from imagen_diffusers import ImagenCascadePipeline, bundled
 
 from .ceilings import machine
+from .generate import PROMPT
 from .timing import table
 
-PROMPT = "a large red metal sphere left of a small blue rubber cube on a gray floor"
 WARM_UP = 0.25  # of the time, before which memory still grows
 COMMAND = [sys.executable, "-c", "from imagen_diffusers.cli import app; app()", "web"]
 

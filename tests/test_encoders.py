@@ -372,12 +372,3 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text() -> None:
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="GemmaTokenizer has no padding token and no end of text; set its pad_token"):
         encode(["a"], tokenizer, encoder, 12)
-
-
-def test_the_former_module_names_the_new_ones() -> None:
-    from imagen_diffusers.text import t5
-
-    with pytest.warns(FutureWarning, match=r"import encode from imagen_diffusers\.text\.encoding"):
-        assert t5.encode is encode
-    with pytest.raises(AttributeError):
-        _ = t5.nothing

@@ -75,7 +75,7 @@ def test_a_stage_is_looked_at_alone(pipe, tmp_path, stage) -> None:
         given = {"generator": torch.Generator().manual_seed(1 + n), "stop_at": stage}
         one = pipe(prompt, **given) if stage == 1 else enlarging(prompt, image=noise_image(16, 16, n), start_at=2, **given)
         expected += one.images
-    assert look(getattr(pipe, pipe.slots(stage)[0])).tobytes() == labelled_grid(expected, prompts).tobytes()
+    assert look(pipe.unet_of(stage)).tobytes() == labelled_grid(expected, prompts).tobytes()
 
 
 @pytest.mark.gpu

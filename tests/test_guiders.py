@@ -206,7 +206,7 @@ def test_adaptive_projection_has_momentum_and_a_largest_norm() -> None:
     guider = AdaptiveProjectedGuidance(
         guidance_scale=4.0, adaptive_projected_guidance_momentum=-0.5, adaptive_projected_guidance_rescale=10.0, eta=0.25
     )
-    at_work, average = GuiderAtWork.of(guider, Network(), "unet", 3), torch.zeros(2, 3, 8, 8)
+    at_work, average = GuiderAtWork(copy.deepcopy(guider), Network(), "unet", 3), torch.zeros(2, 3, 8, 8)
     for step in range(3):
         with_text, without = (torch.randn(2, 3, 8, 8, generator=seeded(10 * step + n)) for n in (1, 2))
         said, variance = at_work.output(lambda text: (with_text, 1) if text else (without, 2), step, torch.tensor(9))  # noqa: B023

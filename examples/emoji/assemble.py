@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from examples.scenes.assemble import NOISE_LEVEL, STEPS, scheduler
-from examples.scenes.train import SUFFIXES
+from examples.scenes.train import SUFFIXES, text_of
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import run_script
-from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
 from .data import ENCODERS_LICENSE, NOTICE, VIEWS, holds_emoji
 from .judge import FILE
@@ -54,8 +53,7 @@ def assemble(folder: Path, name: str) -> ImagenCascadePipeline:
         shift = VIEWS[stage].log_snr_shift
         components["scheduler" + SUFFIXES[stage]] = scheduler(shift, base=stage == "base", sample_max_value=MAX_VALUE)
     return ImagenCascadePipeline(
-        tokenizer=load_tokenizer(folder / "tokenizer"),
-        text_encoder=load_text_encoder(folder / "text_encoder", variant="fp16", dtype=torch.float32),
+        **text_of(folder, f"examples.emoji.data --folder {folder}"),
         **components,
         max_sequence_length=64,
         num_inference_steps=STEPS[: len(stages)],

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.scenes.evaluate import share, table
+from examples.scenes.train import text_of
 from imagen_diffusers.finetuning.flags import run_script
-from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.text.encoding import encode
 
 from .articles import with_article
@@ -43,10 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things, tokenizer and text encoder are")
     args = parser.parse_args(arguments)
-    text = {
-        "tokenizer": load_tokenizer(args.folder / "tokenizer"),
-        "text_encoder": load_text_encoder(args.folder / "text_encoder", variant="fp16", dtype=torch.float32).eval(),
-    }
+    text = text_of(args.folder, f"examples.emoji.data --folder {args.folder}")
     things = read_things(args.folder)
     names = directions([thing.name for thing in things], **text)
     known = {}

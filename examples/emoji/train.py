@@ -20,7 +20,6 @@ from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
-from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.run_settings import TrainSettings
@@ -68,12 +67,8 @@ def build(stage: str, text_dim: int, pretrained: Path | None = None, *, seed: in
 def main(args: Sequence[str] | None = None) -> None:
     emoji, train, loss = parse(EmojiSettings, TrainSettings, scenes.SampleLossSettings, args=args, **scenes.RECIPE)
     loss, table = replace(loss, prediction_type="sample"), scenes.noise_curve(VIEWS[emoji.stage].log_snr_shift)
-    scenes.check_text(emoji.folder, f"examples.emoji.data --folder {emoji.folder}")
     dtype = torch.bfloat16 if train.mixed_precision == "bf16" else torch.float32  # half the time, and the encoder's is a tenth of a step's
-    text = {
-        "tokenizer": load_tokenizer(emoji.folder / "tokenizer"),
-        "text_encoder": load_text_encoder(emoji.folder / "text_encoder", variant="fp16", dtype=dtype),
-    }
+    text = scenes.text_of(emoji.folder, f"examples.emoji.data --folder {emoji.folder}", dtype)
     measure = None
     if train.validation_steps:
         measure = EmojiFigures(emoji.stage, emoji.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, T5EncoderModel
 
 from imagen_diffusers import (
     ImagenCascadePipeline,
@@ -20,7 +19,7 @@ from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 
 from .data import VIEWS
-from .train import NETWORKS, SUFFIXES, build
+from .train import NETWORKS, SUFFIXES, build, text_of
 
 # Chosen by looking at images of prompts outside the evaluation's, and guidance by the table of docs/quality.md.
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 2), (2.0, 1.5, 1.0), (0.0, 40.0, 20.0)
@@ -52,8 +51,7 @@ def assemble(folder: Path, pipeline: Path) -> ImagenCascadePipeline:
         components[slot].register_to_config(_name_or_path=pipeline.name)  # and not a folder of this machine
         components["scheduler" + SUFFIXES[stage]] = scheduler(VIEWS[stage].log_snr_shift, base=stage == "base")
     return ImagenCascadePipeline(
-        tokenizer=AutoTokenizer.from_pretrained(pipeline / "tokenizer"),
-        text_encoder=T5EncoderModel.from_pretrained(pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
+        **text_of(pipeline, f"examples.scenes.train_text_encoder --output_dir {pipeline}"),
         **components,
         max_sequence_length=64,
         num_inference_steps=STEPS,

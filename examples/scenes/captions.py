@@ -16,7 +16,6 @@ RELATION_PHRASES = {
     "behind": ("behind", "standing behind", "in back of"),
 }
 ANY_RELATION = "|".join(sorted((p for phrases in RELATION_PHRASES.values() for p in phrases), key=len, reverse=True))  # as a pattern
-OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
 AFTERTHOUGHTS = {"finely striped": "with fine stripes", "dotted": "with dots", "finely checkered": "with engraved checks"}
 
 

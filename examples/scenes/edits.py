@@ -29,7 +29,7 @@ from .captions import caption
 from .data import TEST_SEEDS
 from .evaluate import ORACLE, draw, load_cascade, same, share, table
 from .oracle import Oracle, load
-from .raytrace import render
+from .raytrace import as_image, render
 from .scene import COLORS, HELD_OUT, Scene, hidden, sample_scene
 
 SIZE = 256
@@ -167,8 +167,7 @@ def extended(pipe: ImagenCascadeInpaintPipeline, count: int, jump_n_sample: int,
     jumps = []
     for i in range(count):
         scene = sample_scene(EXTEND_SEEDS + i, num_objects=1, unnamed_share=0.0)
-        pixels = render([scene], 1024, samples=2)[0].permute(1, 2, 0)
-        image = Image.fromarray(((pixels + 1) * 127.5).round().byte().numpy())
+        image = as_image(render([scene], 1024, samples=2)[0])
         call = {"generator": torch.Generator().manual_seed(i), "jump_n_sample": [jump_n_sample, 1, 1]}
         wide = outpaint(pipe, None, image, 2048, 1024, **call)  # no words: they would ask for the object once more
         wide.resize((1024, 512)).save(output / f"extended-{i}.png")
@@ -178,8 +177,7 @@ def extended(pipe: ImagenCascadeInpaintPipeline, count: int, jump_n_sample: int,
 
 def _grid(before: Tensor, after: Tensor, path: Path) -> None:
     shown = [x for pair in zip(before[:SHOWN], after[:SHOWN], strict=True) for x in pair]
-    tiles = [Image.fromarray(((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()) for x in shown]
-    labelled_grid(tiles, ["before", "after"] * (len(tiles) // 2), columns=4).save(path)
+    labelled_grid(map(as_image, shown), ["before", "after"] * (len(shown) // 2), columns=4).save(path)
 
 
 if __name__ == "__main__":

@@ -31,17 +31,14 @@ from .captions import caption, listing
 from .data import TEST_SEEDS
 from .device import device_type
 from .oracle import ATTRIBUTES, Oracle, load
+from .prompts import KINDS
 from .raytrace import render
 from .scene import FINE_TEXTURES, Object, Scene, Seen, relation, sample_scene
 
 ORACLE = Path("pipelines/imagen-scenes/oracle")  # the bundled one
-KINDS = {  # of prompts: their name, objects, first scene, and whether the pair of colour and shape is one that training does not hold
-    "one": ("one object", 1, 0, False),
-    "two": ("two objects", 2, 10_000, False),
-    "unseen": ("held-out pair, one object", 1, 20_000, True),
-}
+OF_KIND = {"one": "one object", "two": "two objects", "unseen": "unseen pair"}  # parts, and the kind of prompt that each measures
 ENLARGING = {"distance_256": 2, "distance_1024": 3}
-PARTS = (*KINDS, "listed", "fine", *ENLARGING)
+PARTS = (*OF_KIND, "listed", "fine", *ENLARGING)
 MARGIN = 0.2  # how far apart along the relation's axis two objects must be read, in scene units
 
 
@@ -91,7 +88,7 @@ def load_cascade(folder: Path | None = None, dtype: torch.dtype | None = None, d
     pipe = ImagenCascadePipeline.from_pretrained(find(str(folder or "imagen-scenes"), ("pipelines",)), dtype=wanted).to(device)
     pipe.set_progress_bar_config(disable=True)
     for n in pipe.stage_numbers:
-        getattr(pipe, pipe.slots(n)[0]).to(memory_format=torch.channels_last)
+        pipe.unet_of(n).to(memory_format=torch.channels_last)
     return pipe
 
 
@@ -176,8 +173,9 @@ def _windows(images: Tensor) -> Tensor:
 
 
 def prompts_right(pipe: ImagenCascadePipeline, oracle: Oracle, kind: str, count: int, batch: int) -> dict[str, Figure]:
-    """Of prompts of one of `KINDS`, 256px images beside true renders of the same scenes."""
-    name, objects, first, held_out = KINDS[kind]
+    """Of prompts of one of `OF_KIND`, 256px images beside true renders of the same scenes."""
+    objects, held_out, first = KINDS[OF_KIND[kind]]
+    name = "held-out pair, one object" if held_out else OF_KIND[kind]
     scenes, prompts = scenes_and_prompts(count, objects, TEST_SEEDS + first, held_out)
     renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, count, 8)])
     true = first_of(score_set(f"true renders, {name}", oracle, renders, scenes))
@@ -214,7 +212,7 @@ def main() -> None:
     oracle = load(args.oracle)
 
     for part in args.part or PARTS:
-        if part in KINDS:
+        if part in OF_KIND:
             print(table(prompts_right(pipe, oracle, part, args.count, args.batch_size)), flush=True)
         elif part == "listed":
             name = "two objects by colour and shape alone, and no third"

@@ -19,7 +19,7 @@ from imagen_diffusers.images import save_png
 
 from .captions import caption
 from .data import TEST_SEEDS
-from .raytrace import render
+from .raytrace import as_image, render
 from .scene import sample_scene, scene_from
 
 # What a prompt asks for: how many objects, whether the first is of a pair of colour and shape never trained on, and the first seed.
@@ -51,14 +51,7 @@ def add_renders(made: list[dict[str, Any]], folder: Path, size: int) -> None:
         images = render([scene_from(row["scene"]) for row in few], size, samples=2)
         for i, (row, image) in enumerate(zip(few, images, strict=True), start=start):
             row["file_name"] = f"{i:06d}.png"
-            save_png(_to_pil(image), folder / row["file_name"], {"prompt": row["prompt"]})
-
-
-def _to_pil(image: Any) -> Any:
-    """Of a tensor (3, H, W) in [-1, 1]."""
-    from diffusers.image_processor import VaeImageProcessor
-
-    return VaeImageProcessor.numpy_to_pil(((image + 1) / 2).permute(1, 2, 0)[None].clamp(0, 1).numpy())[0]
+            save_png(as_image(image), folder / row["file_name"], {"prompt": row["prompt"]})
 
 
 def main() -> None:

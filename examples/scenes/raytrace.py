@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .camera import EYE, TARGET, VIEW_WIDTH
@@ -101,6 +102,11 @@ def render(
         total += _trace(origin, direction, solids, around._replace(light=around.light + offset), shade)
     linear = (total / samples**2).clamp(0, 1)
     return (2 * linear.sqrt() - 1).unflatten(2, (side, side))  # square root: the eye's gamma, cheaply
+
+
+def as_image(pixels: Tensor) -> Image.Image:
+    """A render, or what is generated in its place, (3, H, W) in [-1, 1], with 8 bits a channel."""
+    return Image.fromarray(((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
 
 def _tensors(scenes: list[Scene], detail: bool, device: torch.device) -> tuple[Solids, Surroundings]:

@@ -30,7 +30,7 @@ from . import classifier, oracle
 from .captions import caption
 from .data import TEST_SEEDS, SceneDataset
 from .evaluate import ORACLE, draw, first_of, load_cascade, scenes_and_prompts, score_set, share, table
-from .raytrace import render
+from .raytrace import as_image, render
 from .scene import Scene, sample_scene
 from .train import RECIPE
 
@@ -83,11 +83,6 @@ def write_images(folder: Path, count: int) -> None:
         if not path.exists():
             as_image(pencil(render([scene], 1024, samples=2))[0]).save(path)
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-
-
-def as_image(image: Tensor) -> Image.Image:
-    """(3, H, W) in [-1, 1] to 8 bits a channel."""
-    return Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
 def teach(args: argparse.Namespace) -> None:

@@ -20,9 +20,9 @@ from . import classifier
 from .data import TEST_SEEDS
 from .evaluate import ORACLE, draw, first_of, load_cascade, scenes_and_prompts, score_set, share, table
 from .oracle import load
-from .raytrace import render
+from .raytrace import as_image, render
 from .scene import PAINTS, Scene, sample_scene
-from .style import TEACHING, as_image
+from .style import TEACHING
 
 NAME, CLASS = "a <extra_id_7>", "a sphere"
 SUBJECT_SEEDS, CLASSIFIER_SEEDS = 42_000_000, 43_000_000

@@ -9,10 +9,9 @@ From weights that are there, for example the bundled ones: --pretrained imagen-s
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import AutoTokenizer, T5EncoderModel
 
 from imagen_diffusers.finetuning.flags import parse, run_script
 from imagen_diffusers.hub.places import find
@@ -23,6 +22,7 @@ from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas
+from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.run_settings import TrainSettings
@@ -96,21 +96,23 @@ def noise_curve(log_snr_shift: float) -> torch.Tensor:
     return log_snr_table(shift_betas(beta_table("squaredcos_cap_v2"), log_snr_shift))
 
 
-def check_text(folder: Path, command: str) -> None:
-    """See that tokenizer and text encoder are in a folder, or their names would be asked for on the Hub; `command` is what writes them."""
+def text_of(folder: Path, command: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Tokenizer and text encoder of a folder, as training and pipelines take them.
+
+    Raises:
+        OSError: where one is not there, naming the `command` that writes it; its name would be asked for on the Hub.
+    """
     for part in ("tokenizer", "text_encoder"):
         if not (folder / part).is_dir():
             raise OSError(f"{folder / part} is not there; `python -m {command}` puts it there")
+    encoder = load_text_encoder(folder / "text_encoder", variant="fp16", dtype=dtype)
+    return {"tokenizer": load_tokenizer(folder / "tokenizer"), "text_encoder": encoder}
 
 
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
     loss, table = replace(loss, prediction_type="sample"), noise_curve(VIEWS[scenes.stage].log_snr_shift)
-    check_text(scenes.pipeline, f"examples.scenes.train_text_encoder --output_dir {scenes.pipeline}")
-    text = {
-        "tokenizer": AutoTokenizer.from_pretrained(scenes.pipeline / "tokenizer"),
-        "text_encoder": T5EncoderModel.from_pretrained(scenes.pipeline / "text_encoder", variant="fp16", dtype=torch.float32),
-    }
+    text = text_of(scenes.pipeline, f"examples.scenes.train_text_encoder --output_dir {scenes.pipeline}")
     measure = None
     if train.validation_steps:
         measure = SceneFigures(scenes.stage, scenes.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from imagen_diffusers.hub.versions import version_of
+from imagen_diffusers.hub.versions import versions
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the stack of an error.")]
 OF_THE_USER = (ValueError, OSError, ImportError)  # what this package and the libraries below it raise for what they are given
-REPORTED = ("imagen_diffusers", "torch", "diffusers", "transformers")
 
 
 def in_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,8 +46,8 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OF_THE_USER) and said:
         return said
     kind = type(error).__name__
-    versions = ", ".join(f"{name} {version_of(name)}" for name in REPORTED)
-    where = f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    told = ", ".join(f"{name} {version}" for name, version in versions().items())
+    where = f"{told}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return (
         f"this was not foreseen: {kind}{f': {said}' if said else ''}. "
         f"Please report it, with the command, what --debug adds to it, and: {where}"

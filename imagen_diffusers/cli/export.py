@@ -50,7 +50,7 @@ def export(
 
 def _load(model: str, stop_at: int | None, variant: str | None, revision: str | None) -> Any:
     """The pipeline with its stages up to `stop_at`; the others are not read."""
-    from imagen_diffusers.pipelines.stages import SLOTS
+    from imagen_diffusers.pipelines.slots import SLOTS
 
     without: dict[str, Any] = {} if stop_at is None else {name: None for slots in SLOTS[stop_at:] for name in slots}
     pipe = load(model, "float32", "cpu", variant, revision, **without)

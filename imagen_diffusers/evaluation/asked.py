@@ -6,7 +6,6 @@ from typing import Any
 
 from diffusers.utils.torch_utils import unwrap_module
 
-from imagen_diffusers.hub.versions import version_of
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import as_main_says, this_process
@@ -15,12 +14,6 @@ from .digests import text_digest, weights_digest
 from .groups import GROUP_FILES, UNJOINED
 
 FILE = "run.json"
-VERSIONS = ("imagen_diffusers", "torch", "diffusers", "transformers")
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that decide an image's bits."""
-    return {name: version_of(name) for name in VERSIONS}
 
 
 def cascade_digest(pipe: Cascade) -> str:
@@ -32,7 +25,7 @@ def cascade_digest(pipe: Cascade) -> str:
     schedulers = [pipe.scheduler_of(number) for number in pipe.stage_numbers]
     decisive = [f"{type(scheduler).__name__} {_settings(scheduler)}" for scheduler in schedulers]
     decisive.append(repr(_settings(pipe)))
-    networks = [unwrap_module(getattr(pipe, pipe.slots(number)[0])) for number in pipe.stage_numbers]
+    networks = [unwrap_module(pipe.unet_of(number)) for number in pipe.stage_numbers]
     for module in filter(None, [*networks, pipe.text_encoder]):
         decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
         decisive.append(getattr(module, "computes_in", "").replace("f32", ""))  # so that what was measured before graphs said it counts

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagen_diffusers.hub.versions import versions
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.pipelines.planning import numbers_to_run
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group, this_process
 
-from .asked import cascade_digest, keep_or_refuse, read_notes, versions, write_whole
+from .asked import cascade_digest, keep_or_refuse, read_notes, write_whole
 from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save

@@ -80,7 +80,7 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
         ValueError: for no prompts, and networks that are not OpenVINO's graphs.
         ImportError: saying what to install.
     """
-    networks = {pipe.slots(n)[0]: getattr(pipe, pipe.slots(n)[0]) for n in pipe.stage_numbers}
+    networks = {pipe.slots(n)[0]: pipe.unet_of(n) for n in pipe.stage_numbers}
     plain = [name for name, one in networks.items() if not isinstance(one, ExportedNetwork) or not (one.folder / OPENVINO).exists()]
     if plain or not prompts:
         raise ValueError(
@@ -102,7 +102,7 @@ def quantize_cascade(pipe: Any, prompts: Sequence[str]) -> Iterator[str]:
 
 def _parts(pipe: Any) -> dict[str, Any]:
     """What becomes graphs, by slot, each seen to be fit for it."""
-    parts = {pipe.slots(n)[0]: unwrap_module(getattr(pipe, pipe.slots(n)[0])) for n in pipe.stage_numbers}
+    parts = {pipe.slots(n)[0]: unwrap_module(pipe.unet_of(n)) for n in pipe.stage_numbers}
     if pipe.text_encoder is not None:
         parts[TEXT_ENCODER] = pipe.text_encoder
     for name, module in parts.items():

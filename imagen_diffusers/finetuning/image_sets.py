@@ -19,7 +19,7 @@ def network_of(pipe: ImagenCascadePipeline, stage: int) -> StageNetwork:
         raise ValueError(
             f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}: train these, with --stages {there}"
         )
-    return network_to_train(getattr(pipe, pipe.slots(stage)[0]))
+    return network_to_train(pipe.unet_of(stage))
 
 
 def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:

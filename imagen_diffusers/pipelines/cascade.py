@@ -46,7 +46,8 @@ from .planning import (
 )
 from .request import Request
 from .safety import SafetyMixin
-from .stages import SLOTS, StagesMixin
+from .slots import SLOTS
+from .stages import StagesMixin
 from .text_inputs import TextInputs
 
 Texts = tuple[TextEmbedding | None, TextEmbedding | None]

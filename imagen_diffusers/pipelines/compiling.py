@@ -16,7 +16,7 @@ def compile_stages(pipe: Any, **options: Any) -> None:
     """Compile the network of every stage; `options` of `torch.compile` go before whole graphs of fixed shapes."""
     for number in pipe.stage_numbers:
         given = {"fullgraph": True, "dynamic": False, **own_graphs(), **options}
-        getattr(pipe, pipe.slots(number)[0]).compile(**given)
+        pipe.unet_of(number).compile(**given)
 
 
 def as_compiled(text: TextEmbedding | None, networks: Iterable[StageNetwork], length: int) -> TextEmbedding | None:

@@ -14,6 +14,7 @@ from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
 
 from .image_inputs import images_to_tensor
+from .slots import SLOTS
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def check_order(networks: dict[int, StageNetwork]) -> None:
     Raises:
         ValueError: naming the slots and what they hold.
     """
-    slots = {n: "unet" if n == 1 else f"unet_{n}" for n in networks}
+    slots = {n: SLOTS[n - 1][0] for n in networks}
     for n, network in networks.items():
         if network.has_low_res == (n == 1):
             kind, place = ("a super-resolution network", "unet_2 or unet_3") if n == 1 else ("a base network", "unet")

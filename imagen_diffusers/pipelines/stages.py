@@ -14,11 +14,10 @@ from imagen_diffusers.sampling.stage import Stage
 from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
 from .sampling_presets import SamplingPreset, apply_preset
+from .slots import SLOTS
 from .tiling import TilingMixin
 
 logger = logging.getLogger(__name__)
-
-SLOTS = (("unet", "scheduler"), ("unet_2", "scheduler_2"), ("unet_3", "scheduler_3"))
 
 
 class StagesMixin(TilingMixin):
@@ -34,7 +33,7 @@ class StagesMixin(TilingMixin):
     @property
     def networks(self) -> dict[int, StageNetwork]:
         """The stages' networks as the denoising loop sees them, by number."""
-        return {n: adapt(getattr(self, SLOTS[n - 1][0])) for n in self.stage_numbers}
+        return {n: adapt(self.unet_of(n)) for n in self.stage_numbers}
 
     @property
     def takes_text(self) -> bool:
@@ -77,14 +76,27 @@ class StagesMixin(TilingMixin):
         times = times_per_stage(timesteps, sigmas, numbers)
         check_finite("guidance_parallel", guidance_parallel)
         stages = []
-        for number, n, w, level, pair, own, one in zip(numbers, steps, scales, levels, intervals, times, guiders, strict=True):
-            unet, _ = SLOTS[number - 1]
-            network = adapt(getattr(self, unet))
-            if one is not None:
-                check_guider(one, unet, network)
-                w = scale_of(one)
-            settings = (n, float(w), float(level), pair, guidance_parallel, self.pieces(network), own, one)
-            stages.append(Stage(unet, network, self.scheduler_of(number), *settings))
+        each = zip(numbers, steps, scales, levels, intervals, times, guiders, strict=True)
+        for number, count, scale, level, interval, given, own_guider in each:
+            name, network = self.slots(number)[0], adapt(self.unet_of(number))
+            if own_guider is not None:
+                check_guider(own_guider, name, network)
+                scale = scale_of(own_guider)
+            stages.append(
+                Stage(
+                    name,
+                    network,
+                    self.scheduler_of(number),
+                    num_inference_steps=count,
+                    guidance_scale=float(scale),
+                    noise_level=float(level),
+                    guidance_interval=interval,
+                    guidance_parallel=guidance_parallel,
+                    pieces=self.pieces(network),
+                    times=given,
+                    guider=own_guider,
+                )
+            )
         return stages
 
     def compile(self, **options: Any) -> None:
@@ -110,6 +122,10 @@ class StagesMixin(TilingMixin):
             ValueError: for a preset with fewer stages than the pipeline, or without steps or a scheduler for one; nothing is changed then.
         """
         apply_preset(self, find(preset, ("presets",)) if isinstance(preset, str) else preset)
+
+    def unet_of(self, number: int) -> Any:
+        """The network of a stage counted from 1, as the pipeline holds it; None where there is none."""
+        return getattr(self, SLOTS[number - 1][0])
 
     def scheduler_of(self, number: int) -> Any:
         """The scheduler of a stage counted from 1.

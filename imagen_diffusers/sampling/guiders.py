@@ -4,7 +4,6 @@ A guider says which predictions it wants (with the text, without it, with the te
 `guide` does, it works on what the network predicts: noise, v or the clean image, whichever the scheduler's configuration says.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,11 +56,6 @@ class GuiderAtWork:
     name: str
     steps: int
     ended: bool = False
-
-    @classmethod
-    def of(cls, guider: Guider, network: StageNetwork, name: str, steps: int) -> "GuiderAtWork":
-        """The caller's guider, copied."""
-        return cls(copy.deepcopy(guider), network, name, steps)
 
     def output(self, predict: Predict, step: int, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """The guided output (B, C, H, W), and the variance as it is with the text, unguided.

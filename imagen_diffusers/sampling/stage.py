@@ -178,7 +178,7 @@ class Stage:
     def _guider_at_work(self, path: Path) -> GuiderAtWork | None:
         if self.guider is None:
             return None
-        return GuiderAtWork.of(self.guider, self.network, self.name, len(set(path.steps)))
+        return GuiderAtWork(copy.deepcopy(self.guider), self.network, self.name, len(set(path.steps)))
 
     def _predict(
         self, scaled: Tensor, timestep: Tensor, conditions: Callable[..., dict[str, Any]], guess: Tensor | None, *with_text: bool

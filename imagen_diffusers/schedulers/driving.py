@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .noise import alpha_sigma, log_snr_at, log_snr_table
 from .precision import at_least_float32
-from .prediction import PREDICTION_TYPES, from_x0, to_x0
+from .prediction import check_prediction_type, from_x0, to_x0
 from .protocol import Scheduler
 from .scheduling_imagen_ddpm import ImagenDDPMScheduler
 from .swapping import ImagenSchedulerMixin
@@ -70,9 +70,7 @@ def check_drivable(scheduler: Any) -> None:
         raise ValueError(f"{name} makes nothing but noise on a curve that ends in pure noise, as the cosine one does; {USE}")
     if scheduler.config.get("thresholding"):
         check_ratio(scheduler.config.get("dynamic_thresholding_ratio", PAPER_RATIO))
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        raise ValueError(f'{name} has prediction_type="{kind}"; networks here predict one of {", ".join(PREDICTION_TYPES)}')
+    check_prediction_type(scheduler.config.get("prediction_type", "epsilon"), name)
 
 
 def check_steps(scheduler: Any, steps: int) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
-def check_prediction_type(prediction_type: str) -> None:
+def check_prediction_type(prediction_type: str, of: str = "") -> None:
+    """A `ValueError` for one that no network has; `of` names the scheduler that says it."""
     if prediction_type not in PREDICTION_TYPES:
-        raise ValueError(f'prediction_type="{prediction_type}" is unknown; use one of {", ".join(PREDICTION_TYPES)}')
+        raise ValueError(f'{of and f"{of}: "}prediction_type="{prediction_type}" is unknown; use one of {", ".join(PREDICTION_TYPES)}')
 
 
 def to_x0(output: Tensor, sample: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:

@@ -35,7 +35,7 @@ def dynamic_threshold(x0: Tensor, ratio: float = PAPER_RATIO, max_value: float |
 
     Args:
         x0: (B, ...) in roughly [-1, 1].
-        ratio: the quantile, in (0, 1); the paper's is 0.995.
+        ratio: the quantile, in (0, 1]; the paper's is 0.995.
         max_value: an upper limit on s. The paper has none; 1.0 makes this `static_threshold`.
     """
     s = quantile(x0.abs().flatten(1), ratio).clamp(min=1, max=max_value)

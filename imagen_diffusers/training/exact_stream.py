@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from .examples import Example
 from .order import Share
-from .pyramid import ImageSettings, UnusableError
+from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
 from .reading import Columns, RowReader
 
 Numbered = tuple[int, dict[str, Any]]  # a row, and which one of its pass it is
@@ -66,9 +66,9 @@ class ImageStream(IterableDataset):
                         first += 1
                     yield self._first_usable(position, ahead, rows)
 
-    def _first_usable(self, position: int, ahead: deque[Numbered], rows: Iterator[Numbered], limit: int = 1000) -> Example:
+    def _first_usable(self, position: int, ahead: deque[Numbered], rows: Iterator[Numbered]) -> Example:
         skipped = []
-        for offset in range(limit):
+        for offset in range(MOST_UNUSABLE):
             if offset == len(ahead):
                 ahead.append(next(rows))
             number, row = ahead[offset]
@@ -78,7 +78,7 @@ class ImageStream(IterableDataset):
                 skipped.append(str(error))
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), skipped)
-        raise ValueError(f"none of {limit} images in a row can be used: {'; '.join(skipped[:3])}, ...")
+        raise none_usable(f"{MOST_UNUSABLE} images in a row", skipped)
 
     def _forever(self) -> Iterator[Numbered]:
         for number in itertools.count():

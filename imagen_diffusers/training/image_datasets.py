@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .examples import Example, VisitedDataset
-from .pyramid import ImageSettings, UnusableError
+from .pyramid import ImageSettings, UnusableError, none_usable
 from .reading import Columns, Pyramid, RowReader, as_next
 
 
@@ -64,7 +64,7 @@ class ImageDataset(VisitedDataset):
                 skipped.append(str(error))
                 continue
             return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
-        raise UnusableError(f"none of the {len(self)} images can be used: {'; '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+        raise none_usable(f"the {len(self)} images", skipped)
 
     def usable(self) -> Iterator[Example]:
         """Every image that can be used, once and in order; `unusable` tells of the others afterwards."""

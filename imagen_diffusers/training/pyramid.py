@@ -15,9 +15,16 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+MOST_UNUSABLE = 1000  # images of a stream in a row that are passed over
+
 
 class UnusableError(ValueError):
     """An image that must not be trained on; the message says why."""
+
+
+def none_usable(of: str, told: list[str]) -> UnusableError:
+    """What to raise where no image of so many can be used, with the first of the reasons."""
+    return UnusableError(f"none of {of} can be used: {'; '.join(told[:3])}{', ...' * (len(told) > 3)}")
 
 
 @dataclass(frozen=True)

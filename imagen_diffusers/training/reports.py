@@ -82,7 +82,7 @@ def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer:
 
 def start_tracking(accelerator: Accelerator, name: str, settings: dict[str, Any]) -> None:
     """Begin the run in the trackers the accelerator was made with; settings are told as plain values."""
-    plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
+    plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
     accelerator.init_trackers(name, config=plain)
 
 

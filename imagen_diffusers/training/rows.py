@@ -207,7 +207,7 @@ def trained_on(folder: Path) -> Path:
     train, held_out = ([p for p in sorted(places) if p.lower() in names] for names in (TRAIN_FOLDERS, HELD_OUT_FOLDERS))
     if not train or not held_out:
         return folder
-    others = {*places, *(path.name for path in folder.glob("metadata.*"))} - {*train, *held_out}
+    others = {*places, *(path.name for path in folder.glob(LISTS))} - {*train, *held_out}
     if others or len(train) > 1:
         shown = sorted(others) or train[1:]
         raise ValueError(

@@ -17,12 +17,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .examples import Batch, Example, collate
 from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, StepSampler, Visit
-from .pyramid import ImageSettings, UnusableError
+from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
 from .reading import Columns, RowReader
 from .seeds import seed_of
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
-MOST_UNUSABLE = 1000  # examples in a row without a usable image that are passed over
 
 Numbered = tuple[int, Any]  # a row, and which one it is of those that its worker reads in the pass
 
@@ -105,7 +104,7 @@ class ShardedStream(IterableDataset):
                 unusable.append(str(error))
         if not unusable:
             raise ValueError("the training stream is empty")
-        raise none_usable(len(unusable), unusable)
+        raise none_usable(f"{len(unusable)} images in a row", unusable)
 
     def __iter__(self) -> Iterator[tuple[int, Place, Batch] | None]:
         """A worker's number, its place after a batch, and the batch; None where it lets others go first."""
@@ -125,7 +124,7 @@ class ShardedStream(IterableDataset):
                 if batch is None:
                     lost += self.share.batch_size
                     if lost >= MOST_UNUSABLE:
-                        raise none_usable(lost, told)
+                        raise none_usable(f"{lost} images in a row", told)
                     continue
                 batch["skipped"] = [*told, *batch["skipped"]]
                 told, lost = [], 0
@@ -205,7 +204,3 @@ def _next(start: Place, number: int) -> int:
 def beginning(number: int = 0) -> Place:
     """Of the `number`-th pass."""
     return Place(number=number, rows=None, row=0, block=0, taken=0)
-
-
-def none_usable(count: int, told: list[str]) -> ValueError:
-    return ValueError(f"none of {count} images in a row can be used: {'; '.join(told[:3])}{', ...' * (len(told) > 3)}")

@@ -83,7 +83,7 @@ class LucidrainsScheduler(ImagenDDPMScheduler):
                 "sample by ImagenDDPMScheduler, which takes any curve"
             )
         inspect.unwrap(ImagenDDPMScheduler.__init__)(  # its configuration is this class's own
-            self, num_train_timesteps, prediction_type=prediction_type, trained_betas=betas, thresholding=thresholding
+            self, num_train_timesteps, prediction_type=prediction_type, trained_betas=betas
         )
         self.register_to_config(trained_betas=betas)
 
