@@ -27,7 +27,7 @@ from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.text.encoding import NULL_TEXTS
 
-from .conftest import forbid_networks, make_base, make_pipeline, seeded
+from .conftest import forbid_networks, make_base, make_pipeline, make_sr, seeded
 from .test_cascade import PROMPT, ROUNDING
 from .test_deepfloyd import CALL, PROMPTS, home, ours, quiet  # noqa: F401 (a fixture)
 from .test_imagen_pytorch import SIZES, package, two_stages  # noqa: F401 (a fixture)
@@ -291,6 +291,31 @@ def test_images_of_any_kind_are_taken(shared, kind) -> None:
     plain = Image.fromarray((np.asarray(image) // 257).astype(np.uint8)) if kind == "I;16" else image
     expected = draw(shared, image=plain.convert("RGB"), strength=0.5).images
     torch.testing.assert_close(draw(shared, image=image, strength=0.5).images, expected, atol=1e-5, rtol=0)
+
+
+GRAY = {"in_channels": 1, "out_channels": 1}
+
+
+def gray_parts() -> dict:
+    """What makes the tiny cascade a gray one of two stages."""
+    return {"unet": make_base(**GRAY), "unet_2": make_sr(**GRAY, low_res_channels=1), "unet_3": None, "scheduler_3": None}
+
+
+def test_a_gray_cascade_starts_from_gray_images() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    pipe = varying(**gray_parts())
+    expected = draw(pipe, image=torch.from_numpy(pixels)[None] / 255).images
+    assert expected.shape == (1, 1, 32, 32)
+    for form in (Image.fromarray(pixels).convert("RGB"), pixels):
+        assert torch.equal(draw(pipe, image=form).images, expected)
+    kept = draw(pipe, image=Image.fromarray(pixels), strength=0, output_type="pil").images[0]
+    assert kept.mode == "L" and np.array_equal(np.asarray(kept), pixels)
+    with pytest.raises(ValueError, match="image has 3 channels; give 1"):
+        draw(pipe)
+    colouring = varying(unet=make_base(**GRAY), unet_2=make_sr(low_res_channels=1))
+    with pytest.raises(ValueError, match=r"stage 1 takes 1, stage 2 takes 3, stage 3 takes 3\); end before another kind by stop_at"):
+        draw(colouring, image=Image.fromarray(pixels))
+    assert draw(colouring, image=Image.fromarray(pixels), stop_at=1).images.shape == (1, 1, 16, 16)
 
 
 def test_what_is_transparent_lies_over_white(shared) -> None:

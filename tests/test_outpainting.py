@@ -9,7 +9,7 @@ from imagen_diffusers.pipelines.outpainting import outpaint
 
 from .conftest import make_pipeline, seeded
 from .test_cascade import PROMPT
-from .test_img2img import held_upright, quiet
+from .test_img2img import gray_parts, held_upright, quiet
 
 HELD = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
 CANVAS = (96, 64)
@@ -26,6 +26,12 @@ def test_what_the_image_held_stays_and_the_rest_is_painted(painter, call) -> Non
     assert made.shape == (64, 96, 3)
     assert np.array_equal(made[16:48, 24:72], np.asarray(HELD))
     assert len(np.unique(made[:16].reshape(-1, 3), axis=0)) > 1000
+
+
+def test_a_gray_cascade_extends_gray_images() -> None:
+    pipe = quiet(ImagenCascadeInpaintPipeline.from_pipe(make_pipeline(**gray_parts())))
+    made = outpaint(pipe, PROMPT, HELD, 64, 32, generator=seeded(), num_inference_steps=1)
+    assert made.mode == "L" and np.array_equal(np.asarray(made)[:, 8:56], np.asarray(HELD.convert("L")))
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])

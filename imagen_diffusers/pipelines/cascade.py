@@ -35,6 +35,7 @@ from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .output import ImagenCascadePipelineOutput
 from .planning import (
+    channels_of_images,
     check_sides,
     check_starts_at_a_base,
     image_to_enlarge,
@@ -229,7 +230,7 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         stages = self.stages(numbers, **request.settings)
         if request.unprompted:
             stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
-        edit = None if request.edit is None else request.edit.read(numbers, device)
+        edit = None if request.edit is None else request.edit.read(numbers, channels_of_images(networks, numbers), device)
         height, width = request.height, request.width
         if edit is not None:
             height, width = size_like([networks[n] for n in numbers], (edit.image.shape[-2], edit.image.shape[-1]), height, width)

@@ -43,11 +43,12 @@ class Edit:
     seamless: bool = False
     resize_mode: str = "default"
 
-    def read(self, numbers: Sequence[int], device: torch.device) -> "ReadEdit":
+    def read(self, numbers: Sequence[int], channels: int, device: torch.device) -> "ReadEdit":
         """Checked, as tensors on `device`.
 
         Args:
             numbers: the stages that run, counted from 1.
+            channels: of their images.
 
         Raises:
             ValueError: for images, masks and values that do not fit; the message says which and what would.
@@ -56,7 +57,7 @@ class Edit:
             raise ValueError("image is missing; give the image to start from")
         strengths = _strengths(self.strength, numbers)
         check_resize_mode(self.resize_mode)
-        image = images_to_tensor("image", self.image).to(device) * 2 - 1
+        image = images_to_tensor("image", self.image, channels).to(device) * 2 - 1
         if self.mask_image is None:
             return ReadEdit(image, strengths, self.resize_mode)
         check_count("jump_length", self.jump_length)

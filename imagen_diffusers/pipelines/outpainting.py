@@ -11,7 +11,7 @@ from imagen_diffusers.sampling.tiles import spans
 
 from .image_inputs import images_to_tensor
 from .pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline
-from .planning import finest_step
+from .planning import channels_of_images, finest_step
 
 
 def outpaint(
@@ -58,10 +58,12 @@ def outpaint(
     for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
         if call.get(name, only) != only:
             raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
-    # What is not known yet repeats the image's edge: resized, it fades into what is known.
-    known = (images_to_tensor("image", image)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     last = call.get("stop_at") if call.get("stop_at") in pipe.stage_numbers else None  # the call says what is wrong with another one
-    stages = pipe.stages([n for n in pipe.stage_numbers if last is None or n <= last])
+    numbers = [n for n in pipe.stage_numbers if last is None or n <= last]
+    stages, channels = pipe.stages(numbers), channels_of_images(pipe.networks, numbers)
+    # What is not known yet repeats the image's edge: resized, it fades into what is known.
+    known = (images_to_tensor("image", image, channels)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    known = known[..., 0] if channels == 1 else known  # as PIL has gray
     size, every = stages[-1].sample_size, finest_step([stage.network for stage in stages])
     painted_height, painted_width = (side if side >= size else -(-side // every) * every for side in (height, width))
     rows = (np.arange(painted_height) - top).clip(0, image.height - 1)
@@ -85,7 +87,7 @@ def outpaint(
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
     extended: Any
-    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width])) * 2 - 1, "pil")
+    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width]), channels) * 2 - 1, "pil")
     return extended[0]
 
 

@@ -95,10 +95,24 @@ def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: in
     if image is None:
         return None
     taken = {n: network.low_res_channels for n, network in networks.items() if network.has_low_res and start_at in (None, n)}
+    return images_to_tensor("image", image, _one_number(taken, "choose the stage that takes image by start_at")).to(device) * 2 - 1
+
+
+def channels_of_images(networks: dict[int, StageNetwork], numbers: Sequence[int]) -> int:
+    """Channels of an image that each of the stages `numbers` starts from.
+
+    Raises:
+        ValueError: for stages of several kinds.
+    """
+    return _one_number({n: networks[n].channels for n in numbers}, "end before another kind by stop_at")
+
+
+def _one_number(taken: dict[int, int], remedy: str) -> int:
+    """The channels that all these stages take; 3 for no stage."""
     if len(set(taken.values())) > 1:
         each = ", ".join(f"stage {n} takes {channels}" for n, channels in taken.items())
-        raise ValueError(f"stages take images of different channels ({each}); choose the stage that takes image by start_at")
-    return images_to_tensor("image", image, next(iter(taken.values()), 3)).to(device) * 2 - 1
+        raise ValueError(f"stages take images of different channels ({each}); {remedy}")
+    return next(iter(taken.values()), 3)
 
 
 def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
