@@ -16,7 +16,12 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
-from imagen_diffusers import ImagenCascadePipeline, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler
+from imagen_diffusers import (
+    ImagenCascadePipeline,
+    ImagenCascadeUpscalePipeline,
+    ImagenDPMSolverMultistepScheduler,
+    ImagenUniPCMultistepScheduler,
+)
 from imagen_diffusers.sampling.seeds import stage_generators
 
 from .conftest import make_sr, make_text_encoder, make_tokenizer, seeded
@@ -86,6 +91,7 @@ def ours(home, **changes) -> ImagenCascadePipeline:
 
 CALL = {"num_inference_steps": STEPS, "output_type": "pt"}
 PROMPTS = ["a red cube", "a blue sphere on the left of a green cube"]
+SMALL = torch.rand(1, 3, 16, 16, generator=seeded(5))
 
 
 @pytest.mark.parametrize("negative_prompt", [None, "blue"])
@@ -113,6 +119,33 @@ def test_a_plain_repository_of_if_loads_as_a_base(home) -> None:
     assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, both)
 
 
+def enlarged(pipe) -> torch.Tensor:
+    return quiet(pipe)(PROMPTS[0].upper(), image=SMALL, height=32, generator=seeded(), num_inference_steps=2, output_type="pt").images
+
+
+def test_a_plain_repository_of_ifs_second_stage_enlarges_images(home) -> None:
+    expected = enlarged(ImagenCascadeUpscalePipeline.from_pipe(ours(home)))
+    loaded = ImagenCascadeUpscalePipeline.from_pretrained(home["two"])
+    alone = ImagenCascadeUpscalePipeline.from_deepfloyd(None, home["two"])
+    moved = ImagenCascadeUpscalePipeline.from_pipe(IFSuperResolutionPipeline.from_pretrained(home["two"]))
+    for pipe in (loaded, alone, moved):
+        assert pipe.stage_numbers == [2]
+        assert pipe.scheduler is None
+        assert torch.equal(enlarged(pipe), expected)
+    with pytest.raises(ValueError, match="stage_1 and stage_2 are None; give one of them, or both"):
+        ImagenCascadePipeline.from_deepfloyd(None)
+
+
+def test_ifs_pipelines_become_cascades_that_read_text_as_theirs(home) -> None:
+    loaded, given = ImagenCascadePipeline.from_pretrained(home["one"]), IFPipeline.from_pretrained(home["one"])
+    made = ImagenCascadePipeline.from_pipe(given.to(torch.bfloat16))
+    assert made.config == loaded.config
+    assert made.components == {**loaded.components, **given.components}
+    assert made.unet.dtype == torch.bfloat16
+    assert ImagenCascadePipeline.from_pipe(given, unet=None, safety_checker=len, dtype=torch.float32).safety_checker is len
+    assert given.text_encoder.dtype == torch.float32
+
+
 def test_offload_keeps_one_network_on_the_device(home, residents) -> None:
     pipe = ours(home)
     plain = pipe(PROMPTS[0], generator=seeded(), **CALL).images
@@ -123,7 +156,9 @@ def test_offload_keeps_one_network_on_the_device(home, residents) -> None:
 
 
 def test_stages_in_the_wrong_order_are_said(home) -> None:
-    with pytest.raises(ValueError, match=r"stage_1 is a base .*; .* is a super-resolution stage"):
+    with pytest.raises(
+        ValueError, match=r"stage_1 is a base .*; .* is a super-resolution stage .*; give it as stage_2, after a base or None"
+    ):
         ImagenCascadePipeline.from_deepfloyd(home["two"], home["one"])
     with pytest.raises(ValueError, match=r"stage_2 is a super-resolution stage .*; .* is a base"):
         ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])

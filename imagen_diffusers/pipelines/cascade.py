@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import imagen_diffusers.interop  # noqa: F401 (its networks, too, can be stages)
+from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.path import Path
 from imagen_diffusers.sampling.seeds import stage_generators
@@ -155,17 +156,22 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         """The pipeline of another task with the same components, loaded once, and the same configuration.
 
         Args:
-            pipeline: another cascade's, whose slices, tiles and progress bar are kept, too; or any that diffusers' own `from_pipe` takes.
+            pipeline: another cascade's, whose slices, tiles and progress bar are kept, too; one of diffusers' for a stage of DeepFloyd IF;
+                or any that diffusers' own `from_pipe` takes.
             kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
         """
-        if not isinstance(pipeline, Cascade):
+        _, optional = cls._get_signature_keys(cls)
+        if isinstance(pipeline, Cascade):
+            given = {**pipeline.components, **{name: pipeline.config[name] for name in optional if name in pipeline.config}}
+        elif deepfloyd.is_deepfloyd({"_class_name": type(pipeline).__name__}):
+            given = {**deepfloyd.SETTINGS, **deepfloyd.in_their_slots(pipeline.components)}
+        else:
             return super().from_pipe(pipeline, **kwargs)  # pyright: ignore[reportReturnType]
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-        _, optional = cls._get_signature_keys(cls)
-        settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
-        made = cls(**{**pipeline.components, **settings, **kwargs})
+        made = cls(**{**given, **kwargs})
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
-        made._rows, made._tiles = pipeline._rows, pipeline._tiles
+        if isinstance(pipeline, Cascade):
+            made._rows, made._tiles = pipeline._rows, pipeline._tiles
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 

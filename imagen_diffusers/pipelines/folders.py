@@ -41,7 +41,7 @@ class FolderPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         """As in diffusers: a folder, a Hub id, or the name of a bundled pipeline, with `dtype`, `variant`, `unet_3=None`, ...
 
-        The repository of a DeepFloyd IF base loads, too, as a cascade of one stage. Weights are safetensors; pickles are opened
+        The repository of a stage of DeepFloyd IF loads, too, as a cascade of that stage alone. Weights are safetensors; pickles are opened
         only with `use_safetensors=False`. Networks whose weights are all of one variant ("fp16") are loaded without `variant=`; plain
         weights go before it.
 
@@ -61,7 +61,8 @@ class FolderPipeline(DiffusionPipeline):
             kwargs["use_safetensors"] = True
         folder = place if os.path.isdir(place) else cls._fetch(place, kwargs)
         index = cls.load_config(folder)
-        if deepfloyd.is_deepfloyd(index):  # pyright: ignore[reportArgumentType]
+        of_deepfloyd = deepfloyd.is_deepfloyd(index)  # pyright: ignore[reportArgumentType]
+        if of_deepfloyd:
             kwargs = {**deepfloyd.SETTINGS, **kwargs}
         plain: list[str] = []
         if kwargs["use_safetensors"]:
@@ -76,14 +77,17 @@ class FolderPipeline(DiffusionPipeline):
         for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
             if name in to_load and name not in exported and getattr(pipe, name) is not None:
                 check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
+        if of_deepfloyd:
+            pipe.register_modules(**deepfloyd.in_their_slots(pipe.components))
         pipe.register_to_config(_name_or_path=place)
         return pipe
 
     @classmethod
-    def from_deepfloyd(cls, stage_1: str | Path, stage_2: str | Path | None = None, **kwargs: Any) -> Self:
+    def from_deepfloyd(cls, stage_1: str | Path | None, stage_2: str | Path | None = None, **kwargs: Any) -> Self:
         """A cascade of DeepFloyd IF's published stages; see `interop.deepfloyd.components.load_components` for the arguments.
 
-        Assign `unet_3` and `scheduler_3` of your own to go on to 1024px.
+        A stage may be None: `from_deepfloyd(None, stage_2)` enlarges images. Assign `unet_3` and `scheduler_3` of your own to go on to
+        1024px.
         """
         return cls(**deepfloyd.load_components(stage_1, stage_2, **kwargs), **deepfloyd.SETTINGS)
 
