@@ -310,8 +310,10 @@ def test_what_stands_for_no_text_is_encoded_where_guidance_reads_it() -> None:
     pipe = make_pipeline(null_text="empty", text_encoder=None, tokenizer=None)
     given = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
     assert torch.equal(draw(pipe, None, **given, guidance_scale=1.0).images, draw(whole, guidance_scale=1.0).images)
-    with pytest.raises(ValueError, match="no text encoder; give embeddings"):
+    with pytest.raises(ValueError, match="no text encoder, and guidance starts from the encoding of no words; give negative_prompt_embeds"):
         draw(pipe, None, **given, guidance_scale=[1.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="no text encoder; give embeddings"):
+        draw(pipe)
     given |= {"guidance_scale": 1.0}
     watched = draw(pipe, None, **given, callback_on_step_end=lambda *_: None).images
     assert torch.equal(watched, draw(whole, guidance_scale=1.0).images)
@@ -637,6 +639,7 @@ def test_any_component_may_be_none() -> None:
         empty("a cube")
     only_text = make_pipeline(unet=None, scheduler=None, unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     assert only_text.encode_prompt("a cube")[0].shape[-1] == TEXT_DIM
+    assert {given.device.type for given in only_text.encode_prompt("a cube", device="meta")} == {"meta"}
     with pytest.raises(ValueError, match="num_images_per_prompt is 0"):
         only_text.encode_prompt("a cube", num_images_per_prompt=0)
 

@@ -37,6 +37,7 @@ def test_a_function_can_be_the_checker(output_type) -> None:
     plain = draw(make_pipeline(), output_type=output_type)
     out = draw(make_pipeline(safety_checker=blackens_the_first), output_type=output_type)
     assert out.nsfw_detected == [True, False]
+    assert draw(make_pipeline(safety_checker=blackens_the_first), output_type=output_type, stop_at=1, return_dict=False)[2] == [True, False]
     for stage, stage_plain in zip(out.stage_images, plain.stage_images, strict=True):
         assert not np.asarray(stage[0]).any()
         np.testing.assert_allclose(np.asarray(stage[1]), np.asarray(stage_plain[1]), atol=1e-6)

@@ -193,12 +193,14 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         do_classifier_free_guidance: bool = True,
+        device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Prompts to what a call takes in their place.
 
         Args:
             prompt, negative_prompt, num_images_per_prompt, prompt_embeds, ...: as in a call.
             do_classifier_free_guidance: False leaves the negative ones None, where none are given.
+            device: where the results are; by default where the encoder computes.
 
         Returns:
             prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
@@ -211,10 +213,10 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         given = TextInputs(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
         )
-        rules, device = TextRules.of(self.config), self._execution_device
-        text, null = given.embed(self.tokenizer, self.text_encoder, rules, device, do_classifier_free_guidance)
-        embeds, mask = (x.repeat_interleave(num_images_per_prompt, 0) for x in text)
-        null_embeds, null_mask = (None, None) if null is None else (x.repeat_interleave(num_images_per_prompt, 0) for x in null)
+        rules, runs_on = TextRules.of(self.config), self._execution_device
+        text, null = given.embed(self.tokenizer, self.text_encoder, rules, runs_on, do_classifier_free_guidance)
+        embeds, mask = (x.repeat_interleave(num_images_per_prompt, 0).to(device) for x in text)
+        null_embeds, null_mask = (None, None) if null is None else (x.repeat_interleave(num_images_per_prompt, 0).to(device) for x in null)
         return embeds, null_embeds, mask, null_mask
 
     @torch.no_grad()
@@ -267,7 +269,8 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
                 if self._interrupt:
                     break
         self.maybe_free_model_hooks()
-        return ImagenCascadePipelineOutput(outputs[-1], outputs, flags) if request.return_dict else (outputs[-1], outputs)
+        output = ImagenCascadePipelineOutput(outputs[-1], outputs, flags)
+        return output if request.return_dict else output.to_tuple()
 
     def _check(self, request: Request) -> Sequence[str]:
         """What can be seen to be wrong of a request before anything is read; the tensors that its callback is handed."""

@@ -74,7 +74,7 @@ class ImagenCascadePipeline(Cascade):
             prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
                 `encode_prompt`, in place of prompts; a mask left out means nothing is padded.
             output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
-            return_dict: False returns (images, stage_images).
+            return_dict: False returns (images, stage_images), and nsfw_detected after them where there is a safety checker.
             callback_on_step_end: called after each step with the pipeline, the step counted over all stages, its
                 timestep, and the tensors named by `callback_on_step_end_tensor_inputs`; may return new `latents`, and set
                 `pipe._guidance_scale` (1 or less ends guidance for the running stage; with a guider it is the guider's) or

@@ -46,9 +46,9 @@ class TextInputs(NamedTuple):
         """
         self._check()
 
-        def encoded(prompts: str | list[str]) -> TextEmbedding:
+        def encoded(prompts: str | list[str], lacks: str = "; give embeddings") -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
-                raise ValueError("this pipeline has no text encoder; give embeddings, or load it with text_encoder and tokenizer")
+                raise ValueError(f"this pipeline has no text encoder{lacks}, or load it with text_encoder and tokenizer")
             warn_of_unknown_words(cleaned(listed(prompts), rules), tokenizer)
             return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
 
@@ -63,7 +63,8 @@ class TextInputs(NamedTuple):
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
-            null = no_text(text, rules, encoded) if guided else None
+            lacks = ", and guidance starts from the encoding of no words; give negative_prompt_embeds"
+            null = no_text(text, rules, lambda nothing: encoded(nothing, lacks)) if guided else None
         text, null = (t and TextEmbedding(*(x.to(device) for x in t)) for t in (text, null))
         assert text is not None
         return text, null and one_for_each(null, text)
