@@ -159,7 +159,7 @@ def sampled(
     """Both stages' images, in [0, 1], by that package and by the pipeline, from the same weights and the same noise."""
     changes = VARIANTS[variant]
     imagen, pipe = two_stages(package, objective, steps=steps, **changes)
-    text = torch.randn(1, 5, 24, generator=seeded(5)).to(dtype)
+    text = torch.nn.functional.pad(torch.randn(1, 5, 24, generator=seeded(5)), (0, 0, 0, 2)).to(dtype)  # padded as `t5_encode_text` does
     conditioned = "cond_images_channels" in changes
     shown = {"cond_images": torch.rand(1, 2, 32, 32, generator=seeded(6)).to(dtype)} if conditioned else {}
 
@@ -210,7 +210,9 @@ def test_a_two_stage_cascade_generates_the_same_images(package, variant, objecti
 
 def test_conditioning_images_are_asked_for(package) -> None:
     pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=LucidrainsScheduler(), null_text="learned")
-    given = {"prompt_embeds": torch.zeros(1, 5, 24)}
+    given = {"prompt_embeds": torch.ones(1, 5, 24)}
+    with pytest.raises(ValueError, match="prompt_embeds hold a prompt of zeros alone, which are padding"):
+        pipe(prompt_embeds=torch.zeros(1, 5, 24))
     with pytest.raises(ValueError, match="unet was trained with conditioning images; give cond_images"):
         pipe(**given)
     with pytest.raises(ValueError, match="cond_images has 3 channels; give 2"):

@@ -72,7 +72,8 @@ class ImagenCascadePipeline(Cascade):
             stop_at: the last stage to run.
             cond_images: for networks trained with conditioning images (imagen-pytorch's); tensors as those were, in [0, 1].
             prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
-                `encode_prompt`, in place of prompts; a mask left out means nothing is padded.
+                `encode_prompt`, in place of prompts; a mask left out means nothing is padded, or, for imagen-pytorch's cascades as
+                there (`null_text="learned"`), that rows of zeros are padding.
             output_type: "pil", "np" (N, H, W, C) in [0, 1], or "pt" (N, C, H, W) in [0, 1].
             return_dict: False returns (images, stage_images), and nsfw_detected after them where there is a safety checker.
             callback_on_step_end: called after each step with the pipeline, the step counted over all stages, its

@@ -17,8 +17,11 @@ def listed(prompts: str | list[str]) -> list[str]:
     return found
 
 
-def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = False) -> TextEmbedding:
-    """Embeddings with their mask, which has a token in every row unless they may be `tokenless`."""
+def checked(name: str, embeds: Tensor, mask: Tensor | None, *, tokenless: bool = False, zeros_pad: bool = False) -> TextEmbedding:
+    """Embeddings with their mask, which has a token in every row unless they may be `tokenless`.
+
+    Without a mask every row is a token, or, where `zeros_pad` (imagen-pytorch's way), every row but those of zeros.
+    """
     for argument, value in ((name, embeds), (f"the mask of {name}", mask)):
         if value is not None and not isinstance(value, Tensor):
             raise ValueError(f"{argument} is a {type(value).__name__}; give a tensor")
@@ -26,7 +29,11 @@ def checked(name: str, embeds: Tensor, mask: Tensor | None, tokenless: bool = Fa
         raise ValueError(f"{name} have the shape {tuple(embeds.shape)}; they must be (prompts, tokens, width)")
     if not torch.isfinite(embeds).all():
         raise ValueError(f"{name} hold NaN or infinite values; encode the prompt in a wider dtype (T5 overflows in float16)")
-    mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+    if mask is None:
+        mask = (embeds != 0).any(dim=-1) if zeros_pad else torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        if not (tokenless or mask.any(dim=1).all()):
+            raise ValueError(f"{name} hold a prompt of zeros alone, which are padding to these networks; give its embeddings, or a mask")
+    mask = mask.bool()
     if mask.shape != embeds.shape[:2] or not (tokenless or mask.any(dim=1).all()):
         tokens = "" if tokenless else ", with a token in every row"
         raise ValueError(f"the mask of {name} is {tuple(mask.shape)}; it must be {tuple(embeds.shape[:2])}{tokens}")

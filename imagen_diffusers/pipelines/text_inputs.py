@@ -52,14 +52,15 @@ class TextInputs(NamedTuple):
             warn_of_unknown_words(cleaned(listed(prompts), rules), tokenizer)
             return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
 
+        learned = rules.null_text == "learned"  # as imagen-pytorch has it, which pads with zeros; not one token stands for no text
         if self.prompt_embeds is not None:
-            text = checked("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask)
+            text = checked("prompt_embeds", self.prompt_embeds, self.prompt_attention_mask, zeros_pad=learned)
         else:
             assert self.prompt is not None
             text = encoded(self.prompt)
         if self.negative_prompt_embeds is not None:
-            tokenless = rules.null_text == "learned"  # where not one token is what stands for no text
-            null = checked("negative_prompt_embeds", self.negative_prompt_embeds, self.negative_prompt_attention_mask, tokenless)
+            given = self.negative_prompt_embeds, self.negative_prompt_attention_mask
+            null = checked("negative_prompt_embeds", *given, tokenless=learned, zeros_pad=learned)
         elif self.negative_prompt is not None:
             null = encoded(self.negative_prompt)
         else:
