@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.imagen_pytorch_package import load
-from imagen_diffusers import ImagenCascadePipeline, LucidrainsUNet2DConditionModel
+from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, LucidrainsUNet2DConditionModel
 from imagen_diffusers.cli import app
 from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
 from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
@@ -101,6 +101,31 @@ def test_a_plain_state_dict_and_a_persisted_network(package, tmp_path) -> None: 
     assert pipe.unet.config["self_cond"]
     assert pipe.scheduler.config["prediction_type"] == "v_prediction"
     assert torch.equal(outputs(pipe.unet, False), outputs(ours, False))
+
+
+def enlarged(pipe: ImagenCascadePipeline) -> torch.Tensor:
+    given = {"prompt_embeds": torch.ones(1, 5, 24), "image": torch.rand(1, 3, 16, 16, generator=seeded(1))}
+    return ImagenCascadeUpscalePipeline.from_pipe(pipe)(**given, scale=2, generator=seeded(2), output_type="pt").images
+
+
+def test_super_resolution_networks_without_a_base(package, tmp_path) -> None:  # noqa: F811
+    """Beside a `NullUnet`, of a trainer that trains the second network alone, and from a file of their own."""
+    theirs = their_network(package, lowres_cond=True, memory_efficient=True)
+    imagen = package.Imagen([package.NullUnet(), theirs], image_sizes=(16, 32), timesteps=2, text_embed_dim=24)
+    package.ImagenTrainer(imagen, use_ema=True).save(str(tmp_path / "trainer.pt"))
+    theirs.persist_to_file(str(tmp_path / "alone.pt"))
+    both = {**SETTINGS, "timesteps": (3, 2)}
+    one = {**SETTINGS, "image_sizes": 32, "noise_schedules": "linear", "timesteps": 2}
+    beside, report = convert(tmp_path / "trainer.pt", settings=both)
+    assert "network 1: a NullUnet, whose place stays empty" in report
+    alone, _ = convert(tmp_path / "alone.pt", settings=one)
+    for pipe in (beside, alone):
+        assert pipe.stage_numbers == [2] and pipe.scheduler is None and pipe.config["num_inference_steps"] == [1, 2, 1]
+    alone.save_pretrained(tmp_path / "pipe")
+    assert torch.equal(enlarged(beside), enlarged(ImagenCascadePipeline.from_pretrained(tmp_path / "pipe")))
+    torch.save({"unets.0.dummy_parameter": torch.zeros(1)}, tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="holds no imagen-pytorch network"):
+        convert(tmp_path / "none.pt", settings=one)
 
 
 def test_group_norms_of_earlier_releases_load(package, tmp_path) -> None:  # noqa: F811

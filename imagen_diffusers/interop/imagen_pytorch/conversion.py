@@ -17,9 +17,10 @@ from imagen_diffusers.schedulers.scheduling_imagen_edm_dpmsolver_multistep impor
 
 from .architecture import UNTOLD, infer
 from .scheduling_lucidrains import LucidrainsScheduler
-from .settings import OBJECTIVES, check_count, check_given, check_values
+from .settings import MOST_NETWORKS, OBJECTIVES, check_count, check_given, check_values
 from .unet_lucidrains import EDM, LucidrainsUNet2DConditionModel
 
+PLACEHOLDER = {"dummy_parameter"}  # all that a `NullUnet` holds, which stands for a network that is not trained
 ORIGINAL, ELUCIDATED = "original", "elucidated"  # that package's words for `Imagen` and `ElucidatedImagen`
 # What weights do not tell of a cascade and no default should guess.
 ASKED = {ORIGINAL: ("image_sizes", "noise_schedules", "pred_objectives"), ELUCIDATED: ("image_sizes",)}
@@ -80,7 +81,7 @@ def read(path: Path, *, ema: bool = True) -> Found:
         states, what = _split(held["ema"], "{}.ema_model."), "averaged weights"
     else:
         states, what = _split(held.get("model", held), "unets.{}."), "raw weights"
-    if not states:
+    if all(state.keys() == PLACEHOLDER for state in states):
         raise ValueError(f"{path} holds no imagen-pytorch network; its entries begin with {', '.join(list(held)[:3])}")
     said = "with the configuration they were built from" if settings else "without a configuration"
     return Found(states, held.get("imagen_type"), settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
@@ -90,6 +91,8 @@ def load_components(
     path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """A file as the networks, schedulers and settings of a cascade by name, what was found, line by line, and what was assumed.
+
+    The place of a `NullUnet` stays empty. A super-resolution network alone is the second stage.
 
     Args:
         path: the file.
@@ -112,26 +115,21 @@ def load_components(
         raise ValueError(f"image_sizes are {stages['image_sizes']}; each stage's images are larger than those of the one before")
     parts: dict[str, Any] = {}
     report, guesses = found.report, [f"assumed {name}={value}" for name, value in assumed.items()]
+    steps = [1] * MOST_NETWORKS
     for n, state in enumerate(found.states):
+        if state.keys() == PLACEHOLDER:
+            report.append(f"network {n + 1}: a NullUnet, whose place stays empty")
+            continue
         of_stage = {name: values[n] for name, values in stages.items()}
         unet, notes = build(state, _unet_settings(n, found, settings or {}, known, of_stage), f"network {n + 1}")
-        if unet.has_low_res != (n > 0):
-            what, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
-            raise ValueError(f"network {n + 1} is {what} and comes {place}; a cascade is one base and then super-resolution networks")
-        suffix = "" if n == 0 else f"_{n + 1}"
+        slot = _slot(n, unet.has_low_res, alone=count == 1)
+        suffix = "" if slot == 0 else f"_{slot + 1}"
         parts["unet" + suffix] = unet
         parts["scheduler" + suffix] = _scheduler(of_stage, ratio=known["dynamic_thresholding_percentile"])
+        steps[slot] = of_stage["timesteps" if kind == ORIGINAL else "num_sample_steps"]
         guesses += notes
         report += [f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {of_stage['image_sizes']}px"]
-    level = 1000 * known["lowres_sample_noise_level"]
-    call = {
-        "null_text": "learned",
-        "max_sequence_length": 256,
-        "num_inference_steps": [*stages["timesteps" if "timesteps" in stages else "num_sample_steps"], 1, 1][:3],
-        "guidance_scale": (1.0, 1.0, 1.0),
-        "noise_level": (0.0, level, level),
-    }
-    return {**parts, **call}, report, guesses
+    return {**parts, **_calls(steps, 1000 * known["lowres_sample_noise_level"])}, report, guesses
 
 
 def _known(path: Path, found: Found, settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -165,6 +163,30 @@ def _unet_settings(n: int, found: Found, settings: dict[str, Any], known: dict[s
         "low_res_noise_schedule": known["lowres_noise_schedule"],
         "low_res_resize_mode": known["resize_mode"],
     }
+
+
+def _calls(steps: list[int], level: float) -> dict[str, Any]:
+    """What a cascade's calls are by default: `steps` of each stage, conditions noised to `level`."""
+    return {
+        "null_text": "learned",
+        "max_sequence_length": 256,
+        "num_inference_steps": steps,
+        "guidance_scale": (1.0, 1.0, 1.0),
+        "noise_level": (0.0, level, level),
+    }
+
+
+def _slot(n: int, low_res: bool, *, alone: bool) -> int:
+    """Which stage's the `n`-th network is, both counted from 0.
+
+    Raises:
+        ValueError: for a network that does not come where its kind does.
+    """
+    slot = 1 if alone and low_res else n
+    if low_res != (slot > 0):
+        what, place = ("a super-resolution network", "first") if n == 0 else ("a base", "after another")
+        raise ValueError(f"network {n + 1} is {what} and comes {place}; a cascade is one base and then super-resolution networks")
+    return slot
 
 
 def _scheduler(said: dict[str, Any], ratio: float) -> LucidrainsScheduler | ImagenEDMDPMSolverMultistepScheduler:
