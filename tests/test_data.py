@@ -4,6 +4,8 @@ import io
 import json
 import sys
 import tarfile
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
-from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
 
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -28,7 +30,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def folder_of(path, images: dict[str, bytes], captions: dict[str, str] | None = None):
+def folder_of(path, images: dict[str, bytes], captions: dict[str, Any] | None = None):
     path.mkdir(exist_ok=True)
     for name, data in images.items():
         (path / name).parent.mkdir(exist_ok=True)
@@ -91,6 +93,29 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
     empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_image(16, 16))}, {})
     with pytest.raises(ValueError, match="it has no caption"):
         dataset(empty_caption)[0]
+
+
+def test_of_several_captions_each_visit_takes_one_at_random(tmp_path) -> None:
+    several = {"0.png": ["a cube", "a red cube"], "1.png": [], "2.png": ["a sphere", " "], "3.png": ["one"]}
+    images = {name: encoded(noise_image(24, 24, int(name[0]))) for name in several}
+    given = ImageSettings(16, crop_size=8, random_flip=True)
+    data = DataSettings(train_data_dir=folder_of(tmp_path / "lists", images, several), cache_dir=tmp_path / "cache")
+    listed = ImageDataset(*load_rows(data), given)
+    single = ImageDataset(
+        *load_rows(replace(data, train_data_dir=folder_of(tmp_path / "single", images, dict.fromkeys(images, "a")))), given
+    )
+    seen = [listed.visit(0, n) for n in range(12)]
+    assert {e["prompt"] for e in seen} == {"a cube", "a red cube"}
+    assert all(torch.equal(e["pixel_values"], single.visit(0, n)["pixel_values"]) for n, e in enumerate(seen))
+    assert [listed.visit(0, n)["prompt"] for n in range(12)] == [e["prompt"] for e in seen]
+    assert [e["prompt"] for e in listed.usable()] == ["a cube", "one"]
+    assert [line.split(": ")[1] for line in listed.unusable] == [f"it has no caption (text is {text})" for text in ([], ["a sphere", " "])]
+    captions, count = load_captions(data)
+    assert [*captions] == ["a cube", "a red cube", "one"] and count is None
+    cached = ImageDataset(listed.rows, listed.reader.columns, given, embed=lambda caption: torch.full((1, 2), len(caption)))
+    assert [len(e["prompt"]) for e in seen] == [int(cached.visit(0, n)["prompt_embeds"][0, 0]) for n in range(12)]
+    stream = iter(ImageStream(*load_rows(replace(data, streaming=True)), given))
+    assert {next(stream)["prompt"] for _ in range(24)} == {"a cube", "a red cube", "one"}
 
 
 @pytest.mark.parametrize("captioned", [False, True])

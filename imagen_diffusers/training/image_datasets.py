@@ -1,6 +1,7 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -67,12 +68,14 @@ class ImageDataset(VisitedDataset):
         raise none_usable(f"the {len(self)} images", skipped)
 
     def usable(self) -> Iterator[Example]:
-        """Every image that can be used, once and in order; `unusable` tells of the others afterwards."""
+        """Every image that can be used, once and in order, with its first caption; `unusable` tells of the others afterwards."""
         for index in range(len(self)):
             try:
-                yield self.reader.example(self._pyramid(index, None), np.random.default_rng((self.seed, index)), [])
+                pyramid = self._pyramid(index, None)
             except UnusableError:
                 continue
+            first = replace(pyramid, captions=pyramid.captions[:1])
+            yield self.reader.example(first, np.random.default_rng((self.seed, index)), [])
 
     @property
     def unusable(self) -> list[str]:

@@ -28,10 +28,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """An image at the stage's sizes, its caption, and its conditioning image at the first of these sizes."""
+    """An image at the stage's sizes, its captions, and its conditioning image at the first of these sizes."""
 
     levels: list[Tensor]
-    caption: str | None
+    captions: tuple[str, ...]
     cond: Tensor | None = None
 
     @property
@@ -60,12 +60,10 @@ class RowReader:
         """
         name = (row[self.columns.image] or {}).get("path") or name
         try:
-            caption = self.prompt if self.columns.caption is None else row[self.columns.caption]
-            if self.columns.caption is not None and not (isinstance(caption, str) and caption.strip()):
-                raise UnusableError(f"it has no caption ({self.columns.caption} is {caption!r})")
+            captions = self._captions(row)
             image = decode(file_of(row[self.columns.image]))
             levels = build_pyramid(image, self.settings, None if shape is None else self.settings.shapes[shape])
-            return Pyramid(levels, caption, self._cond(row, image, levels[0]))
+            return Pyramid(levels, captions, self._cond(row, image, levels[0]))
         except UnusableError as error:
             raise UnusableError(f"{name}: {error}") from None
 
@@ -80,17 +78,29 @@ class RowReader:
         return number if height >= least[0] and width >= least[1] else None
 
     def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
+        """A window of it, and one of its captions where there are several; `rng` draws the window first."""
         levels = cut(pyramid.whole, self.settings, rng)
         example = Example(pixel_values=levels[0], skipped=skipped)
         if pyramid.cond is not None:
             example["cond_images"] = levels.pop()
         if len(levels) > 1:
             example["low_res"] = levels[1]
-        if pyramid.caption is not None and self.embed is not None:
-            example["prompt_embeds"] = self.embed(pyramid.caption)
-        elif pyramid.caption is not None:
-            example["prompt"] = pyramid.caption
+        count = len(pyramid.captions)
+        caption = pyramid.captions[int(rng.integers(count)) if count > 1 else 0] if count else None
+        if caption is not None and self.embed is not None:
+            example["prompt_embeds"] = self.embed(caption)
+        elif caption is not None:
+            example["prompt"] = caption
         return example
+
+    def _captions(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """Those of a row, or the one prompt for all rows; none where none are wanted."""
+        if self.columns.caption is None:
+            return () if self.prompt is None else (self.prompt,)
+        captions = captions_in(row[self.columns.caption])
+        if not captions:
+            raise UnusableError(f"it has no caption ({self.columns.caption} is {row[self.columns.caption]!r})")
+        return captions
 
     def _cond(self, row: dict[str, Any], image: Image.Image, level: Tensor) -> Tensor | None:
         """The conditioning image of a row, cropped and resized as its image was to `level`; None where no column is for it."""
@@ -104,6 +114,12 @@ class RowReader:
             raise UnusableError(f"of its conditioning image: {error}") from None
         cond = cond.convert("L") if self.columns.cond_channels == 1 else cond
         return cropped(cond, (level.shape[-2], level.shape[-1]))
+
+
+def captions_in(value: Any) -> tuple[str, ...]:
+    """The texts of a row's caption column, which holds one, or a list; empty where it holds none, or anything but text."""
+    texts = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return texts if all(isinstance(text, str) and text.strip() for text in texts) else ()
 
 
 def as_next(buckets: list[int | None]) -> list[int]:

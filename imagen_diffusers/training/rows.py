@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .reading import Columns
+from .reading import Columns, captions_in
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
@@ -77,8 +77,8 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     return rows, Columns(image, caption, cond, cond_channels)
 
 
-def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
-    """Every caption, images unread, and how many there are.
+def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
+    """Every caption, images unread, and of how many rows; None where a row may have several.
 
     Raises:
         ValueError: as `load_rows`.
@@ -86,7 +86,8 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int]:
     rows, there = _rows(settings)
     column = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     captions = rows.select_columns([column])
-    return (row[column] for row in captions if isinstance(row[column], str) and row[column].strip()), len(rows)
+    single = isinstance(captions.features[column], _library().Value)
+    return (caption for row in captions for caption in captions_in(row[column])), len(rows) if single else None
 
 
 def images_in(folder: Path) -> list[Path]:
