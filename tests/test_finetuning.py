@@ -18,7 +18,7 @@ from imagen_diffusers import ImagenCascadeUpscalePipeline
 from imagen_diffusers.finetuning import cascade as cascades
 from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
-from imagen_diffusers.finetuning.image_sets import image_settings
+from imagen_diffusers.finetuning.image_sets import image_set, image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
 from imagen_diffusers.finetuning.validating import held_out, image_maker
 from imagen_diffusers.hub.upload import HubSettings, push_folder
@@ -26,11 +26,11 @@ from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.training.checkpoints import PROGRESS
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.pyramid import WindowSettings, build_pyramid
+from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings, build_pyramid
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
-from .conftest import TEXT_DIM, make_base, make_pipeline
+from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr
 from .test_data import encoded, noise_image
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_losses import TABLE
@@ -190,6 +190,23 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
         held_out(*given[:3], StageValidationSettings(validation_data=Path("nowhere")), *given[4:], data=data)
     with pytest.raises(ValueError, match="none of the images of validation_data=.* can be used: .*smaller than"):
         held_out(*given, data=data, crop=WindowSettings(resolution=64))
+
+
+def test_a_gray_cascade_reads_gray_images(folder, tmp_path) -> None:
+    """Those that are trained on, those of a class, and those that are held out."""
+    one = {"in_channels": 1, "out_channels": 1}
+    pipe = make_pipeline(unet=make_base(**one), unet_2=make_sr(**one, low_res_channels=1))
+    expected = build_pyramid(noise_image(40, 40, 3).convert("L").convert("RGB"), ImageSettings(32, 2))
+    data = DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache")
+    for prompt in (None, "a cube"):
+        example = image_set(pipe, 2, data, WindowSettings(), prompt=prompt).visit(3, 0)
+        for name, level in zip(("pixel_values", "low_res"), expected, strict=True):
+            assert torch.equal(example[name], level[:1])
+    told = StageValidationSettings(validation_data=folder), TrainSettings(tmp_path, 1, max_sequence_length=5)
+    figures = held_out(pipe, 2, TABLE, *told, LossSettings(prediction_type="sample"), data=data)(pipe.unet_2)
+    assert all(0 < figure < 100 for figure in figures.values())
+    with pytest.raises(ValueError, match=r"images of 4 channels, and image files are read with 1 \(gray\) or 3 \(RGB\)"):
+        image_settings(make_pipeline(unet=make_base(in_channels=4, out_channels=4)), 1, WindowSettings())
 
 
 @pytest.mark.parametrize(

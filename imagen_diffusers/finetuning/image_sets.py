@@ -34,9 +34,8 @@ def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings
                 f"stage {stage} makes {network.sample_size}px of {small}px; a stage is trained here where its size is a multiple of "
                 "the one's before: change sample_size of one of them"
             )
-    return ImageSettings(
-        resolution, scale, crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets, stride=max(network.stride, scale or 1)
-    )
+    kept = crop.crop_size, crop.center_crop, crop.random_flip, crop.aspect_buckets
+    return ImageSettings(resolution, scale, *kept, stride=max(network.stride, scale or 1), channels=network.channels)
 
 
 def image_set(

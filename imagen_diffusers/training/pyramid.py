@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class ImageSettings:
         low_res_scale: how many times smaller the condition of a super-resolution stage is; None for a base stage.
         crop_size, center_crop, random_flip, aspect_buckets: as in `WindowSettings`.
         stride: sides of images are multiples of this.
+        channels: 3 for RGB, 1 for gray.
     """
 
     resolution: int
@@ -72,8 +74,14 @@ class ImageSettings:
     random_flip: bool = False
     aspect_buckets: bool = False
     stride: int = 8
+    channels: int = 3
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(
+                f"the network makes images of {self.channels} channels, and image files are read with 1 (gray) or 3 (RGB); train it on a "
+                "dataset of your own, of training/examples.py: Example"
+            )
         window = self.crop_size or self.resolution
         for name, value in (("resolution", self.resolution), ("crop_size", window)):
             if value < 1 or value % self.stride or value % self.scale:
@@ -169,12 +177,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
-    """The image at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (3, H, W) each.
+    """The image at the stage's size and, for super-resolution, `low_res_scale` times smaller: uint8 (C, H, W) each.
 
     Antialiased, and each level is resized from the image itself.
 
     Args:
-        image: of any size.
+        image: RGB, of any size.
         settings: of the stage.
         shape: (height, width), one of `settings.shapes`; the nearest one by default.
 
@@ -185,7 +193,9 @@ def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int,
     height, width = shape or shapes[nearest_shape((image.height, image.width), shapes)]
     if image.height < height or image.width < width:
         raise UnusableError(f"it is {image.width}x{image.height}, smaller than the stage's {width}x{height}")
-    if all(low == high for low, high in image.getextrema()):  # pyright: ignore[reportGeneralTypeIssues]
+    image = image.convert("L") if settings.channels == 1 else image
+    extrema: Any = [image.getextrema()] if settings.channels == 1 else image.getextrema()
+    if all(low == high for low, high in extrema):
         raise UnusableError("every pixel has the same colour")
     levels = [1, settings.scale] if settings.low_res_scale else [1]
     return [cropped(image, (height, width), smaller=s) for s in levels]
