@@ -16,7 +16,7 @@ from imagen_diffusers.interop.imagen_pytorch.architecture import UNTOLD, infer
 from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
 from imagen_diffusers.interop.imagen_pytorch.settings import NOT_READ, OF_A_UNET, READ
 
-from .conftest import seeded
+from .conftest import make_text_encoder, seeded
 from .forking import result
 from .test_imagen_pytorch import CASES, PLAIN, package, pair, their_network  # noqa: F401 (a fixture)
 
@@ -179,6 +179,22 @@ def test_what_was_assumed_is_a_warning_wherever_the_file_lies(tmp_path, caplog) 
     said = {record.getMessage(): record.levelname for record in caplog.records if record.name == "imagen_diffusers.pipelines.folders"}
     assert said[f"{path}: raw weights of 1 networks, without a configuration"] == "INFO"
     assert said["assumed timesteps=1000"] == said["network 1: assumed self_cond=False"] == "WARNING"
+
+
+def test_what_is_given_goes_before_what_is_found(tmp_path) -> None:
+    """Of a trainer's folder, of which the checkpoint of most steps is read."""
+    one = {**SETTINGS, "image_sizes": 16, "noise_schedules": "cosine"}
+    (tmp_path / "other.pt").touch()
+    with pytest.raises(ValueError, match=r"is a folder without checkpoint\.<steps>\.pt of a trainer; give one of its files: other\.pt"):
+        ImagenCascadePipeline.from_imagen_pytorch(tmp_path, settings=one)
+    for steps in (9, 10, 8):
+        state = {f"unets.0.{name}": torch.full_like(value, steps) for name, value in small().items()}
+        torch.save(state, tmp_path / f"checkpoint.{steps}.pt")
+    encoder, given = make_text_encoder(), {"guidance_scale": (3.0, 3.0, 3.0), "num_inference_steps": (7, 1, 1)}
+    pipe = ImagenCascadePipeline.from_imagen_pytorch(tmp_path, settings=one, dtype=torch.float16, text_encoder=encoder, **given)
+    assert (pipe.unet.dtype, pipe.text_encoder.dtype) == (torch.float16, torch.float32)
+    assert pipe.config["guidance_scale"] == [3.0, 3.0, 3.0] and pipe.config["num_inference_steps"] == [7, 1, 1]
+    assert all((value == 10).all() for value in pipe.unet.state_dict().values())
 
 
 @pytest.mark.parametrize(

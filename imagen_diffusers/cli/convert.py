@@ -16,7 +16,7 @@ OPTIONS = {"deepfloyd": ("stage_2", "variant"), "imagen-pytorch": ("settings", "
 
 def convert(
     kind: Annotated[str, typer.Argument(help="deepfloyd or imagen-pytorch.")],
-    source: Annotated[str, typer.Argument(help="An IF base (folder or Hub id), or a file of imagen-pytorch.")],
+    source: Annotated[str, typer.Argument(help="An IF base (folder or Hub id), or a file or trainer's folder of imagen-pytorch.")],
     dest: Annotated[Path, typer.Argument(help="Where the pipeline's folder is written.")],
     stage_2: Annotated[str | None, typer.Option(help="deepfloyd: the super-resolution stage, folder or Hub id.")] = None,
     variant: Annotated[str | None, typer.Option(help='deepfloyd: of the weight files, for example "fp16".')] = None,
@@ -54,7 +54,7 @@ def _from_deepfloyd(source: str, stage_2: str | None, variant: str | None) -> tu
 
 
 def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_encoder: str | None) -> tuple[Any, list[str]]:
-    if not source.is_file():
+    if not source.exists():
         raise ValueError(f"{source} is no file; give a checkpoint of imagen-pytorch")
     told = None if settings is None else _read_settings(settings)
     from imagen_diffusers.interop.imagen_pytorch.conversion import load_components

@@ -8,10 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard, create_repo, file_exists
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.classes import EXPORTED
@@ -92,19 +94,33 @@ class FolderPipeline(DiffusionPipeline):
         return cls(**deepfloyd.load_components(stage_1, stage_2, **kwargs), **deepfloyd.SETTINGS)
 
     @classmethod
-    def from_imagen_pytorch(cls, path: str | Path, *, ema: bool = True, settings: dict[str, Any] | None = None, **components: Any) -> Self:
+    def from_imagen_pytorch(
+        cls,
+        path: str | Path,
+        *,
+        ema: bool = True,
+        settings: dict[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """A cascade of a checkpoint of imagen-pytorch; what had to be assumed of it is logged as a warning.
 
         Args:
             path, ema, settings: as in `interop.imagen_pytorch.conversion.load_components`.
-            components: `tokenizer` and `text_encoder`, if they are at hand.
+            dtype: of the networks, float32 by default; `torch_dtype` is `dtype`.
+            kwargs: the pipeline's components and settings by name, `tokenizer`, `text_encoder`, `guidance_scale`, ...; they go before what
+                is found, and components are taken as they are.
         """
         parts, found, assumed = imagen_pytorch.load_components(path, ema=ema, settings=settings)
         for line in found:
             logger.info(line)
         for line in assumed:
             logger.warning(line)
-        return cls(**components, **parts)
+        for part in parts.values():
+            if isinstance(part, nn.Module):  # whose own `to`, of diffusers, warns of layers kept in float32, and there are none
+                nn.Module.to(part, dtype or torch_dtype or torch.float32)
+        return cls(**{**parts, **kwargs})
 
     @classmethod
     def _fetch(cls, place: str, kwargs: dict[str, Any]) -> str:

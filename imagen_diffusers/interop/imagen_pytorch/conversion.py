@@ -5,6 +5,7 @@ Files of releases 1.22 to 2.1 are read: `ImagenTrainer.save` (its folder checkpo
 """
 
 import pickle
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -95,7 +96,7 @@ def load_components(
     The place of a `NullUnet` stays empty. A super-resolution network alone is the second stage.
 
     Args:
-        path: the file.
+        path: the file, or a trainer's checkpoint folder, of which the newest is read.
         ema: take averaged weights where there are some.
         settings: arguments of imagen-pytorch's `Imagen` by name, for what the file does not say; `unets` may hold arguments of
             each `Unet`, and `imagen_type` be "elucidated" for a cascade of `ElucidatedImagen`. They go before what the file says.
@@ -104,11 +105,12 @@ def load_components(
         ValueError: for settings that are nowhere, that nobody knows or that cannot be converted, named, for weights that are missing or
             left over, listed, and for more stages than a cascade has, or in another order.
     """
-    found = read(Path(path), ema=ema)
+    path = _newest(Path(path)) if Path(path).is_dir() else Path(path)
+    found = read(path, ema=ema)
     count = len(found.states)
     check_count(count)
     check_given(settings or {}, count)
-    kind, known, assumed = _known(Path(path), found, settings or {})
+    kind, known, assumed = _known(path, found, settings or {})
     check_values(known)
     stages = {name: _per_stage(name, known[name], count) for name in (*ASKED[kind], *DEFAULTS_OF[kind], "dynamic_thresholding")}
     if any(small >= large for small, large in pairwise(stages["image_sizes"])):
@@ -130,6 +132,19 @@ def load_components(
         guesses += notes
         report += [f"network {n + 1}: {unet.num_parameters() / 1e6:.1f} M parameters at {of_stage['image_sizes']}px"]
     return {**parts, **_calls(steps, 1000 * known["lowres_sample_noise_level"])}, report, guesses
+
+
+def _newest(folder: Path) -> Path:
+    """The checkpoint of most steps, by the names that that package's trainer gives them.
+
+    Raises:
+        ValueError: for a folder without such names.
+    """
+    steps = {int(found[1]): path for path in folder.iterdir() if (found := re.fullmatch(r"checkpoint\.(\d+)\.pt", path.name))}
+    if not steps:
+        there = ", ".join(sorted(path.name for path in folder.glob("*.pt"))) or "none that ends in .pt"
+        raise ValueError(f"{folder} is a folder without checkpoint.<steps>.pt of a trainer; give one of its files: {there}")
+    return steps[max(steps)]
 
 
 def _known(path: Path, found: Found, settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
