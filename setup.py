@@ -58,6 +58,7 @@ setup(
         "web": WEB,
         "evaluation": EVALUATION,
         "emoji": EMOJI,
+        "deepfloyd": ["beautifulsoup4", "ftfy"],
         "onnx": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7.2"],
         "openvino": ["onnx>=1.23", "onnxscript>=0.7.2", "openvino>=2026.4", "nncf>=3.4"],
         # A graph is opened by onnxruntime before it is given to JAX.

@@ -11,6 +11,7 @@ from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
 from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache, tokens_to_read
+from imagen_diffusers.text.cleaning import _warn_once, clean_captions
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.examples import Example
@@ -100,6 +101,28 @@ def test_a_cache_by_other_rules_is_refused(tmp_path) -> None:
     list(write_text_cache(tmp_path, [PROMPT], pipe.tokenizer, pipe.text_encoder, rules=SHORT))
     with pytest.raises(ValueError, match="or other rules"):
         open_text_cache(pipe, ModelSettings(), DataSettings(train_data_dir=tmp_path, text_cache=tmp_path))
+
+
+def test_prompts_are_cleaned_once_and_what_is_missing_is_said_once(monkeypatch, caplog) -> None:
+    seen = []
+    monkeypatch.setattr("imagen_diffusers.text.prompts.clean_captions", lambda texts: seen.append(texts) or clean_captions(texts))
+    monkeypatch.setattr("imagen_diffusers.text.cleaning.cleans", lambda: False)
+    _warn_once.cache_clear()
+    pipe = make_pipeline(clean_caption=True, text_padding="max_length")
+    for _ in range(2):
+        pipe.encode_prompt(PROMPT, negative_prompt="a cube")
+    assert seen == [[PROMPT], ["a cube"]] * 2
+    assert [record.name for record in caplog.records] == ["imagen_diffusers.text.cleaning"]
+    assert "pip install -c constraints.txt -e '.[deepfloyd]'" in caplog.text
+    assert clean_captions([" A RED cube "]) == ["a red cube"]
+
+
+def test_whether_captions_were_cleaned_is_part_of_a_fingerprint(monkeypatch) -> None:
+    given, prints = (make_tokenizer(), make_text_encoder()), {}
+    for here in (False, True):
+        monkeypatch.setattr("imagen_diffusers.training.fingerprints.cleans", lambda here=here: here)
+        prints |= {(clean, here): fingerprint(*given, SHORT._replace(clean_caption=clean)) for clean in (False, True)}
+    assert prints[False, True] == prints[False, False] and len(set(prints.values())) == 3
 
 
 def test_no_text_needs_an_encoder_where_it_is_encoded() -> None:

@@ -49,8 +49,9 @@ class TextInputs(NamedTuple):
         def encoded(prompts: str | list[str], lacks: str = "; give embeddings") -> TextEmbedding:
             if tokenizer is None or text_encoder is None:
                 raise ValueError(f"this pipeline has no text encoder{lacks}, or load it with text_encoder and tokenizer")
-            warn_of_unknown_words(cleaned(listed(prompts), rules), tokenizer)
-            return read_prompts(listed(prompts), tokenizer, text_encoder, rules, device)
+            texts = cleaned(listed(prompts), rules)
+            warn_of_unknown_words(texts, tokenizer)
+            return read_prompts(texts, tokenizer, text_encoder, rules._replace(clean_caption=False), device)
 
         learned = rules.null_text == "learned"  # as imagen-pytorch has it, which pads with zeros; not one token stands for no text
         if self.prompt_embeds is not None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from imagen_diffusers.text.cleaning import cleans
 from imagen_diffusers.text.encoders import POOLER
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
@@ -35,13 +36,15 @@ def fingerprint(
     Args:
         tokenizer: of the encoder.
         text_encoder: or the safetensors files that a T5 is saved in, which are read one tensor at a time.
-        rules: how the checkpoint reads captions; what stands for no text has no part in it.
+        rules: how the checkpoint reads captions; what stands for no text has no part in it, and whether the packages of their cleaning
+            are here has.
     """
     weights = stored_weights(text_encoder) if isinstance(text_encoder, Sequence) else _decisive(text_encoder)
     digest, sampled = hashlib.blake2b(digest_size=16), dict(_samples(weights))
     kind = sampled[SHARED][0][1] if SHARED in sampled else [*_shape(text_encoder), tokenizer(PROBE)["input_ids"]]
     vocabulary, spelled = sorted(tokenizer.get_vocab().items()), (rules.text_padding, rules.clean_caption)
-    told = [] if spelled == (PLAIN_TEXT.text_padding, PLAIN_TEXT.clean_caption) else spelled
+    told = [] if spelled == (PLAIN_TEXT.text_padding, PLAIN_TEXT.clean_caption) else [*spelled]
+    told += ["cleaned"] if rules.clean_caption and cleans() else []
     digest.update(json.dumps([vocabulary, rules.max_sequence_length, kind, *told], sort_keys=True, default=str).encode())
     for name, (shape, values) in sorted(sampled.items()):
         digest.update(name.encode() + str(shape).encode() + values)

@@ -151,8 +151,8 @@ def _read_index(folder: Path) -> dict:
 def _check_fingerprint(folder: Path, have: str, want: str) -> None:
     if have != want:
         raise ValueError(
-            f"the text cache {folder} was written by another text encoder, tokenizer or token limit, or other rules ({have}, not {want}); "
-            "write a new one in another folder with `imagen-diffusers encode-text`"
+            f"the text cache {folder} was written by another text encoder, tokenizer or token limit, or other rules ({have}, not {want}), "
+            "such as without the packages that clean captions; write a new one in another folder with `imagen-diffusers encode-text`"
         )
 
 
