@@ -12,8 +12,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import imagen_diffusers.interop  # noqa: F401 (its networks, too, can be stages)
-from imagen_diffusers.interop.deepfloyd import components as deepfloyd
+from imagen_diffusers.interop.deepfloyd import components as deepfloyd  # and interop itself, whose networks, too, can be stages
 from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.path import Path
 from imagen_diffusers.sampling.seeds import stage_generators
