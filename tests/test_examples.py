@@ -144,6 +144,7 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
     ("script", "more", "words"),
     [
         (train_stage, ["--train_data_dir", "x", "--snr_gamma", 0], "positive cap"),
+        (finetune_style, ["--train_data_dir", "x", "--snr_gamma", 5.0], "set weighting to min_snr"),
         (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "not used by the HfArgumentParser: ['--crop_size', '32']"),
         (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "not used by the HfArgumentParser: ['--validation_images'"),
         (train_stage, [], "exactly one of train_data_dir"),

@@ -75,6 +75,7 @@ def test_small_errors_are_squared_exactly() -> None:
 @pytest.mark.parametrize("weighting", sorted(X0_WEIGHTS))
 def test_a_constant_error_weighs_the_same_whatever_is_predicted(kind, weighting) -> None:
     images = torch.rand(64, 3, 4, 4, generator=seeded()) * 2 - 1
+    assert LossSettings(weighting=weighting).cap == 5
     settings = LossSettings(prediction_type=kind, weighting=weighting, snr_gamma=6.0)
     losses, log_snr, _ = stage_loss(Oracle(images, kind, 0.5), images, draws=draws_of(64, settings), log_snr_table=TABLE, settings=settings)
     usable = log_snr.abs() < 7  # beyond, the oracle's own divisions by alpha or sigma lose float32's digits
@@ -163,7 +164,7 @@ def test_sigmoid_does_not_depend_on_the_noise_curve() -> None:
 
         log_snr = log_snr_at(table, times)
         middle = ((log_snr > -6) & (log_snr < 6)).double()  # both curves cover this range
-        totals.append((middle * output_weight(log_snr, "sigmoid", settings.snr_gamma, "epsilon", _slope(table, times))).mean().item())
+        totals.append((middle * output_weight(log_snr, "sigmoid", settings.cap, "epsilon", _slope(table, times))).mean().item())
     assert totals[0] == pytest.approx(totals[1], rel=2e-2)
 
 
@@ -274,6 +275,8 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
         ({"huber_c": 0.0}, "above 0"),
         ({"huber_c": math.inf}, "at most 1e6"),
         ({"snr_gamma": 0.0}, "positive"),
+        ({"snr_gamma": 5.0}, 'weighting is "uniform", which takes no cap; set weighting to min_snr, which .* or to another of truncated_v'),
+        ({"snr_gamma": 5.0, "weighting": "by_prediction"}, "set weighting to min_snr"),
         ({"time_sampling": "cosine"}, "stratified"),
         ({"max_noise_level": 1000.0}, "999"),
         ({"noise_offset": -1.0}, "standard deviation"),

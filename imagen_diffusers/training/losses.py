@@ -20,7 +20,7 @@ from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 from .network import with_cond_images
 from .seeds import seed_of
 from .times import check_time_sampling, draw_times
-from .weighting import RunningError, check_weighting, output_weight
+from .weighting import CAP, CAPPED, RunningError, check_weighting, output_weight
 
 LOSS_TYPES = ("l2", "l1", "huber")
 
@@ -39,7 +39,9 @@ class LossSettings:
     weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"] = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
-    snr_gamma: float = field(default=5.0, metadata={"help": "Cap of the weighting, where it has one."})
+    snr_gamma: float | None = field(
+        default=None, metadata={"help": f"Cap of the weightings {', '.join(CAPPED)}; {CAP:g} by default. Others take none."}
+    )
     time_sampling: Literal["uniform", "stratified", "logit_normal", "log_snr_normal"] = field(
         default="stratified", metadata={"help": "Which noise levels are trained on."}
     )
@@ -73,6 +75,11 @@ class LossSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a standard deviation, above 0")
         if self.noise_offset < 0:
             raise ValueError(f"noise_offset is {self.noise_offset}; it is a standard deviation, 0 for none")
+
+    @property
+    def cap(self) -> float:
+        """Of the weighting, where it has one."""
+        return CAP if self.snr_gamma is None else self.snr_gamma
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ def stage_loss(
     else:
         by_time = settings.weighting == "sigmoid" and settings.time_sampling != "log_snr_normal"
         slope = _slope(table, times) if by_time else None
-        weight = output_weight(log_snr, settings.weighting, settings.snr_gamma, settings.prediction_type, slope)
+        weight = output_weight(log_snr, settings.weighting, settings.cap, settings.prediction_type, slope)
     return StageLoss(weight * errors, log_snr, errors)
 
 

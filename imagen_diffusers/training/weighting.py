@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction")
+CAP = 5.0  # by custom (Hang et al., 2023)
 
 
 def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type: str, log_snr_slope: Tensor | None = None) -> Tensor:
@@ -87,11 +88,19 @@ class RunningError:
         return place.long().clamp(0, self.BINS - 1)
 
 
-def check_weighting(weighting: str, gamma: float) -> None:
+def check_weighting(weighting: str, gamma: float | None) -> None:
+    """Refuse, by a `ValueError`, a weighting that is none, and a cap, None where none was given, that is none or would not be read."""
     if weighting not in WEIGHTINGS:
         raise ValueError(f'weighting="{weighting}" is unknown; use one of {", ".join(WEIGHTINGS)}')
+    if gamma is None:
+        return
     if not gamma > 0:
-        raise ValueError(f"snr_gamma is {gamma}; it is a positive cap, 5 by custom")
+        raise ValueError(f"snr_gamma is {gamma}; it is a positive cap, {CAP:g} by custom")
+    if weighting not in CAPPED:
+        raise ValueError(
+            f'snr_gamma is {gamma}, and weighting is "{weighting}", which takes no cap; set weighting to min_snr, which is what snr_gamma '
+            f"switches on in diffusers' scripts, or to another of {', '.join(CAPPED)}, or leave snr_gamma out"
+        )
 
 
 def _soft_min_snr(log_snr: Tensor, gamma: float) -> Tensor:
@@ -104,6 +113,7 @@ _X0_WEIGHTS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "soft_min_snr": _soft_min_snr,
     "sigmoid": _soft_min_snr,  # SNR sigmoid(log gamma - log-SNR), written out
 }
+CAPPED = tuple(_X0_WEIGHTS)  # the weightings that read a cap which is given
 _UNITS: dict[str, Callable[[Tensor], Tensor]] = {
     "sample": torch.ones_like,
     "epsilon": lambda log_snr: log_snr.exp(),
