@@ -105,6 +105,9 @@ def test_finetune_style(cascade, images, tmp_path) -> None:
     assert {s: len(a) for s, a in pipe.get_list_adapters().items()} == {"unet": 1, "unet_2": 1, "unet_3": 1}
     assert not torch.equal(pipe("a red cube", output_type="pt", generator=seeded()).images, before)
     pipe.unload_lora_weights()
+    pipe.load_lora_weights(tmp_path / "stage-2" / "checkpoint-1")
+    assert set(pipe.get_list_adapters()) == {"unet_2"} and pipe.unet_2.peft_config["default_0"].lora_alpha == 2
+    pipe.unload_lora_weights()
     assert torch.equal(pipe("a red cube", output_type="pt", generator=seeded()).images, before)
     assert (tmp_path / "before_and_after.png").exists()
     assert "load_lora_weights" in (tmp_path / "README.md").read_text()

@@ -216,6 +216,12 @@ def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
             assert torch.equal(value, fresh[name.replace(".base_layer", "")])
     saved = load_file(tmp_path / "unet" / "pytorch_lora_weights.safetensors")
     assert all(name.startswith("unet.") for name in saved)
+    kept = load_file(tmp_path / "checkpoint-6" / "pytorch_lora_weights.safetensors")
+    assert kept.keys() == saved.keys() and all(torch.equal(kept[name], saved[name]) for name in saved)
+    fit(tmp_path / "plain", 1, unet=adapted(), use_ema=False)
+    weights = load_file(tmp_path / "plain" / "checkpoint-1" / "model.safetensors")
+    kept = load_file(tmp_path / "plain" / "checkpoint-1" / "pytorch_lora_weights.safetensors")
+    assert all(torch.equal(kept[f"unet.{name.replace('.default', '')}"], value) for name, value in weights.items())
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its place and moved there in one rename; so `checkpoint-N` is complete whenever it exists, and
 `checkpoint-N.part` is what a killed run left behind. Inside is accelerate's state, the averaged weights as a diffusers folder,
-and how far the run was.
+of an adapter as `load_lora_weights` reads it, too, and how far the run was.
 """
 
 import json
@@ -23,8 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 
+from imagen_diffusers.models.lora import has_lora
+
+from .final_weights import write_adapter
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches
 from .same_run import check_same_architecture, check_same_kind
@@ -92,6 +96,7 @@ class Checkpoints:
         folder: the run's.
         accelerator: holds whatever was registered with it.
         unet, optimizer: prepared.
+        stage: the network's name in a pipeline.
         ema: averages of its trainable weights; None without.
         batches: of the run, whose place in a stream is kept, too.
         kind: of the run, see `same_run.kind_of_run`.
@@ -101,14 +106,19 @@ class Checkpoints:
     folder: Path
     accelerator: Accelerator
     unet: ModelMixin
+    stage: str
     optimizer: Optimizer
     ema: EMAModel | None
     batches: Batches
     kind: dict[str, Any]
     total_limit: int | None = None
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int, model: Module) -> Path:
         """Write `checkpoint-{step}`; then delete those beyond the limit.
+
+        Args:
+            step: how many are done.
+            model: the network as accelerate prepared it, which knows how to gather its shards.
 
         Raises:
             OSError: when it could not be written; earlier ones are untouched.
@@ -120,7 +130,7 @@ class Checkpoints:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
-            self._write(part, step)
+            self._write(part, step, model)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 put_in_place(part, path)
@@ -160,9 +170,11 @@ class Checkpoints:
             self.ema.optimization_step = progress["ema_step"]
         return progress["step"]
 
-    def _write(self, part: Path, step: int) -> None:
+    def _write(self, part: Path, step: int, model: Module) -> None:
         self.accelerator.save_state(str(part))
         averages = {} if self.ema is None else named_averages(self.unet, self.ema)
+        adapted = has_lora(self.unet) and self.ema is None
+        state: Any = self.accelerator.get_state_dict(model) if adapted else averages
         place = self.batches.state_dict()
         places = None if place is None else gather_object([place])  # one of each process
         if not self.accelerator.is_main_process:
@@ -172,6 +184,7 @@ class Checkpoints:
         self.unet.save_config(part / AVERAGES)
         if self.ema is not None:
             save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})
+        write_adapter(part, self.unet, self.stage, state)
         progress = {"step": step, "ema_step": self.ema.optimization_step if self.ema is not None else 0}
         (part / KIND).write_text(json.dumps(self.kind))
         (part / PROGRESS).write_text(json.dumps(progress))

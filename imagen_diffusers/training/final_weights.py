@@ -33,7 +33,6 @@ def export_weights(
     if ema is not None:
         ema.copy_to([p for p in unet.parameters() if p.requires_grad])
     state: Any = accelerator.get_state_dict(model)
-    adapter = trained_adapter(unet)
     restore_forward(unet)
     trained = unet
     if accelerator.is_main_process:
@@ -42,15 +41,28 @@ def export_weights(
         folder = output_dir / stage
         part = folder.with_name(folder.name + PART)
         shutil.rmtree(part, ignore_errors=True)
-        if adapter is not None:
-            layers, told = lora_layers(unet, adapter, state), lora_metadata(unet, adapter)
-            LoraBaseMixin._save_lora_weights(part, {stage: layers}, {stage: told})  # pyright: ignore
-        else:
+        if not write_adapter(part, unet, stage, state):
             _whole(unet, state).save_pretrained(part)  # a copy, since files hold plain memory layouts only
             leave_out_local_paths([part / "config.json"])
         put_in_place(part, folder)
     accelerator.wait_for_everyone()
     return trained
+
+
+def write_adapter(folder: Path, unet: ModelMixin, stage: str, state: dict[str, Tensor]) -> bool:
+    """Write the adapter that is trained into `folder`, as `load_lora_weights` reads it; returns whether there is one.
+
+    Args:
+        folder: of the file.
+        unet: that has the adapter.
+        stage: its name in a pipeline.
+        state: the adapter's weights, whole, by their names in `unet`; others beside them are left out.
+    """
+    adapter = trained_adapter(unet)
+    if adapter is not None:
+        layers, told = lora_layers(unet, adapter, state), lora_metadata(unet, adapter)
+        LoraBaseMixin._save_lora_weights(folder, {stage: layers}, {stage: told})  # pyright: ignore
+    return adapter is not None
 
 
 def in_shards(accelerator: Accelerator) -> bool:

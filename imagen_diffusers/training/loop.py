@@ -114,7 +114,7 @@ def train_stage(
         if text_encoder is not None:
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
-        fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text)
+        fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text, stage)
         start = step = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
 
@@ -122,7 +122,7 @@ def train_stage(
             for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.max_train_steps, accelerator):
                 last = stop.raised() or step == settings.max_train_steps
                 if step % settings.checkpointing_steps == 0 or last:
-                    fit.checkpoints.save(step)
+                    fit.checkpoints.save(step, fit.model)
                 if settings.validation_steps and (step % settings.validation_steps == 0 or last) and not stop.signal:
                     fit.validate(validate, measure, step)
                 if last:
@@ -168,6 +168,7 @@ class _Fit:
         text_encoder: PreTrainedModel | None,
         text_rules: TextRules,
         null_text: TextEmbedding | None,
+        stage: str,
     ):
         self.unet = unet = network.module
         self.accelerator, self.network, self.settings, self.loss = accelerator, network, settings, loss
@@ -206,7 +207,7 @@ class _Fit:
             accelerator.register_for_checkpointing(self.running)
         self.batches = Batches(dataset, self.share, settings)
         kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, self.optimizer, self.ema, self.batches, kind, kept)
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, self.optimizer, self.ema, self.batches, kind, kept)
         self.skipped = Skipped(settings.output_dir)
 
     def steps(self, start: int) -> Iterator[int]:
