@@ -173,6 +173,43 @@ def test_default_names_are_free_ones(saved) -> None:
     assert sorted(pipe.get_list_adapters()["unet"]) == ["default_0", "default_1", "default_2"]
 
 
+def test_the_last_adapter_that_is_deleted_leaves_no_trace(saved, tmp_path) -> None:
+    adapter_of("unet", tmp_path / "b")
+    pipe = make_pipeline()
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    pipe.load_lora_weights(saved[0], adapter_name="a")
+    pipe.load_lora_weights(tmp_path / "b", adapter_name="b")
+    pipe.delete_adapters("a")
+    assert pipe.get_list_adapters() == {"unet": ["b"]}
+    pipe.delete_adapters("b")
+    after = pipe.unet.state_dict()
+    assert not pipe.get_list_adapters() and list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    pipe.unet.save_pretrained(tmp_path / "again")
+
+
+def test_weights_of_one_network_go_into_the_stage_that_is_named(tmp_path) -> None:
+    """As diffusers' scripts call every network "unet"; with metadata, and with alpha beside the weights."""
+    pipe, loaded = make_pipeline(), make_pipeline()
+    add_lora(pipe.unet_2, rank=2, alpha=4)
+    wake(pipe.unet_2, 9)
+    layers, told = lora_layers(pipe.unet_2), lora_metadata(pipe.unet_2)
+    pipe.save_lora_weights(tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=told, safe_serialization=True)
+    loaded.load_lora_weights(tmp_path, stage=2)
+    assert loaded.get_list_adapters() == {"unet_2": ["default_0"]}
+    found = lora_layers(loaded.unet_2, "default_0")
+    assert found.keys() == layers.keys() and all(torch.equal(found[name], value) for name, value in layers.items())
+    assert loaded.unet_2.peft_config["default_0"].lora_alpha == 4
+    loaded.unload_lora_weights()
+    state = load_file(tmp_path / "pytorch_lora_weights.safetensors")
+    alphas = {f"{name.split('.lora_')[0]}.alpha": torch.tensor(4.0) for name in state}
+    loaded.load_lora_weights({**state, **alphas}, stage=2)
+    layer = loaded.unet_2.get_submodule(next(iter(layers)).split(".lora_")[0])
+    assert layer.scaling == {"default_0": 2.0}
+    with pytest.raises(ValueError, match="for unet_2, which this pipeline does not hold"):
+        make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).load_lora_weights(tmp_path, stage=2)
+
+
 @pytest.mark.parametrize("more", [{}, {"adapter_name": "a"}])
 def test_an_adapter_is_loaded_into_all_its_stages_or_none(saved, tmp_path, more) -> None:
     adapter_of("unet_2", tmp_path / "a")
@@ -270,6 +307,13 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
         pipe.save_lora_weights(tmp_path / "x", unet_lora_layers=state)
     with pytest.raises(ValueError, match="at least one stage"):
         pipe.save_lora_weights(tmp_path / "x")
+    for adapters in (pipe.fuse_lora, pipe.unfuse_lora):
+        with pytest.raises(ValueError, match="no adapter is loaded, and .* load one by load_lora_weights first"):
+            adapters()
+    with pytest.raises(ValueError, match="stage is 2, and these LoRA weights are for unet, unet_2: .* leave it out"):
+        pipe.load_lora_weights(saved[0], stage=2)
+    with pytest.raises(ValueError, match="stage is 0; a cascade has the stages 1 to 3"):
+        pipe.load_lora_weights(saved[0], stage=0)
     with pytest.raises(ValueError, match="rank is 0"):
         add_lora(make_base(), rank=0)
     assert not has_lora(pipe.unet)
@@ -406,3 +450,9 @@ def test_adapters_are_safetensors_whatever_is_asked_for(tmp_path) -> None:
     assert other.get_list_adapters()["unet"] == ["default_0"]
     with pytest.raises(ValueError, match="use_safetensors is False; adapters are read from safetensors alone"):
         other.load_lora_weights(tmp_path, use_safetensors=False)
+    given = {"unet_lora_layers": lora_layers(pipe.unet), "unet_lora_adapter_metadata": lora_metadata(pipe.unet)}
+    with pytest.raises(ValueError, match="safe_serialization is False; adapters are written as safetensors alone"):
+        pipe.save_lora_weights(tmp_path / "pickle", **given, safe_serialization=False)
+    written = {}
+    pipe.save_lora_weights(tmp_path, **given, save_function=lambda weights, path: written.update({path: weights.keys()}))
+    assert written == {f"{tmp_path}/pytorch_lora_weights.safetensors": load_file(tmp_path / "pytorch_lora_weights.safetensors").keys()}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -75,6 +76,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor],
         adapter_name: str | None = None,
         *,
+        stage: int | None = None,
         hotswap: bool = False,
         low_cpu_mem_usage: bool = False,
         **kwargs: Any,
@@ -87,12 +89,14 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         Args:
             pretrained_model_name_or_path_or_dict: a folder, a file, a Hub id; or weights with their `metadata=`.
             adapter_name: to choose it by in `set_adapters`; by default the first free one of "default_0", "default_1", ...
+            stage: counted from 1, of weights of one network: they go there, whichever stage they say. diffusers' scripts call the network
+                of DeepFloyd IF's second stage "unet", too.
             hotswap: put the weights in the place of the loaded adapter of this name, as in diffusers, without compiling anew.
             low_cpu_mem_usage: do not initialise the adapter's weights before they are loaded.
             kwargs: of `lora_state_dict`.
 
         Raises:
-            ValueError: for weights of no stage, or of a stage this pipeline lacks.
+            ValueError: for weights of no stage, of a stage this pipeline lacks, or of several where `stage` names one.
 
         Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter (but for `hotswap`).
         """
@@ -100,6 +104,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
         loaded: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
         state, metadata = loaded
+        if stage is not None:
+            state, metadata = _moved(state, metadata, stage)
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
         state = {key: value for key, value in state.items() if key not in alphas}
         stages = {key.split(".")[0] for key in state}
@@ -124,10 +130,10 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
         taken = {name for names in self.get_list_adapters().values() for name in names}
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
-        unets = {stage: unwrap_module(getattr(self, stage)) for stage in sorted(stages)}
+        unets = {slot: unwrap_module(getattr(self, slot)) for slot in sorted(stages)}
         with all_or_none(list(unets.values()), adapter_name):
-            for stage, unet in unets.items():
-                unet.load_lora_adapter(state, prefix=stage, adapter_name=adapter_name, _pipeline=self, **told, **how)
+            for slot, unet in unets.items():
+                unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
         for unet in unets.values():
             unet.enable_lora()  # `disable_lora` may have switched off the stage, and the new adapter with it
 
@@ -144,12 +150,25 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         unet_3_lora_adapter_metadata: dict | None = None,
         is_main_process: bool = True,
         weight_name: str | None = None,
+        save_function: Callable[[dict[str, Tensor], str], object] | None = None,
+        safe_serialization: bool = True,
     ) -> None:
         """Write adapters to one file; `models.lora.lora_layers` and `lora_metadata` give them.
 
+        Args:
+            save_directory: where the file is written.
+            unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers: of the stages that have an adapter.
+            unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata: alpha, rank and places of each.
+            is_main_process, weight_name: as in diffusers.
+            save_function: writes the weights to the path of the file, in place of safetensors' own; as in diffusers it is not told the
+                metadata.
+            safe_serialization: True alone, since no pickles are written.
+
         Raises:
-            ValueError: for no layers, or layers without metadata.
+            ValueError: for no layers, layers without metadata, or a pickle.
         """
+        if not safe_serialization:
+            raise ValueError("safe_serialization is False; adapters are written as safetensors alone, as they are read: leave it out")
         layers = dict(zip(STAGES, (unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers), strict=True))
         told = dict(zip(STAGES, (unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata), strict=True))
         layers = {stage: value for stage, value in layers.items() if value}
@@ -164,6 +183,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             {s: told[s] for s in layers},
             is_main_process=is_main_process,
             weight_name=weight_name,  # pyright: ignore
+            save_function=save_function,  # pyright: ignore
         )
 
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: float | dict | list[float] | list[dict] | None = None) -> None:
@@ -202,15 +222,23 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         return _Unwrapped(self).get_list_adapters()
 
     def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
-        """Add the active adapters into the weights, for speed; of all stages that have one by default."""
+        """Add the active adapters into the weights, for speed; of all stages that have one by default.
+
+        Raises:
+            ValueError: where no stage has one.
+        """
         unwrapped = _Unwrapped(self)
-        unwrapped.fuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        unwrapped.fuse_lora(components=components or self._adapted("fuse_lora adds adapters into the weights"), **kwargs)
         self._merged_adapters = unwrapped._merged_adapters
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
-        """Take fused adapters out of the weights again; of all stages that have one by default."""
+        """Take fused adapters out of the weights again; of all stages that have one by default.
+
+        Raises:
+            ValueError: where no stage has one.
+        """
         unwrapped = _Unwrapped(self)
-        unwrapped.unfuse_lora(components=components or list(self.get_list_adapters()), **kwargs)
+        unwrapped.unfuse_lora(components=components or self._adapted("unfuse_lora takes adapters out of the weights"), **kwargs)
         self._merged_adapters = unwrapped._merged_adapters
 
     def unload_lora_weights(self) -> None:
@@ -218,8 +246,12 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         _Unwrapped(self).unload_lora_weights()
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:
-        """Take these adapters off, of all stages that have them."""
+        """Take these adapters off, of all stages that have them; a stage that has none left is as it was before the first one."""
         _Unwrapped(self).delete_adapters(adapter_names)
+        for stage in STAGES:
+            unet: Any = unwrap_module(getattr(self, stage))
+            if unet is not None and not getattr(unet, "peft_config", {}) and holds_adapter(unet):  # diffusers leaves the layers there
+                unet.unload_lora()
 
     def enable_lora(self) -> None:
         """Let the chosen adapters act again."""
@@ -228,3 +260,27 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
     def disable_lora(self) -> None:
         """Let no adapter act, until `enable_lora`."""
         _Unwrapped(self).disable_lora()
+
+    def _adapted(self, what: str) -> list[str]:
+        """The stages with an adapter, for what `what` says in the error that there is none."""
+        stages = [stage for stage, names in self.get_list_adapters().items() if names]
+        if not stages:
+            raise ValueError(f"no adapter is loaded, and {what}: load one by load_lora_weights first")
+        return stages
+
+
+def _moved(state: dict[str, Tensor], metadata: dict | None, stage: int) -> tuple[dict[str, Tensor], dict | None]:
+    """The weights of one stage, and their metadata, as those of another, counted from 1."""
+    if stage not in range(1, len(STAGES) + 1):
+        raise ValueError(f"stage is {stage}; a cascade has the stages 1 to {len(STAGES)}")
+    found = sorted({key.split(".")[0] for key in state})
+    if len(found) != 1 or found[0] not in STAGES:
+        raise ValueError(
+            f"stage is {stage}, and these LoRA weights are for {', '.join(found)}: stage names the place of one network's weights, "
+            f"called {', '.join(STAGES)}; leave it out"
+        )
+
+    def moved(named: dict) -> dict:
+        return {f"{STAGES[stage - 1]}.{key.removeprefix(f'{found[0]}.')}": value for key, value in named.items()}
+
+    return moved(state), moved(metadata) if metadata else metadata
