@@ -11,7 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from imagen_diffusers import ImagenCascadePipeline, ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel, bundled
+from imagen_diffusers import (
+    ImagenCascadePipeline,
+    ImagenDDPMScheduler,
+    ImagenEfficientUNet2DConditionModel,
+    ImagenUNet2DConditionModel,
+    bundled,
+)
 from imagen_diffusers.finetuning import text_encoding
 from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.one_stage import load_cascade
@@ -298,3 +304,9 @@ def test_what_is_no_pipeline_is_said_at_once(tmp_path) -> None:
         ImagenCascadePipeline.from_pretrained("nowhere")
     with pytest.raises(OSError, match=f"^{tmp_path} is no pipeline: it holds no model_index.json"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [ImagenUNet2DConditionModel, ImagenDDPMScheduler])
+def test_a_part_of_a_bundled_pipeline_is_said_to_be_in_its_folder(kind) -> None:
+    with pytest.raises(OSError, match=r'"imagen-scenes" is no .*, and no Hub id.* give imagen_diffusers.bundled\("imagen-scenes"\)'):
+        kind.from_pretrained("imagen-scenes", subfolder="unet")

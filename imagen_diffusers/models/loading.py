@@ -33,13 +33,19 @@ class OwnMemoryMixin:
         variant ("fp16") is loaded without `variant=`.
 
         Raises:
-            OSError: for weights that are missing, damaged or a pickle, naming the file, and for a file that lacks some of them.
+            OSError: for weights that are missing, damaged or a pickle, naming the file, for a file that lacks some of them, and for a name
+                that is no folder and no Hub id, as those of bundled pipelines are.
         """
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         place = os.fspath(pretrained_model_name_or_path)
         if os.path.isdir(place):
             place = os.path.abspath(place)  # its configuration keeps it, and relative it could be a Hub id
+        elif "/" not in place and os.sep not in place:
+            raise OSError(
+                f'"{place}" is no folder here, and no Hub id, which has the form "user/name"; for what comes with the package give '
+                f'imagen_diffusers.bundled("{place}") in its place'
+            )
         folder = Path(place, kwargs.get("subfolder") or "")
         if kwargs["use_safetensors"] and folder.is_dir():
             if kwargs.get("variant") is None:

@@ -7,6 +7,7 @@ curve takes the place of the one that is kept.
 """
 
 import inspect
+import os
 from functools import cache
 from typing import Any
 
@@ -43,6 +44,21 @@ class ImagenSchedulerMixin:
     """First base of every Imagen scheduler; put it before the stock class."""
 
     config: Any
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, *args: Any, **kwargs: Any):
+        """As in diffusers.
+
+        Raises:
+            OSError: for a name that is no path and no Hub id, as those of bundled pipelines are.
+        """
+        place = pretrained_model_name_or_path
+        if isinstance(place, str) and "/" not in place and os.sep not in place and not os.path.exists(place):
+            raise OSError(
+                f'"{place}" is no path here, and no Hub id, which has the form "user/name"; for what comes with the package give '
+                f'imagen_diffusers.bundled("{place}") in its place'
+            )
+        return super().from_pretrained(place, *args, **kwargs)  # type: ignore[misc]
 
     def _keep_on_swap(self) -> None:
         """Call at the end of every `__init__`: a stock class that is swapped in must take these values, its own defaults or not."""
