@@ -43,9 +43,12 @@ class DreamBoothSettings:
     class_prompt: str | None = field(default=None, metadata={"help": "Names the class."})
     class_data_dir: Path | None = field(default=None, metadata={"help": "Images of the class; missing ones are generated into it."})
     num_class_images: int = field(default=100, metadata={"help": "How many images of the class there should be."})
+    sample_batch_size: int = field(default=4, metadata={"help": "How many of them are generated at a time."})
     prior_loss_weight: float = field(default=1.0, metadata={"help": "How much their loss counts."})
 
     def __post_init__(self) -> None:
+        if self.sample_batch_size < 1:
+            raise ValueError(f"sample_batch_size is {self.sample_batch_size}; it must be at least 1")
         if self.with_prior_preservation and (self.class_prompt is None or self.class_data_dir is None):
             raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
         if not self.with_prior_preservation and (self.class_prompt is not None or self.class_data_dir is not None):
@@ -65,8 +68,11 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
     processes.wait_for_everyone()  # all have seen the same folder
     pipe.set_progress_bar_config(disable=True)
     own = missing[processes.process_index :: processes.num_processes]
-    for i in tqdm(own, desc="generating the class", disable=not processes.is_main_process):
-        pipe(subject.class_prompt, generator=torch.Generator().manual_seed(i)).images[0].save(folder / names[i])
+    parts = [own[i : i + subject.sample_batch_size] for i in range(0, len(own), subject.sample_batch_size)]
+    for part in tqdm(parts, desc="generating the class", disable=not processes.is_main_process):
+        generators = [torch.Generator().manual_seed(i) for i in part]
+        for i, image in zip(part, pipe([subject.class_prompt] * len(part), generator=generators).images, strict=True):
+            image.save(folder / names[i])
     processes.wait_for_everyone()
 
 

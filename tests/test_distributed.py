@@ -71,7 +71,7 @@ def run_two(folder: Path, kind: str, steps: int, optimizer: str = "adamw", launc
 
 
 def reported(folder: Path, tag: str) -> torch.Tensor:
-    events = EventAccumulator(str(folder / "logs" / "unet"))
+    events = EventAccumulator(str(folder / "logs" / "imagen"))
     events.Reload()
     return torch.tensor([e.value for e in events.Scalars(tag)])
 

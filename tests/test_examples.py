@@ -148,8 +148,15 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
     [
         (train_stage, ["--train_data_dir", "x", "--snr_gamma", 0], "positive cap"),
         (finetune_style, ["--train_data_dir", "x", "--snr_gamma", 5.0], "set weighting to min_snr"),
-        (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "not used by the HfArgumentParser: ['--crop_size', '32']"),
-        (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "not used by the HfArgumentParser: ['--validation_images'"),
+        (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "this script has no --crop_size (--help"),
+        (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "this script has no --validation_images"),
+        (
+            finetune_style,
+            ["--train_data_dir", "x", "--validation_epochs=2", "--offload_ema"],
+            "no --validation_epochs, --offload_ema; --validation_epochs: --validation_steps of train_stage.py says how often",
+        ),
+        (finetune_style, ["--train_data_dir", "x", "--num_train_epochs", 1], "max_train_steps is 2 and num_train_epochs 1, and each says"),
+        (train_stage, ["--train_data_dir", "x", "--stage=1", "y"], "this script has no y"),
         (train_stage, [], "exactly one of train_data_dir"),
         (train_stage, ["--train_data_dir", ".", "--max_train_samples", -1], "max_train_samples is -1; it must be at least 1"),
         (train_stage, ["--train_data_dir", ".", "--shuffle_buffer", -1], "shuffle_buffer is -1; it must be at least 0"),

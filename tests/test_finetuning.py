@@ -269,18 +269,28 @@ def test_a_stage_of_no_whole_enlargement_is_not_trained_on_another_condition() -
 def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
     for name in ("a.jpg", "b.webp", "0001.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    subject = dreambooth.DreamBoothSettings(tmp_path, "x", True, "a cube", tmp_path, num_class_images=5)
+    subject = dreambooth.DreamBoothSettings(tmp_path, "x", True, "a cube", tmp_path, num_class_images=5, sample_batch_size=2)
     alone = SimpleNamespace(wait_for_everyone=lambda: None, process_index=0, num_processes=1, is_main_process=True)
+
+    sizes = []
 
     class Pipe:
         def set_progress_bar_config(self, **_) -> None: ...
 
-        def __call__(self, prompt, generator):
-            return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+        def __call__(self, prompts, generator):
+            sizes.append(len(prompts))
+            return SimpleNamespace(images=[Image.new("RGB", (8, 8)) for _ in generator])
 
     for _ in range(2):
         dreambooth.generate_class(Pipe(), subject, alone)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "a.jpg", "b.webp"]
+    (tmp_path / "0000.png").unlink()
+    (tmp_path / "a.jpg").unlink()
+    (tmp_path / "b.webp").unlink()
+    dreambooth.generate_class(Pipe(), subject, alone)
+    assert sizes == [2, 2, 1]
+    with pytest.raises(ValueError, match="sample_batch_size is 0"):
+        dreambooth.DreamBoothSettings(tmp_path, "x", sample_batch_size=0)
 
 
 OF_CLASS = ["--instance_prompt", "a sks cube", "--with_prior_preservation", "--class_prompt", "a cube"]

@@ -19,7 +19,9 @@ from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
-from imagen_diffusers.training.examples import Example, collate
+from imagen_diffusers.training.exact_stream import ImageStream
+from imagen_diffusers.training.examples import Example, VisitedDataset, collate
+from imagen_diffusers.training.loaders import in_steps
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
 from imagen_diffusers.training.run_settings import TrainSettings
@@ -480,6 +482,8 @@ def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
         ({"ema_decay": 5.0}, "ema_decay is 5.0; it must be at least 0, and below 1"),
         ({"muon_momentum": -0.1}, "muon_momentum is -0.1"),
         ({"time_limit": float("nan")}, "time_limit is nan"),
+        ({"max_train_steps": None}, "say how long the run is: give max_train_steps, or num_train_epochs"),
+        ({"max_train_steps": None, "num_train_epochs": 0}, "num_train_epochs is 0; it must be at least 1"),
     ],
 )
 def test_bad_settings_are_refused_in_words(tmp_path, changes, words) -> None:
@@ -504,11 +508,34 @@ def test_examples_of_a_batch_have_the_same_fields() -> None:
     assert collate([weighted, weighted])["pixel_weight"].shape == (2, 4, 4)
 
 
+def test_a_run_may_be_counted_in_epochs(tmp_path) -> None:
+    fit(tmp_path, None, num_train_epochs=2, train_batch_size=3)  # of four images
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    epochs = settings(tmp_path, None, num_train_epochs=5, train_batch_size=3)
+    assert in_steps(epochs, Squares(), 2).max_train_steps == 4
+
+    class Shapes(VisitedDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def buckets(self) -> list[int]:
+            return [0, 0, 0, 1]
+
+    assert in_steps(epochs, Shapes(), 1).max_train_steps == 10  # a pass is a step of each shape
+    stream = ImageStream.__new__(ImageStream)
+    with pytest.raises(ValueError, match="num_train_epochs is 5, and how many images a stream holds is known at its end: give max_train"):
+        in_steps(epochs, stream, 1)
+
+
 def test_losses_are_reported_by_noise_level(tmp_path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(tmp_path, 6, report_to="tensorboard", logging_steps=3)
-    events = EventAccumulator(str(tmp_path / "logs" / "unet"))
+    matmul = torch.backends.cuda.matmul
+    assert not matmul.allow_tf32
+    fit(tmp_path, 6, report_to="tensorboard", logging_steps=3, allow_tf32=True)
+    allowed, matmul.allow_tf32 = matmul.allow_tf32, False
+    assert allowed
+    events = EventAccumulator(str(tmp_path / "logs" / "imagen"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_images"} <= tags

@@ -11,6 +11,8 @@ from transformers import HfArgumentParser
 
 from imagen_diffusers.training.run_settings import TrainSettings
 
+from .unknown_flags import not_known
+
 DEBUG = "--debug"
 # What this package and the libraries below it raise for what they are given; and what the loss's being no number is.
 OF_THE_USER = (ValueError, OSError, ImportError, FloatingPointError)
@@ -112,9 +114,12 @@ def parse(*settings: Any, args: Sequence[str] | None = None, **defaults: Any) ->
     parser.add_argument(DEBUG, action="store_true", dest=argparse.SUPPRESS, help="Show the stack of an error.")
     given = sys.argv[1:] if args is None else list(args)
     try:
-        return parser.parse_args_into_dataclasses(args=[flag for flag in given if flag != DEBUG])
+        *found, rest = parser.parse_args_into_dataclasses(args=[flag for flag in given if flag != DEBUG], return_remaining_strings=True)
     except ValueError as error:
         parser.error(str(error))
+    if rest:
+        parser.error(not_known(rest))
+    return tuple(found)
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 
 from imagen_diffusers.models.lora import has_lora
 
-from .final_weights import write_adapter
+from .adapter_files import write_adapter
 from .folders import OLD, PART, discard, put_in_place
 from .loaders import Batches
 from .same_run import check_same_architecture, check_same_kind

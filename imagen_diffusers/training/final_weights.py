@@ -6,15 +6,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import Module
 
-from imagen_diffusers.models.lora import lora_layers, lora_metadata, trained_adapter
 from imagen_diffusers.models.saved_configs import leave_out_local_paths
 
+from .adapter_files import write_adapter
 from .folders import PART, put_in_place
 
 
@@ -47,22 +46,6 @@ def export_weights(
         put_in_place(part, folder)
     accelerator.wait_for_everyone()
     return trained
-
-
-def write_adapter(folder: Path, unet: ModelMixin, stage: str, state: dict[str, Tensor]) -> bool:
-    """Write the adapter that is trained into `folder`, as `load_lora_weights` reads it; returns whether there is one.
-
-    Args:
-        folder: of the file.
-        unet: that has the adapter.
-        stage: its name in a pipeline.
-        state: the adapter's weights, whole, by their names in `unet`; others beside them are left out.
-    """
-    adapter = trained_adapter(unet)
-    if adapter is not None:
-        layers, told = lora_layers(unet, adapter, state), lora_metadata(unet, adapter)
-        LoraBaseMixin._save_lora_weights(folder, {stage: layers}, {stage: told})  # pyright: ignore
-    return adapter is not None
 
 
 def in_shards(accelerator: Accelerator) -> bool:

@@ -33,7 +33,7 @@ class LearningRate:
             settings.lr_scheduler,
             optimizer,
             num_warmup_steps=settings.lr_warmup_steps,
-            num_training_steps=settings.max_train_steps,
+            num_training_steps=settings.steps,
             num_cycles=settings.lr_num_cycles,
             power=settings.lr_power,
         )
@@ -55,7 +55,7 @@ class LearningRate:
     def _reached(self) -> int:
         """The step of the schedule at which the run stands by the clock."""
         self._taken += 1
-        warmup, total = self.settings.lr_warmup_steps, self.settings.max_train_steps
+        warmup, total = self.settings.lr_warmup_steps, self.settings.steps
         now = time.monotonic()
         if self._taken <= warmup:
             self._warm = now

@@ -1,9 +1,11 @@
 """Batches of a training set for one process, from a step on."""
 
 import atexit
+import math
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -100,12 +102,34 @@ class Batches:
                 raise ValueError("with exact_stream a stream is read by one worker: set dataloader_num_workers to 0 or 1")
             return DataLoader(dataset.at(share, start), batch_size=settings.train_batch_size, **given)
         buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
-        order = {"seed": settings.seed, "start": start, "stop": settings.max_train_steps}
+        order = {"seed": settings.seed, "start": start, "stop": settings.steps}
         if buckets is None:
             sampler = StepSampler(len(dataset), share, **order)  # pyright: ignore[reportArgumentType]
         else:
             sampler = BucketSampler(buckets, share, **order)
         return DataLoader(Visits(dataset), batch_sampler=sampler, **given)  # pyright: ignore[reportArgumentType]
+
+
+def in_steps(settings: TrainSettings, dataset: TrainingSet, processes: int) -> TrainSettings:
+    """The settings of a run, its length in steps: of a run that is counted in epochs as many as these take on so many processes.
+
+    Raises:
+        ValueError: for epochs of a stream.
+    """
+    if settings.num_train_epochs is None:
+        return settings
+    if isinstance(dataset, ImageStream | ShardedStream):
+        raise ValueError(
+            f"num_train_epochs is {settings.num_train_epochs}, and how many images a stream holds is known at its end: give "
+            "max_train_steps in its place, or leave streaming out"
+        )
+    share = Share(settings.train_batch_size, processes, accumulation=settings.gradient_accumulation_steps)
+    buckets = dataset.buckets() if isinstance(dataset, VisitedDataset) else None
+    if buckets is None:
+        steps = math.ceil(settings.num_train_epochs * len(dataset) / share.examples_per_step)  # pyright: ignore[reportArgumentType]
+    else:
+        steps = settings.num_train_epochs * BucketSampler(buckets, share, seed=0, start=0, stop=0).steps_per_pass
+    return replace(settings, max_train_steps=max(steps, 1), num_train_epochs=None)
 
 
 def first_usable(dataset: TrainingSet) -> list[Example]:

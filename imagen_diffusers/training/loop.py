@@ -29,7 +29,7 @@ from .examples import Batch
 from .final_weights import export_weights
 from .folders import one_run_in
 from .learning_rate import LearningRate
-from .loaders import Batches, TrainingSet
+from .loaders import Batches, TrainingSet, in_steps
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .network import network_to_train
 from .optimizers import make_optimizer
@@ -95,7 +95,7 @@ def train_stage(
 
     Raises:
         ValueError: for a network that cannot be trained, checkpoints that do not fit, a folder that another run is writing into, and data
-            without a usable image.
+            without a usable image, or, for epochs, without a length.
         FloatingPointError: when the loss or its gradients are no numbers any more; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
         SystemExit: on all processes, after SIGINT or SIGTERM.
@@ -111,16 +111,19 @@ def train_stage(
             log_with=None if settings.report_to == "none" else settings.report_to,
             project_config=ProjectConfiguration(str(settings.output_dir), str(settings.output_dir / settings.logging_dir)),
         )
+        settings = in_steps(settings, dataset, accelerator.num_processes)
+        if settings.allow_tf32:
+            torch.backends.cuda.matmul.allow_tf32 = True
         if text_encoder is not None:
             text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
         fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text, stage)
         start = step = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
-        start_tracking(accelerator, stage, {**asdict(settings), **asdict(loss)})
+        start_tracking(accelerator, settings.tracker_project_name, stage, {**asdict(settings), **asdict(loss)})
 
         with StopFlag(accelerator, settings.time_limit) as stop:
-            for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.max_train_steps, accelerator):
-                last = stop.raised() or step == settings.max_train_steps
+            for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.steps, accelerator):
+                last = stop.raised() or step == settings.steps
                 if step % settings.checkpointing_steps == 0 or last:
                     fit.checkpoints.save(step, fit.model)
                 if settings.validation_steps and (step % settings.validation_steps == 0 or last) and not stop.signal:
@@ -135,7 +138,7 @@ def train_stage(
         # interpreter's lock, and a thread that still has a gathered tensor to give back waits for that lock.
         fit.model, fit.optimizer = accelerator.free_memory(fit.model, fit.optimizer)
         stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
-    return Trained(trained, step >= settings.max_train_steps)
+    return Trained(trained, step >= settings.steps)
 
 
 def _check_dtype(unet: ModelMixin) -> None:
@@ -214,7 +217,7 @@ class _Fit:
         """Take one optimizer step after another; yields the number of steps done after each."""
         batches = self.batches.from_step(start)
         meter, norm = Meter(), None
-        for step in range(start, self.settings.max_train_steps):
+        for step in range(start, self.settings.steps):
             told: list[StageLoss] = []
             for micro in range(self.settings.gradient_accumulation_steps):
                 with self.accelerator.accumulate(self.model):

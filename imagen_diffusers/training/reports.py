@@ -80,10 +80,10 @@ def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer:
         )
 
 
-def start_tracking(accelerator: Accelerator, name: str, settings: dict[str, Any]) -> None:
-    """Begin the run in the trackers the accelerator was made with; settings are told as plain values."""
+def start_tracking(accelerator: Accelerator, project: str, stage: str, settings: dict[str, Any]) -> None:
+    """Begin the run of a stage in the trackers the accelerator was made with; it and the settings are told as plain values."""
     plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
-    accelerator.init_trackers(name, config=plain)
+    accelerator.init_trackers(project, config={"stage": stage, **plain}, init_kwargs={"wandb": {"name": stage}})
 
 
 def show_images(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:

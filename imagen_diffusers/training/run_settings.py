@@ -18,7 +18,8 @@ class TrainSettings:
     """One run of one stage."""
 
     output_dir: Path = field(metadata={"help": "Where checkpoints, logs and the final weights are written."})
-    max_train_steps: int = field(metadata={"help": "Optimizer steps in all, those before a resume included."})
+    max_train_steps: int | None = _flag(None, "Optimizer steps in all, those before a resume included; this, or num_train_epochs.")
+    num_train_epochs: int | None = _flag(None, "In place of max_train_steps: how often each image is trained on. Not of a stream.")
     train_batch_size: int = _flag(16, "Examples a process and batch.")
     gradient_accumulation_steps: int = _flag(1, "Batches a step.")
     learning_rate: float = _flag(1e-4, "Highest learning rate.")
@@ -43,6 +44,9 @@ class TrainSettings:
         None, "Precision of the network's arithmetic; weights stay in float32. By default what accelerate's configuration says."
     )
     gradient_checkpointing: bool = _flag(False, "Less memory for about a third more time.")
+    allow_tf32: bool = _flag(
+        False, "On NVIDIA GPUs from Ampere on, multiply float32 matrices in TF32, faster and less exact, from then on in this program."
+    )
     channels_last: bool = _flag(True, "Memory layout in which convolutions are fastest.")
     torch_compile: bool = _flag(False, "Compile the network; text is then padded to max_sequence_length.")
     dataloader_num_workers: int = _flag(0, "Processes that prepare images.")
@@ -53,6 +57,7 @@ class TrainSettings:
     validation_steps: int = _flag(0, "Validate every so many steps, and after the last; 0 for never. Of one stage alone.")
     logging_steps: int = _flag(50, "Report means over so many steps.")
     report_to: str = _flag("tensorboard", 'Tracker: tensorboard, wandb, ... or "none".')
+    tracker_project_name: str = _flag("imagen", "Of the tracker's project, which the runs of all stages are in.")
     logging_dir: str = _flag("logs", "For the tracker, inside output_dir.")
     seed: int = _flag(0, "Of everything random in the run.")
     time_limit: float = _flag(
@@ -62,6 +67,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.output_dir, Path):
             raise ValueError(f"output_dir is {self.output_dir!r}; give a pathlib.Path")
+        self._check_length()
         self._check_numbers()
         if self.checkpoints_total_limit is not None and self.checkpoints_total_limit < 1:
             raise ValueError(f"checkpoints_total_limit is {self.checkpoints_total_limit}; it must be at least 1, or None to keep all")
@@ -71,10 +77,26 @@ class TrainSettings:
         if self.optimizer == "muon" and self.use_8bit_adam:
             raise ValueError("use_8bit_adam goes with optimizer=adamw; Muon keeps its state in the precision of the weights")
 
+    @property
+    def steps(self) -> int:
+        """Of the whole run; where it is counted in epochs, they are known after `loaders.in_steps`."""
+        assert self.max_train_steps is not None
+        return self.max_train_steps
+
+    def _check_length(self) -> None:
+        if self.max_train_steps is None and self.num_train_epochs is None:
+            raise ValueError("say how long the run is: give max_train_steps, or num_train_epochs")
+        if self.max_train_steps is not None and self.num_train_epochs is not None:
+            raise ValueError(
+                f"max_train_steps is {self.max_train_steps} and num_train_epochs {self.num_train_epochs}, and each says how long the run "
+                "is: leave one out (diffusers' scripts heed max_train_steps)"
+            )
+
     def _check_numbers(self) -> None:
         for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
         for name in ("learning_rate", "muon_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 more = ", inf to leave gradients as they are" if name == "max_grad_norm" else ""
@@ -93,5 +115,5 @@ class TrainSettings:
 
 
 _LEAST = dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"), 1)
-_LEAST |= {"max_sequence_length": 1}
+_LEAST |= {"max_sequence_length": 1, "num_train_epochs": 1}
 _LEAST |= dict.fromkeys(("seed", "validation_steps", "lr_warmup_steps", "dataloader_num_workers", "time_limit"), 0)

@@ -1,0 +1,24 @@
+"""What is said of flags that a script does not have: of those of diffusers' scripts what does the same here."""
+
+from collections.abc import Sequence
+
+# Flags of diffusers' scripts that are others here, or not needed.
+ELSEWHERE = {
+    "validation_epochs": "--validation_steps of train_stage.py says how often, in steps; other scripts show images before and after",
+    "num_validation_images": "one image is made of each of --validation_prompts; name a prompt several times for several images",
+    "offload_ema": "averages stay where the weights are; --no_use_ema goes without them",
+    "sample_batch_size": "it is of dreambooth.py, which generates images of a class",
+    "prior_generation_precision": "images of the class are generated in float32, in which networks are loaded to be trained",
+    "pre_compute_text_embeddings": "--text_cache takes text that imagen-diffusers encode-text has encoded once",
+    "tokenizer_max_length": "give --max_sequence_length",
+    "proportion_empty_prompts": "give --text_dropout",
+    "train_text_encoder": "text encoders stay as they are",
+    "enable_xformers_memory_efficient_attention": "attention is torch's own, which needs no xformers",
+}
+
+
+def not_known(rest: Sequence[str]) -> str:
+    """What the parser made nothing of, and where it is a flag of diffusers' scripts, which flag does the same here."""
+    names = [word.partition("=")[0] for word in rest if word.startswith("--")] or list(rest)
+    told = [f"{name}: {ELSEWHERE[name[2:]]}" for name in names if name[2:] in ELSEWHERE]
+    return "; ".join([f"this script has no {', '.join(names)}", *told])
