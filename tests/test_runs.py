@@ -17,7 +17,7 @@ from imagen_diffusers.training import loop
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.folders import one_run_in, put_in_place
-from imagen_diffusers.training.processes import tell_deepspeed
+from imagen_diffusers.training.processes import main_decides, tell_deepspeed
 
 from .conftest import TEXT_DIM, make_base
 from .forking import CONTEXT, result, start
@@ -302,3 +302,16 @@ def test_deepspeed_is_told_what_the_settings_say(tmp_path) -> None:
     assert plugin.deepspeed_config == {"zero_optimization": {"stage": 2}, **told}
     assert accelerator.gradient_accumulation_steps == 4
     tell_deepspeed(SimpleNamespace(state=SimpleNamespace()), settings(tmp_path, 3))
+
+
+def test_the_main_process_decides_for_all(monkeypatch) -> None:
+    def refuse() -> None:
+        raise ValueError("no")
+
+    assert main_decides(lambda: 3) == 3
+    with pytest.raises(ValueError, match="^no$"):
+        main_decides(refuse)
+    monkeypatch.setattr("imagen_diffusers.training.processes.this_process", lambda: SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: (None, "no"))
+    with pytest.raises(ValueError, match="^no$"):
+        main_decides(lambda: pytest.fail("another process than the main one decided"))

@@ -8,7 +8,7 @@ from diffusers.utils.torch_utils import unwrap_module
 
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.training.folders import in_one_rename
-from imagen_diffusers.training.processes import as_main_says, this_process
+from imagen_diffusers.training.processes import main_decides
 
 from .digests import text_digest, weights_digest
 from .groups import GROUP_FILES, UNJOINED
@@ -38,10 +38,7 @@ def keep_or_refuse(folder: Path, asked: dict[str, Any]) -> None:
     Raises:
         ValueError: for anything else, naming what differs, and for notes that are damaged.
     """
-    refusal = _refusal(folder, asked) if this_process().is_main_process else None
-    refusal = as_main_says(refusal)
-    if refusal is not None:
-        raise ValueError(refusal)
+    main_decides(lambda: _keep(folder, asked))
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -70,23 +67,23 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
     return sorted((name, value) for name, value in configured.config.items() if name[0] != "_" and not isinstance(value, tuple))
 
 
-def _refusal(folder: Path, asked: dict[str, Any]) -> str | None:
+def _keep(folder: Path, asked: dict[str, Any]) -> None:
     path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
     measured = [path for path in folder.glob(f"*/{GROUP_FILES}") if path.parent.suffix != UNJOINED]  # and not those of a reference
     if not measured:  # whatever was asked for there before
-        write_whole(path, text + "\n")
-        return None
+        return write_whole(path, text + "\n")
     if not path.exists():
-        return f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder"
+        raise ValueError(f"{folder} holds measurements and no {FILE} that says what of. Give another --output, or delete that folder")
     try:
         before, now = read_notes(path), json.loads(text)
     except OSError:
-        return f"{path} is damaged, so that nothing says what was measured there. Give another --output, or delete that folder"
+        raise ValueError(
+            f"{path} is damaged, so that nothing says what was measured there. Give another --output, or delete that folder"
+        ) from None
     other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if not other:
-        return None
-    told = "; ".join(f"{name} was {_short(before.get(name))} and is now {_short(now.get(name))}" for name in other)
-    return f"{folder} holds another evaluation: {told}. Give another --output, or delete that folder"
+    if other:
+        told = "; ".join(f"{name} was {_short(before.get(name))} and is now {_short(now.get(name))}" for name in other)
+        raise ValueError(f"{folder} holds another evaluation: {told}. Give another --output, or delete that folder")
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from imagen_diffusers.images import image_files, read_image
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.training.folders import LOCK, in_one_rename, one_run_at
-from imagen_diffusers.training.processes import as_main_says, this_process
+from imagen_diffusers.training.processes import as_main_says, main_decides, this_process
 
 from .asked import read_notes
 from .digests import file_digest, text_digest
@@ -141,24 +141,21 @@ def _notes(path: Path) -> Path:
 
 def _keep_or_refuse(path: Path, told: Callable[[], dict[str, Any]]) -> None:
     """Note what features are made of before any is made; notes that are there must say the same."""
-    refusal = _refusal(path, told()) if this_process().is_main_process else None
-    refusal = as_main_says(refusal)
-    if refusal is not None:
-        raise ValueError(refusal)
+    main_decides(lambda: _keep(path, told()))
 
 
-def _refusal(path: Path, asked: dict[str, Any]) -> str | None:
+def _keep(path: Path, asked: dict[str, Any]) -> None:
     notes = _notes(path)
     if notes.exists():
         try:
             differing = differences(read_notes(notes), asked)
         except OSError as damaged:
-            return str(damaged)
-        refusal = f"{path} is of other images, or by another extractor ({differing}); delete {notes}, or choose another place"
-        return refusal if differing else None
+            raise ValueError(str(damaged)) from None
+        if differing:
+            raise ValueError(f"{path} is of other images, or by another extractor ({differing}); delete {notes}, or choose another place")
+        return
     # Features without notes may be of anything.
     path.unlink(missing_ok=True)
     shutil.rmtree(path.with_name(path.name + UNJOINED), ignore_errors=True)
     with in_one_rename(notes) as part:
         part.write_text(json.dumps(asked))
-    return None

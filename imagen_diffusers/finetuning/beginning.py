@@ -5,7 +5,7 @@ from pathlib import Path
 
 from imagen_diffusers.hub.upload import HubSettings, reserve
 from imagen_diffusers.training.checkpoints import LATEST, find_checkpoint
-from imagen_diffusers.training.processes import as_main_says, this_process
+from imagen_diffusers.training.processes import main_decides
 from imagen_diffusers.training.rows import LISTS, check_folder, read_in_whole
 from imagen_diffusers.training.run_settings import TrainSettings
 
@@ -24,22 +24,18 @@ def check_beginning(
     Raises:
         ValueError: saying what is wrong, on all processes.
     """
-    refusal = None
-    if this_process().is_main_process:
-        try:
-            for flag, folder in folders.items():
-                if folder is not None:
-                    check_folder(folder, flag)
-                    _check_apart(folder, flag, {"output_dir": train.output_dir, **(apart or {})})
-            for run in runs if train.resume_from_checkpoint in (None, LATEST) else runs[:1]:
-                find_checkpoint(run, train.resume_from_checkpoint)
-            if hub.push_to_hub:
-                reserve(train.output_dir, hub)
-        except ValueError as error:
-            refusal = str(error)
-    refusal = as_main_says(refusal)
-    if refusal is not None:
-        raise ValueError(refusal)
+
+    def check() -> None:
+        for flag, folder in folders.items():
+            if folder is not None:
+                check_folder(folder, flag)
+                _check_apart(folder, flag, {"output_dir": train.output_dir, **(apart or {})})
+        for run in runs if train.resume_from_checkpoint in (None, LATEST) else runs[:1]:
+            find_checkpoint(run, train.resume_from_checkpoint)
+        if hub.push_to_hub:
+            reserve(train.output_dir, hub)
+
+    main_decides(check)
 
 
 def _check_apart(folder: Path, flag: str, others: Mapping[str, Path | None]) -> None:

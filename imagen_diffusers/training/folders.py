@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .processes import as_main_says, this_process
+from .processes import main_decides
 
 LOCK = ".lock"
 PART, OLD = ".part", ".deleted"  # endings of what is not yet, or no longer, at its place
@@ -34,16 +34,16 @@ def one_run_at(place: Path, lock_file: Path) -> Iterator[None]:
     Raises:
         ValueError: on all processes, when another run is there.
     """
-    lock, refusal = FileLock(lock_file), None
-    if this_process().is_main_process:
+    lock = FileLock(lock_file)
+
+    def acquire() -> None:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            refusal = f"another run is writing into {place}; wait until it has ended, or choose another folder"
-    refusal = as_main_says(refusal)
-    if refusal is not None:
-        raise ValueError(refusal)
+            raise ValueError(f"another run is writing into {place}; wait until it has ended, or choose another folder") from None
+
+    main_decides(acquire)
     try:
         yield
     finally:

@@ -5,10 +5,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from .run_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
+Decided = TypeVar("Decided")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -74,6 +75,24 @@ def as_main_says(value: Any) -> Any:
     """The main process's value, on all processes, which must ask together."""
     (said,) = broadcast_object_list([value])
     return said
+
+
+def main_decides(check: Callable[[], Decided]) -> Decided:
+    """What `check` returns to the main process, which alone runs it, on all processes, which must ask together.
+
+    Raises:
+        ValueError: on all of them, where it raised one.
+    """
+    decided, refusal = None, None
+    if this_process().is_main_process:
+        try:
+            decided = check()
+        except ValueError as error:
+            refusal = str(error)
+    decided, refusal = as_main_says((decided, refusal))
+    if refusal is not None:
+        raise ValueError(refusal)
+    return decided
 
 
 class StopFlag:
