@@ -6,7 +6,7 @@ a plain function, and the same examples give the same losses on any number of pr
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -19,10 +19,11 @@ from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 
 from .network import with_cond_images
 from .seeds import seed_of
-from .times import check_time_sampling, draw_times
-from .weighting import CAP, CAPPED, RunningError, check_weighting, output_weight
+from .times import TimeSampling, check_time_sampling, draw_times
+from .weighting import CAP, CAPPED, RunningError, Weighting, check_weighting, output_weight
 
-LOSS_TYPES = ("l2", "l1", "huber")
+LossType = Literal["l2", "l1", "huber"]
+LOSS_TYPES = get_args(LossType)
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,17 @@ class LossSettings:
     prediction_type: str | None = field(
         default=None, metadata={"help": "What the network predicts: epsilon, v_prediction or sample; what its scheduler says by default."}
     )
-    loss_type: Literal["l2", "l1", "huber"] = field(
+    loss_type: LossType = field(
         default="l2", metadata={"help": "How an error of a pixel counts: squared, by its size, or, near huber_c, from one to the other."}
     )
     huber_c: float = field(default=0.1, metadata={"help": "Where the pseudo-Huber loss turns linear; images are in [-1, 1]."})
-    weighting: Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"] = field(
+    weighting: Weighting = field(
         default="uniform", metadata={"help": "How much an error counts at each noise level; training/weighting.py has the formulas."}
     )
     snr_gamma: float | None = field(
         default=None, metadata={"help": f"Cap of the weightings {', '.join(CAPPED)}; {CAP:g} by default. Others take none."}
     )
-    time_sampling: Literal["uniform", "stratified", "logit_normal", "log_snr_normal"] = field(
-        default="stratified", metadata={"help": "Which noise levels are trained on."}
-    )
+    time_sampling: TimeSampling = field(default="stratified", metadata={"help": "Which noise levels are trained on."})
     logit_mean: float = field(default=0.0, metadata={"help": "For logit_normal times; above 0 favours noise."})
     logit_std: float = field(default=1.0, metadata={"help": "For logit_normal times."})
     log_snr_mean: float = field(default=-1.0, metadata={"help": "For log_snr_normal times; above 0 favours detail."})

@@ -1,11 +1,14 @@
 """Which noise levels a step trains on."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from imagen_diffusers.schedulers.noise import timestep_at
 
-TIME_SAMPLINGS = ("uniform", "stratified", "logit_normal", "log_snr_normal")
+TimeSampling = Literal["uniform", "stratified", "logit_normal", "log_snr_normal"]
+TIME_SAMPLINGS = get_args(TimeSampling)
 
 
 def draw_times(

@@ -7,11 +7,13 @@ changes the unit its own error is measured in (Salimans and Ho, 2022, section 4)
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction")
+Weighting = Literal["uniform", "truncated_v", "min_snr", "soft_min_snr", "sigmoid", "running", "by_prediction"]
+WEIGHTINGS = get_args(Weighting)
 CAP = 5.0  # by custom (Hang et al., 2023)
 
 
