@@ -374,6 +374,13 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     assert call("edit", image, "a red cube", "--mask", mask, "--jump-n-sample", 2, *plain).exit_code == 0
     kept = Image.open(out).crop((41, 0, 64, 64))
     assert kept.tobytes() == Image.open(image).crop((41, 0, 64, 64)).tobytes()
+    large = tmp_path / "large.png"
+    Image.open(image).resize((192, 160)).save(large)
+    Image.open(mask).resize((192, 160)).save(mask)
+    assert call("edit", large, "a red cube", "--mask", mask, "--padding-mask-crop", 4, *plain).exit_code == 0
+    assert read_settings(out)["padding_mask_crop"] == 4
+    assert Image.open(out).size == (192, 160)
+    assert Image.open(out).crop((121, 0, 192, 160)).tobytes() == Image.open(large).crop((121, 0, 192, 160)).tobytes()
     assert call("edit", image, "a red cube", "--strength", 0, *plain).exit_code == 0
     assert Image.open(out).tobytes() == Image.open(image).tobytes()
     assert call("vary", image, "--strength", "0.5,0.5,1", *plain).exit_code == 0
@@ -398,6 +405,7 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     ("words", "message"),
     [
         (["edit", "IMAGE", "a cube", "--jump-n-sample", 2], "give --mask"),
+        (["edit", "IMAGE", "a cube", "--padding-mask-crop", 0], "--seamless, --padding-mask-crop are about what a mask marks; give --mask"),
         (["edit", "IMAGE", "a cube", "--strength", "much"], '--strength is "much"'),
         (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
         (["edit", "IMAGE", "a cube", "--resize-mode", "cut"], "resize_mode is 'cut'; give default"),

@@ -398,6 +398,13 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_feather": None}, "mask_feather is None; give a number of pixels"),
     ({"seamless": "yes"}, "seamless is 'yes'; give True or False"),
     ({"seamless": True, "mask_feather": 2}, "mask_feather fades an edge that a seamless painting does not have; give one of them"),
+    ({"padding_mask_crop": -1}, "padding_mask_crop is -1; give a whole number of pixels around what the mask marks, or None"),
+    ({"padding_mask_crop": 1.5}, "padding_mask_crop is 1.5; give a whole number"),
+    ({"padding_mask_crop": True}, "padding_mask_crop is True; give a whole number"),
+    ({"padding_mask_crop": 2, "mask_feather": 3}, "mask_feather is 3 and padding_mask_crop 2, but a painting fades inside its window"),
+    ({"padding_mask_crop": 2, "resize_mode": "fill"}, 'resize_mode is "fill", which is of whole images'),
+    ({"padding_mask_crop": 99, "mask_feather": 65}, "mask_feather is 65 and the image 64x64; give at most its smaller side"),
+    ({"padding_mask_crop": 9, "mask_image": torch.zeros(64, 64)}, "mask_image marks no pixel; make white"),
     ({"strength": 2}, "strength is 2; give a number from 0"),
     ({"strength": [0.5]}, "strength has 1 values for 3 stages"),
 ]

@@ -31,6 +31,28 @@ class SizeOptions:
     ] = "default"
 
 
+@dataclass(frozen=True)
+class PaintingOptions:
+    """What is painted anew, and how."""
+
+    mask: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")] = (
+        None
+    )
+    jump_n_sample: Annotated[
+        int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
+    ] = None
+    mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None
+    seamless: Annotated[bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")] = (
+        False
+    )
+    padding_mask_crop: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Paint a window alone, what is marked and so many pixels around it, and paste it back: the image keeps its size."
+        ),
+    ] = None
+
+
 def edit(
     image: ImageFile,
     prompt: str,
@@ -38,29 +60,22 @@ def edit(
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     size: SizeOptions,
-    mask: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")
-    ] = None,
+    painting: PaintingOptions,
     strength: Strength = None,
-    jump_n_sample: Annotated[
-        int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
-    ] = None,
-    mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None,
-    seamless: Annotated[
-        bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")
-    ] = False,
     stop_at: StopAt = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
     from imagen_diffusers.images import read_image
 
-    painting: dict[str, Any] = {"jump_n_sample": jump_n_sample, "mask_feather": mask_feather, "seamless": seamless or None}
+    marked = asdict(painting)
+    mask = marked.pop("mask")
+    task, call = "ImagenCascadeImg2ImgPipeline", {"strength": numbers("--strength", strength), "stop_at": stop_at, **asdict(size)}
     if mask is not None:
-        painting["mask_image"] = read_image(mask)
-    elif any(value is not None for value in painting.values()):
-        raise ValueError("--jump-n-sample, --mask-feather and --seamless are about what a mask marks; give --mask, or leave them out")
-    call = {"strength": numbers("--strength", strength), "stop_at": stop_at, **asdict(size), **painting}
-    task = "ImagenCascadeImg2ImgPipeline" if mask is None else "ImagenCascadeInpaintPipeline"
+        task = "ImagenCascadeInpaintPipeline"
+        call |= {"mask_image": read_image(mask), **marked}
+    elif painting != PaintingOptions():
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in marked)
+        raise ValueError(f"{options} are about what a mask marks; give --mask, or leave them out")
     kept = [image] if mask is None else [image, mask]
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 

@@ -154,9 +154,14 @@ def check_count(name: str, value: Any) -> None:
 
 def one_per_prompt(name: str, images: Tensor, prompts: int, images_per_prompt: int) -> Tensor:
     """Images given once, or once a prompt, as one row for each image that is generated."""
+    check_one_per_prompt(name, images, prompts)
+    return images.repeat_interleave(prompts * images_per_prompt // len(images), 0)
+
+
+def check_one_per_prompt(name: str, images: Tensor, prompts: int) -> None:
+    """Images given once, or once a prompt."""
     if len(images) not in (1, prompts):
         raise ValueError(f"{name} holds {len(images)} images for {prompts} prompts; give one, or one per prompt")
-    return images.repeat_interleave(prompts * images_per_prompt // len(images), 0)
 
 
 def prepare_cond_images(given: Any, stages: list[Stage], device: torch.device) -> Tensor | None:

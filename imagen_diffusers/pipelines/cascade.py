@@ -43,7 +43,6 @@ from .planning import (
     numbers_to_run,
     plan_sizes,
     reference_size,
-    size_like,
 )
 from .request import Request
 from .safety import SafetyMixin
@@ -226,22 +225,13 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
         tensor_inputs = self._check(request)
-        device = self._execution_device
-        networks = self.networks
-        if request.edit is not None:
-            check_starts_at_a_base(type(self).__name__, networks)
-        images = image_to_enlarge(request.low_res, networks, request.start_at, device)
-        numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
-        if images is not None and request.stop_at is None:
-            numbers = numbers_that_enlarge(networks, numbers, images, request.height, request.width, request.scale)
-        stages = self.stages(numbers, **request.settings)
-        if request.unprompted:
-            stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
+        images, numbers, stages = self._chosen(request)
+        device, networks = self._execution_device, self.networks
         edit = None if request.edit is None else request.edit.read(numbers, channels_of_images(networks, numbers), device)
-        height, width = request.height, request.width
+        sides = (request.height, request.width)
         if edit is not None:
-            height, width = size_like([networks[n] for n in numbers], (edit.image.shape[-2], edit.image.shape[-1]), height, width)
-        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), height, width, images, request.scale)
+            sides = edit.sides([networks[n] for n in numbers], *sides)
+        sizes = plan_sizes(stages, reference_size(networks, numbers[0]), *sides, images, request.scale)
         rows = edit.rows if edit is not None else 1 if images is None else len(images)
         texts, prompts = self._texts(request, stages, rows)
         each = (prompts, request.num_images_per_prompt)
@@ -262,13 +252,16 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         with self._running(numbers, sum(len(path.steps) for _, path, *_ in runs)) as progress:
             for number, run in zip(numbers, runs, strict=True):
                 images = self._run_stage(*run, texts, images, cond_images, callbacks, progress)
-                handed, flags = self.hand_out(images, request.output_type)
+                handed, flags = self.hand_out(images / 2 + 0.5, request.output_type)
                 outputs.append(handed)
                 callbacks.after_stage(number, handed)
                 if self._interrupt:
                     break
+        finished = outputs[-1]
+        if images is not None and edit is not None and edit.padding is not None:
+            finished, flags = self.hand_out(edit.pasted(images), request.output_type)
         self.maybe_free_model_hooks()
-        output = ImagenCascadePipelineOutput(outputs[-1], outputs, flags)
+        output = ImagenCascadePipelineOutput(finished, outputs, flags)
         return output if request.return_dict else output.to_tuple()
 
     def _check(self, request: Request) -> Sequence[str]:
@@ -280,6 +273,20 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         check_count("num_images_per_prompt", request.num_images_per_prompt)
         check_sides(request.height, request.width)
         return tensor_inputs
+
+    def _chosen(self, request: Request) -> tuple[Tensor | None, list[int], list[Stage]]:
+        """What the first stage enlarges (N, C, h, w) in [-1, 1], if it does; the numbers of the stages that run, and these."""
+        networks = self.networks
+        if request.edit is not None:
+            check_starts_at_a_base(type(self).__name__, networks)
+        images = image_to_enlarge(request.low_res, networks, request.start_at, self._execution_device)
+        numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
+        if images is not None and request.stop_at is None:
+            numbers = numbers_that_enlarge(networks, numbers, images, request.height, request.width, request.scale)
+        stages = self.stages(numbers, **request.settings)
+        if request.unprompted:
+            stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
+        return images, numbers, stages
 
     def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:
         """The text to follow and the one to steer away from, one row for each image, and the number of prompts.

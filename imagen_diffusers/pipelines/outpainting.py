@@ -87,7 +87,7 @@ def outpaint(
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
     extended: Any
-    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width]), channels) * 2 - 1, "pil")
+    extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width]), channels), "pil")
     return extended[0]
 
 

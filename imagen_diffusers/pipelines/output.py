@@ -16,7 +16,8 @@ class ImagenCascadePipelineOutput(BaseOutput):
 
     Args:
         images: the last stage's images, as asked for by `output_type`.
-        stage_images: the same for every stage that ran, first to last; its last entry is `images`.
+        stage_images: the same for every stage that ran, first to last; its last entry is `images`. Where windows of images were painted,
+            by `padding_mask_crop`, these are the windows.
         nsfw_detected: which of `images` a safety checker found unsafe; None where the pipeline has none.
     """
 

@@ -52,6 +52,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         mask_feather: float = 0.0,
         seamless: bool = False,
         resize_mode: str = "default",
+        padding_mask_crop: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         callback_on_stage_end: Callable[..., None] | None = None,
@@ -66,6 +67,9 @@ class ImagenCascadeInpaintPipeline(Cascade):
             height, width: of the last stage's images; by default the image's shape, its longer side as long as the stage was trained for.
             resize_mode: how the image comes to a result of another shape: "default" stretches it, "crop" leaves out what is beyond, and
                 "fill" repeats the pixels at its edges; likewise the mask.
+            padding_mask_crop: paint a window alone, what is marked and so many pixels around it, in the shape of the stages' images (of
+                `height` and `width`), and paste it back: the result is as large as the image, which stays bit for bit where nothing is
+                painted. `stage_images` are the windows. None paints in the whole image, made as small as the stages need.
             jump_length, jump_n_sample: each run of so many steps is made so many times, going back to more noise between: what is painted
                 comes to fit what is known. 1 never goes back; one number, or one for each stage that runs.
             mask_feather: pixels of the result over which the painting fades into what is known; 0 keeps a hard edge.
@@ -81,6 +85,5 @@ class ImagenCascadeInpaintPipeline(Cascade):
         given = locals()
         if mask_image is None:
             raise ValueError("mask_image is missing; give a mask, white where the image is to be painted anew")
-        return self._run(
-            Request.of(given, edit=Edit(image, strength, mask_image, mask_feather, jump_length, jump_n_sample, seamless, resize_mode))
-        )
+        edge = (mask_feather, jump_length, jump_n_sample, seamless, resize_mode, padding_mask_crop)
+        return self._run(Request.of(given, edit=Edit(image, strength, mask_image, *edge)))

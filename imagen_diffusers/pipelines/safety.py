@@ -32,10 +32,10 @@ class SafetyMixin:
             raise ValueError(f'the watermarker marks PIL images and output_type is "{output_type}"; give "pil", or take it off')
 
     def hand_out(self, images: Tensor, output_type: str) -> tuple[HandedOut, list[bool] | None]:
-        """Images (N, C, H, W) in [-1, 1] as asked for by `output_type`, and which of them the checker found unsafe; None without one."""
+        """Images (N, C, H, W) in [0, 1] as asked for by `output_type`, and which of them the checker found unsafe; None without one."""
         flags = None
         if self.safety_checker is not None:
-            shown: Any = self.image_processor.postprocess(images, output_type="np")
+            shown: Any = VaeImageProcessor.pt_to_numpy(images)
             clip_input = None
             if self.feature_extractor is not None:
                 pixels = self.feature_extractor(VaeImageProcessor.numpy_to_pil(shown), return_tensors="pt").pixel_values
@@ -43,8 +43,8 @@ class SafetyMixin:
                 clip_input = pixels.to(self._execution_device, dtype)
             shown, *found = self.safety_checker(images=shown, clip_input=clip_input)
             flags = [bool(any(each)) for each in zip(*(flag for flag in found if flag is not None), strict=True)]
-            images = torch.from_numpy(np.asarray(shown)).permute(0, 3, 1, 2).to(images) * 2 - 1
-        handed: Any = self.image_processor.postprocess(images, output_type=output_type)
+            images = torch.from_numpy(np.asarray(shown)).permute(0, 3, 1, 2).to(images).clamp(0, 1)
+        handed: Any = self.image_processor.postprocess(images, output_type, do_denormalize=[False] * len(images))
         if self.watermarker is not None:
             handed = self.watermarker.apply_watermark(handed, handed[0].height)
         return handed, flags
