@@ -16,6 +16,8 @@ OfAlike = Annotated[
     str | None,
     typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.3 by default, and all later stages anew."),
 ]
+Mask = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")]
+Seamless = Annotated[bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")]
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's shape by default.")]
 ALIKE = 0.3  # in the first stage; the image as it is would leave later stages with few steps nothing to make
 
@@ -35,16 +37,12 @@ class SizeOptions:
 class PaintingOptions:
     """What is painted anew, and how."""
 
-    mask: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")] = (
-        None
-    )
+    mask: Mask = None
     jump_n_sample: Annotated[
         int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
     ] = None
     mask_feather: Annotated[float | None, typer.Option(min=0, help="Pixels over which the painting fades into the rest.")] = None
-    seamless: Annotated[bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")] = (
-        False
-    )
+    seamless: Seamless = False
     padding_mask_crop: Annotated[
         int | None,
         typer.Option(

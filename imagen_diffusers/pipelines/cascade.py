@@ -229,15 +229,15 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
         device, networks = self._execution_device, self.networks
         edit = None if request.edit is None else request.edit.read(numbers, channels_of_images(networks, numbers), device)
         sides = (request.height, request.width)
-        if edit is not None:
+        if edit is not None and images is None:
             sides = edit.sides([networks[n] for n in numbers], *sides)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), *sides, images, request.scale)
-        rows = edit.rows if edit is not None else 1 if images is None else len(images)
+        rows = max(1 if edit is None else edit.rows, 1 if images is None else len(images))
         texts, prompts = self._texts(request, stages, rows)
         each = (prompts, request.num_images_per_prompt)
         generators = stage_generators(request.generator, prompts * request.num_images_per_prompt, len(SLOTS))
         cond_images = prepare_cond_images(request.cond_images, stages, device)
-        images = None if images is None else one_per_prompt("image", images, *each)
+        images = None if images is None else one_per_prompt(request.name_of_low_res, images, *each)
         cond_images = None if cond_images is None else one_per_prompt("cond_images", cond_images, *each)
         tasks = [(None, None)] * len(stages) if edit is None else edit.for_stages(sizes, *each)
         noises = noise_per_stage(request.latents, stages, sizes, len(generators[0]))
@@ -276,12 +276,12 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
 
     def _chosen(self, request: Request) -> tuple[Tensor | None, list[int], list[Stage]]:
         """What the first stage enlarges (N, C, h, w) in [-1, 1], if it does; the numbers of the stages that run, and these."""
-        networks = self.networks
-        if request.edit is not None:
+        networks, name = self.networks, request.name_of_low_res
+        if request.edit is not None and request.low_res is None:
             check_starts_at_a_base(type(self).__name__, networks)
-        images = image_to_enlarge(request.low_res, networks, request.start_at, self._execution_device)
-        numbers = numbers_to_run(networks, images, request.start_at, request.stop_at)
-        if images is not None and request.stop_at is None:
+        images = image_to_enlarge(request.low_res, networks, request.start_at, self._execution_device, name)
+        numbers = numbers_to_run(networks, images, request.start_at, request.stop_at, name)
+        if images is not None and request.stop_at is None and request.edit is None:
             numbers = numbers_that_enlarge(networks, numbers, images, request.height, request.width, request.scale)
         stages = self.stages(numbers, **request.settings)
         if request.unprompted:

@@ -42,11 +42,13 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
         guider: Any = None,
         sigmas: Sequence[Any] | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
+        start_at: int | None = None,
         stop_at: int | None = None,
         cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         resize_mode: str = "default",
+        low_res: Images | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         callback_on_stage_end: Callable[..., None] | None = None,
@@ -62,10 +64,13 @@ class ImagenCascadeImg2ImgPipeline(Cascade):
             resize_mode: how the image comes to a result of another shape: "default" stretches it, "crop" leaves out what is beyond, and
                 "fill" repeats the pixels at its edges.
             latents: the noise, standard normal (N, C, H, W) of the first stage; or one (or None) for each.
+            low_res: what another call has left of the image in an earlier stage, an entry of its `stage_images`, to go on from; one, or one
+                for each prompt. The result has its shape, and stages before it do not run.
+            start_at: the stage `low_res` goes into, counted from 1; by default the first that enlarges it.
             stop_at: the last stage to run.
             num_inference_steps, guidance_scale, ...: as in `ImagenCascadePipeline.__call__`.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
-        return self._run(Request.of(locals(), edit=Edit(image, strength, resize_mode=resize_mode)))
+        return self._run(Request.of(locals(), low_res=low_res, edit=Edit(image, strength, resize_mode=resize_mode)))

@@ -43,6 +43,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         guider: Any = None,
         sigmas: Sequence[Any] | None = None,
         latents: Tensor | Sequence[Tensor | None] | None = None,
+        start_at: int | None = None,
         stop_at: int | None = None,
         cond_images: Images | None = None,
         prompt_attention_mask: Tensor | None = None,
@@ -53,6 +54,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         seamless: bool = False,
         resize_mode: str = "default",
         padding_mask_crop: int | None = None,
+        low_res: Images | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         callback_on_stage_end: Callable[..., None] | None = None,
@@ -65,19 +67,18 @@ class ImagenCascadeInpaintPipeline(Cascade):
             mask_image: of the image's size, white (or True) where it is painted anew; one, or one for each prompt.
             strength: as in `ImagenCascadeImg2ImgPipeline.__call__`: how much of what lies under the mask is left. At 1 nothing is.
             height, width: of the last stage's images; by default the image's shape, its longer side as long as the stage was trained for.
-            resize_mode: how the image comes to a result of another shape: "default" stretches it, "crop" leaves out what is beyond, and
-                "fill" repeats the pixels at its edges; likewise the mask.
-            padding_mask_crop: paint a window alone, what is marked and so many pixels around it, in the shape of the stages' images (of
-                `height` and `width`), and paste it back: the result is as large as the image, which stays bit for bit where nothing is
-                painted. `stage_images` are the windows. None paints in the whole image, made as small as the stages need.
+            resize_mode: as in `ImagenCascadeImg2ImgPipeline.__call__`, of the image and of the mask.
+            padding_mask_crop: paint a window alone, what is marked and so many pixels around it, and paste it back: the result is as large
+                as the image, which stays bit for bit elsewhere. Windows have the shape of `height` and `width`, and are the `stage_images`.
             jump_length, jump_n_sample: each run of so many steps is made so many times, going back to more noise between: what is painted
                 comes to fit what is known. 1 never goes back; one number, or one for each stage that runs.
             mask_feather: pixels of the result over which the painting fades into what is known; 0 keeps a hard edge.
             seamless: move the level of what is painted to that of what is known beside it, at every stage (Perez et al. 2003): no edge of
                 the mask is seen, and colours of the painting may shift a little.
-            latents: the noise, standard normal (N, C, H, W) of the first stage; or one (or None) for each.
-            stop_at: the last stage to run.
-            num_inference_steps, guidance_scale, ...: as in `ImagenCascadePipeline.__call__`.
+            low_res: what another call has left of the image in an earlier stage, an entry of its `stage_images`, to go on from; one, or one
+                for each prompt. The result has its shape, and stages before it do not run.
+            start_at: the stage `low_res` goes into, counted from 1; by default the first that enlarges it.
+            num_inference_steps, guidance_scale, latents, stop_at, ...: as in `ImagenCascadePipeline.__call__`.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
@@ -86,4 +87,4 @@ class ImagenCascadeInpaintPipeline(Cascade):
         if mask_image is None:
             raise ValueError("mask_image is missing; give a mask, white where the image is to be painted anew")
         edge = (mask_feather, jump_length, jump_n_sample, seamless, resize_mode, padding_mask_crop)
-        return self._run(Request.of(given, edit=Edit(image, strength, mask_image, *edge)))
+        return self._run(Request.of(given, low_res=low_res, edit=Edit(image, strength, mask_image, *edge)))

@@ -19,13 +19,16 @@ from .slots import SLOTS
 logger = logging.getLogger(__name__)
 
 
-def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, start_at: int | None, stop_at: int | None) -> list[int]:
+def numbers_to_run(
+    networks: dict[int, StageNetwork], images: Tensor | None, start_at: int | None, stop_at: int | None, argument: str = "image"
+) -> list[int]:
     """Stages counted from 1, first to last.
 
     Args:
         networks: those the pipeline holds, by number.
         images: what a super-resolution stage starts from (B, C, h, w).
         start_at, stop_at: as the caller says.
+        argument: the call's name for `images`.
 
     Raises:
         ValueError: for stages that are not there, and a start that does not fit the images.
@@ -49,7 +52,11 @@ def numbers_to_run(networks: dict[int, StageNetwork], images: Tensor | None, sta
             f"load stage {gaps[0]}, or end before it with stop_at={gaps[0] - 1}"
         )
     if networks[numbers[0]].has_low_res != (images is not None):
-        need = "takes no image; leave image out, or start at a stage that enlarges" if images is not None else "needs image=, to enlarge it"
+        need = (
+            f"takes no image; leave {argument} out, or start at a stage that enlarges"
+            if images is not None
+            else f"needs {argument}=, to enlarge it"
+        )
         raise ValueError(f"stage {numbers[0]} {need}")
     return numbers
 
@@ -82,12 +89,17 @@ def check_starts_at_a_base(task: str, networks: dict[int, StageNetwork]) -> None
     if networks and networks[min(networks)].has_low_res:
         raise ValueError(
             f"{task} begins at a base stage, and this pipeline holds only the super-resolution stages {sorted(networks)}; load or assign "
-            "unet and scheduler, or enlarge images by ImagenCascadeUpscalePipeline"
+            "unet and scheduler, go on from a small result by low_res, or enlarge images by ImagenCascadeUpscalePipeline"
         )
 
 
-def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: int | None, device: torch.device) -> Tensor | None:
+def image_to_enlarge(
+    image: Any, networks: dict[int, StageNetwork], start_at: int | None, device: torch.device, argument: str = "image"
+) -> Tensor | None:
     """The caller's images (N, C, h, w) in [-1, 1], with the channels that stage `start_at` enlarges, or all stages that enlarge any.
+
+    Args:
+        argument: the call's name for them.
 
     Raises:
         ValueError: for stages of several kinds, besides what `images_to_tensor` refuses.
@@ -95,7 +107,8 @@ def image_to_enlarge(image: Any, networks: dict[int, StageNetwork], start_at: in
     if image is None:
         return None
     taken = {n: network.low_res_channels for n, network in networks.items() if network.has_low_res and start_at in (None, n)}
-    return images_to_tensor("image", image, _one_number(taken, "choose the stage that takes image by start_at")).to(device) * 2 - 1
+    channels = _one_number(taken, f"choose the stage that takes {argument} by start_at")
+    return images_to_tensor(argument, image, channels).to(device) * 2 - 1
 
 
 def channels_of_images(networks: dict[int, StageNetwork], numbers: Sequence[int]) -> int:

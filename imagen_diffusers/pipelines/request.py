@@ -58,6 +58,11 @@ class Request:
         """Whether an image alone is followed."""
         return self.edit is not None and self.text == TextInputs()
 
+    @property
+    def name_of_low_res(self) -> str:
+        """The call's argument: where images are to be enlarged and nothing else is theirs it is `image`."""
+        return "image" if self.edit is None else "low_res"
+
     @classmethod
     def of(cls, arguments: dict[str, Any], **more: Any) -> Self:
         """The request of a call with these arguments.
