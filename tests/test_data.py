@@ -101,9 +101,7 @@ def test_of_several_captions_each_visit_takes_one_at_random(tmp_path) -> None:
     given = ImageSettings(16, crop_size=8, random_flip=True)
     data = DataSettings(train_data_dir=folder_of(tmp_path / "lists", images, several), cache_dir=tmp_path / "cache")
     listed = ImageDataset(*load_rows(data), given)
-    single = ImageDataset(
-        *load_rows(replace(data, train_data_dir=folder_of(tmp_path / "single", images, dict.fromkeys(images, "a")))), given
-    )
+    single = ImageDataset(listed.rows, replace(listed.reader.columns, caption=None), given, prompt="a")
     seen = [listed.visit(0, n) for n in range(12)]
     assert {e["prompt"] for e in seen} == {"a cube", "a red cube"}
     assert all(torch.equal(e["pixel_values"], single.visit(0, n)["pixel_values"]) for n, e in enumerate(seen))
