@@ -33,6 +33,7 @@ from .callbacks import Callbacks, RunningCallMixin, tensors_of
 from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
+from .offloading import OffloadingPipeline
 from .output import ImagenCascadePipelineOutput
 from .planning import (
     channels_of_images,
@@ -53,7 +54,7 @@ from .text_inputs import TextInputs
 Texts = tuple[TextEmbedding | None, TextEmbedding | None]
 
 
-class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin, SafetyMixin):
+class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin, SafetyMixin):
     """A cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -172,14 +173,6 @@ class Cascade(FolderPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMix
             made._rows, made._tiles = pipeline._rows, pipeline._tiles
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
-
-    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """As in diffusers; networks without weights, which are graphs, have nothing to be moved, and stay where their runtime is."""
-        modules = {name: getattr(self, name) for name in type(self).model_cpu_offload_seq.split("->")}
-        graphs = [name for name, module in modules.items() if module is not None and next(module.parameters(), None) is None]
-        self.model_cpu_offload_seq = "->".join(name for name in modules if name not in graphs)
-        self._exclude_from_cpu_offload = [*type(self)._exclude_from_cpu_offload, *graphs]
-        super().enable_model_cpu_offload(*args, **kwargs)
 
     def encode_prompt(
         self,
