@@ -43,7 +43,7 @@ class DreamBoothSettings:
     class_prompt: str | None = field(default=None, metadata={"help": "Names the class."})
     class_data_dir: Path | None = field(default=None, metadata={"help": "Images of the class; missing ones are generated into it."})
     num_class_images: int = field(default=100, metadata={"help": "How many images of the class there should be."})
-    sample_batch_size: int = field(default=4, metadata={"help": "How many of them are generated at a time."})
+    sample_batch_size: int = field(default=1, metadata={"help": "How many of them are generated at a time: more take more memory."})
     prior_loss_weight: float = field(default=1.0, metadata={"help": "How much their loss counts."})
 
     def __post_init__(self) -> None:

@@ -128,6 +128,9 @@ def test_a_plain_repository_of_ifs_second_stage_enlarges_images(home) -> None:
     loaded = ImagenCascadeUpscalePipeline.from_pretrained(home["two"])
     alone = ImagenCascadeUpscalePipeline.from_deepfloyd(None, home["two"])
     moved = ImagenCascadeUpscalePipeline.from_pipe(IFSuperResolutionPipeline.from_pretrained(home["two"]))
+    own = DDPMScheduler.from_config(loaded.scheduler_2.config)
+    given = ImagenCascadeUpscalePipeline.from_pipe(IFSuperResolutionPipeline.from_pretrained(home["two"]), scheduler=own)
+    assert given.scheduler_2 is own
     for pipe in (loaded, alone, moved):
         assert pipe.stage_numbers == [2]
         assert pipe.scheduler is None

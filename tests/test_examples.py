@@ -147,7 +147,7 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
     ("script", "more", "words"),
     [
         (train_stage, ["--train_data_dir", "x", "--snr_gamma", 0], "positive cap"),
-        (finetune_style, ["--train_data_dir", "x", "--snr_gamma", 5.0], "set weighting to min_snr"),
+        (finetune_style, ["--train_data_dir", "x", "--snr_gamma", 5.0, "--weighting", "uniform"], "set weighting to min_snr"),
         (finetune_style, ["--train_data_dir", "x", "--crop_size", 32], "this script has no --crop_size (--help"),
         (finetune_style, ["--train_data_dir", "x", "--validation_images", "x"], "this script has no --validation_images"),
         (

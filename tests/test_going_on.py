@@ -90,6 +90,14 @@ def test_what_cannot_be_gone_on_from_is_said(cascade, monkeypatch, task, given, 
         drawing(task, cascade)(**given)
 
 
+def test_a_wide_small_result_goes_on_to_the_next_stage(cascade) -> None:
+    pipe = ImagenCascadeImg2ImgPipeline.from_pipe(cascade)
+    call = {"image": HELD, "height": 32, "width": 128, "strength": 0.5, "output_type": "pt", "generator": seeded()}
+    small = pipe(PROMPT, **call, stop_at=1).images
+    made = pipe(PROMPT, **{**call, "generator": seeded()}, low_res=small).stage_images
+    assert [images.shape[-2:] for images in made] == [(16, 64), (32, 128)]
+
+
 def test_an_image_is_not_extended_from_a_small_painting(cascade) -> None:
     with pytest.raises(ValueError, match="low_res is of one painting, and an image is extended by several; leave it out"):
         outpaint(ImagenCascadeInpaintPipeline.from_pipe(cascade), PROMPT, HELD, 96, 64, low_res=torch.zeros(3, 16, 16))

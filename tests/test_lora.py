@@ -79,6 +79,8 @@ def test_unfused_weights_are_as_before(saved) -> None:
     before = draw(pipe)
     pipe.load_lora_weights(saved[0])
     pipe.fuse_lora()
+    with pytest.raises(ValueError, match=r"default_0 is fused into the weights; call unfuse_lora\(\) first"):
+        pipe.delete_adapters("default_0")
     pipe.unfuse_lora()
     torch.testing.assert_close(draw(pipe), saved[1], rtol=0, atol=1e-3)
     pipe.unload_lora_weights()

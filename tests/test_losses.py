@@ -276,7 +276,10 @@ def test_dropped_text_becomes_the_checkpoints_own_null_text() -> None:
         ({"huber_c": math.inf}, "at most 1e6"),
         ({"snr_gamma": 0.0}, "positive"),
         ({"snr_gamma": 5.0}, 'weighting is "uniform", which takes no cap; set weighting to min_snr, which .* or to another of truncated_v'),
-        ({"snr_gamma": 5.0, "weighting": "by_prediction"}, "set weighting to min_snr"),
+        (
+            {"snr_gamma": 5.0, "weighting": "by_prediction", "prediction_type": "epsilon"},
+            "no cap where noise is predicted; set weighting to min",
+        ),
         ({"time_sampling": "cosine"}, "stratified"),
         ({"max_noise_level": 1000.0}, "999"),
         ({"noise_offset": -1.0}, "standard deviation"),

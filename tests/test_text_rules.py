@@ -125,6 +125,14 @@ def test_whether_captions_were_cleaned_is_part_of_a_fingerprint(monkeypatch) -> 
     assert prints[False, True] == prints[False, False] and len(set(prints.values())) == 3
 
 
+def test_a_cache_for_a_cascade_without_an_encoder_asks_for_one(tmp_path) -> None:
+    make_pipeline(text_encoder=None).save_pretrained(tmp_path / "cascade")
+    data = DataSettings(train_data_dir=tmp_path, text_cache=tmp_path / "text")
+    model = ModelSettings(pretrained_model_name_or_path=str(tmp_path / "cascade"))
+    with pytest.raises(ValueError, match="has no text encoder; give the one that its networks were trained with as text_encoder"):
+        open_text_cache(load_cascade(model, text_encoder=False), model, data)
+
+
 def test_no_text_needs_an_encoder_where_it_is_encoded() -> None:
     with pytest.raises(ValueError, match="load the pipeline with its text_encoder"):
         null_text(make_pipeline(null_text="empty", text_encoder=None, tokenizer=None))

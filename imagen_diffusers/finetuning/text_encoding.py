@@ -108,7 +108,7 @@ def null_text(pipe: ImagenCascadePipeline, cache: TextCache | None = None) -> Te
 def _encoder_files(model: ModelSettings) -> list[Path]:
     """Where the encoder's weights are as safetensors; empty where they are not."""
     folder = _encoder_folder(model)
-    names = os.listdir(folder)
+    names = os.listdir(folder) if folder.is_dir() else []
     variant = (None if model.text_encoder is not None else model.variant) or sole_variant({folder.name: names})
     files = [file for file in weight_files(names) if not file.pickled]
     chosen = [file for file in files if file.variant == variant] or [file for file in files if file.variant is None]

@@ -20,5 +20,5 @@ ELSEWHERE = {
 def not_known(rest: Sequence[str]) -> str:
     """What the parser made nothing of, and where it is a flag of diffusers' scripts, which flag does the same here."""
     names = [word.partition("=")[0] for word in rest if word.startswith("--")] or list(rest)
-    told = [f"{name}: {ELSEWHERE[name[2:]]}" for name in names if name[2:] in ELSEWHERE]
+    told = [f"{name}: {ELSEWHERE[known]}" for name in names if (known := name[2:].replace("-", "_")) in ELSEWHERE]
     return "; ".join([f"this script has no {', '.join(names)}", *told])

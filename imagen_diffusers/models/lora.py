@@ -64,6 +64,12 @@ def has_lora(unet: nn.Module) -> bool:
     return bool(getattr(unet, "peft_config", {}))
 
 
+def merged_adapters(unet: nn.Module | None) -> set[str]:
+    """The names of the adapters that are added into the weights."""
+    layers = () if unet is None else (m for m in unet.modules() if isinstance(m, BaseTunerLayer))
+    return {name for layer in layers for name in layer.merged_adapters}
+
+
 def trained_adapter(unet: nn.Module) -> str | None:
     """The adapter whose weights require a gradient; None where none does.
 

@@ -159,15 +159,13 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
                 or any that diffusers' own `from_pipe` takes.
             kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
         """
-        _, optional = cls._get_signature_keys(cls)
-        if isinstance(pipeline, Cascade):
-            given = {**pipeline.components, **{name: pipeline.config[name] for name in optional if name in pipeline.config}}
-        elif deepfloyd.is_deepfloyd({"_class_name": type(pipeline).__name__}):
-            given = {**deepfloyd.SETTINGS, **deepfloyd.in_their_slots(pipeline.components)}
-        else:
+        of_if = deepfloyd.is_deepfloyd({"_class_name": type(pipeline).__name__})
+        if not of_if and not isinstance(pipeline, Cascade):
             return super().from_pipe(pipeline, **kwargs)  # pyright: ignore[reportReturnType]
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-        made = cls(**{**given, **kwargs})
+        given = {**pipeline.components, **kwargs}
+        optional = {name: pipeline.config[name] for name in cls._get_signature_keys(cls)[1] if name in pipeline.config}
+        made = cls(**({**deepfloyd.SETTINGS, **deepfloyd.in_their_slots(given)} if of_if else {**optional, **given}))
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         if isinstance(pipeline, Cascade):
             made._rows, made._tiles = pipeline._rows, pipeline._tiles

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.loading import holds_adapter
+from imagen_diffusers.models.lora import merged_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +247,15 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         _Unwrapped(self).unload_lora_weights()
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:
-        """Take these adapters off, of all stages that have them; a stage that has none left is as it was before the first one."""
+        """Take these adapters off, of all stages that have them; a stage that has none left is as it was before the first one.
+
+        Raises:
+            ValueError: for one that is fused, whose layers alone know how to take it out of the weights.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        fused = {name for stage in STAGES for name in merged_adapters(unwrap_module(getattr(self, stage)))} & {*names}
+        if fused:
+            raise ValueError(f"{', '.join(sorted(fused))} is fused into the weights; call unfuse_lora() first, which takes it out of them")
         _Unwrapped(self).delete_adapters(adapter_names)
         for stage in STAGES:
             unet: Any = unwrap_module(getattr(self, stage))

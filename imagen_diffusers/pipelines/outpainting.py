@@ -58,8 +58,9 @@ def outpaint(
     for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
         if call.get(name, only) != only:
             raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
-    if call.get("low_res") is not None:
-        raise ValueError("low_res is of one painting, and an image is extended by several; leave it out")
+    for name in ("start_at", "low_res", "padding_mask_crop"):
+        if call.get(name) is not None:
+            raise ValueError(f"{name} is of one painting, and an image is extended by several; leave it out")
     last = call.get("stop_at") if call.get("stop_at") in pipe.stage_numbers else None  # the call says what is wrong with another one
     numbers = [n for n in pipe.stage_numbers if last is None or n <= last]
     stages, channels = pipe.stages(numbers), channels_of_images(pipe.networks, numbers)

@@ -41,7 +41,7 @@ def numbers_to_run(
             raise ValueError(f"{name} is {value!r}; this pipeline holds the stages {there}")
     check_order(networks)
     if start_at is None:
-        start_at = there[0] if images is None else _first_to_enlarge(networks, images)
+        start_at = there[0] if images is None else _first_to_enlarge(networks, images, argument)
     numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
     if not numbers:
         raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
@@ -129,13 +129,12 @@ def _one_number(taken: dict[int, int], remedy: str) -> int:
 
 
 def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
-    """The size of the images that stage `first` starts from, as trained: that of the stage before it, or its own for a base.
+    """The size of the images that stage `first` starts from, as trained: the stage before's, or its own for a base.
 
-    Where no stage before it is there its images are taken to be four times smaller, as the paper's are.
+    Where the stage before is not there it is taken to be four times smaller, as the paper's are.
     """
-    before = [n for n in networks if n < first]
-    if before:
-        return networks[max(before)].sample_size
+    if first - 1 in networks:
+        return networks[first - 1].sample_size
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
@@ -267,9 +266,14 @@ def _checked_scale(scale: Any) -> float:
     return float(scale)
 
 
-def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor) -> int:
-    side = max(images.shape[-2:])
-    bigger = [n for n in sorted(networks) if networks[n].has_low_res and networks[n].sample_size > side]
+def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor, argument: str) -> int:
+    """The first stage that makes larger images than these; of a cascade's own (low_res) the one that starts from images nearest in area."""
+    height, width = images.shape[-2:]
+    side, enlarging = max(height, width), [n for n in sorted(networks) if networks[n].has_low_res]
+    bigger = [n for n in enlarging if networks[n].sample_size > side]
     if not bigger:
-        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or give start_at and scale")
+        more = "start_at" if argument == "low_res" else "start_at and scale"
+        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or give {more}")
+    if argument == "low_res":
+        return min(enlarging, key=lambda n: abs(math.log(math.sqrt(height * width) / reference_size(networks, n))))
     return bigger[0]

@@ -99,7 +99,7 @@ def to_disk(folder: Path) -> None:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # what Windows writes out it must be allowed to write
     try:
         os.fsync(file)
     finally:

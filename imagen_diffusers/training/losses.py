@@ -63,7 +63,7 @@ class LossSettings:
             raise ValueError(f'loss_type="{self.loss_type}" is unknown; use one of {", ".join(LOSS_TYPES)}')
         if not 0 < self.huber_c <= 1e6:
             raise ValueError(f"huber_c is {self.huber_c}; it is the size of an error, above 0 and at most 1e6")
-        check_weighting(self.weighting, self.snr_gamma)
+        check_weighting(self.weighting, self.snr_gamma, self.prediction_type)
         check_time_sampling(self.time_sampling)
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout is {self.text_dropout}; it is a share in [0, 1)")

@@ -81,18 +81,26 @@ def main_decides(check: Callable[[], Decided]) -> Decided:
     """What `check` returns to the main process, which alone runs it, on all processes, which must ask together.
 
     Raises:
-        ValueError: on all of them, where it raised one.
+        ValueError, OSError, ImportError: on all of them, where it raised one.
     """
     decided, refusal = None, None
     if this_process().is_main_process:
         try:
             decided = check()
-        except ValueError as error:
-            refusal = str(error)
-    decided, refusal = as_main_says((decided, refusal))
+        except (ValueError, OSError, ImportError) as error:
+            refusal = error
+    decided, told = as_main_says((decided, None if refusal is None else (_plain(refusal), str(refusal))))
     if refusal is not None:
-        raise ValueError(refusal)
+        raise refusal
+    if told is not None:
+        kind, said = told
+        raise kind(said)
     return decided
+
+
+def _plain(error: Exception) -> type[Exception]:
+    """The kind of an error which one sentence makes again."""
+    return next(kind for kind in (ValueError, OSError, ImportError) if isinstance(error, kind))
 
 
 class StopFlag:

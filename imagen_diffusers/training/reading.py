@@ -117,9 +117,9 @@ class RowReader:
 
 
 def captions_in(value: Any) -> tuple[str, ...]:
-    """The texts of a row's caption column, which holds one, or a list; empty where it holds none, or anything but text."""
-    texts = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return texts if all(isinstance(text, str) and text.strip() for text in texts) else ()
+    """The texts of a row's caption column, which holds one, or a list, in which places may be empty; empty where it holds none."""
+    texts = value if isinstance(value, list | tuple) else (value,)
+    return tuple(text for text in texts if isinstance(text, str) and text.strip())
 
 
 def as_next(buckets: list[int | None]) -> list[int]:

@@ -19,7 +19,9 @@ class TrainSettings:
 
     output_dir: Path = field(metadata={"help": "Where checkpoints, logs and the final weights are written."})
     max_train_steps: int | None = _flag(None, "Optimizer steps in all, those before a resume included; this, or num_train_epochs.")
-    num_train_epochs: int | None = _flag(None, "In place of max_train_steps: how often each image is trained on. Not of a stream.")
+    num_train_epochs: int | None = _flag(
+        None, "In place of max_train_steps: how often the images are gone through; with prior preservation the larger set. Not of a stream."
+    )
     train_batch_size: int = _flag(16, "Examples a process and batch.")
     gradient_accumulation_steps: int = _flag(1, "Batches a step.")
     learning_rate: float = _flag(1e-4, "Highest learning rate.")

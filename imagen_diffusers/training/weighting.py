@@ -90,18 +90,24 @@ class RunningError:
         return place.long().clamp(0, self.BINS - 1)
 
 
-def check_weighting(weighting: str, gamma: float | None) -> None:
-    """Refuse, by a `ValueError`, a weighting that is none, and a cap, None where none was given, that is none or would not be read."""
+def check_weighting(weighting: str, gamma: float | None, prediction_type: str | None = None) -> None:
+    """Refuse, by a `ValueError`, a weighting that is none, and a cap, None where none was given, that is none or would not be read.
+
+    Args:
+        prediction_type: where it is known; "by_prediction" reads a cap unless it is "epsilon".
+    """
     if weighting not in WEIGHTINGS:
         raise ValueError(f'weighting="{weighting}" is unknown; use one of {", ".join(WEIGHTINGS)}')
     if gamma is None:
         return
     if not gamma > 0:
         raise ValueError(f"snr_gamma is {gamma}; it is a positive cap, {CAP:g} by custom")
-    if weighting not in CAPPED:
+    of_noise = weighting == "by_prediction" and prediction_type == "epsilon"
+    if of_noise or weighting not in (*CAPPED, "by_prediction"):
+        where = " where noise is predicted" if of_noise else ""
         raise ValueError(
-            f'snr_gamma is {gamma}, and weighting is "{weighting}", which takes no cap; set weighting to min_snr, which is what snr_gamma '
-            f"switches on in diffusers' scripts, or to another of {', '.join(CAPPED)}, or leave snr_gamma out"
+            f'snr_gamma is {gamma}, and weighting is "{weighting}", which takes no cap{where}; set weighting to min_snr, which is what '
+            f"snr_gamma switches on in diffusers' scripts, or to another of {', '.join(CAPPED)}, or leave snr_gamma out"
         )
 
 
