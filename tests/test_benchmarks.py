@@ -144,6 +144,7 @@ def test_what_a_gpu_is_measured_by_runs_everywhere(monkeypatch) -> None:
     assert list(gpu.images(plan)) == ["Left out: cascade (OutOfMemoryError: CUDA out of memory)"]
 
 
+@pytest.mark.slow  # compiles a graph for each network and number of examples
 @pytest.mark.usefixtures("small_networks")
 def test_a_training_step_grows_until_the_memory_is_full(monkeypatch) -> None:
     taken = gpu.step

@@ -93,7 +93,8 @@ def test_what_cannot_be_gone_on_from_is_said(cascade, monkeypatch, task, given, 
 def test_a_wide_small_result_goes_on_to_the_next_stage(cascade) -> None:
     pipe = ImagenCascadeImg2ImgPipeline.from_pipe(cascade)
     call = {"image": HELD, "height": 32, "width": 128, "strength": 0.5, "output_type": "pt", "generator": seeded()}
-    small = pipe(PROMPT, **call, stop_at=1).images
+    small = pipe(PROMPT, **call).stage_images[0]
+    assert small.shape[-2:] == (8, 32)
     made = pipe(PROMPT, **{**call, "generator": seeded()}, low_res=small).stage_images
     assert [images.shape[-2:] for images in made] == [(16, 64), (32, 128)]
 

@@ -312,6 +312,6 @@ def test_the_main_process_decides_for_all(monkeypatch) -> None:
     with pytest.raises(ValueError, match="^no$"):
         main_decides(refuse)
     monkeypatch.setattr("imagen_diffusers.training.processes.this_process", lambda: SimpleNamespace(is_main_process=False))
-    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: (None, "no"))
-    with pytest.raises(ValueError, match="^no$"):
+    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: (None, (OSError, "no")))
+    with pytest.raises(OSError, match="^no$"):
         main_decides(lambda: pytest.fail("another process than the main one decided"))

@@ -129,7 +129,7 @@ def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
     parser.add_argument("--stages", type=int, nargs="+", default=[2], help="that are taught")
-    parser.add_argument("--max_train_steps", type=int, default=100, help="of each of them")
+    parser.add_argument("--max_train_steps", type=int, default=150, help="of each of them")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
     parser.add_argument("--oracle_scenes", type=int, default=4000, help="its first so many, on which it learns to read drawings")
