@@ -2,11 +2,10 @@
 
     python -m examples.scenes.style --output_dir runs/style
 
-The images are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the teaching, of
-the 256px stage alone and gently: it makes the strokes, and what the base says of shapes and colours stays. Then, on prompts never
-trained on, before and after: how many images a classifier calls pencil drawings (it has seen renders and redrawn renders only), how
-many show what the prompt says, and whether every bit is as before without the adapter. Drawings are read by an oracle that has gone on
-learning, on its own scenes redrawn.
+The images are renders of scenes, redrawn: strokes where it is dark, outlines, paper. `examples/finetune_style.py` does the
+teaching. Then, on prompts never trained on, before and after: how many images a classifier calls pencil drawings (it has seen
+renders and redrawn renders only), how many show what the prompt says, and whether every bit is as before without the adapter. Drawings
+are read by an oracle that has gone on learning, on its own scenes redrawn.
 """
 
 import argparse
@@ -128,9 +127,9 @@ def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/style"))
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
-    parser.add_argument("--stages", type=int, nargs="+", default=[2], help="that are taught")
-    parser.add_argument("--max_train_steps", type=int, default=150, help="of each of them")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], help="that are taught")
+    parser.add_argument("--max_train_steps", type=int, default=300, help="of each of them")
+    parser.add_argument("--learning_rate", type=float, default=4e-3)
     parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
     parser.add_argument("--oracle_scenes", type=int, default=4000, help="its first so many, on which it learns to read drawings")
     parser.add_argument("--oracle_steps", type=int, default=400, help="of that learning")
