@@ -102,7 +102,7 @@ def test_times_and_levels_are_whole_steps() -> None:
         assert torch.equal(times, times.round()) and levels.dtype == torch.long
 
 
-@pytest.mark.parametrize("low_res", [False, True])
+@pytest.mark.parametrize("low_res", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_learns_four_images(tmp_path, low_res) -> None:
     def loss(unet) -> float:
         batch = collate([Squares(low_res)[i] for i in range(4)])

@@ -182,7 +182,8 @@ def sampled(
 @pytest.mark.parametrize(
     ("variant", "objective", "cond_scale", "steps"),
     [
-        ("plain", "noise", 3.0, 20),
+        pytest.param("plain", "noise", 3.0, 20, marks=pytest.mark.slow),  # of which the next is a short one
+        ("plain", "noise", 3.0, 6),
         ("plain", "x_start", 1.0, 8),
         ("plain", "x_start", 3.0, 8),
         ("plain", "v", 1.0, 8),

@@ -202,7 +202,7 @@ def test_compiles_without_a_break(name) -> None:
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["base_detail_as_sr", "sr_detail"])
+@pytest.mark.parametrize("name", [pytest.param("base_detail_as_sr", marks=pytest.mark.slow), "sr_detail"])
 def test_one_graph_without_a_break_serves_all_sizes(name) -> None:
     torch.compiler.reset()
     unet = MAKERS[name]()
