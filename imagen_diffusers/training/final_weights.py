@@ -33,25 +33,31 @@ def export_weights(
         ema.copy_to([p for p in unet.parameters() if p.requires_grad])
     state: Any = accelerator.get_state_dict(model)
     restore_forward(unet)
-    trained = unet
+    trained: ModelMixin = unet
     if accelerator.is_main_process:
-        if in_shards(accelerator):
-            trained = _whole(unet, state).to(accelerator.device)  # pyright: ignore[reportArgumentType]
+        whole: Any = None
         folder = output_dir / stage
         part = folder.with_name(folder.name + PART)
         shutil.rmtree(part, ignore_errors=True)
         if not write_adapter(part, unet, stage, state):
-            _whole(unet, state).save_pretrained(part)  # a copy, since files hold plain memory layouts only
+            whole = _whole(unet, state)  # a copy, since files hold plain memory layouts only
+            whole.save_pretrained(part)
             leave_out_local_paths([part / "config.json"])
         put_in_place(part, folder)
+        if in_shards(accelerator):
+            trained = (_whole(unet, state) if whole is None else whole).to(accelerator.device)
     accelerator.wait_for_everyone()
     return trained
 
 
 def in_shards(accelerator: Accelerator) -> bool:
     """Whether each process holds parts of the weights only."""
-    zero_stage = getattr(getattr(accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
-    return accelerator.distributed_type == DistributedType.FSDP or zero_stage == 3
+    return accelerator.distributed_type == DistributedType.FSDP or zero_stage(accelerator) == 3
+
+
+def zero_stage(accelerator: Accelerator) -> int:
+    """Of DeepSpeed; 0 without."""
+    return getattr(getattr(accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
 
 
 def restore_forward(unet: Module) -> None:

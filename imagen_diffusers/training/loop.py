@@ -26,7 +26,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .examples import Batch
-from .final_weights import export_weights
+from .final_weights import export_weights, zero_stage
 from .folders import one_run_in
 from .learning_rate import LearningRate
 from .loaders import Batches, TrainingSet, in_steps
@@ -198,10 +198,7 @@ class _Fit:
         accelerator.register_save_state_pre_hook(leave_out_frozen)
         self.ema = None
         if settings.use_ema:
-            if (
-                accelerator.distributed_type == DistributedType.DEEPSPEED
-                and getattr(accelerator.state.deepspeed_plugin, "zero_stage", 0) == 3
-            ):
+            if zero_stage(accelerator) == 3:
                 raise ValueError("ZeRO stage 3 leaves no process with weights to average: set use_ema=False, or use stage 2 or FSDP2")
             own = [p for _, p in trainable(unet)]
             self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=not sharded)
