@@ -18,6 +18,8 @@ from imagen_diffusers import (
 from imagen_diffusers.schedulers.driving import check_drivable
 from imagen_diffusers.schedulers.swapping import KEPT
 
+from .conftest import make_pipeline
+
 IMAGEN = [
     getattr(imagen_diffusers, n)
     for n in dir(imagen_diffusers)
@@ -251,3 +253,15 @@ def test_a_shift_that_a_solver_does_not_take_is_refused_and_not_dropped() -> Non
         imagen_diffusers.ImagenUniPCMultistepScheduler.from_config(config, log_snr_shift=-1.0)
     with pytest.raises(ValueError, match="ImagenDDIMScheduler has no variance_interpolation; its options are"):
         ImagenDDIMScheduler.from_config(config, variance_interpolation=0.3)
+
+
+def test_a_scheduler_that_takes_the_output_for_something_else_is_told_of(caplog) -> None:
+    pipe = make_pipeline()
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = None
+    pipe.scheduler = diffusers.DDIMScheduler(prediction_type="sample")
+    assert not caplog.records
+    pipe.scheduler = diffusers.DDIMScheduler()
+    (record,) = caplog.records
+    assert 'scheduler had prediction_type="sample" and has "epsilon" now' in record.message
+    assert "DDIMScheduler.from_config(pipe.scheduler.config)" in record.message

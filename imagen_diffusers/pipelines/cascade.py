@@ -48,7 +48,7 @@ from .planning import (
 from .request import Request
 from .safety import SafetyMixin
 from .slots import SLOTS
-from .stages import StagesMixin
+from .stages import StagesMixin, warn_of_another_prediction
 from .text_inputs import TextInputs
 
 Texts = tuple[TextEmbedding | None, TextEmbedding | None]
@@ -144,6 +144,8 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
+        if name.startswith("scheduler"):
+            warn_of_another_prediction(name, self.__dict__.get(name), value)
         empty = name in self._optional_components and value is not None and tuple(self.config.get(name) or ()) == (None, None)
         if empty:
             self.register_modules(**{name: value})

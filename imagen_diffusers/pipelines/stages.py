@@ -10,6 +10,7 @@ from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.guiders import check_guider, scale_of
 from imagen_diffusers.sampling.network import StageNetwork, adapt
 from imagen_diffusers.sampling.stage import Stage
+from imagen_diffusers.schedulers.driving import preconditions
 
 from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
@@ -138,3 +139,21 @@ class StagesMixin(TilingMixin):
         if scheduler is None:
             raise ValueError(f"a stage has a network but no scheduler; assign pipe.{name}")
         return scheduler
+
+
+def warn_of_another_prediction(name: str, before: Any, after: Any) -> None:
+    """Say where a scheduler takes the network's output for something else than the one it replaces did: it would make noise of it.
+
+    Args:
+        name: of the slot.
+        before, after: the schedulers; either may be None.
+    """
+    if before is None or after is None or preconditions(before) or preconditions(after):
+        return
+    said, says = (getattr(scheduler, "config", {}).get("prediction_type") for scheduler in (before, after))
+    if said is not None and says is not None and says != said:
+        kind = type(after).__name__
+        logger.warning(
+            f'{name} had prediction_type="{said}" and has "{says}" now, for which the network may not be trained: images would be noise. '
+            f"Make the scheduler by {kind}.from_config(pipe.{name}.config), which keeps what belongs to the network"
+        )

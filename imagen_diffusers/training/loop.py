@@ -152,8 +152,11 @@ def _check_dtype(unet: ModelMixin) -> None:
 
 
 def _shown(steps: Iterator[int], name: str, start: int, total: int, accelerator: Accelerator) -> Iterator[int]:
-    show = accelerator.is_main_process
-    return iter(tqdm(steps, total=total, initial=start, desc=f"training {name}", mininterval=5, disable=not show))
+    """The steps as they are done, which a bar shows, the last one, too, after which nobody asks for another."""
+    with tqdm(total=total, initial=start, desc=f"training {name}", mininterval=5, disable=not accelerator.is_main_process) as bar:
+        for step in steps:
+            bar.update(step - bar.n)
+            yield step
 
 
 class _Fit:
