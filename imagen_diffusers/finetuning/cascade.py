@@ -170,12 +170,12 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         print(f"uploaded to {push_folder(folder, job.hub)}")
 
 
-def _first_captions(stage: int, datasets: Mapping[int, TrainingSet], stages: Sequence[int]) -> list[str | None]:
+def _first_captions(datasets: Mapping[int, TrainingSet], stage: int) -> list[str | None]:
     """Of what a stage is trained on; a `ValueError` where no image is, which says how to go on without this stage."""
     try:
         return [example.get("prompt") for example in first_usable(datasets[stage])]
     except ValueError as error:
-        others = " ".join(str(other) for other in stages if other != stage)
+        others = " ".join(str(other) for other in datasets if other != stage)
         raise ValueError(f"{error}; to train the others without stage {stage}, give --stages {others}" if others else str(error)) from None
 
 
@@ -192,7 +192,7 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
         Whether all stages are trained to their last step; otherwise the time limit came first, and nothing is saved.
     """
     datasets = {stage: images(stage, _windows(pipe, stage, job)) for stage in job.stages}
-    captions = dict.fromkeys(caption for stage in job.stages for caption in _first_captions(stage, datasets, job.stages))
+    captions = dict.fromkeys(caption for stage in datasets for caption in _first_captions(datasets, stage))
     if pipe.tokenizer is not None and this_process().is_main_process:
         warn_of_unknown_words([caption for caption in captions if caption is not None], pipe.tokenizer)
     for stage, folder in zip(job.stages, job.folders, strict=True):
