@@ -17,20 +17,16 @@ from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.path import Path
 from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.sampling.stage import Stage
-from imagen_diffusers.text.encoding import TextEmbedding
-from imagen_diffusers.text.prompts import TextRules, no_text_row
 
 from .arguments import (
     check_callback_inputs,
     check_count,
     check_output_type,
-    check_text_fits,
     noise_per_stage,
     one_per_prompt,
     prepare_cond_images,
 )
 from .callbacks import Callbacks, RunningCallMixin, tensors_of
-from .compiling import as_compiled
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .offloading import OffloadingPipeline
@@ -49,12 +45,10 @@ from .request import Request
 from .safety import SafetyMixin
 from .slots import SLOTS
 from .stages import StagesMixin, warn_of_another_prediction
-from .text_inputs import TextInputs
-
-Texts = tuple[TextEmbedding | None, TextEmbedding | None]
+from .texts import Texts, TextsMixin
 
 
-class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesMixin, RunningCallMixin, SafetyMixin):
+class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesMixin, TextsMixin, RunningCallMixin, SafetyMixin):
     """A cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a
@@ -174,42 +168,6 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 
-    def encode_prompt(
-        self,
-        prompt: str | list[str] | None,
-        negative_prompt: str | list[str] | None = None,
-        num_images_per_prompt: int = 1,
-        prompt_embeds: Tensor | None = None,
-        negative_prompt_embeds: Tensor | None = None,
-        prompt_attention_mask: Tensor | None = None,
-        negative_prompt_attention_mask: Tensor | None = None,
-        do_classifier_free_guidance: bool = True,
-        device: torch.device | str | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """Prompts to what a call takes in their place.
-
-        Args:
-            prompt, negative_prompt, num_images_per_prompt, prompt_embeds, ...: as in a call.
-            do_classifier_free_guidance: False leaves the negative ones None, where none are given.
-            device: where the results are; by default where the encoder computes.
-
-        Returns:
-            prompt_embeds (N, L, D), negative_prompt_embeds (N, M, D), prompt_attention_mask (N, L) and
-            negative_prompt_attention_mask (N, M), with N = prompts x num_images_per_prompt, masks True at tokens.
-
-        Raises:
-            ValueError: for text that is said in no way or in two, and counts and widths that do not fit.
-        """
-        check_count("num_images_per_prompt", num_images_per_prompt)
-        given = TextInputs(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
-        )
-        rules, runs_on = TextRules.of(self.config), self._execution_device
-        text, null = given.embed(self.tokenizer, self.text_encoder, rules, runs_on, do_classifier_free_guidance)
-        embeds, mask = (x.repeat_interleave(num_images_per_prompt, 0).to(device) for x in text)
-        null_embeds, null_mask = (None, None) if null is None else (x.repeat_interleave(num_images_per_prompt, 0).to(device) for x in null)
-        return embeds, null_embeds, mask, null_mask
-
     @torch.no_grad()
     def _run(self, request: Request) -> ImagenCascadePipelineOutput | tuple:
         """Images of a request, whatever its task.
@@ -280,42 +238,6 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         if request.unprompted:
             stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
         return images, numbers, stages
-
-    def _texts(self, request: Request, stages: list[Stage], rows: int) -> tuple[Texts, int]:
-        """The text to follow and the one to steer away from, one row for each image, and the number of prompts.
-
-        Args:
-            request: unprompted, it follows the embedding of no text.
-            stages: those that run.
-            rows: prompts, where the stages take none.
-        """
-        networks = self.networks
-        if not request.text.wanted(stages, networks.values()):
-            return (None, None), request.text.count(rows)
-        read = self.text_encoder is not None or self.config["null_text"] != "empty" or request.text.negative_prompt_embeds is not None
-        begun = request.callback_on_step_end is not None and read  # a callback may begin it
-        guided = begun or any(stage.guidance_scale != 1 or stage.guider is not None for stage in stages)
-        count = request.num_images_per_prompt
-        if request.unprompted:
-            text = null_text = self._no_text(stages, rows * count)
-        else:
-            given = {**request.text._asdict(), "num_images_per_prompt": count, "do_classifier_free_guidance": guided}
-            embeds, null_embeds, mask, null_mask = self.encode_prompt(**given)
-            text = TextEmbedding(embeds, mask)
-            null_text = None if null_embeds is None or null_mask is None else TextEmbedding(null_embeds, null_mask)
-        check_text_fits(stages, text)
-        longest = self.config["max_sequence_length"]
-        texts = as_compiled(text, networks.values(), longest), as_compiled(null_text, networks.values(), longest)
-        return texts, len(text.embeds) // count
-
-    def _no_text(self, stages: list[Stage], rows: int) -> TextEmbedding:
-        """The embedding of no text, in place of prompts: so many rows."""
-        rules, device = TextRules.of(self.config), self._execution_device
-        width = next(stage.network.text_dim for stage in stages if stage.network.text_dim is not None)
-        none = no_text_row(width, rules, lambda texts: TextInputs(texts).embed(self.tokenizer, self.text_encoder, rules, device, False)[0])
-        if none is None:
-            none = TextEmbedding(torch.zeros(1, 1, width), torch.ones(1, 1, dtype=torch.bool))
-        return TextEmbedding(*(x.to(device).repeat_interleave(rows, 0) for x in none))
 
     def _run_stage(
         self,
