@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagen_diffusers.hub.places import fetch, find
+from imagen_diffusers.hub.places import find_and_fetch
 
 from .options import check_writable
 
@@ -43,10 +43,7 @@ def convert(
 
 
 def _from_deepfloyd(source: str, stage_2: str | None, variant: str | None) -> tuple[Any, list[str]]:
-    stages = [find(stage, ()) for stage in (source, stage_2) if stage is not None]
-    for stage in stages:
-        if not Path(stage).exists():
-            fetch(stage, ["model_index.json"])
+    stages = [find_and_fetch(stage, ["model_index.json"])[0] for stage in (source, stage_2) if stage is not None]
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
     pipe = ImagenCascadePipeline.from_deepfloyd(*stages, variant=variant)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_diffusers.hub.classes import class_named
-from imagen_diffusers.hub.places import fetch, find
+from imagen_diffusers.hub.places import find_and_fetch
 
 from .options import DTYPES, OFFLOADS, SCHEDULERS, TEXT_TO_IMAGE, PipelineOptions
 
@@ -28,12 +28,10 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f'--dtype "{dtype}" is unknown; use one of {", ".join(DTYPES)}')
-    place = find(model, ("pipelines",))
-    if not Path(place).exists():
-        fetch(place, ["model_index.json"], revision=revision)
-    elif Path(place).is_file():
+    place, here = find_and_fetch(model, ["model_index.json"], ("pipelines",), revision=revision)
+    if here.is_file():
         raise ValueError(f"{place} is a file; a pipeline is a folder with a model_index.json (imagen-diffusers convert makes one)")
-    elif revision is not None:
+    if revision is not None and Path(place).exists():
         raise ValueError(f"--revision is of a Hub repository; {model} is a folder here, so leave it out")
     from diffusers.utils import logging
 
@@ -67,7 +65,7 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
         raise ValueError(f'--scheduler "{o.scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
     if o.offload not in OFFLOADS:
         raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
-    preset = None if o.preset is None else _local(o.preset, ["sampling_preset.json"], ("presets",))
+    preset = None if o.preset is None else find_and_fetch(o.preset, ["sampling_preset.json"], ("presets",))[1]
     adapters = [find_adapter(given) for given in o.lora or []]
     device = pick_device(o.device)
     if o.offload != "none" and device == "cpu":
@@ -131,7 +129,7 @@ def find_adapter(given: str) -> tuple[str, float]:
     source, strength = named_adapter(given)
     if not math.isfinite(strength):
         raise ValueError(f'--lora is "{given}"; its weight must be a finite number')
-    place = Path(_local(source, ["*.safetensors"]))
+    _, place = find_and_fetch(source, ["*.safetensors"])
     files = [place] if place.is_file() else list(place.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{place} holds no adapter: there is no .safetensors file in it")
@@ -148,9 +146,3 @@ def named_adapter(given: str) -> tuple[str, float]:
     except ValueError:
         strength = None  # a colon of a path
     return (given, 1.0) if strength is None else (source, strength)
-
-
-def _local(name: str, files: list[str], bundled_kinds: tuple[str, ...] = ()) -> str:
-    """A path, as it is or, of a Hub id, in the cache."""
-    place = find(name, bundled_kinds)
-    return place if Path(place).exists() else str(fetch(place, files))

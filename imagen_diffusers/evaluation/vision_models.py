@@ -1,6 +1,5 @@
 """Features by any vision model of transformers, by its folder or Hub id: one vector an image."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from imagen_diffusers.hub.places import fetch, find
+from imagen_diffusers.hub.places import find_and_fetch
 from imagen_diffusers.text.encoders import without_own_code
 
 from .digests import weights_digest
@@ -32,9 +31,7 @@ def config_of(name: str) -> PreTrainedConfig:
     Raises:
         ValueError: for one that is not there, or that transformers does not know.
     """
-    place = find(name, kinds=())
-    if not Path(place).exists():
-        fetch(place, ["config.json"])  # says in one sentence what transformers does not
+    place, _ = find_and_fetch(name, ["config.json"])  # says in one sentence what transformers does not
     return without_own_code(AutoConfig.from_pretrained, place)
 
 

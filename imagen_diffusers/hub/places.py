@@ -52,24 +52,32 @@ def find(name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
     raise ValueError(f'"{name}" is not there: it is no path, {known}and no Hub id, which has the form "user/name"')
 
 
-def fetch(hub_id: str, files: list[str], *, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a repository in the cache, with those of its files that match; the Hub is asked once, and not again and again.
+def find_and_fetch(name: str, files: list[str], kinds: tuple[str, ...] = (), *, revision: str | None = None) -> tuple[str, Path]:
+    """What `find` finds, seen to be there before anything large is loaded, and where it is on this machine.
 
     Args:
-        hub_id: "user/name".
-        files: patterns, of files at the repository's root; one match is wanted.
-        revision: a branch, a tag or a commit.
-        token: the one you are logged in with by default.
+        name, kinds: as of `find`.
+        files: of a Hub id, those to fetch; patterns, of files at the repository's root, of which one match is wanted.
+        revision: of a Hub id, a branch, a tag or a commit.
+
+    Returns:
+        The path or Hub id, which any `from_pretrained` takes; and the same path, or the repository's folder in the cache.
 
     Raises:
-        ValueError: for a repository that is not there or not to be seen, and one without such files; where the Hub cannot be reached,
-            for one that is not in the cache.
+        ValueError: as `find`; for a repository that is not there or not to be seen, and one without such files; where the Hub cannot be
+            reached, for one that is not in the cache.
     """
+    place = find(name, kinds)
+    return place, Path(place) if Path(place).exists() else _fetched(place, files, revision)
+
+
+def _fetched(hub_id: str, files: list[str], revision: str | None) -> Path:
+    """The folder of a repository in the cache, with those of its files that match; the Hub is asked once, and not again and again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
     except GatedRepoError:
         raise ValueError(f'"{hub_id}" on the Hub asks for an agreement: accept it on its page, and log in with hf auth login') from None
     except RepositoryNotFoundError:
