@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from .ceilings import device, machine
 from .stages import inputs, network

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from .ceilings import convolution_rate, machine, rates
 from .side_by_side import GUIDANCE, SEED, STEPS, WIDTHS, channels_last, text, write_imagen_pytorch

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from .ceilings import convolution_rate, copy_rate, machine, matrix_rate, rates
 from .counting import FORMULAS

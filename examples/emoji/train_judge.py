@@ -27,7 +27,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.finetuning.flags import run_script
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.muon import MuonWithAdamW
 from imagen_diffusers.training.optimizers import split_for_muon

@@ -24,7 +24,7 @@ from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.statistics import Statistics
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.hub.places import find
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption, listing

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from imagen_diffusers.finetuning.flags import run_script
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from .camera import project
 from .data import SceneDataset

@@ -17,8 +17,8 @@ from imagen_diffusers.finetuning.flags import parse, run_script
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models import configurations
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.models.initialization import initialized_from
-from imagen_diffusers.models.precision import fastest_dtype
 from imagen_diffusers.models.unet_imagen import ImagenUNet2DConditionModel
 from imagen_diffusers.models.unet_imagen_efficient import ImagenEfficientUNet2DConditionModel
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_table, shift_betas

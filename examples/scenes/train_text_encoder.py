@@ -21,7 +21,7 @@ from tqdm import trange
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from imagen_diffusers.finetuning.flags import run_script
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from . import lists
 from .captions import caption, facts, swapped

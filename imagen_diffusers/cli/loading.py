@@ -46,7 +46,7 @@ def _dtypes(dtype: str, device: str) -> dict[str, Any]:
 
     if dtype != "auto":
         return {"default": getattr(torch, dtype)}
-    from imagen_diffusers.models.precision import fastest_dtype
+    from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
     fastest = {"default": fastest_dtype(device)}
     # Encoding is quick beside sampling, and the same in float32 on every CPU.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 # The kinds of bundled folders: where they stand, and the file that makes a folder one of them.
-KINDS = {
+BUNDLED_KINDS = {
     "pipelines": ("pipelines", "model_index.json"),
     "presets": ("schedulers", "sampling_preset.json"),
     "schedulers": ("schedulers", "scheduler_config.json"),
@@ -19,22 +19,22 @@ def bundled(name: str) -> Path:
     Raises:
         ValueError: for a name that is not bundled; the message lists those that are.
     """
-    there = _bundled_folders(tuple(KINDS))
+    there = _bundled_folders(tuple(BUNDLED_KINDS))
     if name not in there:
         _refuse_left_out(name)
-        names = "; ".join(f"{kind} {', '.join(sorted(_bundled_folders((kind,))))}" for kind in KINDS)
+        names = "; ".join(f"{kind} {', '.join(sorted(_bundled_folders((kind,))))}" for kind in BUNDLED_KINDS)
         raise ValueError(f'"{name}" is not bundled; these are: {names}')
     return there[name]
 
 
-def find(name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
+def find(name: str, kinds: tuple[str, ...] = tuple(BUNDLED_KINDS)) -> str:
     """What a user calls a model, an adapter or a preset, as the folder, file or Hub id that it stands for. Asks no network.
 
     A path that is there goes before the name of a bundled folder.
 
     Args:
         name: as given.
-        kinds: of bundled folders that will do, of `KINDS`; none for what is never bundled.
+        kinds: of bundled folders that will do, of `BUNDLED_KINDS`; none for what is never bundled.
 
     Raises:
         ValueError: for a name that can be none of them.
@@ -111,6 +111,6 @@ def _bundled_folders(kinds: tuple[str, ...]) -> dict[str, Path]:
     package = Path(__file__).resolve().parent.parent
     found: dict[str, Path] = {}
     for root in (package.parent, package / "hub_data"):  # the second one, in a wheel, goes first
-        for place, file in (KINDS[kind] for kind in kinds):
+        for place, file in (BUNDLED_KINDS[kind] for kind in kinds):
             found |= {path.parent.name: path.parent for path in (root / place).glob(f"*/{file}")}
     return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .blocks import zeroed
 
-KINDS = ("self", "self_text", "cross_text")
+ATTENTION_KINDS = ("self", "self_text", "cross_text")
 
 
 class ImagenAttnProcessor:

@@ -22,7 +22,12 @@ from .embeddings import ConditioningEmbedding
 from .loading import OwnMemoryMixin
 
 # Networks whose configurations share names of values and mean other things by them.
-KINDS = ("ImagenUNet2DConditionModel", "ImagenEfficientUNet2DConditionModel", "LucidrainsUNet2DConditionModel", "UNet2DConditionModel")
+NETWORK_CLASSES = (
+    "ImagenUNet2DConditionModel",
+    "ImagenEfficientUNet2DConditionModel",
+    "LucidrainsUNet2DConditionModel",
+    "UNet2DConditionModel",
+)
 
 
 class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
@@ -112,7 +117,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             ValueError: for the configuration of a network of another class, whose values mean other things.
         """
         saved = config_dict.get("_class_name")
-        if saved in KINDS and saved not in {kind.__name__ for kind in cls.__mro__}:
+        if saved in NETWORK_CLASSES and saved not in {kind.__name__ for kind in cls.__mro__}:
             raise ValueError(f"this folder or configuration is of {saved}, not of {cls.__name__}; load it by {saved}.from_pretrained")
         return super().extract_init_dict(config_dict, **kwargs)
 

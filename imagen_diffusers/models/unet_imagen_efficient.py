@@ -5,7 +5,7 @@ from typing import Any
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from .attention import KINDS, ImagenAttention
+from .attention import ATTENTION_KINDS, ImagenAttention
 from .blocks import ResnetBlock, Upsample
 from .conditioned_unet import ConditionedUNet
 
@@ -65,8 +65,8 @@ class ImagenEfficientUNet2DConditionModel(ConditionedUNet):
             raise ValueError(
                 f"linear_skip leads from low_res_channels={low_res_channels} to out_channels={out_channels}; they must be equal"
             )
-        if attention_kind not in (*KINDS, None):
-            raise ValueError(f'attention_kind="{attention_kind}" is unknown; use one of {", ".join(KINDS)}, or None')
+        if attention_kind not in (*ATTENTION_KINDS, None):
+            raise ValueError(f'attention_kind="{attention_kind}" is unknown; use one of {", ".join(ATTENTION_KINDS)}, or None')
         widest = 2 * block_out_channels[-1]
         if attention_kind is not None and (num_attention_heads < 1 or widest % num_attention_heads):
             raise ValueError(f"num_attention_heads={num_attention_heads} does not divide {widest}, twice the coarsest level's channels")

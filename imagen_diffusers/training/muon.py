@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five iterations are enough
 ITERATIONS = 5

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 from imagen_diffusers.models.loading import check_none_missing
 
 BASE, SUPER_RESOLUTION = 3, 6  # channels that the networks take
-KINDS = {BASE: "a base (such as IF-I-XL-v1.0)", SUPER_RESOLUTION: "a super-resolution stage (such as IF-II-L-v1.0)"}
+KIND_BY_CHANNELS = {BASE: "a base (such as IF-I-XL-v1.0)", SUPER_RESOLUTION: "a super-resolution stage (such as IF-II-L-v1.0)"}
 HUB = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 
 # What IFPipeline and IFSuperResolutionPipeline do and default to, without their safety checker and watermark.
@@ -109,7 +109,9 @@ def _check_kind(name: str, place: str, channels: int, hub: dict[str, Any]) -> No
     found = config["in_channels"]
     if found != channels:
         instead = "; give it as stage_2, after a base or None" if (channels, found) == (BASE, SUPER_RESOLUTION) else ""
-        raise ValueError(f"{name} is {KINDS[channels]}; {place} is {KINDS.get(found, f'a network of {found} channels')}{instead}")
+        raise ValueError(
+            f"{name} is {KIND_BY_CHANNELS[channels]}; {place} is {KIND_BY_CHANNELS.get(found, f'a network of {found} channels')}{instead}"
+        )
 
 
 def _complete(kind: Any, place: str, subfolder: str, weights: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@ import platform
 import pytest
 import torch
 
-from imagen_diffusers.models.precision import fastest_dtype
+from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 INTEL, AMD = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, {"cpu_name": "AMD EPYC", "avx512_bf16": True}
 
