@@ -22,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.encoding import TextEmbedding, pad_to
-from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
+from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
+from .batch_text import TextReader
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .examples import Batch
 from .final_weights import export_weights, zero_stage
@@ -114,10 +115,9 @@ def train_stage(
         settings = in_steps(settings, dataset, accelerator.num_processes)
         if settings.allow_tf32:
             torch.backends.cuda.matmul.allow_tf32 = True
-        if text_encoder is not None:
-            text_encoder.to(accelerator.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
         rules = text_rules._replace(max_sequence_length=settings.max_sequence_length)
-        fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, tokenizer, text_encoder, rules, null_text, stage)
+        text_reader = TextReader(tokenizer, text_encoder, rules, null_text, accelerator.device)
+        fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, text_reader, stage)
         start = step = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
         start_tracking(accelerator, settings.tracker_project_name, stage, {**asdict(settings), **asdict(loss)})
 
@@ -170,17 +170,12 @@ class _Fit:
         log_snr_table: Tensor,
         settings: TrainSettings,
         loss: LossSettings,
-        tokenizer: PreTrainedTokenizerBase | None,
-        text_encoder: PreTrainedModel | None,
-        text_rules: TextRules,
-        null_text: TextEmbedding | None,
+        text_reader: TextReader,
         stage: str,
     ):
         self.unet = unet = network.module
         self.accelerator, self.network, self.settings, self.loss = accelerator, network, settings, loss
-        self.table = log_snr_table.to(accelerator.device)
-        self.tokenizer, self.text_encoder, self.text_rules = tokenizer, text_encoder, text_rules
-        self.null_text = None if null_text is None else TextEmbedding(*(x.to(accelerator.device) for x in null_text))
+        self.text_reader, self.table = text_reader, log_snr_table.to(accelerator.device)
         self.share = Share(
             settings.train_batch_size, accelerator.num_processes, accelerator.process_index, settings.gradient_accumulation_steps
         )
@@ -301,7 +296,7 @@ class _Fit:
                 log_snr_table=self.table,
                 settings=self.loss,
                 text=text,
-                null_text=self.null_text,
+                null_text=self.text_reader.null_text,
                 running=self.running,
                 **given,
             )
@@ -310,19 +305,8 @@ class _Fit:
     def _text(self, batch: Batch) -> TextEmbedding | None:
         if self.network.text_dim is None:
             return None
-        if "text" in batch:
-            text, most = batch["text"], self.settings.max_sequence_length
-            if text.mask.shape[1] > most:
-                raise ValueError(
-                    f"embeddings of {text.mask.shape[1]} tokens, and max_sequence_length is {most}: what was encoded once is not cut; "
-                    "raise max_sequence_length, or encode captions of so many tokens"
-                )
-        elif "prompt" in batch and self.text_encoder is not None and self.tokenizer is not None:
-            text = read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.text_rules)
-        else:
-            raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
-        text = pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
-        return TextEmbedding(text.embeds.to(self.accelerator.device), text.mask.to(self.accelerator.device))
+        text = self.text_reader.read(batch)
+        return pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
 
     def _check(self, name: str, values: Tensor, step: int) -> None:
         if not torch.isfinite(values).all():
