@@ -10,9 +10,9 @@ import torch
 from transformers import T5Tokenizer
 
 from imagen_diffusers.text import weight_syntax
-from imagen_diffusers.text.prompts import TextRules
+from imagen_diffusers.text.prompts import TextRules, read_prompts
 from imagen_diffusers.text.weight_syntax import BORDER, WeightedText, cleaned, read_weights, weighted_tokens
-from imagen_diffusers.text.weighting import weighted_embeddings
+from imagen_diffusers.text.weighting import weigh, weighted_embeddings
 
 from .conftest import make_base, make_pipeline, make_text_encoder, make_tokenizer
 from .test_text_rules import RULES
@@ -169,6 +169,15 @@ def test_weights_go_along_what_the_words_say(rules) -> None:
     ):
         embeds = weighted_embeddings(pipe, prompt).embeds[0, : len(ids)]
         torch.testing.assert_close(embeds, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_encoder_is_enough(exact) -> None:
+    rules = TextRules.of(exact.config)
+    plain = read_prompts(["a red cube"], exact.tokenizer, exact.text_encoder, rules)
+    before = plain.embeds.clone()
+    weighted = weigh([read_weights("a (red:2) cube")], plain, exact.tokenizer, exact.text_encoder, rules)
+    assert torch.equal(weighted.embeds, weighted_embeddings(exact, "a (red:2) cube").embeds)
+    assert torch.equal(plain.embeds, before) and not torch.equal(weighted.embeds, before)
 
 
 def test_padding_changes_no_prompt(exact) -> None:
