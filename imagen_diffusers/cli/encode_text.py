@@ -25,6 +25,7 @@ def encode_text(
     from tqdm import tqdm
 
     from imagen_diffusers.hub.places import find
+    from imagen_diffusers.pipelines.slots import UNETS
     from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.rows import DataSettings, load_captions
     from imagen_diffusers.training.text_cache import write_text_cache
@@ -35,7 +36,7 @@ def encode_text(
     captions, count = load_captions(place)
     where = pick_device(device)
     own = {} if text_encoder is None else _text_components(text_encoder)
-    pipe = load(model, "float32", where, variant, revision, unet=None, unet_2=None, unet_3=None, **own).to(where)
+    pipe = load(model, "float32", where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
         raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model, or a --text-encoder')
     rules = TextRules.of(pipe.config)

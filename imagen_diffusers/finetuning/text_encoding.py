@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.weight_files import sole_variant, weight_files
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.slots import UNETS
 from imagen_diffusers.text import encoders
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
@@ -42,7 +43,7 @@ def load_text_encoder(model: ModelSettings) -> PreTrainedModel:
     if model.text_encoder is not None:
         return encoders.load_text_encoder(model.text_encoder, dtype=torch.float32)
     name = place_of(model)
-    given: dict[str, Any] = dict.fromkeys(("unet", "unet_2", "unet_3", "tokenizer"))
+    given: dict[str, Any] = dict.fromkeys((*UNETS, "tokenizer"))
     pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=model.variant, revision=model.revision, dtype=torch.float32)
     if pipe.text_encoder is None:
         raise ValueError(f"{name} has no text encoder; give the one that its networks were trained with as text_encoder")

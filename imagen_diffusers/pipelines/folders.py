@@ -25,7 +25,8 @@ from imagen_diffusers.models.loading import check_complete
 from imagen_diffusers.models.saved_configs import components_of, leave_out_local_paths
 from imagen_diffusers.models.weight_files import check_index, check_json, check_network_folder, plain_beside, sole_variant, weight_files
 
-from .lora_loader import STAGES, check_no_adapters
+from .lora_loader import check_no_adapters
+from .slots import UNETS
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class FolderPipeline(DiffusionPipeline):
                 kwargs.update({name: getattr(alone, name) for name in plain})
             pipe: Any = super().from_pretrained(folder, **kwargs)
         exported = components_of(index, EXPORTED)
-        for name in ("text_encoder", *STAGES) if kwargs["use_safetensors"] else ():
+        for name in ("text_encoder", *UNETS) if kwargs["use_safetensors"] else ():
             if name in to_load and name not in exported and getattr(pipe, name) is not None:
                 check_complete(getattr(pipe, name), Path(folder, name), None if name in plain else kwargs["variant"])
         if of_deepfloyd:

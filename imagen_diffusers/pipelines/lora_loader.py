@@ -16,9 +16,9 @@ from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
 
-logger = logging.getLogger(__name__)
+from .slots import UNETS
 
-STAGES: tuple[str, ...] = ("unet", "unet_2", "unet_3")
+logger = logging.getLogger(__name__)
 
 
 def check_no_adapters(pipe: Any) -> None:
@@ -27,7 +27,7 @@ def check_no_adapters(pipe: Any) -> None:
     Raises:
         ValueError: naming the stages that hold an adapter.
     """
-    unets = {stage: getattr(pipe, stage) for stage in STAGES}
+    unets = {stage: getattr(pipe, stage) for stage in UNETS}
     adapted = [stage for stage, unet in unets.items() if unet is not None and holds_adapter(unet)]
     if adapted:
         raise ValueError(
@@ -39,18 +39,18 @@ def check_no_adapters(pipe: Any) -> None:
 class _Unwrapped(LoraBaseMixin):
     """A cascade's networks out of what `torch.compile` wrapped them in, in the slots where diffusers' LoRA methods look for them."""
 
-    _lora_loadable_modules = list(STAGES)
+    _lora_loadable_modules = list(UNETS)
 
     def __init__(self, pipe: LoraBaseMixin):
         self._merged_adapters = pipe._merged_adapters
-        for stage in STAGES:
+        for stage in UNETS:
             setattr(self, stage, unwrap_module(getattr(pipe, stage)))
 
 
 class ImagenLoraLoaderMixin(LoraBaseMixin):
     """diffusers' LoRA methods for a cascade, whose networks may be wrapped by `torch.compile`."""
 
-    _lora_loadable_modules = list(STAGES)
+    _lora_loadable_modules = list(UNETS)
 
     @classmethod
     def lora_state_dict(
@@ -110,8 +110,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
         state = {key: value for key, value in state.items() if key not in alphas}
         stages = {key.split(".")[0] for key in state}
-        if not stages <= set(STAGES):
-            raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(STAGES)}")
+        if not stages <= set(UNETS):
+            raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(UNETS)}")
         missing = sorted(s for s in stages if getattr(self, s) is None)
         if missing:
             raise ValueError(
@@ -170,8 +170,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         """
         if not safe_serialization:
             raise ValueError("safe_serialization is False; adapters are written as safetensors alone, as they are read: leave it out")
-        layers = dict(zip(STAGES, (unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers), strict=True))
-        told = dict(zip(STAGES, (unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata), strict=True))
+        layers = dict(zip(UNETS, (unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers), strict=True))
+        told = dict(zip(UNETS, (unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata), strict=True))
         layers = {stage: value for stage, value in layers.items() if value}
         if not layers:
             raise ValueError("give the LoRA layers of at least one stage")
@@ -199,9 +199,9 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
         if len(weights) != len(names):
             raise ValueError(f"{len(names)} adapters and {len(weights)} weights; give one weight each")
-        strange = sorted({stage for weight in weights if isinstance(weight, dict) for stage in weight} - set(STAGES))
+        strange = sorted({stage for weight in weights if isinstance(weight, dict) for stage in weight} - set(UNETS))
         if strange:
-            raise ValueError(f"adapter_weights names {', '.join(strange)}; the stages of a cascade are {', '.join(STAGES)}")
+            raise ValueError(f"adapter_weights names {', '.join(strange)}; the stages of a cascade are {', '.join(UNETS)}")
         there = self.get_list_adapters()
         unknown = sorted(set(names) - {a for adapters in there.values() for a in adapters})
         if unknown:
@@ -253,11 +253,11 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             ValueError: for one that is fused, whose layers alone know how to take it out of the weights.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
-        fused = {name for stage in STAGES for name in merged_adapters(unwrap_module(getattr(self, stage)))} & {*names}
+        fused = {name for stage in UNETS for name in merged_adapters(unwrap_module(getattr(self, stage)))} & {*names}
         if fused:
             raise ValueError(f"{', '.join(sorted(fused))} is fused into the weights; call unfuse_lora() first, which takes it out of them")
         _Unwrapped(self).delete_adapters(adapter_names)
-        for stage in STAGES:
+        for stage in UNETS:
             unet: Any = unwrap_module(getattr(self, stage))
             if unet is not None and not getattr(unet, "peft_config", {}) and holds_adapter(unet):  # diffusers leaves the layers there
                 unet.unload_lora()
@@ -280,16 +280,16 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
 
 def _moved(state: dict[str, Tensor], metadata: dict | None, stage: int) -> tuple[dict[str, Tensor], dict | None]:
     """The weights of one stage, and their metadata, as those of another, counted from 1."""
-    if stage not in range(1, len(STAGES) + 1):
-        raise ValueError(f"stage is {stage}; a cascade has the stages 1 to {len(STAGES)}")
+    if stage not in range(1, len(UNETS) + 1):
+        raise ValueError(f"stage is {stage}; a cascade has the stages 1 to {len(UNETS)}")
     found = sorted({key.split(".")[0] for key in state})
-    if len(found) != 1 or found[0] not in STAGES:
+    if len(found) != 1 or found[0] not in UNETS:
         raise ValueError(
             f"stage is {stage}, and these LoRA weights are for {', '.join(found)}: stage names the place of one network's weights, "
-            f"called {', '.join(STAGES)}; leave it out"
+            f"called {', '.join(UNETS)}; leave it out"
         )
 
     def moved(named: dict) -> dict:
-        return {f"{STAGES[stage - 1]}.{key.removeprefix(f'{found[0]}.')}": value for key, value in named.items()}
+        return {f"{UNETS[stage - 1]}.{key.removeprefix(f'{found[0]}.')}": value for key, value in named.items()}
 
     return moved(state), moved(metadata) if metadata else metadata

@@ -14,7 +14,7 @@ from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.sampling.stage import Stage
 
 from .image_inputs import images_to_tensor
-from .slots import SLOTS
+from .slots import UNETS
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_order(networks: dict[int, StageNetwork]) -> None:
     Raises:
         ValueError: naming the slots and what they hold.
     """
-    slots = {n: SLOTS[n - 1][0] for n in networks}
+    slots = {n: UNETS[n - 1] for n in networks}
     for n, network in networks.items():
         if network.has_low_res == (n == 1):
             kind, place = ("a super-resolution network", "unet_2 or unet_3") if n == 1 else ("a base network", "unet")

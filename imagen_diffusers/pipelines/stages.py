@@ -15,7 +15,7 @@ from imagen_diffusers.schedulers.driving import preconditions
 from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
 from .sampling_presets import SamplingPreset, apply_preset
-from .slots import SLOTS
+from .slots import SLOTS, UNETS
 from .tiling import TilingMixin
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class StagesMixin(TilingMixin):
     @property
     def stage_numbers(self) -> list[int]:
         """The stages that are there, counted from 1."""
-        return [i + 1 for i, (unet, _) in enumerate(SLOTS) if getattr(self, unet) is not None]
+        return [n for n, unet in enumerate(UNETS, start=1) if getattr(self, unet) is not None]
 
     @property
     def networks(self) -> dict[int, StageNetwork]:
@@ -126,7 +126,7 @@ class StagesMixin(TilingMixin):
 
     def unet_of(self, number: int) -> Any:
         """The network of a stage counted from 1, as the pipeline holds it; None where there is none."""
-        return getattr(self, SLOTS[number - 1][0])
+        return getattr(self, UNETS[number - 1])
 
     def scheduler_of(self, number: int) -> Any:
         """The scheduler of a stage counted from 1.
