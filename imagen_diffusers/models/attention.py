@@ -36,7 +36,7 @@ class ImagenAttnProcessor:
             if mask is not None:
                 mask = F.pad(mask, (0, hidden_states.shape[1]), value=True)  # pixels are never padding
         q, k, v = (x.unflatten(-1, (attn.heads, -1)) for x in (q, k, v))
-        mask = None if mask is None or (text is None) else mask[:, None, None]
+        mask = None if mask is None else mask[:, None, None]
         out = dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config)
         if mask is not None and attn.is_cross_attention:
             # A row without a token attends to nothing; kernels differ in what they make of it, and some runtimes average the padding.

@@ -148,7 +148,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
         self.cond = CondImages(c.cond_channels, c.block_out_channels[0], c.patch_size, c.detail_channels)
         return self.cond
 
-    def _check_inputs(self, sample: Tensor, low_res: Tensor | None, noise_level) -> None:
+    def _check_inputs(self, sample: Tensor, low_res: Tensor | None, noise_level: Tensor | float | int | None) -> None:
         name = type(self).__name__
         for what, images, channels in (("sample", sample, "in_channels"), ("low_res", low_res, "low_res_channels")):
             if images is not None and self.config[channels] and images.shape[1] != self.config[channels]:
@@ -186,7 +186,7 @@ class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionM
             )
         if wanted and (cond_images is None or cond_images.shape[1] != wanted or cond_images.shape[-2:] != sample.shape[-2:]):
             given = "none" if cond_images is None else f"the shape {tuple(cond_images.shape)}"
-            size = "x".join(map(str, sample.shape[-2:]))  # here: no compiled graph of all sizes holds text of one
+            size = "x".join(map(str, sample.shape[-2:]))  # not further up: it would bind a compiled graph to this size
             raise ValueError(f"{name} (cond_channels={wanted}) needs cond_images of {wanted} channels, {size} as sample is; it got {given}")
 
 

@@ -19,7 +19,8 @@ PAPER_SR256 = {
 }
 PAPER_SR1024 = {**PAPER_SR256, "sample_size": 1024, "attention_kind": "cross_text"}
 
-# Between the two, for one GPU of 24 GB and the 1024-wide text of T5's large encoders: the bundled imagen-medium, which has no weights.
+# Between the paper's and imagen-scenes, for one GPU of 24 GB and the 1024-wide text of T5's large encoders: the bundled
+# imagen-medium, which has no weights.
 MEDIUM_BASE = {
     "sample_size": 64,
     "block_out_channels": (192, 384, 576, 768),

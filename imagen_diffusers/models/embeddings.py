@@ -8,17 +8,19 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
+WIDEST_HEAD = 64
+
 
 class TextPooling(nn.Module):
     """A token sequence to one vector by attention (Imagen, section 2.5): the mean token asks, all tokens answer.
 
     Layer norm comes first, which "helped considerably" (section 2.5). Padding is neither asked nor averaged. Heads are as wide as the
-    largest divisor of `text_dim` that is at most `head_dim`.
+    largest divisor of `text_dim` that is at most `WIDEST_HEAD`.
     """
 
-    def __init__(self, text_dim: int, out_dim: int, head_dim: int = 64):
+    def __init__(self, text_dim: int, out_dim: int):
         super().__init__()
-        self.head_dim = next(width for width in range(min(head_dim, text_dim), 0, -1) if text_dim % width == 0)
+        self.head_dim = next(width for width in range(min(WIDEST_HEAD, text_dim), 0, -1) if text_dim % width == 0)
         self.norm = nn.LayerNorm(text_dim)
         self.to_q = nn.Linear(text_dim, text_dim)
         self.to_k = nn.Linear(text_dim, text_dim)
@@ -53,7 +55,7 @@ class ConditioningEmbedding(nn.Module):
         self.text = TextPooling(text_dim, out_dim) if text_dim is not None else None
 
     def forward(self, timestep: Tensor, noise_level: Tensor | None, text: Tensor | None, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Times and levels (B,), text (B, L, D) and its mask to (B, E), in `dtype`; that of a weight may be one it is only stored in."""
+        """Times and levels (B,), text (B, L, D) and its mask to (B, E), in `dtype`; weights may be stored in another one."""
         embedding = self.time(self.features(timestep).to(dtype))
         if self.noise_level is not None:
             embedding = embedding + self.noise_level(self.features(noise_level).to(dtype))

@@ -99,7 +99,8 @@ def _chosen(folder: Path, names: list[str], variant: str | None) -> list[str]:
         return chosen
     if safe:
         there = ", ".join(sorted({str(f.variant) for f in safe}))
-        raise OSError(f"{folder} holds no weights of the variant {variant or 'without a name'}; it has: {there}; give one as variant=")
+        wanted = "plain weights" if variant is None else f"weights of the variant {variant}"
+        raise OSError(f"{folder} holds no {wanted}; it has those of: {there}; give one as variant=")
     if files:
         raise OSError(
             f"{folder} holds its weights as a pickle ({files[0].name}), which can run any code once it is opened; "

@@ -1,7 +1,7 @@
 """Guidance by one of diffusers' guiders, in place of equation 2.
 
-A guider says which predictions it wants (with the text, without it, with the text and some layers changed) and makes one of them. As
-`guide` does, it works on what the network predicts: noise, v or the clean image, whichever the scheduler's configuration says.
+A guider says which predictions it wants (with the text, without it, with the text and some layers changed) and combines them into one.
+As `guide` does, it works on what the network predicts: noise, v or the clean image, whichever the scheduler's configuration says.
 """
 
 import math

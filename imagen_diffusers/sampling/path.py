@@ -44,6 +44,7 @@ class Path:
         self._place = first = 0 if self.start is None else self.start.first_step(self.prepared)
         if first > 0:
             check_can_begin_late(self.prepared)
+        # A plain way, which never begins anew, needs no copy.
         self.scheduler = begin_at(self.prepared, 0) if self.start is None and self.painting is None else begun_at(self.prepared, first)
         if self.painting is None:
             self.steps = list(range(first, self.count))

@@ -58,7 +58,7 @@ class Stage:
         scheduler: any variance-preserving diffusers scheduler, or an EDM one for a network trained under EDM's
             preconditioning; it is copied, never changed.
         num_inference_steps: steps the scheduler is asked for.
-        guidance_scale: w of equation 2; 1 turns guidance off. With a guider, `guiders.scale_of` it, for callbacks to read.
+        guidance_scale: w of equation 2; 1 turns guidance off. With a guider, what `guiders.scale_of` says, for callbacks to read.
         noise_level: augmentation of the low-resolution condition, in [0, 1000); unused by a base stage.
         guidance_interval: the steps that are guided, as fractions of them all, from noise to image.
         guidance_parallel: as in `guidance.guide`.
@@ -141,8 +141,8 @@ class Stage:
             own = standard_normal((*low_res.shape[:2], *size), generators, low_res.device, low_res.dtype)
             low_res = self.network.condition(low_res, own, self._level(low_res))
         latents = path.begin(sampled if noise is None else noise.to(device, self.dtype), generators)
-        if cond_images is not None and self.network.cond_channels:
-            cond_images = self.network.sized(cond_images, *size)
+        if cond_images is not None:
+            cond_images = self.network.sized(cond_images, *size) if self.network.cond_channels else None
         conditions = self._conditions(text, null_text, low_res, cond_images)
         scale, guidable = self.guidance_scale, text is not None and self.network.text_dim is not None
         guider, first = self._guider_at_work(path), path.steps[0] if path.steps else 0
@@ -209,7 +209,7 @@ class Stage:
             copies = len(with_text)
             enlarged = None if low_res is None else low_res.repeat(copies, 1, 1, 1)
             arguments = self.network.arguments(told, enlarged, None if enlarged is None else self._level(enlarged))
-            if cond_images is not None and self.network.cond_channels:
+            if cond_images is not None:
                 arguments["cond_images"] = cond_images.repeat(copies, 1, 1, 1)
             return arguments
 

@@ -1,8 +1,8 @@
 """Checkpoints that are there in whole or not at all.
 
 A checkpoint is written beside its place and moved there in one rename; so `checkpoint-N` is complete whenever it exists, and
-`checkpoint-N.part` is what a killed run left behind. Inside is accelerate's state, the averaged weights as a diffusers folder,
-of an adapter as `load_lora_weights` reads it, too, and how far the run was.
+`checkpoint-N.part` is what a killed run left behind. Inside are accelerate's state, the averaged weights as a diffusers folder,
+a LoRA adapter, where one is trained, as `load_lora_weights` reads it, and how far the run was.
 """
 
 import json

@@ -85,7 +85,7 @@ def discard(folder: Path) -> None:
     if folder.is_symlink():
         return folder.unlink()
     old = folder.with_name(folder.name + OLD)
-    shutil.rmtree(old, ignore_errors=True)  # of a program that was
+    shutil.rmtree(old, ignore_errors=True)  # left by a program that was killed
     os.replace(folder, old)
     shutil.rmtree(old)
 

@@ -20,7 +20,7 @@ class LearningRate:
 
     With `lr_by_time` a run that ends at its `time_limit` has gone through all of it, however many steps it took; after the warm-up, which
     is counted in steps, the clock says where it stands. Every run has a warm-up and a schedule of its own then, at its own rates, those
-    that go on from a checkpoint, too; a checkpoint holds the steps taken, so that without it a run goes on by these. All processes heed
+    that go on from a checkpoint, too; a checkpoint holds the steps taken, by which a run without `lr_by_time` goes on. All processes heed
     the main one's clock.
     """
 

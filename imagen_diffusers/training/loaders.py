@@ -28,7 +28,7 @@ class Batches:
     What a step holds is a function of the step alone, but for a `ShardedStream`, whose place is part of a checkpoint.
 
     Raises:
-        ValueError: for an empty set, and for more workers than a `ImageStream` can have.
+        ValueError: for an empty set, and for more workers than an `ImageStream` can have.
     """
 
     def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
@@ -76,7 +76,8 @@ class Batches:
                 f"the stream was read by {len(state['places'])} workers, and now there are {len(self._places)}; set "
                 f"dataloader_num_workers to {len(state['places'])}"
             )
-        self._given, self._places = state["given"], [Place(**{**beginning(), **place}) for place in state["places"]]  # once without `row`
+        self._given = state["given"]
+        self._places = [Place(**{**beginning(), **place}) for place in state["places"]]  # older ones have no `row`
 
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
@@ -151,7 +152,7 @@ def _as_it_is(given: Any) -> Any:
 
 @cache
 def _ended() -> torch.Tensor:
-    """A value that workers share: one as soon as this program comes to its end.
+    """A value that workers share: 1 as soon as this program comes to its end.
 
     Without a lock, which a worker that is killed could hold for ever.
     """

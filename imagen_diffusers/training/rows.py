@@ -65,7 +65,6 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
         ValueError: for a place without images, or images without captions, and for conditioning images that the network does not take.
     """
     datasets = _library()
-
     _check_conditioning(settings.conditioning_image_column, cond_channels)
     rows, there = _rows(settings)
     image = _column("image", settings.image_column, IMAGE_COLUMNS, there)
@@ -105,7 +104,7 @@ def read_in_whole(folder: Path) -> Path | None:
     """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
     if _shards(folder) is not None:
         return None
-    return trained_on(folder) if images_in(folder) else folder
+    return _trained_on(folder) if images_in(folder) else folder
 
 
 def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
@@ -184,7 +183,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     if shards is not None:
         return shards
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(trained_on(folder).absolute()))}/**"]}}
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder).absolute()))}/**"]}}
 
 
 def _shards(folder: Path) -> tuple[str, dict[str, Any]] | None:
@@ -196,15 +195,13 @@ def _shards(folder: Path) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def trained_on(folder: Path) -> Path:
-    """A folder of images itself; its `train` where all its images are there and in `validation`, `test` and the like.
+def _trained_on(folder: Path) -> Path:
+    """A folder that holds images; its `train` where all of them are there and in `validation`, `test` and the like.
 
     Raises:
-        ValueError: for a folder without images, and for one that is divided so in part.
+        ValueError: for a folder that is divided so in part.
     """
     places = {path.relative_to(folder).parts[0] for path in images_in(folder)}
-    if not places:
-        raise ValueError(f"no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
     train, held_out = ([p for p in sorted(places) if p.lower() in names] for names in (TRAIN_FOLDERS, HELD_OUT_FOLDERS))
     if not train or not held_out:
         return folder

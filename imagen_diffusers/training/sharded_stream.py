@@ -27,15 +27,13 @@ Numbered = tuple[int, Any]  # a row, and which one it is of those that its worke
 
 
 class Place(TypedDict):
-    """How far a worker came: the pass over the stream, its state and numbers of rows and blocks before the present block, batches taken
-    from that.
-    """
+    """How far a worker came."""
 
-    number: int
-    rows: dict[str, Any] | None
-    row: int
-    block: int
-    taken: int
+    number: int  # of the pass over the stream
+    rows: dict[str, Any] | None  # the stream's state before the present block; None at the beginning of the pass
+    row: int  # how many rows of the pass come before the block
+    block: int  # how many blocks of the pass do
+    taken: int  # batches of the block that were given
 
 
 class ShardedStream(IterableDataset):

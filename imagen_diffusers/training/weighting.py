@@ -26,8 +26,7 @@ def output_weight(log_snr: Tensor, weighting: str, gamma: float, prediction_type
     - ``"soft_min_snr"``: (x0 error)^2 / (1 / SNR + 1 / gamma) (Crowson et al., 2024);
     - ``"sigmoid"``: (epsilon error)^2 sigmoid(log gamma - log-SNR) |d log-SNR / dt|, t in [0, 1] (Kingma and Gao, 2023; simpler
       diffusion, equation 9, with the bias b = log gamma): soft min-SNR on a noise curve that no longer matters. Where levels are
-      chosen by their log-SNR, and not by t, the curve does not matter as it is, and the slope is left out.
-
+      chosen by their log-SNR, and not by t, the curve does not matter as it is, and the slope is left out;
     - ``"by_prediction"``: "truncated_v", but "uniform" where noise is predicted, whose factor would grow without end towards pure noise.
 
     "running" depends on the run and is no function of the log-SNR alone: see `RunningError`.
