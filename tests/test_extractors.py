@@ -28,6 +28,7 @@ from transformers import (
 from imagen_diffusers.evaluation.extractors import load_extractor
 from imagen_diffusers.evaluation.inception import LAYERS
 from imagen_diffusers.evaluation.resizing import Preparation, resized
+from imagen_diffusers.hub.places import bundled, find_and_fetch
 
 from . import fidelity
 from .conftest import seeded
@@ -132,6 +133,16 @@ def test_a_checkpoint_without_a_pooling_head_gives_its_first_token(saved, tmp_pa
 
 def unreachable(*_, **__) -> None:
     raise LocalEntryNotFoundError("no network")
+
+
+def test_a_name_is_found_and_fetched_at_once(tmp_path, monkeypatch) -> None:
+    (tmp_path / "config.json").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **asked: tmp_path if asked["revision"] == "main" else "/nowhere")
+    assert find_and_fetch("user/name", ["config.json"], revision="main") == ("user/name", tmp_path)
+    assert find_and_fetch(str(tmp_path), ["config.json"]) == (str(tmp_path), tmp_path)
+    assert find_and_fetch("fast", [], ("presets",)) == (str(bundled("fast")), bundled("fast"))
+    with pytest.raises(ValueError, match='"user/name" on the Hub holds no config.json'):
+        find_and_fetch("user/name", ["config.json"])
 
 
 def test_names_that_lead_nowhere_are_refused(saved, tmp_path, monkeypatch) -> None:

@@ -18,6 +18,8 @@ from torch.utils.data import Dataset
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoding import encode
+from imagen_diffusers.text.prompts import PLAIN_TEXT
+from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import Example, VisitedDataset, collate
@@ -422,6 +424,13 @@ def test_embeddings_of_too_many_tokens_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="embeddings of 12 tokens, and max_sequence_length is 5.*raise max_sequence_length"):
         fit(tmp_path, 1, dataset=Embedded(), max_sequence_length=5)
     fit(tmp_path, 1, dataset=Embedded(), max_sequence_length=12)
+
+
+def test_captions_without_an_encoder_are_refused() -> None:
+    reader = TextReader(None, None, PLAIN_TEXT, None, torch.device("cpu"))
+    with pytest.raises(ValueError, match="this network takes text: give captions with a text encoder, or examples with prompt_embeds"):
+        reader.read(collate([Squares()[0]]))
+    assert reader.read(collate([Embedded()[0]])).embeds.shape == (1, 12, TEXT_DIM)
 
 
 def test_a_full_disk_is_said_and_keeps_the_checkpoint(tmp_path, monkeypatch) -> None:

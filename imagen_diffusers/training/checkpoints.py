@@ -95,7 +95,8 @@ class Checkpoints:
     Args:
         folder: the run's.
         accelerator: holds whatever was registered with it.
-        unet, optimizer: prepared.
+        unet: the network itself, whatever accelerate wrapped it in.
+        optimizer: prepared by accelerate.
         stage: the network's name in a pipeline.
         ema: averages of its trainable weights; None without.
         batches: of the run, whose place in a stream is kept, too.
