@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel
 
-from imagen_diffusers.hub.places import find
+from imagen_diffusers.hub.places import find, find_and_fetch
 from imagen_diffusers.models.weight_files import sole_variant, weight_files
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.pipelines.slots import UNETS
@@ -118,8 +117,7 @@ def _encoder_files(model: ModelSettings) -> list[Path]:
 
 def _encoder_folder(model: ModelSettings) -> Path:
     if model.text_encoder is not None:
-        own = Path(model.text_encoder)
-        return own if own.is_dir() else Path(snapshot_download(model.text_encoder, allow_patterns=["*.json", "*.safetensors"]))
+        return find_and_fetch(model.text_encoder, ["*.json", "*.safetensors"])[1]
     name = place_of(model)
     if not Path(name).is_dir():
         name = str(ImagenCascadePipeline.download(name, revision=model.revision, variant=model.variant))
