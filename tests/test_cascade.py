@@ -1,6 +1,7 @@
 """The pipeline: every scheduler at every stage, randomness, guidance, sizes, callbacks, errors."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
 import numpy as np
@@ -558,6 +559,22 @@ def test_a_callback_may_interrupt(pipe) -> None:
     assert len(draw(pipe, callback_on_step_end=stop).stage_images) == 1
 
 
+def test_a_call_may_be_interrupted_while_its_text_is_read(pipe) -> None:
+    steps = []
+    pipe.text_encoder.register_forward_hook(lambda *_: setattr(pipe, "interrupt", True))
+    assert len(draw(pipe, callback_on_step_end=lambda *given: steps.append(given[1])).stage_images) == 1
+    assert steps == [0]
+
+
+def test_pipelines_of_the_same_networks_run_in_threads_of_their_own(shared_pipe) -> None:
+    scales = (5.0, 1.0)
+    calls = [{"guidance_scale": scale, "num_inference_steps": 4, "callback_on_step_end": lambda *_: None} for scale in scales]
+    alone = [draw(shared_pipe, **call).images for call in calls]
+    with ThreadPoolExecutor() as threads:
+        together = list(threads.map(lambda call: draw(type(shared_pipe).from_pipe(shared_pipe), **call).images, calls))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True)) and not torch.equal(*alone)
+
+
 def test_stages_are_told_as_they_end(shared_pipe) -> None:
     told = []
     given = {"callback_on_step_end": lambda *_: told.append("step"), "callback_on_stage_end": lambda *given: told.append(given)}
@@ -651,6 +668,9 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
     assert torch.equal(draw(pipe).images, plain)
     assert residents.history == [{T5EncoderModel}, {type(pipe.unet)}, {type(pipe.unet_2)}, {type(pipe.unet_3)}]
     assert not residents.now
+    with pytest.raises(ValueError, match="returned a str"):
+        draw(pipe, callback_on_step_end=lambda *_: "not a dict")
+    assert not residents.now  # whatever ended the call
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class RunningCallMixin:
     @contextmanager
     def _running(self, stages: list[int], steps: int) -> Iterator[Any]:
         """A call of these stages and so many steps, and its progress bar; its timestep is no more once it ends, whatever ended it."""
-        self._running_stages, self._num_timesteps, self._interrupt = stages, steps, False
+        self._running_stages, self._num_timesteps = stages, steps
         try:
             with self.progress_bar(total=steps) as progress:
                 yield progress
@@ -127,7 +127,7 @@ class RunningCallMixin:
 
     @property
     def interrupt(self) -> bool:
-        """Set to True in a callback to end the call after the current step."""
+        """Set to True, in a callback or by another thread, to end the running call after its current step."""
         return self._interrupt
 
     @interrupt.setter

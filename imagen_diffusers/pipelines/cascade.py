@@ -170,11 +170,19 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
 
     @torch.no_grad()
     def _run(self, request: Request) -> ImagenCascadePipelineOutput | tuple:
-        """Images of a request, whatever its task.
+        """Images of a request, whatever its task; networks that were offloaded are so again when it ends, whatever ended it.
 
         Raises:
             ValueError: for inputs that do not fit the stages; the message says which and what would.
         """
+        self._interrupt = False
+        try:
+            output = self._made(request)
+        finally:
+            self.maybe_free_model_hooks()
+        return output if request.return_dict else output.to_tuple()
+
+    def _made(self, request: Request) -> ImagenCascadePipelineOutput:
         tensor_inputs = self._check(request)
         images, numbers, stages = self._chosen(request)
         device, networks = self._execution_device, self.networks
@@ -211,9 +219,7 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         finished = outputs[-1]
         if images is not None and edit is not None and edit.padding is not None:
             finished, flags = self.hand_out(edit.pasted(images), request.output_type)
-        self.maybe_free_model_hooks()
-        output = ImagenCascadePipelineOutput(finished, outputs, flags)
-        return output if request.return_dict else output.to_tuple()
+        return ImagenCascadePipelineOutput(finished, outputs, flags)
 
     def _check(self, request: Request) -> Sequence[str]:
         """What can be seen to be wrong of a request before anything is read; the tensors that its callback is handed."""
