@@ -202,6 +202,11 @@ def test_the_inception_score_is_torch_fidelitys(splits) -> None:
     assert std == pytest.approx(theirs["inception_score_std"], rel=1e-9, abs=1e-12)
 
 
+def test_a_class_that_no_image_can_be_of_counts_nothing_in_the_inception_score() -> None:
+    certain = torch.tensor([[0.0, 1000, 0], [1000, 0, 0]])
+    assert inception_score(certain, 1, seeded(0)) == pytest.approx((2.0, 0.0))
+
+
 def test_too_few_images_are_told_of_the_kernel_distance(features) -> None:
     enough, few = Statistics.of(features[0]), Statistics.of(features[1][:WIDTH])
     for pair in ((enough, few), (few, enough)):

@@ -1,5 +1,7 @@
 """`X.from_config(y.config)`: the noise curve, the prediction type and the thresholding survive, there and back."""
 
+import math
+
 import diffusers
 import pytest
 import torch
@@ -16,6 +18,7 @@ from imagen_diffusers import (
     LucidrainsScheduler,
 )
 from imagen_diffusers.schedulers.driving import check_drivable
+from imagen_diffusers.schedulers.noise import log_snr_at, log_snr_table
 from imagen_diffusers.schedulers.swapping import KEPT
 
 from .conftest import make_pipeline
@@ -218,6 +221,15 @@ def test_zero_terminal_snr_is_kept_or_refused_and_never_lost() -> None:
                 check_drivable(across)
     with pytest.raises(ValueError, match="ImagenDDPMScheduler has no rescale_betas_zero_snr"):
         ImagenDDPMScheduler.from_config(made.config)
+    with pytest.raises(ValueError, match="trained_betas end in noise alone"):
+        ImagenDDPMScheduler(trained_betas=made.betas.tolist())
+
+
+def test_a_curve_that_ends_in_noise_alone_is_trained_on() -> None:
+    """At its end the time is between a level and minus infinity, which gave NaN."""
+    table = log_snr_table(ImagenEulerDiscreteScheduler(rescale_betas_zero_snr=True).betas)
+    assert torch.isfinite(log_snr_at(table, torch.tensor([997.5, 998.4, 998.9, 999.0]))).all()
+    assert table[-1] == pytest.approx(math.log(2**-24), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ CURVE = [
     {"num_train_timesteps": 500},
     *({"prediction_type": kind} for kind in ("epsilon", "sample", "v_prediction")),
     {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
-    *({"timestep_spacing": spacing} for spacing in ("linspace", "leading", "trailing")),
+    LINSPACE := {"timestep_spacing": "linspace"},
+    *({"timestep_spacing": spacing} for spacing in ("leading", "trailing")),
     {"timestep_spacing": "leading", "steps_offset": 1},
 ]
 SIGMAS = [{f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta")]
@@ -58,7 +59,7 @@ SOLVER = [
 ]
 SHIFTED = [{**FLOW, "flow_shift": 3.0}, {**FLOW, "use_dynamic_shifting": True, "time_shift_type": "exponential"}]
 OPTIONS = {
-    ImagenDDIMScheduler: [*CURVE, {"set_alpha_to_one": False}],
+    ImagenDDIMScheduler: [*(one for one in CURVE if one != LINSPACE), {"set_alpha_to_one": False}],  # there it goes to its own next time
     ImagenDPMSolverMultistepScheduler: [
         *CURVE,
         *SIGMAS,

@@ -135,11 +135,13 @@ def test_deterministic_equals_stock_ddim(kind) -> None:
     assert_paths_close(run(stock, use_clipped_model_output=True), run(ours), 2e-4)
 
 
+@pytest.mark.parametrize(("spacing", "steps"), [("trailing", 10), ("trailing", 6), ("linspace", 8), ("leading", 7)])
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_imagen_ddim_keeps_x0_and_noise_consistent(kind) -> None:
-    settings = {**COSINE, "prediction_type": kind, "thresholding": True, "clip_sample": False, "timestep_spacing": "trailing"}
+def test_imagen_ddim_keeps_x0_and_noise_consistent(kind, spacing, steps) -> None:
+    """Wherever its times stand, which is more than stock does, and to the image."""
+    settings = {**COSINE, "prediction_type": kind, "thresholding": True, "clip_sample": False, "timestep_spacing": spacing}
     theirs = ImagenDDIMScheduler(**settings, dynamic_thresholding_ratio=0.9, sample_max_value=None)
-    theirs.set_timesteps(10)
+    theirs.set_timesteps(steps)
     ours = ImagenDDPMScheduler(**COSINE, prediction_type=kind, variance_interpolation=None, dynamic_thresholding_ratio=0.9)
     ours.set_timesteps(timesteps=theirs.timesteps.tolist())
     assert_paths_close(run(theirs), run(ours), 2e-4)

@@ -134,7 +134,7 @@ def inception_score(logits: Tensor, splits: int, generator: torch.Generator) -> 
     scores = []
     for part in log_p.tensor_split(splits):
         p = part.exp()
-        scores.append((p * (part - p.mean(0).log())).sum(1).mean().exp())
+        scores.append((p * part - torch.special.xlogy(p, p.mean(0))).sum(1).mean().exp())
     together = torch.stack(scores)
     return together.mean().item(), together.std(correction=0).item()
 

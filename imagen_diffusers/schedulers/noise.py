@@ -55,7 +55,9 @@ def log_snr_shift_for(size: int, reference_size: int = 64) -> float:
 
 
 def log_snr_table(betas: Tensor) -> Tensor:
-    return log_snr_of(torch.cumprod(1 - betas, dim=0))
+    """At each timestep (T,), finite: a curve that ends in noise alone ends at the level that diffusers' solvers take for that."""
+    alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    return log_snr_of(alphas_cumprod.masked_fill(alphas_cumprod == 0, 2**-24))
 
 
 def same_curve(betas: Sequence[float], others: Sequence[float]) -> bool:
