@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 import imagen_diffusers
-from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenDDPMScheduler
+from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.sampling.path import Path
 from imagen_diffusers.schedulers.driving import prepare_for_x0
-from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_table
-from imagen_diffusers.schedulers.rewinding import begun_at, noised_again, noised_to
+from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_shift_for, log_snr_table
+from imagen_diffusers.schedulers.rewinding import END_IN_NOISE, begun_at, noised_again, noised_to
 
 from .conftest import make_base, make_pipeline, seeded
 from .test_cascade import IMAGEN, STOCK
@@ -125,6 +125,17 @@ def call(knowing, name: str, task: type, **arguments) -> Tensor:
     pipe.scheduler = scheduler_named(name)
     given = {"image": ANSWER / 2 + 0.5, "height": 32, "width": 32, "output_type": "pt", "generator": seeded(1)}
     return pipe("a red cube", **{**given, **arguments}).images * 2 - 1
+
+
+@pytest.mark.parametrize("steps", [8, 15])
+@pytest.mark.parametrize("name", [*sorted(END_IN_NOISE), "DPMSolverMultistepScheduler", "ImagenDDIMScheduler"])
+def test_no_noise_is_left_on_the_curve_of_a_large_image(knowing, name, steps) -> None:
+    """Its first level is a sigma of 0.1."""
+    pipe = quiet(ImagenCascadePipeline.from_pipe(knowing[0]))
+    curve = ImagenDDPMScheduler(prediction_type="sample", log_snr_shift=log_snr_shift_for(1024)).config
+    pipe.scheduler = getattr(imagen_diffusers if name.startswith("Imagen") else diffusers, name).from_config(curve)
+    given = {"height": 32, "width": 32, "output_type": "pt", "generator": seeded(1), "num_inference_steps": [steps]}
+    torch.testing.assert_close(pipe("a red cube", **given).images * 2 - 1, ANSWER, atol=1e-3, rtol=0)
 
 
 def told(refused: bool, name: str, act: Callable[[], Tensor]) -> Tensor | None:

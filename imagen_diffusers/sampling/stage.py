@@ -166,7 +166,7 @@ class Stage:
             output = as_output(scheduler, x0, timestep, latents)
             if reads_variance(scheduler) and self.network.learns_variance:
                 output = torch.cat((output, variance), dim=1)
-            latents = path.leave(scheduler.step(output, timestep, latents, return_dict=False, **extra)[0])
+            latents = path.leave(scheduler.step(output, timestep, latents, return_dict=False, **extra)[0], x0)
             state = StepState(index, timestep, latents, low_res, scale)
             yield state
             latents = state.latents
