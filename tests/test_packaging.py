@@ -21,7 +21,8 @@ from .conftest import seeded
 ROOT = Path(__file__).parent.parent
 # As pip does, but that 54 MB of weights are not compressed.
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1], {'--build-option': ['--compression=stored']})"
-FIND = "from imagen_diffusers import bundled; print(bundled('imagen-scenes'), bundled('ddpm-cosine'))"
+# By the module itself: the package's own name for it imports diffusers first.
+FIND = "from imagen_diffusers.hub.places import bundled; print(bundled('imagen-scenes'), bundled('ddpm-cosine'), flush=True)"
 
 
 def test_clone_and_editable_install_find_the_folders_beside_the_package() -> None:
@@ -56,10 +57,10 @@ def test_a_wheel_carries_them(tmp_path) -> None:
         archive.extractall(tmp_path / "site")
         assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
         assert not any("imagen-emoji" in name for name in archive.namelist())
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}"
-    found = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
-    assert all(Path(p).is_relative_to(tmp_path / "site") and Path(p).is_dir() for p in found)
-    asked = subprocess.run([sys.executable, "-P", "-c", code + "; bundled('imagen-emoji')"], cwd=tmp_path, capture_output=True, text=True)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}; bundled('imagen-emoji')"
+    asked = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    found = [Path(path) for path in asked.stdout.split()]
+    assert len(found) == 2 and all(path.is_relative_to(tmp_path / "site") and path.is_dir() for path in found), asked.stderr
     assert "clone the repository, and give its pipelines/imagen-emoji" in asked.stderr
 
 
