@@ -10,15 +10,17 @@ from subprocess import PIPE, CompletedProcess
 import pytest
 
 from .conftest import make_pipeline
+from .test_sharing import uploads  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parent.parent
 # Runs programs one after the other, each in a fork of its own: of what they have imported the others know nothing.
 FORKS = """
-import json, os, sys, traceback
-import torch
-from transformers import T5EncoderModel  # with torch most of what an import takes, and it knows nothing of diffusers or of us
+import gc, json, os, sys, traceback
+import peft, requests, scipy.stats, torch
+from transformers import T5EncoderModel  # with the others most of what an import takes, and none of them knows of diffusers or of us
 
 assert not {"diffusers", "imagen_diffusers"} & set(sys.modules)
+gc.freeze()
 for line in sys.stdin:
     code, out, err = json.loads(line)
     pid = os.fork()
@@ -52,7 +54,7 @@ def program(forks, tmp_path) -> Callable[[str], CompletedProcess]:
     def run(code: str) -> CompletedProcess:
         out, err = tmp_path / "stdout", tmp_path / "stderr"
         print(json.dumps([code, str(out), str(err)]), file=forks.stdin, flush=True)
-        return CompletedProcess("program", int(forks.stdout.readline()), out.read_text(), err.read_text())
+        return CompletedProcess("program", int(forks.stdout.readline()), out.read_bytes().decode(), err.read_bytes().decode())
 
     return run
 
@@ -90,6 +92,34 @@ def test_pipelines_are_found_when_the_package_is_imported_and_none_of_its_classe
     ]
     done = program("\n".join(lines + use))
     assert done.returncode == 0, done.stderr
+
+
+LOAD_BY_DIFFUSERS_ALONE = """
+import sys
+from diffusers import DiffusionPipeline
+
+assert "imagen_diffusers" not in sys.modules
+pipe = DiffusionPipeline.from_pretrained({0!r}, custom_pipeline={0!r}, trust_remote_code=True)
+print(type(pipe).__name__, type(pipe.unet_2).__name__)
+"""
+
+
+def test_what_is_pushed_loads_in_a_program_that_imports_diffusers_alone(program, uploads, tmp_path) -> None:  # noqa: F811
+    place = tmp_path / "new"
+    make_pipeline().save_pretrained(place, push_to_hub=True, repo_id="me/new")
+    assert "pipeline.py" in uploads[0]["files"]
+    done = program(LOAD_BY_DIFFUSERS_ALONE.format(str(place)))
+    assert done.stdout.split() == ["ImagenCascadePipeline", "ImagenEfficientUNet2DConditionModel"], done.stderr
+
+
+def test_the_command_says_no_more_than_it_must(program, folder, tmp_path) -> None:
+    words = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--output", str(tmp_path / "a.png"), "--seed", "1"]
+    done = program(f"from imagen_diffusers.cli import app; app({words!r}, standalone_mode=False)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'a.png'} (64x64, seed 1)\n"
+    lines = [line.split("\r")[-1] for line in done.stderr.split("\n") if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("unet_3 64x64: 100%")
 
 
 def test_importing_the_package_imports_no_diffusers() -> None:

@@ -3,8 +3,6 @@
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -279,16 +277,6 @@ def test_a_call_shows_one_line_over_all_its_steps(pipe, monkeypatch) -> None:
     pipe.set_progress_bar_config(disable=False)
     pipe("a red cube", generator=seeded(), output_type="pt")
     assert [(bar.total, bar.n) for bar in bars] == [(7, 7)]
-
-
-def test_the_command_says_no_more_than_it_must(saved, tmp_path) -> None:
-    words = ["generate", "a red cube", "--model", str(saved), "--dtype", "float32", "--output", str(tmp_path / "a.png"), "--seed", "1"]
-    code = f"from imagen_diffusers.cli import app; app({words!r})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert done.stdout.decode() == f"{tmp_path / 'a.png'} (64x64, seed 1)\n"
-    lines = [line.split("\r")[-1] for line in done.stderr.decode().split("\n") if line.strip()]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("unet_3 64x64: 100%")
 
 
 def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:

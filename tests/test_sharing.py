@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,23 +119,6 @@ def test_push_to_hub_uploads_the_cascades_own_card(uploads) -> None:
     assert "library_name: imagen_diffusers" in told["card"]
     assert (told["repo_id"], told["commit_message"], told["create_pr"]) == ("me/new", "first", True)
     assert "unet_3/diffusion_pytorch_model.safetensors" in told["files"]
-
-
-LOAD_BY_DIFFUSERS_ALONE = """
-import sys
-from diffusers import DiffusionPipeline
-
-assert "imagen_diffusers" not in sys.modules
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1], custom_pipeline=sys.argv[1], trust_remote_code=True)
-print(type(pipe).__name__, type(pipe.unet_2).__name__)
-"""
-
-
-def test_what_is_pushed_loads_in_a_program_that_imports_diffusers_alone(uploads, tmp_path) -> None:
-    make_pipeline().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/new")
-    assert "pipeline.py" in uploads[0]["files"]
-    done = subprocess.run([sys.executable, "-c", LOAD_BY_DIFFUSERS_ALONE, str(tmp_path)], capture_output=True, text=True)
-    assert done.stdout.split() == ["ImagenCascadePipeline", "ImagenEfficientUNet2DConditionModel"], done.stderr
 
 
 def test_save_pretrained_can_push_and_leaves_the_same_card(uploads, tmp_path) -> None:
