@@ -1,6 +1,7 @@
 """The tiny cascade every test shares: real classes, random weights, 16 -> 32 -> 64 pixels."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -57,6 +58,13 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what is there from now on: half a million objects, which each run of `train_stage` looks at."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """The same for what a module's tests have imported: it is there for good."""
+    yield
+    pytest_collection_finish()
 
 
 def awake(module: torch.nn.Module) -> torch.nn.Module:

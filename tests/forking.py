@@ -14,7 +14,7 @@ import torch
 
 # Not forks of the tests' own process, whose threads they would lack.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.test_training"])
+CONTEXT.set_forkserver_preload(["tests.test_training", "tests.freezing"])
 
 
 def start(function, *args):
