@@ -106,17 +106,18 @@ def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
 def small_networks(monkeypatch) -> None:
     """In place of the bundled ones, and nothing is compiled."""
     layout = {"block_out_channels": (32, 64), "layers_per_block": 1, "encoder_hid_dim": 32, "time_embed_dim": 64}
-    base = {**layout, "sample_size": 16, "attention_levels": (False, True), "attention_head_dim": 32}
+    base = {**layout, "sample_size": 8, "attention_levels": (False, True), "attention_head_dim": 32}
     efficient = {**layout, "layers_per_block": (1, 1), "attention_kind": "cross_text", "num_attention_heads": 2}
 
     def network(slot: str, *, paper: bool) -> torch.nn.Module:
         if slot == "unet":
             return ImagenUNet2DConditionModel(**base).eval()
-        return ImagenEfficientUNet2DConditionModel(**efficient, sample_size={"unet_2": 32, "unet_3": 64}[slot]).eval()
+        return ImagenEfficientUNet2DConditionModel(**efficient, sample_size={"unet_2": 16, "unet_3": 32}[slot]).eval()
 
     monkeypatch.setattr(stages, "network", network)
     monkeypatch.setattr(gpu, "WINDOWS", {"unet": 16, "unet_2": 32, "unet_3": 32})
     monkeypatch.setattr(gpu, "STEPS", (3, 2, 1))
+    monkeypatch.setattr(gpu, "TOKENS", 8)
     monkeypatch.setattr(gpu, "matrix_rate", lambda dtype: 1e12)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
 

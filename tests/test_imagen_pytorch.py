@@ -183,13 +183,12 @@ def sampled(
     ("variant", "objective", "cond_scale", "steps"),
     [
         pytest.param("plain", "noise", 3.0, 20, marks=pytest.mark.slow),  # of which the next is a short one
-        ("plain", "noise", 3.0, 6),
-        ("plain", "x_start", 1.0, 8),
-        ("plain", "x_start", 3.0, 8),
-        ("plain", "v", 1.0, 8),
-        ("conditioning images", "v", 2.0, 8),
-        ("no parallel guidance", "v", 2.0, 8),
-        ("self-conditioning", "noise", 1.0, 8),
+        ("plain", "noise", 3.0, 4),
+        ("plain", "x_start", 3.0, 4),
+        ("plain", "v", 1.0, 4),
+        ("conditioning images", "v", 2.0, 4),
+        ("no parallel guidance", "v", 2.0, 4),
+        ("self-conditioning", "noise", 1.0, 4),
     ],
 )
 def test_a_two_stage_cascade_generates_the_same_images(package, variant, objective, cond_scale, steps) -> None:
@@ -223,7 +222,7 @@ def test_conditioning_images_are_asked_for(package) -> None:
 def elucidated_pair(package, tmp_path, **changes):
     """Their cascade without churn, and ours converted from its weights; small ones, since noise of 160 makes much of rounding."""
     theirs = [pair(package, spread=0.02, lowres_cond=n > 0, memory_efficient=n > 0)[0] for n in (0, 1)]
-    settings = {"image_sizes": SIZES, "num_sample_steps": (9, 7), "sigma_max": (80, 160), "lowres_sample_noise_level": 0.3, **changes}
+    settings = {"image_sizes": SIZES, "num_sample_steps": (5, 4), "sigma_max": (80, 160), "lowres_sample_noise_level": 0.3, **changes}
     imagen = package.ElucidatedImagen(theirs, text_embed_dim=24, S_churn=0, **settings)
     state = {f"unets.{n}.{k}": v for n, unet in enumerate(theirs) for k, v in unet.state_dict().items()}
     imagen.load_state_dict(state)
@@ -277,7 +276,7 @@ def elucidated(imagen, pipe, cond_scale: float, dynamic: bool, dtype: torch.dtyp
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize(("cond_scale", "dynamic"), [(1.0, True), (1.5, True), (1.5, False)])
+@pytest.mark.parametrize(("cond_scale", "dynamic"), [(1.5, True), (1.0, False)])
 def test_an_elucidated_cascade_denoises_as_there(package, tmp_path, cond_scale, dynamic) -> None:
     """Preconditioning, guidance, thresholding and noise levels are theirs, the solver is a closed form."""
     imagen, pipe = elucidated_pair(package, tmp_path, dynamic_thresholding=dynamic)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -63,8 +64,14 @@ def test_a_seed_is_a_scene() -> None:
     assert sample_scene(5) != sample_scene(6)
 
 
+@cache
+def objects(held_out: bool | None = False) -> list[Object]:
+    """Those of a thousand scenes, at which several tests look."""
+    return [o for seed in range(1000) for o in sample_scene(seed, held_out=held_out).objects]
+
+
 def test_held_out_pairs_never_occur_in_training() -> None:
-    pairs = {(o.color, o.shape) for seed in range(2000) for o in sample_scene(seed).objects}
+    pairs = {(o.color, o.shape) for o in objects()}
     assert not pairs & set(HELD_OUT)
     assert len(pairs) == 28 + 4  # and paints without a name, in every shape
     for seed in range(20):
@@ -74,15 +81,14 @@ def test_held_out_pairs_never_occur_in_training() -> None:
 
 
 def test_captions_without_images_may_name_every_pair() -> None:
-    pairs = {(o.color, o.shape) for seed in range(2000) for o in sample_scene(seed, held_out=None).objects}
-    assert set(HELD_OUT) < pairs
+    assert set(HELD_OUT) < {(o.color, o.shape) for o in objects(held_out=None)}
 
 
 def test_every_texture_that_is_named_is_seen() -> None:
     scene = sample_scene(3, num_objects=1, unnamed_share=0)
     pairs = [(color, texture) for color in COLORS for texture in TEXTURES[1:]]
     assert {pair for pair in pairs if hidden(pair[1], pair[0])} == {("white", "striped"), ("white", "checkered")}
-    assert not any(hidden(o.texture, o.color) for seed in range(2000) for o in sample_scene(seed, held_out=None).objects)
+    assert not any(hidden(o.texture, o.color) for o in objects(held_out=None))
     for color in COLORS:
         plain = replace(scene.objects[0], shape="sphere", color=color, paint=PAINTS[color], texture="plain", x=0.0, z=0.5)
         told = [replace(scene, objects=(replace(plain, texture=texture),)) for texture in TEXTURES]
@@ -93,7 +99,7 @@ def test_every_texture_that_is_named_is_seen() -> None:
 
 def test_paints_are_near_their_names_and_far_from_all_others() -> None:
     named = np.sqrt(np.array(list(PAINTS.values())))
-    for o in (o for seed in range(1000) for o in sample_scene(seed).objects):
+    for o in objects():
         distances = np.linalg.norm(named - np.sqrt(o.paint), axis=1)
         if o.color is None:
             assert distances.min() >= UNNAMED_DISTANCE - 1e-6
@@ -142,7 +148,7 @@ def test_a_list_is_the_caption_without_relations_word_by_word() -> None:
 
 
 def test_an_encoder_is_taught_that_what_is_listed_stands_side_by_side(capsys) -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(scenes=300)
     torch.manual_seed(0)
     encoder = T5EncoderModel(build_model(tokenizer).config).eval()
     told = ["a red cube behind a blue cone", "a large green sphere in front of a red cone", "a red cube"]

@@ -34,10 +34,10 @@ NOISE_DENSITY = 0.1  # of random spans, besides what the facts tell
 PROBE_SEEDS = 40_000_000  # scenes from here on are for the probe alone
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word: with a vocabulary this small, an unknown word is known to be unknown."""
+def build_tokenizer(scenes: int = 5000) -> PreTrainedTokenizerFast:
+    """One token a word of so many scenes' captions: with a vocabulary this small, an unknown word is known to be unknown."""
     rng = np.random.default_rng(0)
-    words = sorted({w for seed in range(5000) for w in caption(described(seed), rng).split()} | {",", "."})
+    words = sorted({w for seed in range(scenes) for w in caption(described(seed), rng).split()} | {",", "."})
     vocabulary = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", *words, *SENTINELS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
