@@ -222,7 +222,8 @@ def test_a_network_learns_what_only_the_condition_tells(tmp_path) -> None:
     """At much noise an image of -1 or 1 cannot be told: without the condition the least error possible is near 1."""
     loss = LossSettings(prediction_type="sample")
     told = HeldOut([Told()[i] for i in range(8)], TABLE, loss, **TEXT, log_snrs=(-9.0,))
-    unet = fit(tmp_path / "told", 60, unet=with_cond_channels(make_base(), 1), dataset=Told(), loss=loss, checkpointing_steps=100)
+    given = {"dataset": Told(), "loss": loss, "learning_rate": 1e-2, "checkpointing_steps": 100}
+    unet = fit(tmp_path / "told", 30, unet=with_cond_channels(make_base(), 1), **given)
     error = told(unet.eval())["log_snr_-9"]
     pixels = 16 * 16  # of one value: together they tell more than one, so what can be known without the condition is bounded here
     known = _least_error(-9.0, pixels)
