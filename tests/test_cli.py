@@ -125,7 +125,7 @@ def test_upscale_a_folder(folder, tmp_path) -> None:
     plain = ["upscale", small, "a red cube", "--model", folder, "--seed", 1, "--dtype", "float32"]
     result = call(*plain, "--output", large)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in large.iterdir()) == ["0.png", "1.png"]
+    assert sorted(path.name for path in large.glob("*.png")) == ["0.png", "1.png"]
     alone = tmp_path / "alone.png"
     call("upscale", small / "1.png", *plain[2:], "--output", alone)
     assert Image.open(large / "1.png").tobytes() == Image.open(alone).tobytes()
@@ -140,6 +140,30 @@ def test_upscale_a_folder(folder, tmp_path) -> None:
     assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
 
 
+def test_upscaling_a_folder_goes_on(folder, tmp_path, monkeypatch) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    for i, color in enumerate(("red", "blue")):
+        Image.new("RGB", (32, 32), color).save(small / f"{i}.png")
+    words = ["upscale", small, "a red cube", "--model", folder, "--dtype", "float32", "--output", large]
+    words += ["--num-images-per-prompt", 2, "--num-inference-steps", 1]
+    assert call(*words, "--seed", 3).exit_code == 0
+    whole = {path.name: path.read_bytes() for path in large.glob("*.png")}
+    assert len(whole) == 6
+    (large / "0-1.png").unlink()  # the seed is told by what is left
+    before = (large / "1-1.png").stat().st_mtime_ns
+    result = call(*words)
+    assert result.exit_code == 0 and "2 enlarged, 1 of them before" in result.output, result.output
+    assert {path.name: path.read_bytes() for path in large.glob("*.png")} == whole and (large / "1-1.png").stat().st_mtime_ns == before
+    monkeypatch.setattr("imagen_diffusers.cli.sampling.prepare", lambda *_: pytest.fail("a model was loaded"))
+    assert "2 enlarged, 2 of them before" in call(*words).output
+    assert "another run (scale is None, not 1.5)" in " ".join(call(*words, "--scale", 1.5).output.split())
+    Image.new("RGB", (32, 32), "white").save(small / "1.png")
+    assert "1-1.png is an image of another run (source is " in " ".join(call(*words).output.split())
+    (large / "0-1.png").write_text("half an image")
+    assert "0-1.png is in the way of an image" in " ".join(call(*words).output.split())
+
+
 def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tmp_path) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -148,12 +172,12 @@ def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tm
     plain = ["upscale", small, "a red cube", "--model", folder, "--seed", 1]
     result = call(*plain, "--output", tmp_path / "large.v2")
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (tmp_path / "large.v2").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "large.v2").glob("*.png")) == ["a.png", "b.png"]
     assert "give a folder" in call(*plain, "--output", small / "a.jfif").output
     Image.new("RGB", (16, 16), "blue").save(small / "a.png")
     beside = call(*plain, "--output", tmp_path / "beside")
     assert beside.exit_code == 0 and "left out, beside images of the same names: a.jfif" in beside.output
-    assert sorted(path.name for path in (tmp_path / "beside").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "beside").glob("*.png")) == ["a.png", "b.png"]
     (small / "z.png").write_text("no image")
     refused = call(*plain, "--output", tmp_path / "other")
     assert refused.exit_code == 1 and f"{small / 'z.png'}" in refused.output.replace("\n", "")

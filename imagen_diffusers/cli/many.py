@@ -9,7 +9,6 @@ import typer
 
 from .loading import prepare
 from .options import (
-    OF_THE_MACHINE,
     PROMPT_FILE,
     TEXT_TO_IMAGE,
     Column,
@@ -18,7 +17,8 @@ from .options import (
     TextOptions,
     check_writable,
 )
-from .sampling import fresh_seed, made_by, stage_settings, warn
+from .resuming import first_seed, is_there
+from .sampling import made_by, stage_settings, warn
 from .texts import text_arguments_of_all, texts_to_encode
 
 BATCH_SIZE = 8
@@ -68,9 +68,9 @@ def sample_many(many: ManyOptions, text: TextOptions, pipeline: PipelineOptions,
     call = {name: value for name, value in call.items() if value is not None}
     told = {**made_by(TEXT_TO_IMAGE, pipeline, text), **told_settings, **call}
     with one_run_in(folder):
-        seed = _first_seed(folder) if sampling.seed is None else sampling.seed
+        seed = first_seed(_numbered(folder).items()) if sampling.seed is None else sampling.seed
         each = [{**told, "prompt": prompt, "seed": seed + i} for i, prompt in enumerate(prompts)]
-        missing = [i for i in range(len(each)) if not _is_there(_place(folder, i), each[i])]
+        missing = [i for i in range(len(each)) if not is_there(_place(folder, i), each[i])]
         if missing:
             pipe = prepare(pipeline)
             warn(pipe, texts, pipeline.tile, call.get("stop_at"))
@@ -123,40 +123,3 @@ def _beyond(folder: Path, count: int) -> str:
     """What else is there, of a run of more prompts."""
     more = sum(number >= count for number in _numbered(folder))
     return f"; beyond them, from {_place(folder, count).name} on, {more} of a run of more prompts" if more else ""
-
-
-def _first_seed(folder: Path) -> int:
-    """That of the run which is in the folder, as any image of it tells, or any one."""
-    from imagen_diffusers.images import read_settings
-
-    for number, path in _numbered(folder).items():
-        try:
-            seed = read_settings(path).get("seed")
-        except (OSError, ValueError):
-            continue
-        if isinstance(seed, int) and seed >= number:
-            return seed - number
-    return fresh_seed()
-
-
-def _is_there(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether a file holds the image of these settings.
-
-    Raises:
-        ValueError: for a file that holds anything else.
-    """
-    if not path.exists():
-        return False
-    from imagen_diffusers.evaluation.statistics import differences
-    from imagen_diffusers.images import open_image, read_settings
-
-    try:
-        with open_image(path, ("PNG",)) as image:
-            image.verify()  # one that a full disk cut short has its settings, too
-        there = read_settings(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is in the way of an image ({error}); give another --output, or delete it") from None
-    differing = differences(*({name: one[name] for name in one.keys() - OF_THE_MACHINE} for one in (there, settings)))
-    if differing:
-        raise ValueError(f"{path} is an image of another run ({differing}); give another --output, or the same options")
-    return True

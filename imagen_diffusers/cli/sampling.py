@@ -45,7 +45,7 @@ def sample(
         draw: what makes one image, given the pipeline and its call's arguments; the call by default.
         of_pipe: the arguments of the call that depend on the pipeline, given it.
         told: what the files' metadata say besides.
-        sources: image files for the call's `image`, by where each one's result goes in place of `sampling.output`.
+        sources: image files for the call's `image`, by where each one's result goes, which may be other places than `sampling.output`.
         kept: image files that are read besides, and that no result may replace.
         best: which images are kept, where more are generated; of a task with a prompt.
         call: other arguments of the pipeline's call; those that are None are left out.
@@ -56,7 +56,7 @@ def sample(
     """
     from imagen_diffusers.images import read_image
 
-    settings, told_settings = stage_settings(sampling)
+    settings, _ = stage_settings(sampling)
     call = {name: value for name, value in call.items() if value is not None}
     texts = [] if prompt is None else texts_to_encode(prompt, text)
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
@@ -72,17 +72,28 @@ def sample(
         arguments |= text_arguments(pipe, prompt, text)
     seed = fresh_seed() if sampling.seed is None else sampling.seed
     seeds = range(seed, seed + made)
-    said = {k: v for k, v in call.items() if k not in ("image", "mask_image")}
     for output, source in places.items():
         given = {} if source is None else {"image": read_image(source)}
-        settings = {**made_by(task, pipeline, text), **told_settings, **said, **(told or {}), "prompt": prompt}
-        with _named(source, len(places)):
+        settings = told_of(prompt, text, pipeline, sampling, task, source, **call) | (told or {})
+        with _named(None if output == sampling.output else source):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
             if choose is None:
                 _save(images, paths[output], seeds, settings)
             else:
                 chosen = choose(all_made := list(images), seeds)
                 _save([all_made[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
+
+
+def told_of(
+    prompt: str | None, text: TextOptions, pipeline: PipelineOptions, sampling: SamplingOptions, task: str, source: Path | None, **call: Any
+) -> dict[str, Any]:
+    """What the metadata of a file say, but for its seed; of the file that it was made from, a digest."""
+    told = {name: value for name, value in call.items() if value is not None and name not in ("image", "mask_image")}
+    if source is not None:
+        from imagen_diffusers.evaluation.digests import file_digest
+
+        told["source"] = file_digest(str(source))
+    return {**made_by(task, pipeline, text), **stage_settings(sampling)[1], **told, "prompt": prompt}
 
 
 def made_by(task: str, pipeline: PipelineOptions, text: TextOptions) -> dict[str, Any]:
@@ -102,12 +113,12 @@ def stage_settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str,
 
 
 @contextmanager
-def _named(source: Path | None, count: int) -> Iterator[None]:
-    """What is wrong with one image of several names its file."""
+def _named(source: Path | None) -> Iterator[None]:
+    """What is wrong with one image of several names its file, if it is given."""
     try:
         yield
     except ValueError as error:
-        raise (ValueError(f"{source}: {error}") if source is not None and count > 1 else error) from None
+        raise (ValueError(f"{source}: {error}") if source is not None else error) from None
 
 
 def _draw(pipe: Any, **arguments: Any) -> Any:
@@ -124,17 +135,32 @@ def _images(draw: Callable[..., Any], pipe: Any, seeds: Sequence[int], arguments
 
 def _save(images: Iterable[Any], paths: list[Path], seeds: Sequence[int], told: dict[str, Any]) -> None:
     """Each image when it is there, so that those made before an error are kept, and then their grid."""
-    from imagen_diffusers.images import labelled_grid, save_png
+    from imagen_diffusers.images import labelled_grid
 
     shown = []
-    for image, path, seed in zip(images, paths, seeds, strict=False):  # a path more, of the grid, if there are several
-        save_png(image, path, {**told, "seed": seed})
-        typer.echo(f"{path} ({image.width}x{image.height}, seed {seed})")
+    each = of_seeds(told, seeds)
+    for image, path, of_it in zip(images, paths, each, strict=False):  # a path more, of the grid, if there are several
+        _write(image, path, of_it)
+        typer.echo(f"{path} ({image.width}x{image.height}, seed {of_it['seed']})")
         shown.append(image)
     if len(shown) > 1:
-        grid = labelled_grid(shown, [f"seed {seed}" for seed in seeds])
-        save_png(grid, paths[-1], {**told, "seed": seeds[0], "seeds": list(seeds)})
+        _write(labelled_grid(shown, [f"seed {seed}" for seed in seeds]), paths[-1], each[-1])
         typer.echo(f"{paths[-1]}")
+
+
+def of_seeds(told: dict[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What the metadata of each image say, and, if there are several, of their grid."""
+    each = [{**told, "seed": seed} for seed in seeds]
+    return each if len(each) == 1 else [*each, {**told, "seed": seeds[0], "seeds": list(seeds)}]
+
+
+def _write(image: Any, path: Path, told: dict[str, Any]) -> None:
+    """In whole, or not at all: a run that goes on takes what is there."""
+    from imagen_diffusers.images import save_png
+    from imagen_diffusers.training.folders import in_one_rename
+
+    with in_one_rename(path) as part:
+        save_png(image, part, told)
 
 
 def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:

@@ -1,13 +1,16 @@
 """`imagen-diffusers upscale`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import PipelineOptions, SamplingOptions, TextOptions
-from .sampling import sample
+from .options import PipelineOptions, SamplingOptions, TextOptions, check_kept, image_paths
+from .resuming import first_seed, is_there
+from .sampling import of_seeds, sample, stage_settings, told_of
 
+TASK = "ImagenCascadeUpscalePipeline"
 USUAL = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # go before icons, drawings and the like of the same name
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.")]
 
@@ -26,13 +29,42 @@ def upscale(
 ) -> None:
     """Enlarge IMAGE, which shows PROMPT, by the super-resolution stages.
 
-    A folder's images are enlarged one after the other, into a folder that --output names.
+    A folder's images are enlarged one after the other, into a folder that --output names; the same command run again goes on.
     """
     if scale is not None and (height is not None or width is not None):
         raise ValueError("give --scale, or --height and --width, not both")
     call: dict[str, Any] = {"scale": scale, "height": height, "width": width, "start_at": start_at, "stop_at": stop_at}
-    sources = _of_folder(image, sampling.output) if image.is_dir() else {sampling.output: image}
-    sample(prompt, text, pipeline, sampling, task="ImagenCascadeUpscalePipeline", sources=sources, **call)
+    if image.is_dir():
+        _sample_folder(_of_folder(image, sampling.output), prompt, text, pipeline, sampling, call)
+    else:
+        sample(prompt, text, pipeline, sampling, task=TASK, sources={sampling.output: image}, **call)
+
+
+def _sample_folder(
+    sources: dict[Path, Path], prompt: str, text: TextOptions, pipeline: PipelineOptions, sampling: SamplingOptions, call: dict[str, Any]
+) -> None:
+    """Enlarge those images whose enlargements of this command are not there yet, or not all.
+
+    Raises:
+        ValueError: for values that do not fit, and for files of something else where enlargements go.
+    """
+    from imagen_diffusers.training.folders import one_run_in
+
+    stage_settings(sampling)  # what is wrong with them is said before the folder is made
+    paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in sources}
+    written = [path for those in paths.values() for path in those]
+    check_kept(written, sources.values())
+    count, folder = sampling.num_images_per_prompt, sampling.output
+    with one_run_in(folder):
+        seed = first_seed(one for those in paths.values() for one in enumerate(those[:count])) if sampling.seed is None else sampling.seed
+        sampling, missing = replace(sampling, seed=seed), {}
+        for output, source in sources.items():
+            each = of_seeds(told_of(prompt, text, pipeline, sampling, TASK, source, **call), range(seed, seed + count))
+            if not all([is_there(path, one) for path, one in zip(paths[output], each, strict=True)]):
+                missing[output] = source
+        if missing:
+            sample(prompt, text, pipeline, sampling, task=TASK, sources=missing, **call)
+    typer.echo(f"{folder}: {len(sources)} enlarged, {len(sources) - len(missing)} of them before")
 
 
 def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
