@@ -17,6 +17,7 @@ from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
+from imagen_diffusers.training.reading import RowReader
 from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
 
 
@@ -182,15 +183,18 @@ def test_a_folder_may_have_any_name(tmp_path) -> None:
 def parquet(path, images: list[Image.Image]):
     import datasets
 
-    rows = {"image": images, "caption": [f"image {i}" for i in range(len(images))]}
-    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    rows = {"image": images, "caption": [f"image {i}" for i in range(len(images))], "width": [24] * len(images)}
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string"), "width": datasets.Value("int64")})
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
 
 
-def tar(path, images: list[Image.Image]):
+def tar(path, images: list[Image.Image], kinds=lambda i: "PNG", more: dict[int, dict[str, bytes]] | None = None):
+    """A shard of images, each with its caption; `kinds` and `more` files may differ from row to row."""
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as file:
         for i, image in enumerate(images):
-            for suffix, data in ((".png", encoded(image)), (".txt", f"image {i}".encode())):
+            parts = {f".{kinds(i).lower()}": encoded(image, kinds(i)), ".txt": f"image {i}".encode(), **(more or {}).get(i, {})}
+            for suffix, data in parts.items():
                 info = tarfile.TarInfo(f"{i:04d}{suffix}")
                 info.size = len(data)
                 file.addfile(info, io.BytesIO(data))
@@ -208,12 +212,29 @@ def test_every_layout_gives_the_same_examples(tmp_path, kind, streaming) -> None
     else:
         {"parquet": parquet, "tar": tar}[kind](place / f"part.{kind}", images)
     rows, columns = load_rows(DataSettings(train_data_dir=place, streaming=streaming, cache_dir=tmp_path / "cache"))
+    assert rows.column_names == [columns.image, *columns.others, columns.caption]  # others' types may change, and nobody reads them
     given = rows, columns, ImageSettings(resolution=16)
     stream = iter(ImageStream(*given))
     examples = [next(stream) for _ in range(4)] if streaming else [ImageDataset(*given)[i] for i in range(4)]
     for i, example in enumerate(examples):
         assert example["prompt"] == f"image {i}"
         assert torch.equal(example["pixel_values"], build_pyramid(images[i], ImageSettings(16))[0])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_of_tar_shards_may_have_other_kinds_of_images_and_other_metadata(tmp_path, streaming) -> None:
+    images = [noise_image(24, 24, i) for i in range(7)]
+    told = {i: {".json": json.dumps({"width": i if i < 6 else "unknown"}).encode()} for i in range(7)}
+    tar(tmp_path / "set" / "0.tar", images, lambda i: "PNG" if i % 2 else "WEBP", told)
+    tar(tmp_path / "set" / "1.tar", images, lambda i: "JPEG")  # of which the first shard has none
+    data = DataSettings(train_data_dir=tmp_path / "set", streaming=streaming, cache_dir=tmp_path / "cache")
+    rows, columns = load_rows(data)
+    read = list(rows)
+    assert [columns.image_of(row)["path"][-4:] for row in read] == ["webp", ".png"] * 3 + ["webp"] + ["jpeg"] * 7
+    reader = RowReader(columns, ImageSettings(16), None)
+    assert [reader.pyramid(row, "").captions[0] for row in read] == [f"image {i}" for i in range(7)] * 2
+    with pytest.raises(ValueError, match='image_column is "bmp"; the columns are webp, txt, png'):
+        load_rows(replace(data, image_column="bmp"))
 
 
 def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:

@@ -17,13 +17,19 @@ from .pyramid import ImageSettings, UnusableError, build_pyramid, cropped, cut, 
 class Columns:
     """Where the image and its caption are in a row; `caption` is None where captions are not wanted.
 
-    `cond` is where the conditioning image is, read with `cond_channels`, 1 (gray) or 3; None for none.
+    `cond` is where the conditioning image is, read with `cond_channels`, 1 (gray) or 3; None for none. `others` are where rows without an
+    image at `image` may have it.
     """
 
     image: str
     caption: str | None
     cond: str | None = None
     cond_channels: int = 0
+    others: tuple[str, ...] = ()
+
+    def image_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """The first of its images; None where it has none."""
+        return next((row[column] for column in (self.image, *self.others) if row[column] is not None), None)
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,10 @@ class RowReader:
 
         Raises `UnusableError`, which tells of the row by its image's path, or by `name` where there is none.
         """
-        name = (row[self.columns.image] or {}).get("path") or name
+        name = (self.columns.image_of(row) or {}).get("path") or name
         try:
             captions = self._captions(row)
-            image = decode(file_of(row[self.columns.image]))
+            image = decode(file_of(self.columns.image_of(row)))
             levels = build_pyramid(image, self.settings, None if shape is None else self.settings.shapes[shape])
             return Pyramid(levels, captions, self._cond(row, image, levels[0]))
         except UnusableError as error:
@@ -70,7 +76,7 @@ class RowReader:
     def bucket(self, row: dict[str, Any]) -> int | None:
         """Which of `settings.shapes` is the nearest to the row's image; None where its file's header says that it cannot be used."""
         try:
-            height, width = size_of(file_of(row[self.columns.image]))
+            height, width = size_of(file_of(self.columns.image_of(row)))
         except UnusableError:
             return None
         number = nearest_shape((height, width), self.settings.shapes)

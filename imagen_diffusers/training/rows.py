@@ -3,17 +3,17 @@ WebDataset's layout or a Hub id; in whole or as a stream.
 """
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .reading import Columns, captions_in
+from .shards import has_shards, shards_in
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
 LISTS = "metadata.*"  # of a folder's images, which alone are read then
-SHARDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
 HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
@@ -67,13 +67,17 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     datasets = _library()
     _check_conditioning(settings.conditioning_image_column, cond_channels)
     rows, there = _rows(settings)
-    image = _column("image", settings.image_column, IMAGE_COLUMNS, there)
-    caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there) if captions else None
-    rows, cond = rows.cast_column(image, datasets.Image(decode=False)), None
+    image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
+    if captions:
+        caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     if settings.conditioning_image_column is not None:
         cond = _column("conditioning_image", settings.conditioning_image_column, (), there)
-        rows = rows.cast_column(cond, datasets.Image(decode=False))
-    return rows, Columns(image, caption, cond, cond_channels)
+    others = () if settings.image_column is not None else _other_images(rows.features or {}, {image, cond})
+    images = [image, *others] if cond is None else [image, *others, cond]
+    rows = rows.select_columns(list(dict.fromkeys([*images, *([] if caption is None else [caption])])))  # what others hold may be anything
+    for column in dict.fromkeys(images):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows, Columns(image, caption, cond, cond_channels, others)
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
@@ -102,7 +106,7 @@ def _is_hidden(path: Path) -> bool:
 
 def read_in_whole(folder: Path) -> Path | None:
     """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
-    if _shards(folder) is not None:
+    if has_shards(folder):
         return None
     return _trained_on(folder) if images_in(folder) else folder
 
@@ -119,7 +123,7 @@ def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"{flag} is {folder}, which is no folder")
-    if _shards(folder) is None and not images_in(folder):
+    if not has_shards(folder) and not images_in(folder):
         raise ValueError(f"{flag}: no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
 
 
@@ -144,6 +148,11 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
         hint = ". A folder of images needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
         raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column{hint}")
     return found[0]
+
+
+def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
+    """Where tar shards have the images of rows that have none in the first image column."""
+    return tuple(c for c in IMAGE_COLUMNS if c not in taken and isinstance(features.get(c), _library().Image))
 
 
 def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
@@ -179,20 +188,11 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
-    shards = _shards(folder)
+    shards = shards_in(folder, IMAGE_COLUMNS)
     if shards is not None:
         return shards
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder).absolute()))}/**"]}}
-
-
-def _shards(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """The arguments of `datasets.load_dataset` for the shards in a folder, of one kind; None where there are none."""
-    for suffix, kind in SHARDS.items():
-        files = sorted(glob.escape(str(path)) for path in folder.glob(f"*{suffix}"))
-        if files:
-            return kind, {"data_files": {"train": files}}
-    return None
 
 
 def _trained_on(folder: Path) -> Path:
