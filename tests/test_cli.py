@@ -237,8 +237,10 @@ def test_an_adapter_changes_the_image_as_much_as_its_weight_says(folder, tmp_pat
     assert "Error:" in result.output
 
 
-def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
+def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> None:
     import json
+
+    import datasets
 
     from imagen_diffusers.training.text_cache import TextCache
 
@@ -248,10 +250,13 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path) -> None:
         Image.new("RGB", (4, 4), (i, 0, 0)).save(data / f"{i}.png")
     lines = [{"file_name": "0.png", "text": "a red cube"}, {"file_name": "1.png", "text": "a blue sphere"}]
     (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    loaded, load = [], datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: loaded.append(more["streaming"]) or load(*given, **more))
     for _ in range(2):
         result = call("encode-text", data, "--output", tmp_path / "cache", "--model", folder)
         assert result.exit_code == 0, result.output
         assert "2 captions" in result.output
+    assert loaded == [True, True]  # nothing is copied to read captions
     index = json.loads((tmp_path / "cache" / "index.json").read_text())
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)

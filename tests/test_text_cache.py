@@ -8,9 +8,13 @@ import torch
 
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.examples import collate
+from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.pyramid import ImageSettings, UnusableError
+from imagen_diffusers.training.reading import Columns
 from imagen_diffusers.training.text_cache import TextCache, fingerprint, write_text_cache
 
 from .conftest import SHORT, make_text_encoder, make_tokenizer
+from .test_unusable_images import given, rows_of
 
 CAPTIONS = ["a red cube", "a blue sphere on the left of a green cube", "cube", "a red sphere", "the green cube"]
 
@@ -73,12 +77,29 @@ def test_a_stale_cache_is_refused(tmp_path) -> None:
     assert fingerprint(make_tokenizer(), make_text_encoder().bfloat16(), SHORT) == fingerprint(make_tokenizer(), make_text_encoder(), SHORT)
 
 
-def test_a_caption_that_was_never_encoded_is_named(tmp_path) -> None:
+def test_a_caption_that_was_never_encoded_is_named_and_its_image_passed_over(tmp_path) -> None:
     cache = TextCache(tmp_path, write(tmp_path))
-    with pytest.raises(ValueError, match='lacks "a new caption"'):
+    with pytest.raises(UnusableError, match='lacks "a new caption"'):
         cache("a new caption")
     with pytest.raises(ValueError, match="holds no text cache"):
         TextCache(tmp_path / "nowhere", "")
+    rows = rows_of([given(20, 20), {"bytes": b"never read", "path": None}, given(20, 20)], ["cube", "a new caption", "a red cube"])
+    images = ImageDataset(rows, Columns("image", "text"), ImageSettings(16), embed=cache)
+    example = images[1]
+    assert torch.equal(example["prompt_embeds"], cache("a red cube"))
+    assert 'row 1: the text cache lacks "a new caption"; `imagen-diffusers encode-text` adds' in example["skipped"][0]
+    others = ImageDataset(rows_of([given(20, 20)] * 3, ["1", "2", "3"]), Columns("image", "text"), ImageSettings(16), embed=cache)
+    with pytest.raises(ValueError, match='none of the 3 images can be used: row 0: the text cache lacks "1"'):
+        others[0]
+
+
+def test_two_that_write_at_once_are_refused(tmp_path) -> None:
+    first = write_text_cache(tmp_path, CAPTIONS, make_tokenizer(), make_text_encoder(), rules=SHORT, batch_size=2)
+    next(first)
+    with pytest.raises(ValueError, match="another run is writing into"):
+        write(tmp_path)
+    list(first)
+    assert len(TextCache(tmp_path, write(tmp_path))) == 5
 
 
 def test_a_cache_goes_to_other_processes_after_use(tmp_path) -> None:

@@ -18,6 +18,7 @@ def encode_text(
     variant: o.Variant = None,
     revision: o.Revision = None,
     caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub id without unpacking it first, as a folder is.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Captions encoded at once.")] = 64,
     device: o.Device = "auto",
 ) -> None:
@@ -32,7 +33,12 @@ def encode_text(
 
     o.check_writable(output)
     folder = Path(data) if Path(find(data, ())).exists() else None
-    place = DataSettings(train_data_dir=folder, dataset_name=data if folder is None else None, caption_column=caption_column)
+    place = DataSettings(
+        train_data_dir=folder,
+        dataset_name=data if folder is None else None,
+        caption_column=caption_column,
+        streaming=streaming or folder is not None,  # otherwise `datasets` keeps a copy of all images of shards
+    )
     captions, count = load_captions(place)
     where = pick_device(device)
     own = {} if text_encoder is None else _text_components(text_encoder)

@@ -1,6 +1,6 @@
 """A row of a data set to an example: its image at the stage's sizes, and its caption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,9 @@ class RowReader:
         captions = captions_in(row[self.columns.caption])
         if not captions:
             raise UnusableError(f"it has no caption ({self.columns.caption} is {row[self.columns.caption]!r})")
+        lacking = [caption for caption in captions if isinstance(self.embed, Container) and caption not in self.embed]
+        if lacking:
+            raise UnusableError(f'the text cache lacks "{lacking[0]}"; `imagen-diffusers encode-text` adds what is new')
         return captions
 
     def _cond(self, row: dict[str, Any], image: Image.Image, level: Tensor) -> Tensor | None:

@@ -81,7 +81,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
-    """Every caption, images unread, and of how many rows; None where a row may have several.
+    """Every caption, images unread, and of how many rows; None where a row may have several, and of a stream.
 
     Raises:
         ValueError: as `load_rows`.
@@ -89,7 +89,7 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
     rows, there = _rows(settings)
     column = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     captions = rows.select_columns([column])
-    single = isinstance(captions.features[column], _library().Value)
+    single = not settings.streaming and isinstance(captions.features[column], _library().Value)
     return (caption for row in captions for caption in captions_in(row[column])), len(rows) if single else None
 
 

@@ -21,9 +21,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
 from .fingerprints import fingerprint
-from .folders import in_one_rename
+from .folders import in_one_rename, one_run_in
+from .pyramid import UnusableError
 
 INDEX = "index.json"
+KEY = "V16"  # numpy's name of a caption's `_key`
 
 
 def write_text_cache(
@@ -38,7 +40,8 @@ def write_text_cache(
 ) -> Iterator[int]:
     """Encode captions that are not in the cache yet; yields how many are done after each batch.
 
-    Each shard is written in one rename, so a killed run loses at most the shard it was making.
+    Each shard is written in one rename, so a killed run loses at most the shard it was making; two runs at once would lose more, so the
+    second one is refused.
 
     Args:
         folder: of the cache.
@@ -49,13 +52,19 @@ def write_text_cache(
         captions_per_shard: captions of a file.
 
     Raises:
-        ValueError: when `folder` holds the cache of another encoder, or of other rules.
+        ValueError: when `folder` holds the cache of another encoder, or of other rules, and when another run is writing into it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with one_run_in(folder):
+        yield from _write(folder, captions, tokenizer, text_encoder, rules, batch_size, captions_per_shard)
+
+
+def _write(
+    folder: Path, captions: Iterable[str], tokenizer, text_encoder, rules: TextRules, batch_size: int, captions_per_shard: int
+) -> Iterator[int]:
     print_of = fingerprint(tokenizer, text_encoder, rules)
     index = _read_index(folder) if (folder / INDEX).exists() else {"fingerprint": print_of, "shards": []}
     _check_fingerprint(folder, index["fingerprint"], print_of)
-    known = {key for shard in index["shards"] for key in _keys(folder / shard)}
+    known = {key for shard in index["shards"] for key in _keys(folder / shard).tolist()}
     done, new = 0, []
     for caption in captions:
         key = _key(caption)
@@ -93,11 +102,17 @@ class TextCache:
         _check_fingerprint(folder, index["fingerprint"], expected)
         self.folder, self.shards = folder, index["shards"]
         keys = [_keys(folder / shard) for shard in self.shards]
-        self._place = {key: (n, row) for n, shard in enumerate(keys) for row, key in enumerate(shard)}
+        self._starts = np.cumsum([0, *map(len, keys)])  # of the shards
+        together = np.concatenate(keys)
+        self._places = np.argsort(together, kind="stable")
+        self._keys = together[self._places]
         self._open: dict[int, tuple] = {}
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._keys)
+
+    def __contains__(self, caption: object) -> bool:
+        return isinstance(caption, str) and self._place(caption) is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """For other processes, which open the files themselves."""
@@ -107,17 +122,24 @@ class TextCache:
         """Unpadded embeddings (L, D), bfloat16.
 
         Raises:
-            ValueError: for a caption that was never encoded.
+            UnusableError: a `ValueError`, for a caption that was never encoded.
         """
-        place = self._place.get(_key(caption))
+        place = self._place(caption)
         if place is None:
-            raise ValueError(f'the text cache {self.folder} lacks "{caption}"; `imagen-diffusers encode-text` adds what is new')
-        number, row = place
+            raise UnusableError(f'the text cache {self.folder} lacks "{caption}"; `imagen-diffusers encode-text` adds what is new')
+        number = int(np.searchsorted(self._starts, place, side="right")) - 1
         if number not in self._open:
             file = safe_open(self.folder / self.shards[number], "pt")
-            self._open[number] = (file.get_slice("tokens"), file.get_tensor("ends").tolist())
+            self._open[number] = (file.get_slice("tokens"), file.get_tensor("ends"))
         tokens, ends = self._open[number]
-        return tokens[(ends[row - 1] if row else 0) : ends[row]]
+        row = place - int(self._starts[number])
+        return tokens[(int(ends[row - 1]) if row else 0) : int(ends[row])]
+
+    def _place(self, caption: str) -> int | None:
+        """Among all captions as they were written; None for one that was not."""
+        key = np.array([_key(caption)], KEY)
+        found = int(np.searchsorted(self._keys, key)[0])
+        return int(self._places[found]) if (self._keys[found : found + 1] == key).any() else None
 
 
 def _write_shard(folder: Path, index: dict, captions: list[str], tokenizer, text_encoder, rules: TextRules, size: int) -> Iterator[int]:
@@ -160,6 +182,6 @@ def _key(caption: str) -> bytes:
     return hashlib.blake2b(caption.encode(), digest_size=16).digest()
 
 
-def _keys(path: Path) -> list[bytes]:
+def _keys(path: Path) -> np.ndarray:
     with safe_open(path, "pt") as file:
-        return [row.tobytes() for row in file.get_tensor("keys").numpy()]
+        return file.get_tensor("keys").numpy().reshape(-1).view(KEY)
