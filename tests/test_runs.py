@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from imagen_diffusers.training import loop
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
@@ -302,6 +304,21 @@ def test_deepspeed_is_told_what_the_settings_say(tmp_path) -> None:
     assert plugin.deepspeed_config == {"zero_optimization": {"stage": 2}, **told}
     assert accelerator.gradient_accumulation_steps == 4
     tell_deepspeed(SimpleNamespace(state=SimpleNamespace()), settings(tmp_path, 3))
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_network_that_is_cast_to_bfloat16_is_averaged_and_given_out_in_float32(tmp_path, monkeypatch) -> None:
+    prepare = Accelerator.prepare
+    monkeypatch.setattr(
+        Accelerator, "prepare", lambda self, unet, *more: prepare(self, unet.to(torch.bfloat16), *more)
+    )  # as DeepSpeed does
+
+    for steps in (2, 3):  # and gone on with
+        unet = fit(tmp_path, steps, mixed_precision="bf16")
+        averages = load_file(tmp_path / f"checkpoint-{steps}" / "unet_ema" / "diffusion_pytorch_model.safetensors")
+        assert any((value != value.bfloat16()).any() for value in averages.values())  # finer than what the network holds
+        for given_out in (load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors"), unet.state_dict()):
+            assert all(given_out[name].dtype == torch.float32 and torch.equal(given_out[name], value) for name, value in averages.items())
 
 
 def test_the_main_process_decides_for_all(monkeypatch) -> None:

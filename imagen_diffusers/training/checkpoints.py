@@ -167,7 +167,7 @@ class Checkpoints:
             if not (path / AVERAGES / WEIGHTS).exists():
                 raise ValueError(f"{path} holds no averaged weights; resume it with use_ema=False")
             saved = load_file(path / AVERAGES / WEIGHTS)
-            self.ema.shadow_params = [_sharded_like(saved[name], p) for name, p in trainable(self.unet)]
+            self.ema.shadow_params = [_sharded_like(saved[name].float(), p) for name, p in trainable(self.unet)]
             self.ema.optimization_step = progress["ema_step"]
         return progress["step"]
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from diffusers.models.modeling_utils import ModelMixin
@@ -29,8 +30,11 @@ def export_weights(
         `unet` as it came, but for its weights. Where it was trained in shards it stays in shards; the main process then gets a whole
         network in its place.
     """
+    own = [p for p in unet.parameters() if p.requires_grad]
+    if not in_shards(accelerator) and any(p.dtype != torch.float32 for p in own):
+        unet.to(torch.float32)  # as it came: DeepSpeed has cast it
     if ema is not None:
-        ema.copy_to([p for p in unet.parameters() if p.requires_grad])
+        ema.copy_to(own)
     state: Any = accelerator.get_state_dict(model)
     restore_forward(unet)
     trained: ModelMixin = unet

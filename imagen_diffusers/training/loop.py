@@ -200,6 +200,7 @@ class _Fit:
                 raise ValueError("ZeRO stage 3 leaves no process with weights to average: set use_ema=False, or use stage 2 or FSDP2")
             own = [p for _, p in trainable(unet)]
             self.ema = EMAModel(own, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=not sharded)
+            self.ema.to(dtype=torch.float32)  # DeepSpeed casts the network, and in bfloat16 1e-4 of a step would be rounded away
         self.running = RunningError() if loss.weighting == "running" else None
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
