@@ -32,7 +32,7 @@ def export_weights(
     """
     own = [p for p in unet.parameters() if p.requires_grad]
     if not in_shards(accelerator) and any(p.dtype != torch.float32 for p in own):
-        unet.to(torch.float32)  # as it came: DeepSpeed has cast it
+        unet.to(torch.float32)  # as it came: DeepSpeed has cast it  # pyright: ignore[reportArgumentType]
     if ema is not None:
         ema.copy_to(own)
     state: Any = accelerator.get_state_dict(model)

@@ -41,8 +41,9 @@ def _features(shard: Path, image_columns: Iterable[str]) -> Any:
     a row whose metadata are of another type.
     """
     import datasets
+    from datasets import packaged_modules as modules
 
-    modules, found = datasets.packaged_modules, {}
+    found = {}
     kinds = {*modules.imagefolder.ImageFolder.EXTENSIONS}
     rows = modules.webdataset.WebDataset._get_pipeline_from_tar(str(shard), datasets.DownloadManager().iter_archive(str(shard)))
     for name, value in (item for row in islice(rows, LOOKED_AT) for item in row.items()):
