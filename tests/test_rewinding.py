@@ -12,9 +12,9 @@ from torch import Tensor
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.sampling.path import Path
-from imagen_diffusers.schedulers.driving import prepare_for_x0
+from imagen_diffusers.schedulers.driving import END_IN_NOISE, prepare_for_x0
 from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_shift_for, log_snr_table
-from imagen_diffusers.schedulers.rewinding import END_IN_NOISE, begun_at, noised_again, noised_to
+from imagen_diffusers.schedulers.rewinding import begun_at, noised_again, noised_to
 
 from .conftest import make_base, make_pipeline, seeded
 from .test_cascade import IMAGEN, STOCK

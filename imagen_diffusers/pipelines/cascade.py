@@ -183,6 +183,7 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         return output if request.return_dict else output.to_tuple()
 
     def _made(self, request: Request) -> ImagenCascadePipelineOutput:
+        """What `_run` hands out."""
         tensor_inputs = self._check(request)
         images, numbers, stages = self._chosen(request)
         device, networks = self._execution_device, self.networks

@@ -41,6 +41,8 @@ TAKES_NO_X0 = frozenset(
         "DPMSolverSDEScheduler",
     }
 )
+# Their last step ends at the curve's first noise level instead of at none, which can be seen on the curve of a large image.
+END_IN_NOISE = frozenset({"DEISMultistepScheduler", "SASolverScheduler", "TCDScheduler"})
 
 
 def check_drivable(scheduler: Any) -> None:

@@ -15,8 +15,6 @@ from .protocol import Scheduler
 
 # What their first steps are is laid out from step 0 on; begun later, they go wrong even where the network knows the answer.
 BEGIN_AT_THE_FIRST = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})
-# What their last step leaves has the first level of the curve, which on the curve of a large image can be seen, and not none.
-END_IN_NOISE = frozenset({"DEISMultistepScheduler", "SASolverScheduler", "TCDScheduler"})
 USE = "DDPM, DDIM, Euler, DPM-Solver++ or UniPC"
 
 

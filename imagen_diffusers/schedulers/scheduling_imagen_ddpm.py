@@ -28,8 +28,9 @@ from .thresholding import PAPER_RATIO, threshold
 
 LEARNED = ("learned", "learned_range")
 # Stock DDPM's words, but "fixed_large_log": there it takes the root of a logarithm, which is negative.
-NOISE_ALONE = "Use ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler or ImagenEulerDiscreteScheduler"
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", *LEARNED)
+# For curves that end in noise alone.
+INSTEAD = "Use ImagenDDIMScheduler, ImagenDPMSolverMultistepScheduler, ImagenUniPCMultistepScheduler or ImagenEulerDiscreteScheduler"
 
 
 class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
@@ -98,7 +99,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
                 self.register_to_config(trained_betas=self.betas.tolist())
         self.alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
         if not self.alphas_cumprod[-1] > 0:
-            raise ValueError(f"trained_betas end in noise alone, and the log-SNR of {type(self).__name__} is finite. {NOISE_ALONE}")
+            raise ValueError(f"trained_betas end in noise alone, and the log-SNR of {type(self).__name__} is finite. {INSTEAD}")
         self.log_snr = log_snr_table(self.betas)
         self._keep_on_swap()
         self.set_timesteps(num_train_timesteps)
@@ -112,7 +113,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         """
         if config_dict.get("rescale_betas_zero_snr"):
             raise ValueError(
-                f"{cls.__name__} has no rescale_betas_zero_snr, which the configuration sets to True: its log-SNR is finite. " + NOISE_ALONE
+                f"{cls.__name__} has no rescale_betas_zero_snr, which the configuration sets to True: its log-SNR is finite. " + INSTEAD
             )
         return super().extract_init_dict(config_dict, **kwargs)
 
