@@ -6,10 +6,11 @@ from importlib.metadata import version
 import pytest
 from diffusers.guiders import AdaptiveProjectedGuidance, SkipLayerGuidance
 from diffusers.hooks.layer_skip import LayerSkipConfig
-from PIL import Image
+from PIL import Image, ImageChops
 from transformers import T5EncoderModel
 from typer.testing import CliRunner
 
+from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline
 from imagen_diffusers.cli import app, sampling
 from imagen_diffusers.cli.loading import prepare
 from imagen_diffusers.cli.options import PipelineOptions
@@ -390,6 +391,24 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     assert call("generate", "a red cube", "--model", folder, "--output", made).exit_code == 0
     assert f"--output would write over {made}, which is read" in call("generate", "--from", made, "--output", made).output
     assert "it is missing; say what to generate" in call("generate", "--model", folder).output
+
+
+@pytest.mark.parametrize("command", ["edit", "vary"])
+def test_edits_go_on_from_a_small_result(folder, tmp_path, command) -> None:
+    image, small, out = tmp_path / "image.png", tmp_path / "small.png", tmp_path / "out.png"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(image)
+    Image.new("RGB", (32, 32), "red").save(small)
+    words = {"edit": ["edit", image, "a red cube", "--strength", 0.5, "--mask", image], "vary": ["vary", image]}[command]
+    words += ["--model", folder, "--dtype", "float32", "--seed", 1, "--low-res", small, "--start-at", 3, "--num-inference-steps", 2]
+    result = call(*words, "--output", out)
+    assert result.exit_code == 0, result.output
+    kind = {"edit": ImagenCascadeInpaintPipeline, "vary": ImagenCascadeImg2ImgPipeline}[command]
+    told = {"edit": {"prompt": "a red cube", "strength": 0.5, "mask_image": Image.open(image)}, "vary": {"strength": 1.0}}[command]
+    call_of_it = {"image": Image.open(image), "low_res": Image.open(small), "start_at": 3, "num_inference_steps": 2, **told}
+    expected = kind.from_pretrained(folder)(**call_of_it, generator=seeded(1)).images[0]
+    assert max(high for _, high in ImageChops.difference(Image.open(out), expected).getextrema()) <= 1  # rounded to the next level
+    assert read_settings(out)["start_at"] == 3
+    assert f"--output would write over {small}" in call(*words, "--output", small).output.replace("\n", " ")
 
 
 def test_edit_vary_and_extend(folder, tmp_path) -> None:

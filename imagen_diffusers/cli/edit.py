@@ -34,6 +34,30 @@ class SizeOptions:
 
 
 @dataclass(frozen=True)
+class StageOptions:
+    """Which stages run, and what they go on from."""
+
+    low_res: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A result of this command with --stop-at, to go on from: the stages after it run."),
+    ] = None
+    start_at: Annotated[int | None, typer.Option(min=2, help="The stage that takes --low-res; the first that enlarges it by default.")] = (
+        None
+    )
+    stop_at: StopAt = None
+
+    def call(self) -> dict[str, Any]:
+        """As the pipelines take them."""
+        from imagen_diffusers.images import read_image
+
+        return {**asdict(self), "low_res": None if self.low_res is None else read_image(self.low_res)}
+
+    def files(self) -> list[Path]:
+        """That are read."""
+        return [] if self.low_res is None else [self.low_res]
+
+
+@dataclass(frozen=True)
 class PaintingOptions:
     """What is painted anew, and how."""
 
@@ -59,22 +83,22 @@ def edit(
     sampling: SamplingOptions,
     size: SizeOptions,
     painting: PaintingOptions,
+    stages: StageOptions,
     strength: Strength = None,
-    stop_at: StopAt = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
     from imagen_diffusers.images import read_image
 
     marked = asdict(painting)
     mask = marked.pop("mask")
-    task, call = "ImagenCascadeImg2ImgPipeline", {"strength": numbers("--strength", strength), "stop_at": stop_at, **asdict(size)}
+    task, call = "ImagenCascadeImg2ImgPipeline", {"strength": numbers("--strength", strength), **stages.call(), **asdict(size)}
     if mask is not None:
         task = "ImagenCascadeInpaintPipeline"
         call |= {"mask_image": read_image(mask), **marked}
     elif painting != PaintingOptions():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in marked)
         raise ValueError(f"{options} are about what a mask marks; give --mask, or leave them out")
-    kept = [image] if mask is None else [image, mask]
+    kept = [image, *stages.files()] if mask is None else [image, mask, *stages.files()]
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
 
 
@@ -83,8 +107,8 @@ def vary(
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     size: SizeOptions,
+    stages: StageOptions,
     strength: OfAlike = None,
-    stop_at: StopAt = None,
 ) -> None:
     """Images like IMAGE, without a prompt."""
     from imagen_diffusers.images import read_image
@@ -94,8 +118,12 @@ def vary(
     chosen = numbers("--strength", strength)
 
     def strengths(pipe: Any) -> dict[str, Any]:
-        later = sum(n <= (stop_at or n) for n in pipe.stage_numbers) - 1
-        return {"strength": [ALIKE] + [1.0] * later if chosen is None else chosen}
+        if chosen is not None:
+            return {"strength": chosen}
+        if stages.low_res is not None:
+            return {"strength": 1.0}  # all of them are later ones
+        later = sum(n <= (stages.stop_at or n) for n in pipe.stage_numbers) - 1
+        return {"strength": [ALIKE] + [1.0] * later}
 
-    call = {"image": read_image(image), "stop_at": stop_at, **asdict(size)}
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=[image], **call)
+    call, kept = {"image": read_image(image), **stages.call(), **asdict(size)}, [image, *stages.files()]
+    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=kept, **call)

@@ -88,7 +88,7 @@ def told_of(
     prompt: str | None, text: TextOptions, pipeline: PipelineOptions, sampling: SamplingOptions, task: str, source: Path | None, **call: Any
 ) -> dict[str, Any]:
     """What the metadata of a file say, but for its seed; of the file that it was made from, a digest."""
-    told = {name: value for name, value in call.items() if value is not None and name not in ("image", "mask_image")}
+    told = {name: value for name, value in call.items() if value is not None and name not in ("image", "mask_image", "low_res")}
     if source is not None:
         from imagen_diffusers.evaluation.digests import file_digest
 
