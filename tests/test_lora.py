@@ -6,7 +6,7 @@ from diffusers import IFPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from imagen_diffusers.models.lora import add_lora, has_lora, lora_layers, lora_metadata
 
@@ -72,6 +72,8 @@ def test_fused_weights_draw_the_same_images(saved) -> None:
     pipe.unload_lora_weights()
     assert not has_lora(pipe.unet)
     assert torch.equal(draw(pipe), fused)
+    with pytest.raises(ValueError, match=r"default_0 is fused into the weights, .* load the pipeline again"):
+        pipe.unfuse_lora()
 
 
 def test_unfused_weights_are_as_before(saved) -> None:
@@ -318,6 +320,13 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
         pipe.load_lora_weights(saved[0], stage=0)
     with pytest.raises(ValueError, match="rank is 0"):
         add_lora(make_base(), rank=0)
+    (tmp_path / "run" / "stage-1" / "checkpoint-5").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"stage-1 holds no adapter: there is no .safetensors file in it$"):
+        pipe.load_lora_weights(tmp_path / "run" / "stage-1")
+    for place in (tmp_path / "run", tmp_path / "run" / "stage-1" / "checkpoint-5"):
+        save_file(state, place / "pytorch_lora_weights.safetensors")
+    with pytest.raises(OSError, match=r"stage-1 holds no adapter: .* give .*run or .*stage-1.checkpoint-5, where one is$"):
+        pipe.load_lora_weights(tmp_path / "run", subfolder="stage-1")
     assert not has_lora(pipe.unet)
 
 

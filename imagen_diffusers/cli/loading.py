@@ -122,18 +122,18 @@ def find_adapter(given: str) -> tuple[str, float]:
     """ "my-style:0.7" to a folder or file that is there, and its weight.
 
     Raises:
-        ValueError: for one that is not there, or holds no whole weights, and for a weight that is none.
+        ValueError: for one that is not there, and for a weight that is none.
+        OSError: for one that holds no whole weights.
     """
-    from imagen_diffusers.models.weight_files import check_whole
+    from imagen_diffusers.models.weight_files import check_adapter_folder, check_whole
 
     source, strength = named_adapter(given)
     if not math.isfinite(strength):
         raise ValueError(f'--lora is "{given}"; its weight must be a finite number')
     _, place = find_and_fetch(source, ["*.safetensors"])
-    files = [place] if place.is_file() else list(place.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{place} holds no adapter: there is no .safetensors file in it")
-    for path in files:
+    if place.is_dir():
+        check_adapter_folder(place)
+    for path in place.glob("*.safetensors") if place.is_dir() else [place]:
         check_whole(path)
     return str(place), strength
 

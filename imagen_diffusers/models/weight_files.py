@@ -15,6 +15,7 @@ SHARD = r"(?:-\d{5}-of-\d{5})?"
 NAME = re.compile(
     rf"(?:diffusion_pytorch_model|pytorch_model|model){SHARD}(?:\.(?P<variant>[\w.-]+?))?{SHARD}\.(?P<format>safetensors|bin)"
 )
+ADAPTER = "pytorch_lora_weights.safetensors"  # as diffusers names its files
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -124,6 +125,19 @@ def check_whole(path: Path) -> None:
             pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
         what = "is a pointer of git-lfs in place of the file; run git lfs pull" if pointer else "is damaged or cut short; fetch it again"
         raise OSError(f"{path} {what} ({error})") from None
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """See that a folder holds an adapter's file, of any name; runs write it beside the folders of their stages, and into checkpoints.
+
+    Raises:
+        OSError: for one without; it names the folders around it that hold one.
+    """
+    if any(folder.glob("*.safetensors")):
+        return
+    around = [folder.absolute().parent, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    there = " or ".join(str(place) for place in around if (place / ADAPTER).is_file())
+    raise OSError(f"{folder} holds no adapter: there is no .safetensors file in it{f'; give {there}, where one is' if there else ''}")
 
 
 def check_index(folder: str, name: str) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
+from imagen_diffusers.models.weight_files import check_adapter_folder
 
 from .slots import UNETS
 
@@ -56,7 +58,11 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
     def lora_state_dict(
         cls, pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor], **kwargs: Any
     ) -> dict[str, Tensor] | tuple[dict[str, Tensor], dict | None]:
-        """The weights of a LoRA folder, file or Hub id; with `return_lora_metadata=True`, its metadata too. safetensors only."""
+        """The weights of a LoRA folder, file or Hub id; with `return_lora_metadata=True`, its metadata too. safetensors only.
+
+        Raises:
+            OSError: for a folder without weights; it names the folders around it that hold some.
+        """
         wants_metadata = kwargs.pop("return_lora_metadata", False)
         names = ("subfolder", "cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
         given = {"use_safetensors": True, "weight_name": kwargs.pop("weight_name", None), "metadata": kwargs.pop("metadata", None)}
@@ -67,9 +73,12 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             raise TypeError(f"unknown arguments: {', '.join(kwargs)}")
         user_agent = {"file_type": "attn_procs_weights", "framework": "pytorch"}
         source = pretrained_model_name_or_path_or_dict
-        state, metadata = _fetch_state_dict(
-            source if isinstance(source, dict) else find(str(source), ()), **given, user_agent=user_agent, allow_pickle=False
-        )
+        source = source if isinstance(source, dict) else find(str(source), ())
+        if isinstance(source, str) and given["weight_name"] is None:
+            folder = Path(source, given["subfolder"] or "")
+            if folder.is_dir():
+                check_adapter_folder(folder)
+        state, metadata = _fetch_state_dict(source, **given, user_agent=user_agent, allow_pickle=False)
         return (state, metadata) if wants_metadata else state
 
     def load_lora_weights(
@@ -236,9 +245,14 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         """Take fused adapters out of the weights again; of all stages that have one by default.
 
         Raises:
-            ValueError: where no stage has one.
+            ValueError: where no stage has one, nor the layers of one, which alone know how to take it out.
         """
         unwrapped = _Unwrapped(self)
+        if self._merged_adapters and not any(self.get_list_adapters().values()):
+            raise ValueError(
+                f"{', '.join(sorted(self._merged_adapters))} is fused into the weights, and unload_lora_weights() took off its layers, "
+                "which alone could take it out: load the pipeline again; call unfuse_lora() before unload_lora_weights() another time"
+            )
         unwrapped.unfuse_lora(components=components or self._adapted("unfuse_lora takes adapters out of the weights"), **kwargs)
         self._merged_adapters = unwrapped._merged_adapters
 
