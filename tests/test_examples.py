@@ -156,6 +156,7 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
             "no --validation_epochs, --offload_ema; --validation_epochs: --validation_steps of train_stage.py says how often",
         ),
         (finetune_style, ["--train_data_dir", "x", "--num_train_epochs", 1], "max_train_steps is 2 and num_train_epochs 1, and each says"),
+        (finetune_style, ["--train_data_dir", "x", "--lr=1e-3"], "this script has no --lr; --lr: give --learning_rate"),
         (train_stage, ["--train_data_dir", "x", "--stage=1", "y"], "this script has no y"),
         (train_stage, [], "exactly one of train_data_dir"),
         (train_stage, ["--train_data_dir", ".", "--max_train_samples", -1], "max_train_samples is -1; it must be at least 1"),

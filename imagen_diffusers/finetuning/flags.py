@@ -11,7 +11,7 @@ from transformers import HfArgumentParser
 
 from imagen_diffusers.training.run_settings import TrainSettings
 
-from .unknown_flags import not_known
+from .unknown_flags import not_known, of_other_scripts
 
 DEBUG = "--debug"
 # What this package and the libraries below it raise for what they are given; and what the loss's being no number is.
@@ -113,6 +113,9 @@ def parse(*settings: Any, args: Sequence[str] | None = None, **defaults: Any) ->
     parser.set_defaults(**defaults)
     parser.add_argument(DEBUG, action="store_true", dest=argparse.SUPPRESS, help="Show the stack of an error.")
     given = sys.argv[1:] if args is None else list(args)
+    theirs = of_other_scripts(given, parser._option_string_actions)
+    if theirs:
+        parser.error(not_known(theirs))
     try:
         *found, rest = parser.parse_args_into_dataclasses(args=[flag for flag in given if flag != DEBUG], return_remaining_strings=True)
     except ValueError as error:

@@ -1,9 +1,10 @@
 """What is said of flags that a script does not have: of those of diffusers' scripts what does the same here."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 # Flags of diffusers' scripts that are others here, or not needed.
 ELSEWHERE = {
+    "lr": "give --learning_rate",
     "validation_epochs": "--validation_steps of train_stage.py says how often, in steps; other scripts show images before and after",
     "num_validation_images": "one image is made of each of --validation_prompts; name a prompt several times for several images",
     "offload_ema": "averages stay where the weights are; --no_use_ema goes without them",
@@ -17,8 +18,18 @@ ELSEWHERE = {
 }
 
 
+def of_other_scripts(words: Sequence[str], options: Container[str]) -> list[str]:
+    """Flags of diffusers' scripts that are none of these options; a parser would take "--lr" for a short form of several."""
+    return [word for word in words if _name(word) in ELSEWHERE and word.partition("=")[0] not in options]
+
+
 def not_known(rest: Sequence[str]) -> str:
     """What the parser made nothing of, and where it is a flag of diffusers' scripts, which flag does the same here."""
     names = [word.partition("=")[0] for word in rest if word.startswith("--")] or list(rest)
-    told = [f"{name}: {ELSEWHERE[known]}" for name in names if (known := name[2:].replace("-", "_")) in ELSEWHERE]
+    told = [f"{name}: {ELSEWHERE[known]}" for name in names if (known := _name(name)) in ELSEWHERE]
     return "; ".join([f"this script has no {', '.join(names)}", *told])
+
+
+def _name(word: str) -> str | None:
+    """Of the flag that a word of the command line gives."""
+    return word.partition("=")[0][2:].replace("-", "_") if word.startswith("--") else None
