@@ -53,8 +53,8 @@ def files(tmp_path_factory) -> Path:
     return write_files(tmp_path_factory.mktemp("streams") / "parquet", "parquet")
 
 
-def stream_of(folder: Path, shuffle_buffer: int = 0, **changes) -> ShardedStream:
-    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
+def stream_of(folder: Path, shuffle_buffer: int = 0, most: int | None = None, **changes) -> ShardedStream:
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True, max_train_samples=most))
     return ShardedStream(rows, columns, ImageSettings(16, stride=4, **changes), seed=3, shuffle_buffer=shuffle_buffer)
 
 
@@ -80,6 +80,18 @@ def test_processes_and_workers_together_read_each_row_once(files, workers, buffe
     assert sorted(parts[0] + parts[1]) == list(range(FILES * ROWS))
     if not buffer and not workers:
         assert parts[0] == [*range(10), *range(20, 30)]
+
+
+@pytest.mark.parametrize("buffer", [0, 7])
+def test_the_first_rows_of_a_stream_are_divided_among_its_readers(files, buffer) -> None:
+    def rows_of(*shares: Share) -> list[set[int]]:
+        return [set(numbers(take(batches(stream_of(files, buffer, most=6), share), 12))) for share in shares]  # two passes, or four
+
+    assert rows_of(Share(1)) == [{0, 1, 2, 3, 4, 5}]
+    assert rows_of(Share(1, 2, 0), Share(1, 2, 1)) == [{0, 1, 2}, {10, 11, 12}]
+    rows, columns = load_rows(DataSettings(train_data_dir=files, streaming=True, max_train_samples=6))
+    exact = batches(ImageStream(rows, columns, ImageSettings(16, stride=4), shuffle_buffer=buffer), Share(1, 2, 1))
+    assert set(numbers(take(exact, 6))) <= {0, 1, 2, 3, 4, 5}
 
 
 def test_no_process_reads_the_files_of_another(tmp_path) -> None:

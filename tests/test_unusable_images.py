@@ -13,6 +13,7 @@ from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.order import BucketSampler, Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, decode, size_of
 from imagen_diffusers.training.reading import Columns, as_next
+from imagen_diffusers.training.reports import Skipped
 
 from .conftest import make_base
 from .test_data import encoded, noise_image
@@ -66,6 +67,13 @@ def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
     lines = (tmp_path / "skipped.txt").read_text().splitlines()
     assert len(lines) == len(set(lines))  # after a resume, too
     assert "nowhere.png: its file cannot be read (No such file or directory)" in (tmp_path / "skipped.txt").read_text()
+
+
+def test_processes_list_each_image_once_in_one_file(tmp_path) -> None:
+    first, second = Skipped(tmp_path), Skipped(tmp_path)
+    for process, told in ((first, ["a: small"]), (second, ["b: small", "a: small"]), (first, ["b: small", "c: small", "c: small"])):
+        process.add(told)
+    assert (tmp_path / "skipped.txt").read_text().splitlines() == ["a: small", "b: small", "c: small"]
 
 
 def test_a_missing_image_or_file_is_passed_over() -> None:

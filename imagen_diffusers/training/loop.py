@@ -240,7 +240,7 @@ class _Fit:
             if (step + 1) % self.settings.logging_steps == 0:
                 report = {**meter.report(), "lr": self.learning_rate.highest}
                 report |= {} if norm is None else {"grad_norm": float(whole(norm))}  # some engines clip on their own
-                self.accelerator.log({**report, "skipped_images": len(self.skipped.seen)}, step=step + 1)
+                self.accelerator.log({**report, "skipped_images": len(self.skipped.listed())}, step=step + 1)
             yield step + 1
 
     def validate(

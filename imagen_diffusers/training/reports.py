@@ -43,16 +43,19 @@ class Meter:
 
 
 class Skipped:
-    """Training images that a process passed over: counted, and listed once each in `skipped.txt`, which a resumed run goes on with.
+    """Training images that a process passed over: listed once each in `skipped.txt`, which a resumed run goes on with.
 
-    Several processes of a run share the file, and each lists its own.
+    Several processes of a run share the file: what one has listed, those that pass over it later do not list again.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / "skipped.txt"
-        self.seen = set(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else set()
+        self.seen = self.listed()
 
     def add(self, told: list[str]) -> None:
+        if self.seen.issuperset(told):
+            return
+        self.seen |= self.listed()
         new = list(dict.fromkeys(line for line in told if line not in self.seen))
         if not new:
             return
@@ -62,6 +65,10 @@ class Skipped:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in new)
+
+    def listed(self) -> set[str]:
+        """All that any process has listed."""
+        return set(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else set()
 
 
 def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:

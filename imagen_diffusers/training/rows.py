@@ -32,7 +32,13 @@ class DataSettings:
     conditioning_image_column: str | None = field(
         default=None, metadata={"help": "For a network conditioned on images (cond_channels 1 or 3): their column."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many."})
+    max_train_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Use the first so many. Those of a stream without exact_stream are divided among processes and workers, each of which "
+            "takes the first of its own files."
+        },
+    )
     streaming: bool = field(default=False, metadata={"help": "Read as a stream, in its own order, without unpacking it first."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows shuffled among each other; 0 keeps their order."})
     exact_stream: bool = field(
