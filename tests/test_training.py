@@ -508,6 +508,13 @@ def test_weights_of_16_bits_are_not_trained(tmp_path) -> None:
         fit(tmp_path, 1, unet=unet)
 
 
+def test_another_precision_than_that_of_the_program_is_refused(tmp_path) -> None:
+    there = Accelerator().mixed_precision
+    other = "no" if there == "bf16" else "bf16"
+    with pytest.raises(ValueError, match=f'mixed_precision is "{other}", and an Accelerator .* has "{there}": .* start another program'):
+        fit(tmp_path, 1, mixed_precision=other)
+
+
 def test_examples_of_a_batch_have_the_same_fields() -> None:
     plain = Example(pixel_values=torch.zeros(3, 4, 4), prompt="a red cube")
     weighted = Example(**plain, pixel_weight=torch.ones(4, 4))

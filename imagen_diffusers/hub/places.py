@@ -14,7 +14,8 @@ NOT_IN_WHEELS = {"imagen-emoji"}
 def bundled(name: str) -> Path:
     """The Hub-layout folder of this name: `ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"))`.
 
-    In an installed wheel the folders lie inside the package, in a clone or an editable install beside it.
+    In an installed wheel the folders lie inside the package, in a clone or an editable install beside it. diffusers' own `AutoModel` takes
+    no `Path`, and `str` of this one.
 
     Raises:
         ValueError: for a name that is not bundled; the message lists those that are.

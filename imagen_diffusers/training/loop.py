@@ -35,7 +35,7 @@ from .losses import LossSettings, StageLoss, draw, stage_loss
 from .network import network_to_train
 from .optimizers import make_optimizer
 from .order import Share
-from .processes import StopFlag, process_group, tell_deepspeed
+from .processes import StopFlag, check_precision, process_group, tell_deepspeed
 from .reports import Meter, Skipped, show_images, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
 from .same_run import kind_of_run
@@ -103,6 +103,7 @@ def train_stage(
     """
     network = network_to_train(unet)
     _check_dtype(unet)
+    check_precision(settings.mixed_precision)
     with process_group(), one_run_in(settings.output_dir):
         remove_unfinished(settings.output_dir)
         checkpoint = find_checkpoint(settings.output_dir, settings.resume_from_checkpoint)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import DistributedType, broadcast_object_list, parse_flag_from_env
 
 from .run_settings import TrainSettings
 
@@ -56,6 +57,25 @@ def process_group() -> Iterator[PartialState]:
         raise
     if began:
         state.destroy_process_group()
+
+
+def check_precision(mixed_precision: str | None) -> None:
+    """See that no Accelerator of this program has another precision: accelerate keeps one for all of them.
+
+    Args:
+        mixed_precision: as in `TrainSettings`.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if mixed_precision is None or not is_initialized():
+        return
+    there = AcceleratorState()
+    if there.distributed_type != DistributedType.DEEPSPEED and there.mixed_precision != mixed_precision:
+        raise ValueError(
+            f'mixed_precision is "{mixed_precision}", and an Accelerator that this program has made, such as that of an earlier training, '
+            f'has "{there.mixed_precision}": accelerate keeps one precision for a program, so give the same, or start another program'
+        )
 
 
 def tell_deepspeed(accelerator: Accelerator, settings: TrainSettings) -> None:
