@@ -271,3 +271,7 @@ def test_the_command_writes_a_cascade(home, tmp_path) -> None:
     assert "unet_2" in result.output
     pipe = quiet(ImagenCascadePipeline.from_pretrained(tmp_path))
     assert torch.equal(pipe(PROMPTS[0], generator=seeded(), **CALL).images, ours(home)(PROMPTS[0], generator=seeded(), **CALL).images)
+    result = CliRunner().invoke(app, ["convert", "deepfloyd", home["two"], str(tmp_path / "second")])
+    assert result.exit_code == 0 and "unet_2: " in result.output and "unet: " not in result.output, result.output
+    second = ImagenCascadeUpscalePipeline.from_pretrained(tmp_path / "second")
+    assert torch.equal(enlarged(second), enlarged(ImagenCascadeUpscalePipeline.from_pretrained(home["two"])))

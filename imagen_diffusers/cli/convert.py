@@ -16,9 +16,9 @@ OPTIONS = {"deepfloyd": ("stage_2", "variant"), "imagen-pytorch": ("settings", "
 
 def convert(
     kind: Annotated[str, typer.Argument(help="deepfloyd or imagen-pytorch.")],
-    source: Annotated[str, typer.Argument(help="An IF base (folder or Hub id), or a file or trainer's folder of imagen-pytorch.")],
+    source: Annotated[str, typer.Argument(help="A stage of IF (folder or Hub id), or a file or trainer's folder of imagen-pytorch.")],
     dest: Annotated[Path, typer.Argument(help="Where the pipeline's folder is written.")],
-    stage_2: Annotated[str | None, typer.Option(help="deepfloyd: the super-resolution stage, folder or Hub id.")] = None,
+    stage_2: Annotated[str | None, typer.Option(help="deepfloyd: the super-resolution stage after a base, folder or Hub id.")] = None,
     variant: Annotated[str | None, typer.Option(help='deepfloyd: of the weight files, for example "fp16".')] = None,
     settings: Annotated[Path | None, typer.Option(help="imagen-pytorch: JSON of Imagen's arguments that the file does not hold.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="imagen-pytorch: take raw weights, not averaged ones.")] = False,
@@ -43,9 +43,12 @@ def convert(
 
 
 def _from_deepfloyd(source: str, stage_2: str | None, variant: str | None) -> tuple[Any, list[str]]:
-    stages = [find_and_fetch(stage, ["model_index.json"])[0] for stage in (source, stage_2) if stage is not None]
+    from imagen_diffusers.interop.deepfloyd.components import is_super_resolution
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
+    stages: list[str | None] = [find_and_fetch(stage, ["model_index.json"])[0] for stage in (source, stage_2) if stage is not None]
+    if stage_2 is None and is_super_resolution(str(stages[0])):
+        stages.insert(0, None)  # a second stage by itself
     pipe = ImagenCascadePipeline.from_deepfloyd(*stages, variant=variant)
     return pipe, [f"{pipe.slots(n)[0]}: {adapted.module.num_parameters() / 1e6:.1f} M parameters" for n, adapted in pipe.networks.items()]
 

@@ -40,6 +40,12 @@ def is_deepfloyd(config: dict[str, Any]) -> bool:
     return isinstance(name, str) and name.startswith("IF") and name.endswith("Pipeline")
 
 
+def is_super_resolution(place: str) -> bool:
+    """Whether the network in one of IF's folders or Hub ids enlarges images."""
+    config: Any = UNet2DConditionModel.load_config(place, subfolder="unet")
+    return config.get("in_channels") == SUPER_RESOLUTION
+
+
 def in_their_slots(parts: dict[str, Any]) -> dict[str, Any]:
     """Components of one of diffusers' IF pipelines by a cascade's names: a super-resolution stage is the second, by itself, too."""
     unet = parts.get("unet")
