@@ -20,7 +20,7 @@ from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_set, image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
-from imagen_diffusers.finetuning.validating import held_out, image_maker
+from imagen_diffusers.finetuning.validating import held_out, image_maker, read_by_main
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
@@ -190,6 +190,18 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
         held_out(*given[:3], StageValidationSettings(validation_data=Path("nowhere")), *given[4:], data=data)
     with pytest.raises(ValueError, match="none of the images of validation_data=.* can be used: .*smaller than"):
         held_out(*given, data=data, crop=WindowSettings(resolution=64))
+
+
+def test_held_out_images_are_read_by_those_that_measure(monkeypatch) -> None:
+    measure, read = lambda _: {"error": 1.0}, []
+    assert read_by_main(lambda: None) is None
+    asked = read_by_main(lambda: read.append(1) or measure)
+    assert read == [1] and asked(None) == asked(None) == {"error": 1.0} and read == [1]
+    monkeypatch.setattr("imagen_diffusers.training.processes.this_process", lambda: SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: (True, None))  # main has read them
+    asked = read_by_main(lambda: read.append(2) or measure)
+    assert read == [1]
+    assert asked(None) == asked(None) == {"error": 1.0} and read == [1, 2]  # of a network in shards
 
 
 def test_a_gray_cascade_reads_gray_images(folder, tmp_path) -> None:

@@ -4,6 +4,7 @@ It sits above pipelines and training alike; neither knows the other.
 """
 
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +32,7 @@ from imagen_diffusers.training.text_cache import TextCache
 from .flags import ModelSettings, StageValidationSettings
 from .image_sets import network_of
 from .text_encoding import load_text_encoder, null_text, place_of, tokens_to_read
-from .validating import check_validation, held_out, image_maker
+from .validating import check_validation, held_out, image_maker, read_by_main
 
 
 def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True) -> ImagenCascadePipeline:
@@ -121,7 +122,7 @@ def fit_stage(
         text_rules=rules,
         null_text=None if network.text_dim is None else null_text(pipe, cache),
         validate=image_maker(pipe, stage, validation, train.seed),
-        measure=held_out(pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop),
+        measure=read_by_main(partial(held_out, pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop)),
         stage=slot,
     )
     setattr(pipe, slot, unet.eval())

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.processes import main_decides
 from imagen_diffusers.training.pyramid import WindowSettings
 from imagen_diffusers.training.rows import DataSettings, check_folder
 from imagen_diffusers.training.run_settings import TrainSettings
@@ -93,6 +95,26 @@ def held_out(
         max_sequence_length=train.max_sequence_length,
         batch_size=train.train_batch_size,
     )
+
+
+def read_by_main(read: Callable[[], HeldOut | None]) -> Callable[[ModelMixin], dict[str, float]] | None:
+    """What measures on the held-out images that `read` gives, read now by the main process alone: the others need none.
+
+    But of a network in shards all processes measure together, and each then reads them when it is first asked. All call this together.
+
+    Raises:
+        ValueError, OSError, ImportError: on all processes, where `read` raised one in the main process.
+    """
+    once = cache(read)
+    if not main_decides(lambda: once() is not None):
+        return None
+
+    def measure(unet: ModelMixin) -> dict[str, float]:
+        examples = once()
+        assert examples is not None
+        return examples(unet)
+
+    return measure
 
 
 def image_maker(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -21,14 +22,17 @@ logger = logging.getLogger(__name__)
 Decided = TypeVar("Decided")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+# How long processes wait for one another. The main one validates, generates and uploads while the others wait in their next reduction,
+# which NCCL would end, and the run with it, after 10 minutes. Of a process that is gone the launcher knows sooner.
+PATIENCE = timedelta(hours=6)
 
 
 def this_process() -> PartialState:
-    """This process among those that the launcher started; the first call joins them.
+    """This process among those that the launcher started; the first call joins them, for `PATIENCE`.
 
     Accelerate's own `PartialState()` overlooks a launch on processors (ACCELERATE_USE_CPU), which only `Accelerator()` reads.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 @contextmanager
