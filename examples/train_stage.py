@@ -41,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with process_group() as processes:
         held_out = {"validation_data": validation.validation_data}
         check_beginning(train, hub, [train.output_dir], held_out, train_data_dir=data.train_data_dir)
-        pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
+        pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation), stage=which.stage)
         cache = open_text_cache(pipe, model, data)
         dataset = image_set(pipe, which.stage, data, crop, seed=train.seed, cache=cache)
         finished = fit_stage(pipe, which.stage, dataset, model, train, loss, validation, data=data, crop=crop, cache=cache)

@@ -49,6 +49,17 @@ def test_a_cascade_is_loaded_to_the_device_of_the_process(cascade, monkeypatch, 
     assert devices(pipe) == {"meta"}
 
 
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_of_stages_that_are_not_used_no_weights_are_there(cascade, from_scratch) -> None:  # noqa: F811
+    model = ModelSettings(pretrained_model_name_or_path=cascade, from_scratch=from_scratch)
+    whole, pipe = load_cascade(model), load_cascade(model, stage=2)
+    where = {slot: module.device.type for slot, module in pipe.components.items() if isinstance(module, torch.nn.Module)}
+    assert where == {"text_encoder": "cpu", "unet": "meta", "unet_2": "cpu", "unet_3": "meta"}
+    assert image_settings(pipe, 2, WindowSettings()) == image_settings(whole, 2, WindowSettings())  # which the stage before's size tells
+    loaded = [torch.equal(a, b) for a, b in zip(pipe.unet_2.parameters(), whole.unet_2.parameters(), strict=True)]
+    assert from_scratch or all(loaded)
+
+
 def test_images_before_and_after_are_generated_on_one_device(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))

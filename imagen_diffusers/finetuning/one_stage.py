@@ -17,6 +17,7 @@ from imagen_diffusers.hub.classes import PACKAGE, class_named
 from imagen_diffusers.models.initialization import initialized_from
 from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.pipelines.slots import UNETS
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.encoders import load_tokenizer
 from imagen_diffusers.text.prompts import TextRules
@@ -35,26 +36,33 @@ from .text_encoding import load_text_encoder, null_text, place_of, tokens_to_rea
 from .validating import check_validation, held_out, image_maker, read_by_main
 
 
-def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True) -> ImagenCascadePipeline:
+def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True, stage: int | None = None) -> ImagenCascadePipeline:
     """The pipeline on the process's device, its networks in float32, as training needs them.
 
     Args:
         model: which.
         seed: of fresh weights.
         text_encoder: whether to load it; a run on cached text may do without.
+        stage: the one that is used; the others are there by their configurations alone, without weights. All by default.
     """
-    name = place_of(model)
+    name, device = place_of(model), this_process().device
     given: dict[str, Any] = {"revision": model.revision, "variant": model.variant, "dtype": torch.float32}
     if model.text_encoder is not None:
         given["tokenizer"] = load_tokenizer(model.text_encoder)
     if model.text_encoder is not None or not text_encoder:
         given["text_encoder"] = load_text_encoder(model) if text_encoder else None
-    slots = [ImagenCascadePipeline.slots(n)[0] for n in (1, 2, 3)] if model.from_scratch else []
-    pipe = ImagenCascadePipeline.from_pretrained(name, **given, **dict.fromkeys(slots))
+    used = [slot for n, slot in enumerate(UNETS, start=1) if stage in (None, n)]
+    with torch.device("meta"):
+        described = {slot: _fresh_network(name, slot, model.revision) for slot in UNETS if slot not in used}
+    fresh = used if model.from_scratch else []
+    pipe = ImagenCascadePipeline.from_pretrained(name, **given, **described, **dict.fromkeys(fresh))
     with initialized_from(seed):
-        for slot in slots:
+        for slot in fresh:
             setattr(pipe, slot, _fresh_network(name, slot, model.revision))
-    return pipe.to(this_process().device)
+    for slot, component in pipe.components.items():
+        if isinstance(component, torch.nn.Module) and slot not in described:
+            component.to(device)
+    return pipe
 
 
 def stages_held(model: ModelSettings) -> list[int]:
