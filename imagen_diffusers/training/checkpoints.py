@@ -173,7 +173,7 @@ class Checkpoints:
 
     def _write(self, part: Path, step: int, model: Module) -> None:
         self.accelerator.save_state(str(part))
-        averages = {} if self.ema is None else named_averages(self.unet, self.ema)
+        averages = {} if self.ema is None else named_averages(self.unet, self.ema, self.accelerator.is_main_process)
         adapted = has_lora(self.unet) and self.ema is None
         state: Any = self.accelerator.get_state_dict(model) if adapted else averages
         place = self.batches.state_dict()
@@ -204,10 +204,14 @@ def trainable(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, p) for name, p in unet.named_parameters() if p.requires_grad]
 
 
-def named_averages(unet: torch.nn.Module, ema: EMAModel) -> dict[str, Tensor]:
-    """The averaged weights by name, whole and on the CPU; all processes must call it together."""
-    names = [name for name, _ in trainable(unet)]
-    return {name: whole(value).detach().cpu().contiguous() for name, value in zip(names, ema.shadow_params, strict=True)}
+def named_averages(unet: torch.nn.Module, ema: EMAModel, keep: bool = True) -> dict[str, Tensor]:
+    """The averaged weights by name, whole and on the CPU, where they are to be kept; all processes must call it together."""
+    named = {}
+    for (name, _), value in zip(trainable(unet), ema.shadow_params, strict=True):
+        gathered = whole(value)
+        if keep:
+            named[name] = gathered.detach().cpu().contiguous()
+    return named
 
 
 def whole(value: Tensor) -> Tensor:
