@@ -6,12 +6,15 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import LoggerType
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
@@ -20,12 +23,13 @@ from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.prompts import PLAIN_TEXT
 from imagen_diffusers.training.batch_text import TextReader
-from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints
+from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, named_averages
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import Example, VisitedDataset, collate
 from imagen_diffusers.training.loaders import in_steps
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
+from imagen_diffusers.training.reports import start_tracking
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_sr, make_text_encoder, make_tokenizer
@@ -147,6 +151,14 @@ def test_the_end_of_a_run_is_a_stage_folder(tmp_path) -> None:
     for one, two, three in zip(unet.parameters(), loaded.parameters(), averaged.parameters(), strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, three)
+
+
+def test_averages_are_gathered_where_they_are_written_alone(monkeypatch) -> None:
+    unet, gathered = make_base(), []
+    ema = EMAModel(unet.parameters())
+    monkeypatch.setattr("imagen_diffusers.training.checkpoints.whole", lambda value: gathered.append(1) or value)
+    assert named_averages(unet, ema, keep=False) == {} and len(gathered) == len(ema.shadow_params)  # which all processes do together
+    assert named_averages(unet, ema).keys() == dict(unet.named_parameters()).keys()
 
 
 def test_without_averaging_the_last_weights_are_given_out(tmp_path) -> None:
@@ -559,3 +571,15 @@ def test_losses_are_reported_by_noise_level(tmp_path) -> None:
     assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_images"} <= tags
     assert len([t for t in tags if t.startswith("loss_by_log_snr")]) == 4
     assert [e.step for e in events.Scalars("loss")] == [3, 6]
+
+
+def test_a_run_that_goes_on_is_the_same_run_on_wandb(tmp_path) -> None:
+    """Which is not installed: what it would be told is looked at."""
+    told = []
+    init = lambda project, config, init_kwargs: told.append(init_kwargs["wandb"])  # noqa: E731
+    run = SimpleNamespace(is_main_process=True, log_with=[LoggerType.WANDB], init_trackers=init)
+    for goes_on in (True, True, False):
+        start_tracking(run, "imagen", "unet_2", {}, tmp_path, goes_on)
+    assert told[0] == told[1] == {"name": "unet_2", "id": told[0]["id"], "resume": "allow"} and told[2]["id"] != told[0]["id"]
+    start_tracking(SimpleNamespace(**{**vars(run), "log_with": [LoggerType.TENSORBOARD]}), "imagen", "unet", {}, tmp_path / "plain", False)
+    assert told[-1] == {"name": "unet"} and not (tmp_path / "plain").exists()

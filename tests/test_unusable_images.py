@@ -76,6 +76,17 @@ def test_processes_list_each_image_once_in_one_file(tmp_path) -> None:
     assert (tmp_path / "skipped.txt").read_text().splitlines() == ["a: small", "b: small", "c: small"]
 
 
+def test_of_very_many_images_that_are_passed_over_some_are_listed(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("imagen_diffusers.training.reports.MOST", 3)
+    (tmp_path / "skipped.txt").write_text("a: bad\nb: bad\n")
+    skipped = Skipped(tmp_path)
+    skipped.add(["a: bad", "c: bad", "d: bad"])
+    skipped.add(["e: bad"])
+    assert "further ones are neither counted nor listed" in caplog.text
+    (tmp_path / "skipped.txt").write_text("a: bad\nb: bad\nc: bad\nd: of another process\n")
+    assert skipped.seen == Skipped(tmp_path).seen == {"a: bad", "b: bad", "c: bad"}
+
+
 def test_a_missing_image_or_file_is_passed_over() -> None:
     dataset = ImageDataset(rows_of([None, {"bytes": None, "path": "nowhere.png"}, given(16, 16)]), Columns("image", "text"), BUCKETS)
     assert dataset[0]["skipped"] == ["row 0: it has no image", "nowhere.png: its file cannot be read (No such file or directory)"]

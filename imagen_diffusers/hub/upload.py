@@ -3,7 +3,17 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", "logs/**", "stage-*/**", "*.part/**", "*.deleted/**", ".lock", "skipped.txt"]
+LEFT_HERE = [
+    "checkpoint-*",
+    "checkpoint-*/**",
+    "logs/**",
+    "stage-*/**",
+    "*.part/**",
+    "*.deleted/**",
+    ".lock",
+    "skipped.txt",
+    "wandb_id.txt",
+]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ def train_stage(
         text_reader = TextReader(tokenizer, text_encoder, rules, null_text, accelerator.device)
         fit = _Fit(accelerator, network, dataset, log_snr_table, settings, loss, text_reader, stage)
         start = step = 0 if checkpoint is None else fit.checkpoints.load(checkpoint)
-        start_tracking(accelerator, settings.tracker_project_name, stage, {**asdict(settings), **asdict(loss)})
+        told = {**asdict(settings), **asdict(loss)}
+        start_tracking(accelerator, settings.tracker_project_name, stage, told, settings.output_dir, checkpoint is not None)
 
         with StopFlag(accelerator, settings.time_limit) as stop:
             for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.steps, accelerator):

@@ -2,7 +2,9 @@
 
 import logging
 import time
+import uuid
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
+from .folders import in_one_rename
+
 logger = logging.getLogger(__name__)
 
 # Noise levels whose losses are told apart, by log-SNR, noisiest first: layout is decided in the first, detail in the last.
 LEVELS = ((-float("inf"), -4.0), (-4.0, 0.0), (0.0, 4.0), (4.0, float("inf")))
+
+WANDB_ID = "wandb_id.txt"
+MOST = 100_000  # passed-over images that are counted and listed
 
 
 @dataclass
@@ -43,9 +50,10 @@ class Meter:
 
 
 class Skipped:
-    """Training images that a process passed over: listed once each in `skipped.txt`, which a resumed run goes on with.
+    """Training images that the processes of a run passed over: listed once each in `skipped.txt`, which a resumed run goes on with.
 
-    Several processes of a run share the file: what one has listed, those that pass over it later do not list again.
+    The processes share the file: what one has listed, those that pass over it later do not list again. Of a set with very many, `MOST`
+    are listed, and those beyond them neither counted nor listed: a line takes some 250 bytes of memory.
     """
 
     def __init__(self, folder: Path):
@@ -53,22 +61,27 @@ class Skipped:
         self.seen = self.listed()
 
     def add(self, told: list[str]) -> None:
-        if self.seen.issuperset(told):
+        if len(self.seen) >= MOST or self.seen.issuperset(told):
             return
         self.seen |= self.listed()
-        new = list(dict.fromkeys(line for line in told if line not in self.seen))
+        new = list(dict.fromkeys(line for line in told if line not in self.seen))[: max(MOST - len(self.seen), 0)]
         if not new:
             return
         if not self.seen:
             logger.warning(f"passed over an image: {new[0]}. All such are listed in {self.path}")
         self.seen.update(new)
+        if len(self.seen) >= MOST:
+            logger.warning(f"passed over {MOST} images; {self.path} lists these, and further ones are neither counted nor listed")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in new)
 
     def listed(self) -> set[str]:
-        """All that any process has listed."""
-        return set(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else set()
+        """What any process has listed, as far as it is counted."""
+        if not self.path.exists():
+            return set()
+        with open(self.path, encoding="utf-8") as file:
+            return {line.removesuffix("\n") for line in islice(file, MOST)}
 
 
 def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
@@ -87,10 +100,26 @@ def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer:
         )
 
 
-def start_tracking(accelerator: Accelerator, project: str, stage: str, settings: dict[str, Any]) -> None:
-    """Begin the run of a stage in the trackers the accelerator was made with; it and the settings are told as plain values."""
+def start_tracking(accelerator: Accelerator, project: str, stage: str, settings: dict[str, Any], folder: Path, goes_on: bool) -> None:
+    """Begin the run of a stage in the trackers the accelerator was made with; it and the settings are told as plain values.
+
+    Args:
+        accelerator, project, stage, settings: of the run.
+        folder: the run's, in which the id that wandb knows it by is kept.
+        goes_on: from a checkpoint; wandb's run then goes on, too.
+    """
     plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
-    accelerator.init_trackers(project, config={"stage": stage, **plain}, init_kwargs={"wandb": {"name": stage}})
+    given = {"name": stage}
+    if accelerator.is_main_process and "wandb" in map(str, accelerator.log_with):
+        given |= {"id": _kept_id(folder / WANDB_ID, goes_on), "resume": "allow"}
+    accelerator.init_trackers(project, config={"stage": stage, **plain}, init_kwargs={"wandb": given})
+
+
+def _kept_id(path: Path, goes_on: bool) -> str:
+    if not (goes_on and path.exists()):
+        with in_one_rename(path) as part:
+            part.write_text(uuid.uuid4().hex)
+    return path.read_text()
 
 
 def show_images(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:
