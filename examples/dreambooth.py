@@ -25,6 +25,7 @@ from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.training.examples import Mixed
+from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
@@ -72,7 +73,8 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
     for part in tqdm(parts, desc="generating the class", disable=not processes.is_main_process):
         generators = [torch.Generator().manual_seed(i) for i in part]
         for i, image in zip(part, pipe([subject.class_prompt] * len(part), generator=generators).images, strict=True):
-            image.save(folder / names[i])
+            with in_one_rename(folder / names[i]) as part:
+                image.save(part, "PNG")
     processes.wait_for_everyone()
 
 

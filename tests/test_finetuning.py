@@ -27,7 +27,7 @@ from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.training.checkpoints import PROGRESS
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings, build_pyramid
-from imagen_diffusers.training.rows import DataSettings
+from imagen_diffusers.training.rows import DataSettings, images_in
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr
@@ -289,7 +289,7 @@ def test_a_stage_of_no_whole_enlargement_is_not_trained_on_another_condition() -
         image_settings(pipe, 2, WindowSettings())
 
 
-def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
+def test_images_of_the_class_may_be_of_any_kind(tmp_path, monkeypatch) -> None:
     for name in ("a.jpg", "b.webp", "0001.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     subject = dreambooth.DreamBoothSettings(tmp_path, "x", True, "a cube", tmp_path, num_class_images=5, sample_batch_size=2)
@@ -312,6 +312,17 @@ def test_images_of_the_class_may_be_of_any_kind(tmp_path) -> None:
     (tmp_path / "b.webp").unlink()
     dreambooth.generate_class(Pipe(), subject, alone)
     assert sizes == [2, 2, 1]
+
+    def half(image, file, *_) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt  # killed here
+
+    there = images_in(tmp_path)
+    there.pop().unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image.Image, "save", half)
+        dreambooth.generate_class(Pipe(), subject, alone)
+    assert sorted(images_in(tmp_path)) == sorted(there)
     with pytest.raises(ValueError, match="sample_batch_size is 0"):
         dreambooth.DreamBoothSettings(tmp_path, "x", sample_batch_size=0)
 
