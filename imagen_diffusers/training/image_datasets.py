@@ -91,8 +91,17 @@ class ImageDataset(VisitedDataset):
             return None
         if self._buckets is None:
             places = tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 10_000)
-            self._buckets = as_next([self.reader.bucket(self.rows[i]) for i in places])
+            self._buckets = as_next([self._bucket(i) for i in places])
         return self._buckets
+
+    def _bucket(self, index: int) -> int | None:
+        try:
+            return self.reader.bucket(self.rows[index], self._name(index))
+        except UnusableError:
+            return None  # as asking for its example will say
+
+    def _name(self, index: int) -> str:
+        return f"row {index}" if self.names is None else self.names[index]
 
     def _pyramid(self, index: int, shape: int | None) -> Pyramid:
         key = index, shape
@@ -101,7 +110,7 @@ class ImageDataset(VisitedDataset):
         if key in self._kept:
             return self._kept[key]
         try:
-            pyramid = self.reader.pyramid(self.rows[index], f"row {index}" if self.names is None else self.names[index], shape)
+            pyramid = self.reader.pyramid(self.rows[index], self._name(index), shape)
         except UnusableError as error:
             self._unusable[key] = str(error)
             raise

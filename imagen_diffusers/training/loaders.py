@@ -77,7 +77,7 @@ class Batches:
                 f"dataloader_num_workers to {len(state['places'])}"
             )
         self._given = state["given"]
-        self._places = [Place(**{**beginning(), **place}) for place in state["places"]]  # older ones have no `row`
+        self._places = [_place(place, self.share.batch_size) for place in state["places"]]
 
     def _from_place(self) -> Iterator[Batch]:
         assert isinstance(self.dataset, ShardedStream)
@@ -144,6 +144,13 @@ def first_usable(dataset: TrainingSet) -> list[Example]:
     if isinstance(dataset, ImageStream):
         return [next(iter(dataset))]
     return [part[0] for part in (dataset.parts if isinstance(dataset, Mixed) else (dataset,))]
+
+
+def _place(saved: dict[str, Any], batch_size: int) -> Place:
+    """As a checkpoint has it; older ones say how many batches of the block were taken, and may lack `row`."""
+    place = {**beginning(), **saved}
+    taken = place.pop("taken", None)
+    return Place(**(place if taken is None else {**place, "used": taken * batch_size}))
 
 
 def _as_it_is(given: Any) -> Any:

@@ -54,7 +54,7 @@ class StepSampler(Sampler[list[Visit]]):
                 for position in self.share.positions(step, micro):
                     if position // self.length != current:
                         current = position // self.length
-                        order = _shuffled(self.length, self.seed, current)
+                        order = shuffled(self.length, self.seed, current)
                     batch.append((int(order[position % self.length]), current))
                 yield batch
 
@@ -88,14 +88,15 @@ class BucketSampler(Sampler[list[Visit]]):
                 yield [(int(i), current) for i in indices[first : first + self.share.batch_size]]
 
     def _steps_of_pass(self, number: int) -> list[np.ndarray]:
-        order, size = _shuffled(len(self.buckets), self.seed, number), self.share.examples_per_step
+        order, size = shuffled(len(self.buckets), self.seed, number), self.share.examples_per_step
         steps = []
         for bucket in np.unique(self.buckets):
             mine = order[self.buckets[order] == bucket]
             filled = np.resize(mine, -(-len(mine) // size) * size)  # repeats from the front
             steps += list(filled.reshape(-1, size))
-        return [steps[i] for i in _shuffled(len(steps), self.seed + 1, number)]
+        return [steps[i] for i in shuffled(len(steps), self.seed + 1, number)]
 
 
-def _shuffled(length: int, seed: int, number: int) -> np.ndarray:
+def shuffled(length: int, seed: int, number: int) -> np.ndarray:
+    """The order of a set in a pass: its indices."""
     return np.random.default_rng((seed, number)).permutation(length)

@@ -125,6 +125,12 @@ def nearest_shape(size: tuple[int, int], shapes: list[tuple[int, int]]) -> int:
     return int(np.argmin([abs(np.log(h / w) - ratio) for h, w in shapes]))
 
 
+def check_size(size: tuple[int, int], least: tuple[int, int]) -> None:
+    """Raise `UnusableError` for an image, of (height, width), that is smaller than it will be."""
+    if size[0] < least[0] or size[1] < least[1]:
+        raise UnusableError(f"it is {size[1]}x{size[0]}, smaller than the stage's {least[1]}x{least[0]}")
+
+
 def size_of(data: bytes) -> tuple[int, int]:
     """(height, width) of a file's image, turned as its EXIF says, from its header alone.
 
@@ -191,8 +197,7 @@ def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int,
     """
     shapes = settings.shapes
     height, width = shape or shapes[nearest_shape((image.height, image.width), shapes)]
-    if image.height < height or image.width < width:
-        raise UnusableError(f"it is {image.width}x{image.height}, smaller than the stage's {width}x{height}")
+    check_size((image.height, image.width), (height, width))
     image = image.convert("L") if settings.channels == 1 else image
     extrema: Any = [image.getextrema()] if settings.channels == 1 else image.getextrema()
     if all(low == high for low, high in extrema):

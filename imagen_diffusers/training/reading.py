@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .examples import Example
-from .pyramid import ImageSettings, UnusableError, build_pyramid, cropped, cut, decode, nearest_shape, size_of
+from .pyramid import ImageSettings, UnusableError, build_pyramid, check_size, cropped, cut, decode, nearest_shape, size_of
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,20 @@ class RowReader:
         except UnusableError as error:
             raise UnusableError(f"{name}: {error}") from None
 
-    def bucket(self, row: dict[str, Any]) -> int | None:
-        """Which of `settings.shapes` is the nearest to the row's image; None where its file's header says that it cannot be used."""
+    def bucket(self, row: dict[str, Any], name: str) -> int:
+        """Which of `settings.shapes` is the nearest to the row's image, by its file's header.
+
+        Raises `UnusableError`, as `pyramid`, where the header or the caption says that the row cannot be used.
+        """
+        name = (self.columns.image_of(row) or {}).get("path") or name
         try:
-            height, width = size_of(file_of(self.columns.image_of(row)))
-        except UnusableError:
-            return None
-        number = nearest_shape((height, width), self.settings.shapes)
-        least = self.settings.shapes[number]
-        return number if height >= least[0] and width >= least[1] else None
+            self._captions(row)
+            size = size_of(file_of(self.columns.image_of(row)))
+            number = nearest_shape(size, self.settings.shapes)
+            check_size(size, self.settings.shapes[number])
+            return number
+        except UnusableError as error:
+            raise UnusableError(f"{name}: {error}") from None
 
     def example(self, pyramid: Pyramid, rng: np.random.Generator, skipped: list[str]) -> Example:
         """A window of it, and one of its captions where there are several; `rng` draws the window first."""

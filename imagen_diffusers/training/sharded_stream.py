@@ -1,14 +1,16 @@
 """Captioned images from streams of any size: each process and each of its workers reads rows of its own, and a resumed run goes on there.
 
-A worker reads its rows block by block, and a block is a small training set: shuffled, sorted by shape and cut into batches as a set is. How
-far a worker came is therefore the state of its stream before the block, which `datasets` knows, and the number of batches taken since.
-A pass ends a block; rows too few for one more batch begin the first block of the next pass.
+A worker reads its rows block by block. A block is shuffled, and rows that cannot be used drop out of it; what is left at its end, too few
+for a batch, begins the first batch of the next block. Images of several shapes are sorted within a block. How far a worker came is
+therefore the state of its stream before the block, which `datasets` knows, and the number of the block's rows used since. A pass ends a
+block.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -16,12 +18,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from .examples import Batch, Example, collate
 from .image_datasets import ImageDataset
-from .order import BucketSampler, Share, StepSampler, Visit
+from .order import BucketSampler, Share, shuffled
 from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
 from .reading import Columns, RowReader
 from .seeds import seed_of
 
+logger = logging.getLogger(__name__)
+
 ORDERED = 256  # rows of a block, about, where they are not shuffled
+MANY_REPEATS = 0.1  # share of a block's examples, above which it is told
 
 Numbered = tuple[int, Any]  # a row, and which one it is of those that its worker reads in the pass
 
@@ -33,7 +38,15 @@ class Place(TypedDict):
     rows: dict[str, Any] | None  # the stream's state before the present block; None at the beginning of the pass
     row: int  # how many rows of the pass come before the block
     block: int  # how many blocks of the pass do
-    taken: int  # batches of the block that were given
+    used: int  # of the block's rows, in their order, that were given or passed over
+
+
+class Found(NamedTuple):
+    """What came of some of a block's rows, one after the other: examples of one shape, or why they cannot be used."""
+
+    used: int  # as of `Place`, with these
+    examples: list[Example]
+    unusable: list[str]
 
 
 class ShardedStream(IterableDataset):
@@ -87,6 +100,11 @@ class ShardedStream(IterableDataset):
         """Rows of a block, whole batches of them."""
         return -(-(self.shuffle_buffer or ORDERED) // self.share.batch_size) * self.share.batch_size
 
+    @property
+    def _most_unusable(self) -> int:
+        """Rows in a row, whole blocks of them."""
+        return -(-MOST_UNUSABLE // self.block_size) * self.block_size
+
     def first_usable(self) -> Example:
         """The first image that can be used, among as many rows as training would pass over.
 
@@ -94,8 +112,7 @@ class ShardedStream(IterableDataset):
             ValueError: where there is none.
         """
         reader, unusable = RowReader(self.columns, self.settings, self.embed), []
-        limit = -(-MOST_UNUSABLE // self.block_size) * self.block_size
-        for number, row in enumerate(islice(self._rows_of_pass(0, None), limit)):
+        for number, row in enumerate(islice(self._rows_of_pass(0, None), self._most_unusable)):
             try:
                 return reader.example(reader.pyramid(row, f"row {number}"), np.random.default_rng(self.seed), unusable)
             except UnusableError as error:
@@ -114,49 +131,35 @@ class ShardedStream(IterableDataset):
             yield worker, place, batch
 
     def _batches(self, place: Place, worker: int) -> Iterator[tuple[Place, Batch]]:
-        """Batches from a place on. Those of a block without a usable image are left out, and told of by the next batch."""
-        told, lost = [], 0
+        """Batches from a place on; each tells of the rows before its end that cannot be used."""
+        examples, told, lost = list[Example](), list[str](), 0
         for start, block in self._blocks(place):
-            for taken, (batch, unusable) in enumerate(self._batches_of_block(block, start, worker), start["taken"] + 1):
-                told += unusable
-                if batch is None:
-                    lost += self.share.batch_size
-                    if lost >= MOST_UNUSABLE:
-                        raise none_usable(f"{lost} images in a row", told)
-                    continue
-                batch["skipped"] = [*told, *batch["skipped"]]
-                told, lost = [], 0
-                yield Place(**{**start, "taken": taken}), batch
+            for found in self._found(block, start, worker):
+                examples += found.examples
+                told += found.unusable
+                lost = 0 if found.examples else lost + len(found.unusable)
+                if lost >= self._most_unusable:
+                    raise none_usable(f"{lost} images in a row", told)
+                if len(examples) == self.share.batch_size:
+                    batch = collate(examples)
+                    batch["skipped"] = [*told, *batch["skipped"]]
+                    yield Place(**{**start, "used": found.used}), batch
+                    examples, told = [], []
 
     def _blocks(self, place: Place) -> Iterator[tuple[Place, list[Numbered]]]:
-        """Blocks of whole batches from a place on, each with its own.
-
-        A block ends where a pass does, but for rows too few for a batch: these begin the next block, whose place is therefore still in
-        the pass before.
-        """
-        size, start, block = self.share.batch_size, place, []
-        number, state, row = place["number"], place["rows"], place["row"]
+        """Blocks from a place on, each with its own; the first begins where the place's does."""
+        start = place
         while True:
-            rows = self._rows_of_pass(number, state)
-            read, empty = enumerate(rows, row), state is None
-            while few := list(islice(read, size - len(block) % size)):
+            rows = self._rows_of_pass(start["number"], start["rows"])
+            numbered, empty = enumerate(rows, start["row"]), start["rows"] is None
+            while block := list(islice(numbered, self.block_size)):
                 empty = False
-                block += few
-                row += len(few)
-                if len(block) % size:
-                    break  # the pass has ended
-                state = rows.state_dict()
-                if len(block) == self.block_size:
-                    yield start, block
-                    start, block = Place(number=number, rows=state, row=row, block=_next(start, number), taken=0), []
+                yield start, block
+                row, count = start["row"] + len(block), start["block"] + 1
+                start = Place(number=start["number"], rows=rows.state_dict(), row=row, block=count, used=0)
             if empty:
                 raise ValueError("the training stream is empty, or has fewer images than there are processes and workers to read it")
-            if whole := len(block) // size * size:
-                yield start, block[:whole]
-                few = block[whole:]  # which came after `state`
-                start, block = Place(number=number, rows=state, row=row - len(few), block=_next(start, number), taken=0), few
-            number, state, row = number + 1, None, 0
-            start = start if block else beginning(number)
+            start = beginning(start["number"] + 1)
 
     def _rows_of_pass(self, number: int, state: dict[str, Any] | None) -> Any:
         rows = copy.deepcopy(self.rows)  # since workers share the number of the pass of one object
@@ -166,39 +169,68 @@ class ShardedStream(IterableDataset):
             rows.load_state_dict(state)
         return rows
 
-    def _batches_of_block(self, block: list[Numbered], place: Place, worker: int) -> Iterator[tuple[Batch | None, list[str]]]:
-        """Those that were not taken yet, or None for each where the block has no usable image, and why each of its images is not."""
+    def _found(self, block: list[Numbered], place: Place, worker: int) -> Iterator[Found]:
+        """What comes of the block's rows that were not used yet."""
         seed = seed_of(self.seed, place["number"], self.share.rank, worker, place["block"])
-        names, rows = [self._name(number, worker) for number, _ in block], [row for _, row in block]
-        images = ImageDataset(rows, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, names=names)
-        for visits in self._order(images, seed, place["taken"]):
+        reader = RowReader(self.columns, self.settings, self.embed)
+        if self.settings.has_buckets:
+            yield from self._by_shape(reader, block, place, worker, seed)
+            return
+        order = shuffled(len(block), seed, 0) if self.shuffle_buffer else np.arange(len(block))
+        for used, index in enumerate(order[place["used"] :], place["used"] + 1):
+            number, row = block[index]
             try:
-                yield collate([images.visit(*visit) for visit in visits]), []
+                pyramid = reader.pyramid(row, self._name(number, worker))
+            except UnusableError as error:
+                yield Found(used, [], [str(error)])
+            else:
+                yield Found(used, [reader.example(pyramid, np.random.default_rng((seed, int(index), 0)), [])], [])
+
+    def _by_shape(self, reader: RowReader, block: list[Numbered], place: Place, worker: int, seed: int) -> Iterator[Found]:
+        """The same, a batch of one shape at a time; a shape's last batch is filled up from its first examples.
+
+        Rows drop out by their files' headers and captions. For those that only decoding tells of others of the block stand in.
+        """
+        names, rows, unusable, size = [], [], [], self.share.batch_size
+        for number, row in block:
+            name = self._name(number, worker)
+            try:
+                reader.bucket(row, name)
+            except UnusableError as error:
+                unusable.append(str(error))
+                continue
+            names.append(name)
+            rows.append(row)
+        yield Found(place["used"], [], unusable)
+        if not rows:
+            return
+        images = ImageDataset(rows, self.columns, self.settings, embed=self.embed, seed=seed, cache_bytes=0, names=names)
+        sampler = BucketSampler(images.buckets() or [], Share(size), seed=seed, start=place["used"] // size, stop=0)
+        sampler.stop = sampler.steps_per_pass
+        self._warn_of_repeats(len(rows), sampler.steps_per_pass * size, place, worker)
+        for step, visits in enumerate(sampler, sampler.start + 1):
+            try:
+                yield Found(step * size, [images.visit(*visit) for visit in visits], [])
             except UnusableError:
-                yield None, images.unusable
+                yield Found(step * size, [], images.unusable)
+                return
+
+    def _warn_of_repeats(self, rows: int, examples: int, place: Place, worker: int) -> None:
+        """Once for each run: one reader tells of its first block."""
+        told = self.share.rank or worker or place != beginning()
+        if not told and examples - rows > MANY_REPEATS * examples:
+            logger.warning(
+                f"aspect_buckets fills up the last batch of each shape in a block of the stream: of the first {examples} examples "
+                f"{examples - rows} are repeats. A shuffle_buffer larger than {self.block_size} makes them fewer, and so does a "
+                "smaller train_batch_size"
+            )
 
     def _name(self, number: int, worker: int) -> str:
         info = get_worker_info()
         alone = self.share.processes == 1 and (info is None or info.num_workers == 1)
         return f"row {number}" if alone else f"row {number} of worker {worker} of process {self.share.rank}"
 
-    def _order(self, images: ImageDataset, seed: int, start: int) -> Iterator[list[Visit]]:
-        size, buckets = self.share.batch_size, images.buckets()
-        if buckets is not None:
-            sampler = BucketSampler(buckets, Share(size), seed=seed, start=start, stop=start)
-            sampler.stop = sampler.steps_per_pass
-            return iter(sampler)
-        steps = -(-len(images) // size)
-        if self.shuffle_buffer:
-            return iter(StepSampler(len(images), Share(size), seed=seed, start=start, stop=steps))
-        return ([(i % len(images), 0) for i in range(step * size, (step + 1) * size)] for step in range(start, steps))
-
-
-def _next(start: Place, number: int) -> int:
-    """The number in pass `number` of the block after the one at `start`, which may have begun in the pass before."""
-    return start["block"] + 1 if start["number"] == number else 1
-
 
 def beginning(number: int = 0) -> Place:
     """Of the `number`-th pass."""
-    return Place(number=number, rows=None, row=0, block=0, taken=0)
+    return Place(number=number, rows=None, row=0, block=0, used=0)
