@@ -1,5 +1,6 @@
 """Streams in parts: nobody reads another's rows, a resumed run goes on where it was, and several workers read side by side."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,15 @@ def test_a_run_that_was_read_otherwise_is_refused(files, tmp_path) -> None:
     states = [batches(stream_of(files), Share(2)).state_dict()]
     with pytest.raises(ValueError, match="read by 1 processes, and now there are 2"):
         batches(stream_of(files), Share(2, 2, 0)).load_state_dict(states)
+    with pytest.raises(ValueError, match="was read with shuffle_buffer=0, and now it is 8: where the run was in it is not known then"):
+        batches(stream_of(files, 8), Share(2)).load_state_dict(states)
+    with pytest.raises(ValueError, match="read with train_batch_size=2, and now it is 4"):
+        batches(stream_of(files), Share(4)).load_state_dict(states)
+    (tmp_path / "more").mkdir()
+    for name in [*(path.name for path in files.iterdir()), "part-4.parquet"]:
+        shutil.copy(files / name.replace("4", "0"), tmp_path / "more" / name)
+    with pytest.raises(ValueError, match="read with files=4, and now it is 5"):
+        batches(stream_of(tmp_path / "more"), Share(2)).load_state_dict(states)
 
 
 def test_more_workers_than_files_are_as_many_as_files(files) -> None:

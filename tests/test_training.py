@@ -292,6 +292,8 @@ RANK_2 = {"rank": 2}
     [
         (None, {"optimizer": "muon"}, "optimizer=adamw there and muon here"),
         (None, {"loss": RUNNING}, "weighting=another than running there and running here"),
+        (None, {"train_batch_size": 2}, "train_batch_size x gradient_accumulation_steps x processes=4 there and 2 here"),
+        (None, {"seed": 1}, "seed=0 there and 1 here"),
         ({"rank": 3}, {}, "rank=2 there and 3 here"),
         ({"rank": 2, "alpha": 8}, {}, "lora_alpha=2 there and 8 here"),
         (None, {}, "rank=2 there and None here"),

@@ -33,8 +33,9 @@ class Batches:
 
     def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
         self.dataset, self.share, self.settings = dataset, share, settings
-        self._given, self._places = 0, list[Place]()
+        self._given, self._places, self._read = 0, list[Place](), dict[str, Any]()
         if isinstance(dataset, ShardedStream):
+            self._read = {"files": dataset.files, "shuffle_buffer": dataset.shuffle_buffer, "train_batch_size": share.batch_size}
             self.dataset = dataset.part_of(share)
             self._workers = min(settings.dataloader_num_workers, self.dataset.files)
             self._places = [beginning() for _ in range(max(self._workers, 1))]
@@ -45,7 +46,7 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The place in a `ShardedStream`; None for any other set."""
-        return {"given": self._given, "places": list(self._places)} if self._places else None
+        return {"given": self._given, "places": list(self._places), **self._read} if self._places else None
 
     def load_state_dict(self, states: list[dict[str, Any] | None] | None) -> None:
         """Go to the place of a checkpoint.
@@ -54,7 +55,7 @@ class Batches:
             states: what `state_dict` said in each process; None where a checkpoint says nothing.
 
         Raises:
-            ValueError: where the run was read otherwise, or by another number of processes or workers.
+            ValueError: where the data were read otherwise, by another number of processes or workers, or were others.
         """
         known = states is not None and all(state is not None for state in states)
         if known != bool(self._places):
@@ -76,6 +77,13 @@ class Batches:
                 f"the stream was read by {len(state['places'])} workers, and now there are {len(self._places)}; set "
                 f"dataloader_num_workers to {len(state['places'])}"
             )
+        for name, here in self._read.items():
+            there = state.get(name, here)  # older ones do not tell
+            if there != here:
+                raise ValueError(
+                    f"the stream was read with {name}={there}, and now it is {here}: where the run was in it is not known then; go on with "
+                    "what it was, or choose another output_dir"
+                )
         self._given = state["given"]
         self._places = [_place(place, self.share.batch_size) for place in state["places"]]
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is one of the run that would go on from it: the same network, adapter and optimizer."""
+"""Whether a checkpoint is one of the run that would go on from it: the same network, adapter, optimizer, seed and examples a step."""
 
 import inspect
 import json
@@ -10,17 +10,23 @@ from diffusers.models.modeling_utils import ModelMixin
 from imagen_diffusers.models.lora import trained_adapter
 
 from .losses import LossSettings
+from .processes import this_process
 from .run_settings import TrainSettings
+
+STEP = "train_batch_size x gradient_accumulation_steps x processes"  # examples of a step
 
 
 def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
-    """What a run cannot change when it goes on, since its checkpoints hold state of it: by the names of the flags.
+    """What a run cannot change when it goes on: by the names of the flags.
 
+    Its checkpoints hold state of most of it; which examples came before a step follows from the seed and the examples of a step.
     Learning rates, decays and losses may change, but for the weighting "running", which has a state of its own.
     """
     adapter = trained_adapter(unet)
     config = None if adapter is None else unet.peft_config[adapter]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
     return {
+        STEP: settings.train_batch_size * settings.gradient_accumulation_steps * this_process().num_processes,
+        "seed": settings.seed,
         "optimizer": settings.optimizer,
         "use_8bit_adam": settings.use_8bit_adam,
         "weighting": loss.weighting if loss.weighting == "running" else "another than running",
