@@ -449,6 +449,14 @@ def test_captions_without_an_encoder_are_refused() -> None:
     assert reader.read(collate([Embedded()[0]])).embeds.shape == (1, 12, TEXT_DIM)
 
 
+def test_of_captions_that_are_cut_the_first_alone_is_told_of(caplog) -> None:
+    rules = PLAIN_TEXT._replace(max_sequence_length=2)
+    reader = TextReader(make_tokenizer(), make_text_encoder(), rules, None, torch.device("cpu"))
+    for index in (0, 1, 0):
+        assert reader.read(collate([Squares()[index]])).embeds.shape[1] == 2
+    assert caplog.text.count("dropped") == 1 and 'dropped: "' in caplog.text and "Others may be cut as well" in caplog.text
+
+
 def test_a_full_disk_is_said_and_keeps_the_checkpoint(tmp_path, monkeypatch) -> None:
     fit(tmp_path, 3)
 

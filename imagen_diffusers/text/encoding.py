@@ -6,6 +6,7 @@ shapes: B prompts, L tokens, D text width.
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ def encode(
     *,
     padding: str = "longest",
     device: torch.device | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> TextEmbedding:
     """The last layer's contextual embeddings.
 
@@ -48,6 +50,7 @@ def encode(
             encoder says at padding as if it were text, as DeepFloyd IF was trained.
         device: where the encoder computes, and where the embeddings are; by default where its weights are, which is not the same
             while it is offloaded.
+        warn: is told what was dropped; by default the log is.
 
     Raises:
         ValueError: for an unknown `padding`, a prompt without a token, and an encoder that does more than encode text, or overflows.
@@ -60,7 +63,7 @@ def encode(
         rows.append(cut(text.ids, max_length, text.closing))
         if len(text.ids) > max_length:
             dropped = tokenizer.decode(text.ids[max_length - text.closing :], skip_special_tokens=True)
-            logger.warning(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
+            (warn or logger.warning)(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
     given, attention = padded(rows, tokenizer, max_length, padding, device or text_encoder.device)
     mask = attention.bool()
     hidden = last_hidden_state(text_encoder, given, attention)
@@ -72,6 +75,18 @@ def encode(
     if padding == "max_length":
         return TextEmbedding(hidden, torch.ones_like(mask))
     return TextEmbedding(hidden * mask[..., None], mask)
+
+
+def warning_once() -> Callable[[str], None]:
+    """A `warn` for many captions: the first that is cut is told of, and no other."""
+    told = []
+
+    def warn(message: str) -> None:
+        if not told:
+            logger.warning(f"{message}. Others may be cut as well; they are not told of")
+            told.append(message)
+
+    return warn
 
 
 def last_hidden_state(text_encoder: PreTrainedModel, ids: Tensor, attention: Tensor) -> Tensor:

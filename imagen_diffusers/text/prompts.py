@@ -51,13 +51,16 @@ def read_prompts(
     text_encoder: PreTrainedModel,
     rules: TextRules,
     device: torch.device | None = None,
+    *,
+    warn: Callable[[str], None] | None = None,
 ) -> TextEmbedding:
-    """Prompts as the checkpoint reads them, embeddings (B, L, D) and mask (B, L); `device` as in `encoding.encode`.
+    """Prompts as the checkpoint reads them, embeddings (B, L, D) and mask (B, L); `device` and `warn` as in `encoding.encode`.
 
     Raises:
         ValueError: as `encoding.encode`.
     """
-    return encode(cleaned(prompts, rules), tokenizer, text_encoder, rules.max_sequence_length, padding=rules.text_padding, device=device)
+    given: dict[str, Any] = {"padding": rules.text_padding, "device": device, "warn": warn}
+    return encode(cleaned(prompts, rules), tokenizer, text_encoder, rules.max_sequence_length, **given)
 
 
 def cleaned(prompts: list[str], rules: TextRules) -> list[str]:

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from imagen_diffusers.text.encoding import TextEmbedding
+from imagen_diffusers.text.encoding import TextEmbedding, warning_once
 from imagen_diffusers.text.prompts import TextRules, read_prompts
 
 from .examples import Batch
@@ -28,6 +28,7 @@ class TextReader:
         device: torch.device,
     ):
         self.tokenizer, self.text_encoder, self.rules, self.device = tokenizer, text_encoder, rules, device
+        self._warn = warning_once()  # captions come again in every pass
         self.null_text = None if null_text is None else self._moved(null_text)
         if text_encoder is not None:
             text_encoder.to(device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
@@ -48,7 +49,7 @@ class TextReader:
             return self._moved(batch["text"])
         if "prompt" not in batch or self.text_encoder is None or self.tokenizer is None:
             raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
-        return self._moved(read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.rules))
+        return self._moved(read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.rules, warn=self._warn))
 
     def _moved(self, text: TextEmbedding) -> TextEmbedding:
         return TextEmbedding(text.embeds.to(self.device), text.mask.to(self.device))
