@@ -162,6 +162,24 @@ def test_of_a_folder_for_training_and_one_for_validation_the_first_is_read(tmp_p
     assert sorted(row["text"] for row in load_rows(everything)[0]) == ["more", "train"]
 
 
+def test_shards_in_folders_in_the_folder_are_read_as_images_are(tmp_path) -> None:
+    tar(tmp_path / "deep" / "a" / "0.tar", [noise_image(20, 20)] * 2)
+    tar(tmp_path / "deep" / ".cache" / "1.tar", [noise_image(20, 20)])
+    rows, _ = load_rows(DataSettings(train_data_dir=tmp_path / "deep", streaming=True))
+    assert len(list(rows)) == 2
+    for part, count in (("train", 1), ("test", 2)):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+        parquet(tmp_path / "parts" / part / "0.parquet", [noise_image(20, 20)] * count)
+    rows, _ = load_rows(DataSettings(train_data_dir=tmp_path / "parts", cache_dir=tmp_path / "cache"))
+    assert len(rows) == 1
+    beside = folder_of(tmp_path / "beside", {"a.png": encoded(noise_image(20, 20))})
+    tar(beside / "old" / "0.tar", [noise_image(20, 20)] * 2)
+    assert len(load_rows(DataSettings(train_data_dir=beside, cache_dir=tmp_path / "cache"), captions=False)[0]) == 1
+    packed = folder_of(tmp_path / "packed", {"0.tar.gz": b""})
+    with pytest.raises(ValueError, match=r"no images in .*packed; .* shards of WebDataset \(\.tar, not compressed\), in it or in"):
+        load_rows(DataSettings(train_data_dir=packed))
+
+
 def test_a_folder_that_is_divided_in_part_is_refused(tmp_path) -> None:
     extra = parts_of(tmp_path / "extra", "train", "validation", "more")
     with pytest.raises(ValueError, match=r"holds train and validation, .*beside them more: give train_data_dir=.*extra.train, with"):
@@ -190,7 +208,7 @@ def parquet(path, images: list[Image.Image]):
 
 def tar(path, images: list[Image.Image], kinds=lambda i: "PNG", more: dict[int, dict[str, bytes]] | None = None):
     """A shard of images, each with its caption; `kinds` and `more` files may differ from row to row."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as file:
         for i, image in enumerate(images):
             parts = {f".{kinds(i).lower()}": encoded(image, kinds(i)), ".txt": f"image {i}".encode(), **(more or {}).get(i, {})}

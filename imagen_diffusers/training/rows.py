@@ -3,13 +3,13 @@ WebDataset's layout or a Hub id; in whole or as a stream.
 """
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .reading import Columns, captions_in
-from .shards import has_shards, shards_in
+from .shards import is_hidden, reading_of, shards_below, shards_in
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
@@ -102,19 +102,15 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
 def images_in(folder: Path) -> list[Path]:
     """The files in `folder`, and in folders in it, that `datasets` reads as images: by their names, and none that is hidden."""
     kinds = {*_library().packaged_modules.imagefolder.ImageFolder.EXTENSIONS}
-    return [path for path in folder.rglob("*") if path.suffix.lower() in kinds and not _is_hidden(path.relative_to(folder))]
-
-
-def _is_hidden(path: Path) -> bool:
-    """As macOS leaves a "._0.png" beside "0.png" on other systems' disks; of folders also those named as Python's own are."""
-    return path.name.startswith(".") or any(part.startswith((".", "__")) for part in path.parts[:-1])
+    return [path for path in folder.rglob("*") if path.suffix.lower() in kinds and not is_hidden(path.relative_to(folder))]
 
 
 def read_in_whole(folder: Path) -> Path | None:
     """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
-    if has_shards(folder):
+    if _shards(folder):
         return None
-    return _trained_on(folder) if images_in(folder) else folder
+    images = images_in(folder)
+    return _trained_on(folder, images) if images else folder
 
 
 def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
@@ -129,8 +125,11 @@ def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"{flag} is {folder}, which is no folder")
-    if not has_shards(folder) and not images_in(folder):
-        raise ValueError(f"{flag}: no images in {folder}; put images there with metadata.jsonl, Parquet files, or tar shards")
+    if not images_in(folder) and not _shards(folder):
+        raise ValueError(
+            f"{flag}: no images in {folder}; put images there (.png, .jpg, ...), with metadata.jsonl, Parquet files (.parquet) or shards "
+            "of WebDataset (.tar, not compressed), in it or in folders in it"
+        )
 
 
 def _check_conditioning(column: str | None, channels: int) -> None:
@@ -194,20 +193,29 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
-    shards = shards_in(folder, IMAGE_COLUMNS)
-    if shards is not None:
-        return shards
+    shards = _shards(folder)
+    if shards:
+        return reading_of(shards, IMAGE_COLUMNS)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder).absolute()))}/**"]}}
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder, images_in(folder)).absolute()))}/**"]}}
 
 
-def _trained_on(folder: Path) -> Path:
-    """A folder that holds images; its `train` where all of them are there and in `validation`, `test` and the like.
+def _shards(folder: Path) -> list[Path]:
+    """Those in a folder; where it holds none and no images, those in folders in it, of which `_trained_on` says which."""
+    if shards := shards_in(folder):
+        return shards
+    below = [] if images_in(folder) else shards_below(folder)
+    place = _trained_on(folder, below)
+    return [path for path in below if place in path.parents]
+
+
+def _trained_on(folder: Path, paths: Sequence[Path]) -> Path:
+    """A folder that holds images or shards, `paths`; its `train` where all of them are there and in `validation`, `test` and the like.
 
     Raises:
         ValueError: for a folder that is divided so in part.
     """
-    places = {path.relative_to(folder).parts[0] for path in images_in(folder)}
+    places = {path.relative_to(folder).parts[0] for path in paths}
     train, held_out = ([p for p in sorted(places) if p.lower() in names] for names in (TRAIN_FOLDERS, HELD_OUT_FOLDERS))
     if not train or not held_out:
         return folder

@@ -1,7 +1,7 @@
 """Shards in a folder: which there are, and how `datasets` is to read them."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,36 @@ KINDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `d
 LOOKED_AT = 100  # rows of the first tar shard, whose fields are read from all shards
 
 
-def has_shards(folder: Path) -> bool:
-    """Whether there are any."""
-    return any(_files(folder, suffix) for suffix in KINDS)
+def shards_in(folder: Path) -> list[Path]:
+    """Those in a folder, of one kind."""
+    return _of_one_kind(folder.glob("*"))
 
 
-def shards_in(folder: Path, image_columns: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
-    """The arguments of `datasets.load_dataset` for the shards in a folder, of one kind; None where there are none.
+def shards_below(folder: Path) -> list[Path]:
+    """Those in a folder and in folders in it, of one kind, but for what is hidden."""
+    return _of_one_kind(path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)))
+
+
+def is_hidden(path: Path) -> bool:
+    """As macOS leaves a "._0.png" beside "0.png" on other systems' disks; of folders also those named as Python's own are."""
+    return path.name.startswith(".") or any(part.startswith((".", "__")) for part in path.parts[:-1])
+
+
+def reading_of(shards: Sequence[Path], image_columns: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    """The arguments of `datasets.load_dataset` for shards.
 
     Args:
-        folder: that holds them.
+        shards: of one kind.
         image_columns: of tar shards, where any row may have an image under any of these names.
     """
-    for suffix, kind in KINDS.items():
-        files = _files(folder, suffix)
-        if files:
-            arguments: dict[str, Any] = {"data_files": {"train": [glob.escape(str(path)) for path in files]}}
-            return kind, arguments | ({"features": _features(files[0], image_columns)} if kind == "webdataset" else {})
-    return None
+    kind, arguments = KINDS[shards[0].suffix], {"data_files": {"train": [glob.escape(str(path)) for path in shards]}}
+    return kind, arguments | ({"features": _features(shards[0], image_columns)} if kind == "webdataset" else {})
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    return sorted(folder.glob(f"*{suffix}"))
+def _of_one_kind(paths: Iterable[Path]) -> list[Path]:
+    there = sorted(path for path in paths if path.suffix in KINDS)
+    kinds = [suffix for suffix in KINDS if any(path.suffix == suffix for path in there)]
+    return [path for path in there if path.suffix == kinds[0]] if kinds else []
 
 
 def _features(shard: Path, image_columns: Iterable[str]) -> Any:
