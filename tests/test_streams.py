@@ -95,6 +95,20 @@ def test_the_first_rows_of_a_stream_are_divided_among_its_readers(files, buffer)
     assert set(numbers(take(exact, 6))) <= {0, 1, 2, 3, 4, 5}
 
 
+def test_files_that_processes_cannot_divide_are_told_of_once(files, tmp_path, caplog) -> None:
+    stream = stream_of(files)
+    parts = [batches(stream, Share(2, 3, rank)) for rank in range(3)]
+    assert [numbers(take(part, 2)) for part in parts] == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert (
+        caplog.text.count("4 files, which 3 processes cannot divide among themselves: each reads all of them and keeps one row in 3. Write")
+        == 1
+    )
+    images = stream_of(numbered(tmp_path / "folder", 4))
+    for part in (batches(images, Share(2, 3)), batches(stream, Share(2, 2))):
+        take(part, 1)
+    assert caplog.text.count("cannot divide") == 1
+
+
 def test_no_process_reads_the_files_of_another(tmp_path) -> None:
     folder = write_files(tmp_path / "parquet", "parquet")
     stream = stream_of(folder)

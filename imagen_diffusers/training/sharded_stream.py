@@ -52,8 +52,8 @@ class Found(NamedTuple):
 class ShardedStream(IterableDataset):
     """Batches of a stream that is divided among processes and workers, over and over.
 
-    No process reads the rows of another where the stream has at least as many files as processes, in a multiple of them; otherwise
-    `datasets` has each process pass over those of the others. Which examples make up a step depends on the number of processes and
+    No process reads the rows of another where the stream has a multiple of as many files as there are processes; otherwise `datasets` has
+    each process pass over those of the others, with a warning. Which examples make up a step depends on the number of processes and
     workers: `ImageStream` is the same on any number of them, and reads everything everywhere for that.
 
     Args:
@@ -80,6 +80,12 @@ class ShardedStream(IterableDataset):
         """The same stream as one process reads its part of it."""
         from datasets.distributed import split_dataset_by_node
 
+        over = self.files % share.processes
+        if over and not share.rank and self.rows.info.builder_name != "imagefolder":  # whose rows are paths, quickly passed over
+            logger.warning(
+                f"the stream has {self.files} files, which {share.processes} processes cannot divide among themselves: each reads all of "
+                f"them and keeps one row in {share.processes}. Write the data into a multiple of {share.processes} files"
+            )
         stream = copy.copy(self)
         stream.rows, stream.share = split_dataset_by_node(self.rows, share.rank, share.processes), share
         return stream
