@@ -114,7 +114,7 @@ def test_running_errors_make_all_noise_levels_count_alike() -> None:
 def test_running_errors_follow_and_forget() -> None:
     running, level = RunningError(), torch.zeros(8)
     running.update(level, torch.full((8,), 4.0))
-    running.update(level, torch.full((8,), 1.0))
+    running.update(torch.zeros(10), torch.tensor([1.0] * 8 + [torch.inf, torch.nan]))
     decay = RunningError.DECAY**8
     assert running.errors[20].item() == pytest.approx(4 * decay + 1 - decay)
     assert (running.errors > 0).sum() == 1

@@ -1,6 +1,7 @@
 """The loop: it learns, and a run that was stopped, or killed, is the run that was not."""
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import LoggerType
+from accelerate.utils import DistributedType, LoggerType
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
@@ -26,6 +27,7 @@ from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, named_averages
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import Example, VisitedDataset, collate
+from imagen_diffusers.training.left_out import LeftOut
 from imagen_diffusers.training.loaders import in_steps
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
@@ -84,6 +86,15 @@ def assert_resumes(folder: Path, steps: int, run: Callable[[], Any]) -> None:
     stop_at(folder, 3)
     run()
     assert_same_state(folder / "whole", last)
+
+
+def scalars(folder: Path, tag: str) -> list[float]:
+    """What the runs in `folder` told the tracker."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "logs" / "imagen"))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
 
 
 def same(a, b) -> bool:
@@ -355,35 +366,65 @@ def test_a_checkpoint_that_is_older_than_a_setting_is_of_that_settings_default(t
     fit(tmp_path, 4, low_res)
 
 
-class Poison(Dataset):
-    """Images of NaN."""
+class Poison(VisitedDataset):
+    """Squares in floats, the first of which is NaN in some passes, 0 the first."""
+
+    def __init__(self, *passes: int):
+        self.passes = passes
 
     def __len__(self) -> int:
         return 4
 
-    def __getitem__(self, index: int) -> Example:
-        return Example(pixel_values=torch.full((3, 16, 16), torch.nan), prompt="a cube")
+    def visit(self, index: int, number: int) -> Example:
+        example = Squares()[index]
+        image = example["pixel_values"] / 127.5 - 1
+        return Example(**{**example, "pixel_values": image * torch.nan if index == 0 and number in self.passes else image})
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path) -> None:
-    fit(tmp_path, 3)
-    kept = (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes()
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        fit(tmp_path, 6, dataset=Poison())
-    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_bytes() == kept
+def test_a_step_whose_gradients_are_not_finite_is_left_out(tmp_path, caplog) -> None:
+    def run() -> None:
+        in_parts = {"train_batch_size": 2, "gradient_accumulation_steps": 2}
+        fit(tmp_path, 3, dataset=Poison(1), checkpointing_steps=1, report_to="tensorboard", logging_steps=1, **in_parts)
+
+    run()
+    assert "step 2 is left out: the norm of its gradients is nan, and 1 of its 4 losses are not finite" in caplog.text
+    assert caplog.text.count("left out") == 1
+    assert scalars(tmp_path, "skipped_steps") == [0, 1, 1]
+    assert [len(scalars(tmp_path, tag)) for tag in ("loss", "grad_norm")] == [3, 2]
+    assert all(map(math.isfinite, scalars(tmp_path, "loss") + scalars(tmp_path, "grad_norm")))
+    before, after, last = (tmp_path / f"checkpoint-{n}" for n in (1, 2, 3))
+    shutil.copytree(last, tmp_path / "whole")
+    stop_at(tmp_path, 2)
+    run()
+    assert_same_state(tmp_path / "whole", last)  # what a step holds does not depend on what was left out
+    assert scalars(tmp_path, "skipped_steps")[-1] == 1
+    assert json.loads((after / "progress.json").read_text()) == {"step": 2, "ema_step": 1}
+    shutil.copy(before / "progress.json", after / "progress.json")
+    assert_same_state(before, after)
+
+
+def test_too_many_such_steps_in_a_row_end_the_run_and_keep_the_checkpoint(tmp_path, monkeypatch) -> None:
+    with pytest.raises(FloatingPointError, match="the last 2 steps, up to step 2, were left out"):
+        fit(tmp_path / "short", 2, dataset=Poison(0, 1))  # not one was taken
+    monkeypatch.setattr("imagen_diffusers.training.left_out.MOST_IN_A_ROW", 2)
+    with pytest.raises(FloatingPointError, match="the last 2 steps, up to step 5, .* not finite: lower the learning rate.*resume"):
+        fit(tmp_path, 8, dataset=Poison(1, 3, 4))
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
-
-
-@pytest.mark.parametrize("bad_step", [4, 6], ids=["in the middle", "in the last"])
-def test_gradients_that_are_not_finite_stop_the_run_before_they_do_harm(tmp_path, bad_step) -> None:
-    unet, seen = make_base(), []
-    unet.head.conv.weight.register_hook(lambda grad: seen.append(1) or (grad * torch.inf if len(seen) == bad_step else grad))
-    with pytest.raises(FloatingPointError, match=rf"the norm of the gradients at step {bad_step} is (inf|nan).*lower the learning rate"):
-        fit(tmp_path, 6, unet=unet, checkpointing_steps=2, checkpoints_total_limit=1)
-    (kept,) = tmp_path.glob("checkpoint-*")
-    assert kept.name == f"checkpoint-{bad_step - 2 + bad_step % 2}"
-    assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "checkpoint-3" / "model.safetensors").values())
     assert not (tmp_path / "unet").exists()
+
+
+def test_an_engine_that_takes_steps_on_its_own_is_not_left_to_take_one_that_is_none(tmp_path) -> None:
+    engine = SimpleNamespace(mixed_precision="bf16", distributed_type=DistributedType.DEEPSPEED, scaler=None, is_main_process=True)
+    left_out, losses = LeftOut(engine, tmp_path, 10), torch.ones(2)
+    engine.optimizer_step_was_skipped = True
+    assert left_out.note(0, 1.0, losses)  # by the engine
+    engine.optimizer_step_was_skipped = False
+    assert not left_out.note(1, 1.0, losses)
+    with pytest.raises(FloatingPointError, match="the norm of the gradients at step 3 is inf: lower the learning rate"):
+        left_out.note(2, math.inf, losses)
+    with pytest.raises(FloatingPointError, match="a loss at step 3 is not finite: lower"):
+        left_out.check_before(2, losses * torch.nan)
 
 
 def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_path, monkeypatch) -> None:
@@ -396,10 +437,11 @@ def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_pat
             step(self, closure)
 
     monkeypatch.setattr(AcceleratedOptimizer, "step", leave_out_the_second)
-    fit(tmp_path, 3)
+    fit(tmp_path, 3, report_to="tensorboard", logging_steps=3)
     assert json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text()) == {"step": 3, "ema_step": 2}
     schedule = torch.load(tmp_path / "checkpoint-3" / "custom_checkpoint_0.pkl", weights_only=True)
     assert schedule["last_epoch"] == 2
+    assert scalars(tmp_path, "skipped_steps") == [1]
 
 
 def test_a_resumed_run_may_accumulate_other_numbers_of_batches(tmp_path, monkeypatch) -> None:

@@ -4,6 +4,7 @@ Everything random about an example comes from the run's seed and the example's p
 is. So a resumed run continues as if it had never stopped, and several processes do what one would have done.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from .examples import Batch
 from .final_weights import export_weights, zero_stage
 from .folders import one_run_in
 from .learning_rate import LearningRate
+from .left_out import LeftOut
 from .loaders import Batches, TrainingSet, in_steps
 from .losses import LossSettings, StageLoss, draw, stage_loss
 from .network import network_to_train
@@ -97,7 +99,7 @@ def train_stage(
     Raises:
         ValueError: for a network that cannot be trained, checkpoints that do not fit, a folder that another run is writing into, and data
             without a usable image, or, for epochs, without a length.
-        FloatingPointError: when the loss or its gradients are no numbers any more; checkpoints stay as they are.
+        FloatingPointError: when gradients are no numbers any more, see `left_out.py`; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
         SystemExit: on all processes, after SIGINT or SIGTERM.
     """
@@ -210,6 +212,7 @@ class _Fit:
         kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
         self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, self.optimizer, self.ema, self.batches, kind, kept)
         self.skipped = Skipped(settings.output_dir)
+        self.left_out = LeftOut(accelerator, settings.output_dir, settings.steps)
 
     def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
@@ -220,20 +223,15 @@ class _Fit:
             for micro in range(self.settings.gradient_accumulation_steps):
                 with self.accelerator.accumulate(self.model):
                     loss = self._losses(next(batches), step, micro)
-                    self._check("loss", loss.losses, step)
+                    told.append(StageLoss(*self.accelerator.gather(tuple(part.detach() for part in loss))))
+                    self.left_out.check_before(step, told[-1].losses)
                     self.accelerator.backward(loss.losses.mean())
-                    if self.accelerator.sync_gradients:
-                        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-                        if norm is not None and self.accelerator.scaler is None:  # which leaves such a step out, and goes on
-                            self._check("norm of the gradients", whole(norm), step)
-                    self.optimizer.step()
-                    self.optimizer.zero_grad(set_to_none=True)
-                told.append(StageLoss(*self.accelerator.gather(tuple(part.detach() for part in loss))))
+                    norm = self._move()
             losses, log_snr, errors = (torch.cat(parts) for parts in zip(*told, strict=True))
             meter.add(losses, log_snr)
             if self.running is not None:
                 self.running.update(log_snr, errors)
-            if not self.accelerator.optimizer_step_was_skipped:  # as fp16 does until it has found its scale
+            if not self.left_out.note(step, norm, losses):
                 self.learning_rate.step()
                 if self.ema is not None:
                     self.ema.step(p for _, p in trainable(self.unet))
@@ -241,9 +239,21 @@ class _Fit:
                 warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
             if (step + 1) % self.settings.logging_steps == 0:
                 report = {**meter.report(), "lr": self.learning_rate.highest}
-                report |= {} if norm is None else {"grad_norm": float(whole(norm))}  # some engines clip on their own
-                self.accelerator.log({**report, "skipped_images": len(self.skipped.listed())}, step=step + 1)
+                report |= {} if norm is None or not math.isfinite(norm) else {"grad_norm": norm}  # some engines clip on their own
+                report |= {"skipped_images": len(self.skipped.listed()), "skipped_steps": step + 1 - self.learning_rate.steps}
+                self.accelerator.log(report, step=step + 1)
             yield step + 1
+
+    def _move(self) -> float | None:
+        """Clip the gradients and take the step, if it may be taken; the norm, on all processes alike, None before a step's last batch."""
+        norm = None
+        if self.accelerator.sync_gradients:
+            given = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            norm = None if given is None else float(whole(given))
+        if self.left_out.may_take(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def validate(
         self,
@@ -310,10 +320,3 @@ class _Fit:
             return None
         text = self.text_reader.read(batch)
         return pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
-
-    def _check(self, name: str, values: Tensor, step: int) -> None:
-        if not torch.isfinite(values).all():
-            raise FloatingPointError(
-                f"the {name} at step {step + 1} is {values.mean().item()}; checkpoints in {self.settings.output_dir} are untouched: "
-                "lower the learning rate, or use bf16 in place of fp16, and resume from one"
-            )

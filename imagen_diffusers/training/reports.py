@@ -38,11 +38,14 @@ class Meter:
         self.log_snrs += log_snr.tolist()
 
     def report(self) -> dict[str, float]:
-        """The mean loss, the same for each of `LEVELS`, and examples per second; starts anew."""
+        """The mean loss, the same for each of `LEVELS`, and examples per second; starts anew. Losses that are not finite are left out."""
         losses, log_snrs, now = np.array(self.losses), np.array(self.log_snrs), time.monotonic()
-        told = {"loss": losses.mean(), "examples_per_second": len(losses) / max(now - self.since, 1e-9)}
+        told = {"examples_per_second": len(losses) / max(now - self.since, 1e-9)}
+        finite = np.isfinite(losses)
+        if finite.any():
+            told["loss"] = losses[finite].mean()
         for low, high in LEVELS:
-            inside = losses[(log_snrs >= low) & (log_snrs < high)]
+            inside = losses[finite & (log_snrs >= low) & (log_snrs < high)]
             if len(inside):
                 told[f"loss_by_log_snr/{low:g}_to_{high:g}"] = inside.mean()
         self.losses, self.log_snrs, self.since = [], [], now

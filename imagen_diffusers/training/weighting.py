@@ -71,8 +71,9 @@ class RunningError:
         return (mean / errors)[self._bins(log_snr)].to(log_snr)
 
     def update(self, log_snr: Tensor, errors: Tensor) -> None:
-        """Take in the errors (B,) of a step, unweighted, of all processes."""
-        bins, errors = self._bins(log_snr), errors.float().cpu()
+        """Take in the errors (B,) of a step, unweighted, of all processes; those that are not finite are left out."""
+        finite = errors.isfinite()
+        bins, errors = self._bins(log_snr[finite]), errors[finite].float().cpu()
         count = torch.bincount(bins, minlength=self.BINS)
         mean = torch.bincount(bins, errors, minlength=self.BINS) / count.clamp(min=1)
         keep = torch.where(self.errors > 0, self.DECAY**count, 0.0)
