@@ -24,7 +24,7 @@ from imagen_diffusers.models import configurations
 from imagen_diffusers.schedulers.noise import alpha_sigma, beta_table, log_snr_at, log_snr_table, q_sample
 from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 from imagen_diffusers.text.encoding import TextEmbedding, encode
-from imagen_diffusers.training.examples import Batch, Visits, collate
+from imagen_diffusers.training.examples import Batch, Example, Visits, collate, on_device
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.order import Share, StepSampler
@@ -100,7 +100,7 @@ class Theirs:
     def train(self, dataset: SceneDataset, seconds: float, tokenizer, text_encoder) -> tuple[int, float]:
         sampler = StepSampler(len(dataset), Share(BATCH), seed=0, start=0, stop=10**6)
         start, step = time.perf_counter(), 0
-        for batch in DataLoader(Visits(dataset), batch_sampler=sampler, collate_fn=collate):
+        for batch in DataLoader(Visits(dataset), batch_sampler=sampler, collate_fn=_batch):
             text = encode(batch["prompt"], tokenizer, text_encoder, 48)
             self.trainer(batch["pixel_values"] / 2 + 0.5, text_embeds=text.embeds, text_masks=text.mask, unet_number=1)
             self.trainer.update(unet_number=1)
@@ -114,6 +114,10 @@ class Theirs:
         noise = self.network(noisy, level, text_embeds=text.embeds, text_mask=text.mask, cond_drop_prob=0.0)
         alpha, sigma = alpha_sigma(torch.tensor(log_snr))
         return (noisy - sigma * noise) / alpha
+
+
+def _batch(examples: list[Example]) -> Batch:
+    return on_device(collate(examples), torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -142,7 +146,7 @@ def main() -> None:
     text_encoder = load_text_encoder(folder / "text_encoder", variant="fp16", dtype=torch.float32)
     dataset = SceneDataset("base", args.scenes, args.folder, object_weight=1.0)
     unseen = SceneDataset("base", HELD_OUT, args.folder, first_seed=TEST_SEEDS)
-    held_out = collate([unseen.shown(i) for i in range(HELD_OUT)])
+    held_out = _batch([unseen.shown(i) for i in range(HELD_OUT)])
     text = encode(held_out["prompt"], tokenizer, text_encoder, 48)
 
     print("| | parameters | GFLOP | steps | images per second | " + " | ".join(f"log-SNR {level:g}" for level in LEVELS) + " |")
@@ -155,7 +159,7 @@ def main() -> None:
         trainee = make()
         steps, seconds = trainee.train(dataset, 60 * args.minutes, tokenizer, text_encoder)
         size = sum(p.numel() for p in trainee.network.parameters()) / 1e6
-        one: Batch = collate([unseen.shown(0)])
+        one: Batch = _batch([unseen.shown(0)])
         words = TextEmbedding(text.embeds[:1], text.mask[:1])
         work = flop(lambda trainee=trainee, one=one, words=words: trainee.x0(one["pixel_values"], 0.0, one, words))
         cells = [

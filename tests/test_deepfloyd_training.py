@@ -18,7 +18,7 @@ from imagen_diffusers.sampling.seeds import stage_generators
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, read_prompts
-from imagen_diffusers.training.examples import collate
+from imagen_diffusers.training.examples import collate, on_device
 from imagen_diffusers.training.loop import train_stage as fit_stage
 from imagen_diffusers.training.losses import Draws, LossSettings, draw, stage_loss
 from imagen_diffusers.training.validation import HeldOut
@@ -26,6 +26,7 @@ from imagen_diffusers.training.validation import HeldOut
 from .conftest import make_text_encoder, make_tokenizer, seeded
 from .test_deepfloyd import CALL, base_network, home, ours, quiet, schedule, sr_network  # noqa: F401 (a fixture)
 from .test_examples import flags, images, measured  # noqa: F401 (a fixture)
+from .test_losses import CPU
 from .test_training import Squares, assert_resumes, settings
 
 LOSS = LossSettings(prediction_type="epsilon")
@@ -90,7 +91,7 @@ def test_times_and_levels_are_whole_steps() -> None:
     seen = []
     unet = sr_network()
     unet.register_forward_pre_hook(lambda _, given, named: seen.append((given[1], named["class_labels"])), with_kwargs=True)
-    batch = collate([Squares(True)[i] for i in range(4)])
+    batch = on_device(collate([Squares(True)[i] for i in range(4)]), CPU)
     draws = draw((3, 32, 32), range(4), range(4), LOSS, seed=0, device=torch.device("cpu"))
     text = read_prompts(batch["prompt"], **TEXT, rules=RULES)
     with torch.no_grad():
@@ -105,7 +106,7 @@ def test_times_and_levels_are_whole_steps() -> None:
 @pytest.mark.parametrize("low_res", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_learns_four_images(tmp_path, low_res) -> None:
     def loss(unet) -> float:
-        batch = collate([Squares(low_res)[i] for i in range(4)])
+        batch = on_device(collate([Squares(low_res)[i] for i in range(4)]), CPU)
         clean = batch["pixel_values"].repeat(8, 1, 1, 1)
         text = read_prompts(batch["prompt"] * 8, **TEXT, rules=RULES)
         draws = draw(clean.shape[1:], range(32), range(32), LOSS, seed=99, device=torch.device("cpu"))

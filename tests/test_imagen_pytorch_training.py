@@ -13,7 +13,7 @@ from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
-from imagen_diffusers.training.examples import collate
+from imagen_diffusers.training.examples import collate, on_device
 from imagen_diffusers.training.loop import train_stage as fit_stage
 from imagen_diffusers.training.losses import Draws, LossSettings, draw, stage_loss
 from imagen_diffusers.training.network import network_to_train
@@ -22,6 +22,7 @@ from imagen_diffusers.training.validation import HeldOut
 from .conftest import TEXT_DIM, awake, make_text_encoder, make_tokenizer, seeded
 from .test_examples import flags, images, measured  # noqa: F401 (a fixture)
 from .test_imagen_pytorch import OBJECTIVES, PLAIN, package, pair, told_noise  # noqa: F401 (a fixture)
+from .test_losses import CPU
 from .test_training import Squares, assert_resumes, settings
 
 LOSS = LossSettings(prediction_type="epsilon", weighting="min_snr")
@@ -98,7 +99,7 @@ def test_learns_four_images(tmp_path, low_res, kind, steps) -> None:
     """From fresh weights, which say zero."""
 
     def loss(unet) -> float:
-        batch = collate([Squares(low_res)[i] for i in range(4)])
+        batch = on_device(collate([Squares(low_res)[i] for i in range(4)]), CPU)
         clean = batch["pixel_values"].repeat(8, 1, 1, 1)
         text = read_prompts(batch["prompt"] * 8, **TEXT, rules=RULES)
         kept = LossSettings(prediction_type=kind, text_dropout=0.0)

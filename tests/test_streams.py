@@ -20,7 +20,7 @@ from imagen_diffusers.training.sharded_stream import ShardedStream
 
 from .conftest import make_base
 from .test_data import encoded, folder_of, noise_image, tar
-from .test_training import assert_same_state, fit
+from .test_training import Squares, assert_same_state, fit
 
 FILES, ROWS = 4, 10
 SLOW_TAR = pytest.param("tar", 2, marks=pytest.mark.slow)
@@ -59,14 +59,25 @@ def stream_of(folder: Path, shuffle_buffer: int = 0, most: int | None = None, **
     return ShardedStream(rows, columns, ImageSettings(16, stride=4, **changes), seed=3, shuffle_buffer=shuffle_buffer)
 
 
-def batches(stream, share: Share, workers: int = 0) -> Batches:
+def batches(stream, share: Share, workers: int = 0, **given) -> Batches:
     train = TrainSettings(output_dir=Path("nowhere"), max_train_steps=1, dataloader_num_workers=workers)
-    return Batches(stream, share, train)
+    return Batches(stream, share, train, **given)
 
 
 def take(given: Batches, count: int) -> list:
     found = given.from_step(0)
     return [next(found) for _ in range(count)]
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_all_loaders_are_told_of_pinned_memory(files, monkeypatch, pinned) -> None:
+    told = []
+    monkeypatch.setattr(
+        "imagen_diffusers.training.loaders.DataLoader", lambda *_, **given: told.append(given["pin_memory"]) or iter([None])
+    )
+    for data in (stream_of(files), Squares()):
+        list(batches(data, Share(2), pinned=pinned).from_step(0))
+    assert told == [pinned] * 2
 
 
 def numbers(found: list) -> list[int]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from imagen_diffusers.text.encoding import encode
+from imagen_diffusers.text.prompts import PLAIN_TEXT
+from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError
@@ -41,8 +43,9 @@ def test_a_batch_is_padded_and_masked(tmp_path) -> None:
     cache = TextCache(tmp_path, write(tmp_path))
     batch = collate([{"pixel_values": torch.zeros(3, 2, 2), "prompt_embeds": cache(c)} for c in CAPTIONS[:3]])
     together = encode(CAPTIONS[:3], make_tokenizer(), make_text_encoder(), 12)
-    assert torch.equal(batch["text"].mask, together.mask)
-    torch.testing.assert_close(batch["text"].embeds, together.embeds, rtol=2**-8, atol=2**-8)
+    read = TextReader(None, None, PLAIN_TEXT, None, torch.device("cpu")).read(batch)
+    assert batch["text"].embeds.dtype == torch.bfloat16 and torch.equal(read.mask, together.mask)
+    torch.testing.assert_close(read.embeds, together.embeds, rtol=2**-8, atol=2**-8)
 
 
 def test_writing_goes_on_where_it_stopped(tmp_path) -> None:

@@ -26,7 +26,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT
 from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, named_averages
 from imagen_diffusers.training.exact_stream import ImageStream
-from imagen_diffusers.training.examples import Example, VisitedDataset, collate
+from imagen_diffusers.training.examples import IMAGES, Example, VisitedDataset, collate, on_device
 from imagen_diffusers.training.left_out import LeftOut
 from imagen_diffusers.training.loaders import in_steps
 from imagen_diffusers.training.loop import train_stage
@@ -36,7 +36,7 @@ from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_sr, make_text_encoder, make_tokenizer
 from .forking import start
-from .test_losses import TABLE
+from .test_losses import CPU, TABLE
 
 LOSS = LossSettings(prediction_type="sample", weighting="truncated_v")
 
@@ -180,7 +180,7 @@ def test_without_averaging_the_last_weights_are_given_out(tmp_path) -> None:
 
 def test_learns_four_images(tmp_path) -> None:
     def loss(unet) -> float:
-        batch = collate([Squares()[i] for i in range(4)])
+        batch = on_device(collate([Squares()[i] for i in range(4)]), CPU)
         chosen = LossSettings(prediction_type="sample", weighting="truncated_v", text_dropout=0.0)
         draws = draw((3, 16, 16), range(4), range(4), chosen, seed=99, device=torch.device("cpu"))
         text = encode(batch["prompt"], make_tokenizer(), make_text_encoder(), 12)
@@ -588,6 +588,17 @@ def test_examples_of_a_batch_have_the_same_fields() -> None:
     with pytest.raises(ValueError, match="1 of 2 examples of a batch have low_res"):
         collate([plain, Example(**plain, low_res=torch.zeros(3, 1, 1))])
     assert collate([weighted, weighted])["pixel_weight"].shape == (2, 4, 4)
+
+
+def test_images_travel_in_bytes_and_become_floats_on_the_device() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    batch = collate([Example(pixel_values=levels, low_res=levels, cond_images=levels)] * 2)
+    assert {batch[name].dtype for name in IMAGES} == {torch.uint8}
+    placed = on_device(batch, CPU)
+    for name in ("pixel_values", "low_res"):
+        assert torch.equal(placed[name], (levels.float() / 127.5 - 1).expand(2, 1, 16, 16))
+    assert torch.equal(placed["cond_images"], (levels.float() / 255).expand(2, 1, 16, 16))
+    assert all(torch.equal(placed[name], value) for name, value in on_device(placed, CPU).items() if name != "skipped")  # floats stay
 
 
 def test_a_run_may_be_counted_in_epochs(tmp_path) -> None:

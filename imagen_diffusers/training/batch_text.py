@@ -46,10 +46,11 @@ class TextReader:
                     f"embeddings of {tokens} tokens, and max_sequence_length is {most}: what was encoded once is not cut; "
                     "raise max_sequence_length, or encode captions of so many tokens"
                 )
-            return self._moved(batch["text"])
+            text = self._moved(batch["text"])
+            return TextEmbedding(text.embeds.float(), text.mask)
         if "prompt" not in batch or self.text_encoder is None or self.tokenizer is None:
             raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
         return self._moved(read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.rules, warn=self._warn))
 
     def _moved(self, text: TextEmbedding) -> TextEmbedding:
-        return TextEmbedding(text.embeds.to(self.device), text.mask.to(self.device))
+        return TextEmbedding(*(part.to(self.device, non_blocking=self.device.type == "cuda") for part in text))

@@ -1,6 +1,7 @@
 """What a training set yields, and how examples become a batch."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 
 from imagen_diffusers.text.encoding import TextEmbedding
 
+IMAGES = ("pixel_values", "low_res", "cond_images")
 CONDITION = 1  # apart from what else is random in a visit: a mask does not follow from the window
 
 
@@ -116,7 +118,11 @@ class Conditioned(VisitedDataset):
 
 
 class Batch(TypedDict):
-    """Examples put together: floats in [-1, 1], those of `cond_images` in [0, 1], embeddings padded."""
+    """Examples put together, embeddings padded.
+
+    Images in uint8 stay so until `on_device` makes them floats in [-1, 1], those of `cond_images` in [0, 1], and embeddings in bfloat16
+    until `TextReader` reads them: a quarter and half of the bytes that go from workers to the run, and from there to a GPU.
+    """
 
     pixel_values: Tensor
     low_res: NotRequired[Tensor]
@@ -131,22 +137,34 @@ class Batch(TypedDict):
 def collate(examples: list[Example]) -> Batch:
     given: list[dict[str, Any]] = [dict(e) for e in examples]
     batch = Batch(
-        pixel_values=_to_float(torch.stack([e["pixel_values"] for e in given])),
+        pixel_values=torch.stack([e["pixel_values"] for e in given]),
         weight=torch.tensor([e.get("weight", 1.0) for e in given]),
         skipped=[told for e in given for told in e.get("skipped", [])],
     )
     if low_res := _of_all(given, "low_res"):
-        batch["low_res"] = _to_float(torch.stack(low_res))
+        batch["low_res"] = torch.stack(low_res)
     if cond_images := _of_all(given, "cond_images"):
-        batch["cond_images"] = _cond_images(torch.stack(cond_images))
+        batch["cond_images"] = _checked(torch.stack(cond_images))
     if pixel_weight := _of_all(given, "pixel_weight"):
         batch["pixel_weight"] = torch.stack(pixel_weight)
     if tokens := _of_all(given, "prompt_embeds"):
         mask = pad_sequence([torch.ones(len(t), dtype=torch.bool) for t in tokens], batch_first=True)
-        batch["text"] = TextEmbedding(pad_sequence(tokens, batch_first=True).float(), mask)
+        batch["text"] = TextEmbedding(pad_sequence(tokens, batch_first=True), mask)
     elif prompts := _of_all(given, "prompt"):
         batch["prompt"] = prompts
     return batch
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its images as floats, and all but its text on the device, whatever the device with the same bits."""
+    placed: Any = dict(batch)
+    for name in (*IMAGES, "weight", "pixel_weight"):
+        if name in placed:
+            # From the pinned memory of a run on a GPU a copy need not be waited for.
+            value = placed[name].to(device, non_blocking=device.type == "cuda")
+            is_image = name in IMAGES and value.dtype == torch.uint8
+            placed[name] = _floats(name, device)[value.int()] if is_image else value
+    return placed
 
 
 def _of_all(examples: list[dict[str, Any]], name: str) -> list[Any]:
@@ -157,15 +175,18 @@ def _of_all(examples: list[dict[str, Any]], name: str) -> list[Any]:
     return there
 
 
-def _to_float(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
-
-
-def _cond_images(images: Tensor) -> Tensor:
-    """In [0, 1]; a `ValueError` for floats of another range."""
-    if images.dtype == torch.uint8:
-        return images.float() / 255
-    low, high = images.min().item(), images.max().item()
+def _checked(cond_images: Tensor) -> Tensor:
+    """Refuse floats that are not in [0, 1], by a `ValueError`."""
+    if cond_images.dtype == torch.uint8:
+        return cond_images
+    low, high = cond_images.min().item(), cond_images.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"cond_images have values from {low:g} to {high:g}; give floats in [0, 1], as sampling has them, or uint8")
-    return images.float()
+    return cond_images.float()
+
+
+@cache
+def _floats(name: str, device: torch.device) -> Tensor:
+    """What each of the 256 values of images by this name is as a float, worked out on the CPU: torch on a GPU divides otherwise."""
+    values = torch.arange(256).float()
+    return (values / 255 if name == "cond_images" else values / 127.5 - 1).to(device)

@@ -27,12 +27,16 @@ class Batches:
 
     What a step holds is a function of the step alone, but for a `ShardedStream`, whose place is part of a checkpoint.
 
+    Args:
+        dataset, share, settings: of the run.
+        pinned: put them into memory that a GPU copies from while the program goes on.
+
     Raises:
         ValueError: for an empty set, and for more workers than an `ImageStream` can have.
     """
 
-    def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings):
-        self.dataset, self.share, self.settings = dataset, share, settings
+    def __init__(self, dataset: TrainingSet, share: Share, settings: TrainSettings, *, pinned: bool = False):
+        self.dataset, self.share, self.settings, self.pinned = dataset, share, settings, pinned
         self._given, self._places, self._read = 0, list[Place](), dict[str, Any]()
         if isinstance(dataset, ShardedStream):
             self._read = {"files": dataset.files, "shuffle_buffer": dataset.shuffle_buffer, "train_batch_size": share.batch_size}
@@ -101,7 +105,8 @@ class Batches:
     def _reading(self, workers: int, start: int) -> dict[str, Any]:
         """What all loaders are told of their workers, whose global seeds depend on the run's and on where they start."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, start))
-        return {"num_workers": workers, "worker_init_fn": partial(_apart, ended=_ended()) if workers else None, "generator": generator}
+        apart = partial(_apart, ended=_ended()) if workers else None
+        return {"num_workers": workers, "worker_init_fn": apart, "generator": generator, "pin_memory": self.pinned}
 
     def _loader(self, start: int) -> DataLoader:
         dataset, settings, share = self.dataset, self.settings, self.share

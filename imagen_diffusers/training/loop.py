@@ -27,7 +27,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 from .batch_text import TextReader
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
-from .examples import Batch
+from .examples import Batch, on_device
 from .final_weights import export_weights, zero_stage
 from .folders import one_run_in
 from .learning_rate import LearningRate
@@ -208,7 +208,7 @@ class _Fit:
         self.running = RunningError() if loss.weighting == "running" else None
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
-        self.batches = Batches(dataset, self.share, settings)
+        self.batches = Batches(dataset, self.share, settings, pinned=accelerator.device.type == "cuda")
         kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
         self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, self.optimizer, self.ema, self.batches, kind, kept)
         self.skipped = Skipped(settings.output_dir)
@@ -289,7 +289,8 @@ class _Fit:
     def _losses(self, batch: Batch, step: int, micro: int) -> StageLoss:
         device, settings = self.accelerator.device, self.settings
         self.skipped.add(batch["skipped"])
-        images, positions = batch["pixel_values"].to(device), self.share.positions(step, micro)
+        batch = on_device(batch, device)
+        images, positions = batch["pixel_values"], self.share.positions(step, micro)
         draws = draw(
             images.shape[1:],
             positions,
@@ -299,7 +300,7 @@ class _Fit:
             device=device,
             log_snr_table=self.table,
         )
-        given = {k: batch[k].to(device) for k in ("low_res", "cond_images", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        given = {k: batch[k] for k in ("low_res", "cond_images", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
         text = self._text(batch)
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(
@@ -313,7 +314,7 @@ class _Fit:
                 running=self.running,
                 **given,
             )
-        return StageLoss(losses * batch["weight"].to(device), log_snr, errors)
+        return StageLoss(losses * batch["weight"], log_snr, errors)
 
     def _text(self, batch: Batch) -> TextEmbedding | None:
         if self.network.text_dim is None:

@@ -16,7 +16,7 @@ from imagen_diffusers.schedulers.prediction import to_x0
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules, read_prompts
 
-from .examples import Example, collate
+from .examples import Example, collate, on_device
 from .folders import in_one_rename
 from .losses import LossSettings
 from .network import with_cond_images
@@ -87,9 +87,9 @@ class HeldOut:
 
     @torch.no_grad()
     def _errors_of(self, network: StageNetwork, rows: range, prompts: Sequence[str] | None) -> Tensor:
-        batch = collate([self.examples[i] for i in rows])
         device = network.module.device
-        images = batch["pixel_values"].to(device)
+        batch = on_device(collate([self.examples[i] for i in rows]), device)
+        images = batch["pixel_values"]
         noise, low_res_noise = torch.stack([self._noise(i, images.shape[1:]) for i in rows], dim=1).to(device)
         text = low_res = level = None
         if network.text_dim is not None:
@@ -99,9 +99,8 @@ class HeldOut:
         if "low_res" in batch:
             places = torch.tensor([(i + 0.5) / len(self.examples) for i in rows], device=device)
             level = places * self.loss.max_noise_level
-            low_res = network.condition(batch["low_res"].to(device), low_res_noise, level)
-        shown = batch["cond_images"].to(device) if "cond_images" in batch else None
-        arguments = with_cond_images(network, network.arguments(text, low_res, level), shown, images)
+            low_res = network.condition(batch["low_res"], low_res_noise, level)
+        arguments = with_cond_images(network, network.arguments(text, low_res, level), batch.get("cond_images"), images)
         return torch.stack([self._errors_at(network, images, noise, log_snr, arguments) for log_snr in self.log_snrs])
 
     def _errors_at(self, network: StageNetwork, images: Tensor, noise: Tensor, level: float, arguments: dict[str, Any]) -> Tensor:
