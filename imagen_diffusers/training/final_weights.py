@@ -23,6 +23,9 @@ def export_weights(
 ) -> ModelMixin:
     """Give `unet` its averages and write them to `output_dir`, as a folder named after the stage; see `put_in_place`.
 
+    Without averages DeepSpeed's weights are those that it computes with, rounded to bfloat16 or float16 where that is the run's precision:
+    its own float32 copies are in the shards of its optimizer, and so in checkpoints alone. All others are float32.
+
     Of a network with a LoRA adapter the folder holds the adapter alone, as `load_lora_weights` reads it. `model` is `unet` as
     accelerate prepared it, which knows how to gather its shards; all processes must call this together.
 
