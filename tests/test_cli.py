@@ -20,6 +20,7 @@ from imagen_diffusers.text.blending import slerp
 from imagen_diffusers.text.weighting import weighted_embeddings
 
 from .conftest import make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
+from .test_data import tar
 
 MOMENTUM = "AdaptiveProjectedGuidance:guidance_scale=4,adaptive_projected_guidance_momentum=-0.5,eta=0"
 MOMENTUM_SETTINGS = {"guidance_scale": 4.0, "adaptive_projected_guidance_momentum": -0.5, "eta": 0.0}
@@ -260,6 +261,11 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> 
     assert loaded == [True, True]  # nothing is copied to read captions
     index = json.loads((tmp_path / "cache" / "index.json").read_text())
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
+    for i in range(2):
+        tar(tmp_path / "shards" / f"{i}.tar", [Image.new("RGB", (4, 4))] * 2)
+    for names in ([tmp_path / "shards" / "*.tar"], sorted((tmp_path / "shards").iterdir())):
+        result = call("encode-text", *names, "--output", tmp_path / "of-shards", "--model", folder)
+        assert result.exit_code == 0 and "4 captions" in result.output, result.output
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
     assert result.output.startswith("Error:"), result.output
     make_text_encoder().save_pretrained(tmp_path / "t5")

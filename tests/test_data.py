@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -237,6 +238,82 @@ def test_every_layout_gives_the_same_examples(tmp_path, kind, streaming) -> None
     for i, example in enumerate(examples):
         assert example["prompt"] == f"image {i}"
         assert torch.equal(example["pixel_values"], build_pyramid(images[i], ImageSettings(16))[0])
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three tar shards and two Parquet files of two images each."""
+    for i in range(3):
+        tar(tmp_path / "shards" / f"{i:02d}.tar", [noise_image(20, 20, i)] * 2)
+    for i in range(2):
+        parquet(tmp_path / "shards" / f"{i}.parquet", [noise_image(20, 20, i)] * 2)
+    return tmp_path / "shards"
+
+
+def of_files(shards, *names: str, **more: Any) -> int:
+    """How many rows these files hold, once in whole and once as a stream."""
+    data = DataSettings(data_files=list(names), cache_dir=shards / "cache", **more)
+    whole, stream = (list(load_rows(replace(data, streaming=streaming))[0]) for streaming in (False, True))
+    assert [row[column] for row in whole for column in row] == [row[column] for row in stream for column in row]
+    return len(whole)
+
+
+def test_shards_are_named_by_paths_globs_numbers_and_urls(shards, monkeypatch) -> None:
+    import fsspec
+
+    assert of_files(shards, f"{shards}/*.tar") == 6
+    assert of_files(shards, f"{shards}/01.tar", f"{shards}/00.tar") == 4
+    assert of_files(shards, f"{shards}/0{{1..2}}.tar") == of_files(shards, f"{shards}/{{00..01}}.tar") == 4
+    assert of_files(shards, f"{shards}/?.parquet") == 4
+    monkeypatch.chdir(shards)
+    assert of_files(shards, "*.tar") == 6
+    fsspec.filesystem("memory").pipe("/bucket/0.tar", (shards / "00.tar").read_bytes())
+    assert of_files(shards, "memory://bucket/*.tar") == 2
+    shutil.copy(shards / "00.tar", shards / "packed")
+    assert of_files(shards, "packed", dataset_name="webdataset") == 2
+    assert of_files(shards, "0.parquet", dataset_name="parquet") == 2
+
+
+def test_shards_are_read_from_a_server(shards) -> None:
+    pytest.importorskip("aiohttp")
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=shards)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        assert of_files(shards, f"{place}/{{00..02}}.tar?token=1") == 6
+        assert of_files(shards, f"{place}/0.parquet", f"{place}/1.parquet") == 4
+        with pytest.raises(ValueError, match=rf"no file matches {place}/9.tar"):
+            of_files(shards, f"{place}/9.tar")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["{}/*.tar", "{}/x*.tar"], r"data_files: no file matches .*x\*\.tar"),
+        (["{}/9.tar"], r"no file matches .*9\.tar"),
+        (
+            ["{}/00.tar", "{}/0.parquet"],
+            r"data_files are .*00\.tar, .*0\.parquet; give Parquet files .* all of one kind, or say with dataset_name",
+        ),
+        (["{}/00.tar.gz"], r"data_files are .*00\.tar\.gz; give"),
+        ([], r"data_files is \[\]; give a list"),
+        ("00.tar", r"data_files is '00\.tar'; give a list"),
+    ],
+)
+def test_files_that_are_not_there_or_of_two_kinds_are_refused(shards, names, words) -> None:
+    (shards / "00.tar.gz").touch()
+    with pytest.raises(ValueError, match=words):
+        load_rows(DataSettings(data_files=names if isinstance(names, str) else [name.format(shards) for name in names]))
+    with pytest.raises(ValueError, match="exactly one of train_data_dir, dataset_name and data_files, which may also be"):
+        DataSettings(train_data_dir=shards, data_files=["0.tar"])
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -20,6 +20,7 @@ from imagen_diffusers.training.checkpoints import list_checkpoints
 from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
 
 from .conftest import SHORT, make_pipeline, seeded
+from .test_data import noise_image, tar
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,13 @@ def test_train_stage(cascade, images, tmp_path, stage) -> None:
 
 @pytest.mark.parametrize("more", [["--aspect_buckets", "--dataloader_num_workers", 1], ["--exact_stream"]], ids=["parts", "exact"])
 def test_train_stage_on_a_stream(cascade, images, tmp_path, more) -> None:
+    place = ["--train_data_dir", images]
+    if "--exact_stream" in more:
+        for i in range(2):
+            tar(tmp_path / "shards" / f"{i}.tar", [noise_image(20, 20, i)] * 2)
+        place = ["--data_files", *sorted((tmp_path / "shards").iterdir())]
     for steps in (2, 3):
-        train_stage.main(flags(cascade, steps, tmp_path, "--train_data_dir", images, "--streaming", *more))
+        train_stage.main(flags(cascade, steps, tmp_path, *place, "--streaming", *more))
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
     assert (tmp_path / "checkpoint-3" / "stream.json").exists() == ("--aspect_buckets" in more)
 

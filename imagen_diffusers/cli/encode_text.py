@@ -11,7 +11,9 @@ from .loading import load, pick_device
 
 
 def encode_text(
-    data: Annotated[str, typer.Argument(help="Folder of captioned images, or Hub id of a data set.")],
+    data: Annotated[
+        list[str], typer.Argument(help="Folder of captioned images, Hub id of a data set, or shards: paths, globs or URLs, several, too.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
     model: o.Model = o.DEFAULT_MODEL,
     text_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a text encoder, in place of the model's.")] = None,
@@ -29,15 +31,19 @@ def encode_text(
     from imagen_diffusers.pipelines.slots import UNETS
     from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.rows import DataSettings, load_captions
+    from imagen_diffusers.training.shards import names_shards
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)
-    folder = Path(data) if Path(find(data, ())).exists() else None
+    files = data if len(data) > 1 or (names_shards(data[0]) and not Path(data[0]).is_dir()) else None
+    folder = Path(data[0]) if files is None and Path(find(data[0], ())).exists() else None
+    named = folder is None and files is None
     place = DataSettings(
         train_data_dir=folder,
-        dataset_name=data if folder is None else None,
+        dataset_name=data[0] if named else None,
+        data_files=files,
         caption_column=caption_column,
-        streaming=streaming or folder is not None,  # otherwise `datasets` keeps a copy of all images of shards
+        streaming=streaming or not named,  # otherwise `datasets` keeps a copy of all images of shards
     )
     captions, count = load_captions(place)
     where = pick_device(device)

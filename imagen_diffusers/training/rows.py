@@ -1,5 +1,5 @@
-"""Captioned images from wherever Hugging Face `datasets` reads them: a folder with `metadata.jsonl`, Parquet files, tar shards in
-WebDataset's layout or a Hub id; in whole or as a stream.
+"""Captioned images from wherever Hugging Face `datasets` reads them: a folder with `metadata.jsonl`, Parquet files or tar shards in
+WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
 """
 
 import glob
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .reading import Columns, captions_in
-from .shards import is_hidden, reading_of, shards_below, shards_in
+from .shards import KINDS, is_hidden, reading_of, shards_below, shards_in
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
@@ -27,6 +27,13 @@ class DataSettings:
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Hub id, in place of train_data_dir."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Which configuration of the Hub dataset."})
+    data_files: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parquet files or tar shards, in place of train_data_dir: paths, globs, URLs (https://, s3://, hf://); of dataset_name "
+            "its files that are read."
+        },
+    )
     image_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(IMAGE_COLUMNS)}."})
     caption_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(CAPTION_COLUMNS)}."})
     conditioning_image_column: str | None = field(
@@ -51,8 +58,10 @@ class DataSettings:
     cache_dir: Path | None = field(default=None, metadata={"help": "Where `datasets` keeps what it unpacks."})
 
     def __post_init__(self) -> None:
-        if (self.train_data_dir is None) == (self.dataset_name is None):
-            raise ValueError("give exactly one of train_data_dir and dataset_name")
+        if (self.train_data_dir is None) == (self.dataset_name is None and self.data_files is None):
+            raise ValueError("give exactly one of train_data_dir, dataset_name and data_files, which may also be files of dataset_name")
+        if self.data_files is not None and (isinstance(self.data_files, str) or not self.data_files):
+            raise ValueError(f"data_files is {self.data_files!r}; give a list of paths, globs or URLs")
         if self.max_train_samples is not None and self.max_train_samples < 1:
             raise ValueError(f"max_train_samples is {self.max_train_samples}; it must be at least 1, or None to use all")
         if self.shuffle_buffer < 0:
@@ -170,8 +179,8 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
     arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
     try:
         rows: Any = datasets.load_dataset(kind, **arguments)
-    except (DatasetNotFoundError, DataFilesNotFoundError) as error:
-        raise ValueError(f"no images found at {settings.train_data_dir or settings.dataset_name}: {error}") from None
+    except (DatasetNotFoundError, DataFilesNotFoundError, FileNotFoundError) as error:
+        raise ValueError(f"no images found at {settings.train_data_dir or settings.dataset_name or 'data_files'}: {error}") from None
     if settings.max_train_samples is not None:
         rows = rows.take(settings.max_train_samples)
     return rows, rows.column_names or list(next(iter(rows)))
@@ -187,15 +196,19 @@ def _library() -> Any:
 
 
 def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
-    """The arguments of `datasets.load_dataset` for a Hub id or a folder."""
+    """The arguments of `datasets.load_dataset` for files, a Hub id or a folder."""
+    files = None if settings.data_files is None else [str(name) for name in settings.data_files]
+    if files is not None and settings.dataset_name in (None, *KINDS.values()):
+        return reading_of(files, IMAGE_COLUMNS, settings.dataset_name)
     if settings.dataset_name is not None:
-        return settings.dataset_name, {"name": settings.dataset_config_name}
+        of_files = {} if files is None else {"data_files": {"train": files}}
+        return settings.dataset_name, {"name": settings.dataset_config_name, **of_files}
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
     shards = _shards(folder)
     if shards:
-        return reading_of(shards, IMAGE_COLUMNS)
+        return reading_of([glob.escape(str(path)) for path in shards], IMAGE_COLUMNS)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder, images_in(folder)).absolute()))}/**"]}}
 

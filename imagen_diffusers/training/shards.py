@@ -1,6 +1,7 @@
-"""Shards in a folder: which there are, and how `datasets` is to read them."""
+"""Shards, in a folder or by name: which there are, and how `datasets` is to read them."""
 
 import glob
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 KINDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 LOOKED_AT = 100  # rows of the first tar shard, whose fields are read from all shards
+NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")  # as shells write them, and WebDataset: {000..099}
 
 
 def shards_in(folder: Path) -> list[Path]:
@@ -25,15 +27,66 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or any(part.startswith((".", "__")) for part in path.parts[:-1])
 
 
-def reading_of(shards: Sequence[Path], image_columns: Iterable[str]) -> tuple[str, dict[str, Any]]:
+def names_shards(name: str) -> bool:
+    """Whether a name is that of shards, as a path, a pattern or a URL, and not that of a folder or of a data set on the Hub."""
+    return "://" in name or glob.has_magic(name) or NUMBERS.search(name) is not None or Path(name).suffix in KINDS
+
+
+def reading_of(names: Sequence[str], image_columns: Iterable[str], kind: str | None = None) -> tuple[str, dict[str, Any]]:
     """The arguments of `datasets.load_dataset` for shards.
 
     Args:
-        shards: of one kind.
+        names: paths, patterns, or URLs that fsspec reads, in each of which {000..099} stands for a hundred.
         image_columns: of tar shards, where any row may have an image under any of these names.
+        kind: the builder of `datasets`, a value of `KINDS`; by default as the names of the files end.
+
+    Raises:
+        ValueError: where no file has one of the names, and for files of two kinds or of another one.
     """
-    kind, arguments = KINDS[shards[0].suffix], {"data_files": {"train": [glob.escape(str(path)) for path in shards]}}
-    return kind, arguments | ({"features": _features(shards[0], image_columns)} if kind == "webdataset" else {})
+    files = found(names)
+    kind = kind or _kind_of(files)
+    return kind, {"data_files": {"train": files}} | ({"features": _features(files[0], image_columns)} if kind == "webdataset" else {})
+
+
+def found(names: Sequence[str]) -> Any:
+    """The files of these names, as a `DataFilesList`, which `datasets` does not look for again.
+
+    Raises:
+        ValueError: naming what is not there.
+    """
+    from datasets.data_files import DataFilesList
+
+    files = DataFilesList([], [])
+    for name in (single for given in names for single in _numbered(given)):
+        try:
+            there = DataFilesList.from_patterns([name])
+        except FileNotFoundError:
+            there = DataFilesList([], [])
+        if not there:
+            raise ValueError(f"data_files: no file matches {name}")
+        files += there
+    return files
+
+
+def _numbered(name: str) -> list[str]:
+    """One name for each of the numbers between braces, with as many digits as the first; without braces the name itself."""
+    braces = NUMBERS.search(name)
+    if braces is None:
+        return [name]
+    first, last = braces.groups()
+    numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    return [each for number in numbers for each in _numbered(name[: braces.start()] + number + name[braces.end() :])]
+
+
+def _kind_of(files: Sequence[str]) -> str:
+    endings = {Path(file.partition("?")[0] if "://" in file else file).suffix: file for file in files}
+    kinds = {KINDS.get(ending) for ending in endings}
+    if len(kinds) > 1 or None in kinds:
+        raise ValueError(
+            f"data_files are {', '.join(list(endings.values())[:2])}; give Parquet files (.parquet) or shards of WebDataset (.tar), all of "
+            "one kind, or say with dataset_name which builder of `datasets` reads them (webdataset, parquet, ...)"
+        )
+    return KINDS[next(iter(endings))]
 
 
 def _of_one_kind(paths: Iterable[Path]) -> list[Path]:
@@ -42,7 +95,7 @@ def _of_one_kind(paths: Iterable[Path]) -> list[Path]:
     return [path for path in there if path.suffix == kinds[0]] if kinds else []
 
 
-def _features(shard: Path, image_columns: Iterable[str]) -> Any:
+def _features(shard: str, image_columns: Iterable[str]) -> Any:
     """The images and texts of tar shards, by their endings.
 
     Left to itself, `datasets` goes by the first rows: it drops what only later ones have, images of another ending, too, and ends at
@@ -53,7 +106,7 @@ def _features(shard: Path, image_columns: Iterable[str]) -> Any:
 
     found = {}
     kinds = {*modules.imagefolder.ImageFolder.EXTENSIONS}
-    rows = modules.webdataset.WebDataset._get_pipeline_from_tar(str(shard), datasets.DownloadManager().iter_archive(str(shard)))
+    rows = modules.webdataset.WebDataset._get_pipeline_from_tar(shard, datasets.StreamingDownloadManager().iter_archive(shard))
     for name, value in (item for row in islice(rows, LOOKED_AT) for item in row.items()):
         if isinstance(value, bytes) and f".{name.rsplit('.', 1)[-1].lower()}" in kinds:
             found[name] = datasets.Image(decode=False)
