@@ -275,6 +275,12 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> 
     result = call(*other, "--text-encoder", tmp_path / "t5")
     assert result.exit_code == 0 and "2 captions" in result.output, result.output
     assert "is not there" in call(*other, "--text-encoder", tmp_path / "t6").output
+    in_half = ["encode-text", data, "--output", tmp_path / "half", "--model", folder, "--dtype"]
+    assert "in float16 T5 overflows" in call(*in_half, "float16").output
+    for more in ([], ["--text-encoder", tmp_path / "t5"]):  # the same encoder
+        assert call(*in_half, "bfloat16", *more).exit_code == 0
+    assert json.loads((tmp_path / "half" / "index.json").read_text())["dtype"] == "bfloat16"
+    assert "was encoded in bfloat16" in call(*in_half, "auto", "--device", "cpu").output
 
 
 def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> None:

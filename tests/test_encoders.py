@@ -30,7 +30,7 @@ from imagen_diffusers.cli import app
 from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.text_encoding import open_text_cache
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
-from imagen_diffusers.text.encoders import class_of, load_text_encoder, readable
+from imagen_diffusers.text.encoders import class_of, encoding_dtype, load_text_encoder, readable
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.weighting import weighted_embeddings
 from imagen_diffusers.training.fingerprints import fingerprint
@@ -294,6 +294,14 @@ def test_the_encoder_of_a_larger_model_is_found_in_its_folder(kind, tmp_path) ->
     assert not any(weight.any() for name, weight in encoder.named_parameters() if "pooler" in name)  # which the larger BERT has not
     tokenizer = make_encoder(kind)[0]
     assert fingerprint(tokenizer, encoder, SHORT) == fingerprint(tokenizer, load_text_encoder(tmp_path), SHORT)
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_captions_are_encoded_in_bfloat16_where_a_gpu_multiplies_in_it(monkeypatch, has, expected) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or has)
+    assert encoding_dtype("auto", "cuda:0") == expected
+    assert encoding_dtype("auto", "cpu") == encoding_dtype("auto", "mps") == encoding_dtype("float32", "cuda") == torch.float32
+    assert encoding_dtype("bfloat16", "cpu") == torch.bfloat16
 
 
 def test_weights_of_another_model_are_no_encoder(tmp_path) -> None:

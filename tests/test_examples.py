@@ -15,6 +15,7 @@ from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel
 from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.one_stage import load_cascade, noise_curve, null_text
 from imagen_diffusers.schedulers.noise import beta_table, log_snr_shift_for, log_snr_table, shift_betas
+from imagen_diffusers.text import encoding
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.training.checkpoints import list_checkpoints
 from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
@@ -129,10 +130,16 @@ def test_windows_of_stages_fit_into_all_shapes(cascade, tmp_path) -> None:
     assert (tmp_path / "pytorch_lora_weights.safetensors").exists()
 
 
-def test_finetune_domain(cascade, images, tmp_path) -> None:
+def test_finetune_domain(cascade, images, tmp_path, monkeypatch) -> None:
+    computed_in, read = set(), encoding.last_hidden_state
+    monkeypatch.setattr(encoding, "last_hidden_state", lambda encoder, *given: computed_in.add(encoder.dtype) or read(encoder, *given))
+    more = ["--train_data_dir", images, "--stages", 1, 2, "--validation_prompts", "a red cube", "--text_encoder_dtype", "bfloat16"]
     for steps in (2, 3):
-        finetune_domain.main(flags(cascade, steps, tmp_path, "--train_data_dir", images, "--stages", 1, 2))
+        finetune_domain.main(flags(cascade, steps, tmp_path, *more))
+    assert computed_in == {torch.bfloat16}
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path)
+    kept = make_pipeline().text_encoder.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in pipe.text_encoder.state_dict().items())  # saved in float32
     assert pipe.stage_numbers == [1, 2, 3]
     assert not torch.equal(pipe.unet.head.conv.weight, make_pipeline().unet.head.conv.weight)
     assert torch.equal(pipe.unet_3.head.conv.weight, make_pipeline().unet_3.head.conv.weight)
@@ -164,6 +171,7 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
         (finetune_style, ["--train_data_dir", "x", "--num_train_epochs", 1], "max_train_steps is 2 and num_train_epochs 1, and each says"),
         (finetune_style, ["--train_data_dir", "x", "--lr=1e-3"], "this script has no --lr; --lr: give --learning_rate"),
         (train_stage, ["--train_data_dir", "x", "--stage=1", "y"], "this script has no y"),
+        (train_stage, ["--text_encoder_dtype", "float16"], 'encoded in "float16"; use one of auto, float32, bfloat16'),
         (train_stage, [], "exactly one of train_data_dir"),
         (train_stage, ["--train_data_dir", ".", "--max_train_samples", -1], "max_train_samples is -1; it must be at least 1"),
         (train_stage, ["--train_data_dir", ".", "--shuffle_buffer", -1], "shuffle_buffer is -1; it must be at least 0"),

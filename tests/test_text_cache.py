@@ -39,6 +39,23 @@ def test_a_cached_caption_is_the_encoded_one(tmp_path) -> None:
         torch.testing.assert_close(tokens.float(), alone, rtol=2**-8, atol=2**-8)  # bfloat16 keeps 8 bits
 
 
+def test_a_cache_of_bfloat16_holds_the_very_values_and_is_gone_on_with_in_bfloat16(tmp_path) -> None:
+    tokenizer, half = make_tokenizer(), make_text_encoder().bfloat16()
+    list(write_text_cache(tmp_path, CAPTIONS[:2], tokenizer, half, rules=SHORT, batch_size=1))
+    cache = TextCache(tmp_path, fingerprint(tokenizer, make_text_encoder(), SHORT))
+    for caption in CAPTIONS[:2]:
+        assert torch.equal(cache(caption), encode([caption], tokenizer, half, 12).embeds[0])
+    with pytest.raises(ValueError, match="was encoded in bfloat16, and the text encoder is in float32.*--dtype bfloat16"):
+        write(tmp_path)
+    list(write_text_cache(tmp_path, CAPTIONS, tokenizer, half, rules=SHORT))
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index.pop("dtype") == "bfloat16"
+    (tmp_path / "index.json").write_text(json.dumps(index))  # as before types were told, when all were float32
+    write(tmp_path)
+    with pytest.raises(ValueError, match="was encoded in float32, and the text encoder is in bfloat16"):
+        list(write_text_cache(tmp_path, CAPTIONS, tokenizer, half, rules=SHORT))
+
+
 def test_a_batch_is_padded_and_masked(tmp_path) -> None:
     cache = TextCache(tmp_path, write(tmp_path))
     batch = collate([{"pixel_values": torch.zeros(3, 2, 2), "prompt_embeds": cache(c)} for c in CAPTIONS[:3]])

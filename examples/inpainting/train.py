@@ -20,7 +20,7 @@ from torch import Tensor
 from examples.scenes import train as scenes
 from examples.scenes.data import TEST_SEEDS, SceneDataset
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse, run_script
-from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, noise_curve
+from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade, noise_curve, save_cascade
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.pipelines.cascade import Cascade
@@ -159,7 +159,7 @@ def main(args: Sequence[str] | None = None) -> None:
     pipe.unet = with_cond_channels(plain, CHANNELS)
     data = SceneDataset("base", told.scenes, told.folder, seed=train.seed, compile=told.scenes > 1000)
     fit_stage(pipe, 1, Conditioned(data, masked, seed=train.seed), model, train, loss, StageValidationSettings())
-    pipe.save_pretrained(train.output_dir / "pipeline")
+    save_cascade(pipe, model, train.output_dir / "pipeline")
     rows["the inpainting network"], images = measured.figures(pipe.unet)
     print(table(rows))
     shown = {"given": measured.conditions[:8, 1:] / 127.5 - 1, "generated": 2 * images[:8] - 1, "the scene": measured.truth[:8]}

@@ -22,6 +22,12 @@ def encode_text(
     caption_column: Annotated[str | None, typer.Option(help="Where the captions are.")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read a Hub id without unpacking it first, as a folder is.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Captions encoded at once.")] = 64,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="What the encoder computes in: auto, float32 or bfloat16. auto: float32 on a CPU, bfloat16 on GPUs that have it."
+        ),
+    ] = "auto",
     device: o.Device = "auto",
 ) -> None:
     """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
@@ -29,6 +35,7 @@ def encode_text(
 
     from imagen_diffusers.hub.places import find
     from imagen_diffusers.pipelines.slots import UNETS
+    from imagen_diffusers.text.encoders import encoding_dtype
     from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.rows import DataSettings, load_captions
     from imagen_diffusers.training.shards import names_shards
@@ -45,10 +52,11 @@ def encode_text(
         caption_column=caption_column,
         streaming=streaming or not named,  # otherwise `datasets` keeps a copy of all images of shards
     )
-    captions, count = load_captions(place)
     where = pick_device(device)
-    own = {} if text_encoder is None else _text_components(text_encoder)
-    pipe = load(model, "float32", where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
+    computes_in = str(encoding_dtype(dtype, where)).removeprefix("torch.")
+    captions, count = load_captions(place)
+    own = {} if text_encoder is None else _text_components(text_encoder, computes_in)
+    pipe = load(model, computes_in, where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
         raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model, or a --text-encoder')
     rules = TextRules.of(pipe.config)
@@ -62,7 +70,7 @@ def encode_text(
     typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")
 
 
-def _text_components(place: str) -> dict[str, Any]:
+def _text_components(place: str, dtype: str) -> dict[str, Any]:
     """Tokenizer and encoder of one folder or repository, as transformers saves them."""
     import torch
 
@@ -70,4 +78,4 @@ def _text_components(place: str) -> dict[str, Any]:
     from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
     place = find(place, ())
-    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, dtype=torch.float32)}
+    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, dtype=getattr(torch, dtype))}

@@ -27,8 +27,8 @@ from imagen_diffusers.training.text_cache import TextCache
 from .beginning import check_beginning
 from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
-from .one_stage import fit_stage, load_cascade, stages_held
-from .text_encoding import load_text_encoder, needs_text_encoder, open_text_cache
+from .one_stage import fit_stage, load_cascade, save_cascade, stages_held
+from .text_encoding import needs_text_encoder, open_text_cache
 from .validating import generate_examples
 
 Images = Callable[[int, WindowSettings], TrainingSet]
@@ -217,9 +217,7 @@ def _windows(pipe: ImagenCascadePipeline, stage: int, job: FineTuning) -> Window
 
 def _save(pipe: ImagenCascadePipeline, job: FineTuning, cache: TextCache | None) -> None:
     if job.model.rank is None:
-        if cache is not None and pipe.text_encoder is None:
-            pipe.text_encoder = load_text_encoder(job.model)  # the cascade is saved in whole
-        pipe.save_pretrained(job.train.output_dir)
+        save_cascade(pipe, job.model, job.train.output_dir, cache)
         return
     slots = [pipe.slots(stage)[0] for stage in job.stages]
     given: dict[str, Any] = {f"{slot}_lora_layers": lora_layers(getattr(pipe, slot)) for slot in slots}

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from imagen_diffusers.text.encoders import encoding_dtype
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .unknown_flags import not_known, of_other_scripts
@@ -28,12 +29,19 @@ class ModelSettings:
     revision: str | None = field(default=None, metadata={"help": "Of the Hub repository."})
     variant: str | None = field(default=None, metadata={"help": 'Of the weight files, for example "fp16".'})
     text_encoder: str | None = field(default=None, metadata={"help": "Folder or Hub id of a text encoder, in place of the cascade's."})
+    text_encoder_dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "What captions are encoded in: auto, float32 or bfloat16. auto: float32 on a CPU, bfloat16 on GPUs that have it."
+        },
+    )
     from_scratch: bool = field(default=False, metadata={"help": "Take the configuration alone and start from fresh weights."})
     rank: int | None = field(default=None, metadata={"help": "Train a LoRA adapter of this rank, in place of the network."})
     lora_alpha: float | None = field(default=None, metadata={"help": "The adapter counts alpha / rank; the rank by default."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Of the adapter's inputs."})
 
     def __post_init__(self) -> None:
+        encoding_dtype(self.text_encoder_dtype, "cpu")  # refuses what is none
         if self.rank is not None and self.rank < 1:
             raise ValueError(
                 f"rank is {self.rank}; it must be at least 1 (train_stage and finetune_domain without it train whole networks)"

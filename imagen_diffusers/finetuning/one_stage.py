@@ -6,6 +6,7 @@ It sits above pipelines and training alike; neither knows the other.
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.pipelines.slots import UNETS
 from imagen_diffusers.schedulers.noise import log_snr_table
-from imagen_diffusers.text.encoders import load_tokenizer
+from imagen_diffusers.text.encoders import encoding_dtype, load_tokenizer
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
@@ -37,7 +38,7 @@ from .validating import check_validation, held_out, image_maker, read_by_main
 
 
 def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True, stage: int | None = None) -> ImagenCascadePipeline:
-    """The pipeline on the process's device, its networks in float32, as training needs them.
+    """The pipeline on the process's device, its networks in float32, as training needs them, its text encoder in `text_encoder_dtype`.
 
     Args:
         model: which.
@@ -45,12 +46,16 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
         text_encoder: whether to load it; a run on cached text may do without.
         stage: the one that is used; the others are there by their configurations alone, without weights. All by default.
     """
-    name, device = place_of(model), this_process().device
+    name = place_of(model)
+    device: Any = this_process().device
     given: dict[str, Any] = {"revision": model.revision, "variant": model.variant, "dtype": torch.float32}
+    encodes_in = encoding_dtype(model.text_encoder_dtype, device)
+    if encodes_in != torch.float32 and text_encoder:
+        given["dtype"] = {"default": torch.float32, "text_encoder": encodes_in}
     if model.text_encoder is not None:
         given["tokenizer"] = load_tokenizer(model.text_encoder)
     if model.text_encoder is not None or not text_encoder:
-        given["text_encoder"] = load_text_encoder(model) if text_encoder else None
+        given["text_encoder"] = load_text_encoder(model, encodes_in) if text_encoder else None
     used = [slot for n, slot in enumerate(UNETS, start=1) if stage in (None, n)]
     with torch.device("meta"):
         described = {slot: _fresh_network(name, slot, model.revision) for slot in UNETS if slot not in used}
@@ -63,6 +68,20 @@ def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = Tr
         if isinstance(component, torch.nn.Module) and slot not in described:
             component.to(device)
     return pipe
+
+
+def save_cascade(pipe: ImagenCascadePipeline, model: ModelSettings, folder: Path, cache: TextCache | None = None) -> None:
+    """The whole cascade in float32: a text encoder that captions were encoded by in bfloat16 is loaded once more for it.
+
+    Args:
+        pipe: as `load_cascade` loaded it, its networks trained since.
+        cache: that text was read from, where `pipe` has no text encoder, which is then loaded for this.
+    """
+    own: Any = pipe.text_encoder
+    if (own is None and cache is not None) or (own is not None and own.dtype != torch.float32):
+        pipe.text_encoder = load_text_encoder(model)
+    pipe.save_pretrained(folder)
+    pipe.text_encoder = own
 
 
 def stages_held(model: ModelSettings) -> list[int]:

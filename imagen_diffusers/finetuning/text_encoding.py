@@ -33,17 +33,17 @@ def needs_text_encoder(data: DataSettings, validation: ValidationSettings) -> bo
     return data.text_cache is None or bool(validation.validation_prompts) or held_out is not None
 
 
-def load_text_encoder(model: ModelSettings) -> PreTrainedModel:
-    """On the CPU, in float32.
+def load_text_encoder(model: ModelSettings, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """On the CPU.
 
     Raises:
         ValueError: for a cascade without one.
     """
     if model.text_encoder is not None:
-        return encoders.load_text_encoder(model.text_encoder, dtype=torch.float32)
+        return encoders.load_text_encoder(model.text_encoder, dtype=dtype)
     name = place_of(model)
     given: dict[str, Any] = dict.fromkeys((*UNETS, "tokenizer"))
-    pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=model.variant, revision=model.revision, dtype=torch.float32)
+    pipe = ImagenCascadePipeline.from_pretrained(name, **given, variant=model.variant, revision=model.revision, dtype=dtype)
     if pipe.text_encoder is None:
         raise ValueError(f"{name} has no text encoder; give the one that its networks were trained with as text_encoder")
     return pipe.text_encoder  # of the very class that the cascade has

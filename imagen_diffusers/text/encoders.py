@@ -18,8 +18,26 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 T = TypeVar("T")
+ENCODES_IN = ("auto", "float32", "bfloat16")
 WHERE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")  # a configuration is, as its weights are
 POOLER = "pooler."  # of BERT's kind: one vector of the whole text, which is not read here
+
+
+def encoding_dtype(asked: str, device: str | torch.device) -> torch.dtype:
+    """What captions are encoded in for training: of `ENCODES_IN` the one that is asked for.
+
+    Of "auto" it is bfloat16 on a device that multiplies in it, and float32 on a CPU, or on a GPU that would emulate bfloat16.
+
+    Raises:
+        ValueError: for another one, such as float16, in which T5 overflows.
+    """
+    if asked not in ENCODES_IN:
+        raise ValueError(f'captions cannot be encoded in "{asked}"; use one of {", ".join(ENCODES_IN)} (in float16 T5 overflows)')
+    if asked != "auto":
+        return getattr(torch, asked)
+    kind = torch.device(device).type
+    multiplies = None if kind == "cpu" else getattr(torch.get_device_module(kind), "is_bf16_supported", None)
+    return torch.bfloat16 if multiplies is not None and multiplies(including_emulation=False) else torch.float32
 
 
 def load_text_encoder(place: str | Path, **kwargs: Any) -> PreTrainedModel:

@@ -34,7 +34,7 @@ class TextReader:
             text_encoder.to(device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
 
     def read(self, batch: Batch) -> TextEmbedding:
-        """One row for each example, on the run's device.
+        """One row for each example, in float32 on the run's device.
 
         Raises:
             ValueError: for examples without embeddings or captions that can be encoded, and for embeddings that are too long.
@@ -46,11 +46,11 @@ class TextReader:
                     f"embeddings of {tokens} tokens, and max_sequence_length is {most}: what was encoded once is not cut; "
                     "raise max_sequence_length, or encode captions of so many tokens"
                 )
-            text = self._moved(batch["text"])
-            return TextEmbedding(text.embeds.float(), text.mask)
+            return self._moved(batch["text"])
         if "prompt" not in batch or self.text_encoder is None or self.tokenizer is None:
             raise ValueError("this network takes text: give captions with a text encoder, or examples with prompt_embeds")
         return self._moved(read_prompts(batch["prompt"], self.tokenizer, self.text_encoder, self.rules, warn=self._warn))
 
     def _moved(self, text: TextEmbedding) -> TextEmbedding:
-        return TextEmbedding(*(part.to(self.device, non_blocking=self.device.type == "cuda") for part in text))
+        embeds, mask = (part.to(self.device, non_blocking=self.device.type == "cuda") for part in text)
+        return TextEmbedding(embeds.float(), mask)

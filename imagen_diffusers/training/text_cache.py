@@ -1,7 +1,7 @@
 """Captions encoded once: unpadded bfloat16 tokens in shards, found by caption.
 
 A folder of `tokens-00000.safetensors`, ..., each with the tokens of many captions end to end, and `index.json`, which says by
-which text encoder. Writing goes on where it stopped; reading refuses another encoder's cache.
+which text encoder, and in what it computed. Writing goes on where it stopped, in the same type; reading refuses another encoder's cache.
 """
 
 import hashlib
@@ -52,7 +52,8 @@ def write_text_cache(
         captions_per_shard: captions of a file.
 
     Raises:
-        ValueError: when `folder` holds the cache of another encoder, or of other rules, and when another run is writing into it.
+        ValueError: when `folder` holds the cache of another encoder, of other rules or of the encoder in another type, and when another
+            run is writing into it.
     """
     with one_run_in(folder):
         yield from _write(folder, captions, tokenizer, text_encoder, rules, batch_size, captions_per_shard)
@@ -62,8 +63,16 @@ def _write(
     folder: Path, captions: Iterable[str], tokenizer, text_encoder, rules: TextRules, batch_size: int, captions_per_shard: int
 ) -> Iterator[int]:
     print_of = fingerprint(tokenizer, text_encoder, rules)
-    index = _read_index(folder) if (folder / INDEX).exists() else {"fingerprint": print_of, "shards": []}
+    computes_in = str(text_encoder.dtype).removeprefix("torch.")
+    new_index = {"fingerprint": print_of, "dtype": computes_in, "shards": []}
+    index = _read_index(folder) if (folder / INDEX).exists() else new_index
     _check_fingerprint(folder, index["fingerprint"], print_of)
+    begun_in = index.get("dtype", "float32")  # as all were before they said so
+    if begun_in != computes_in:
+        raise ValueError(
+            f"the text cache {folder} was encoded in {begun_in}, and the text encoder is in {computes_in}, which gives other values: "
+            f"go on in {begun_in} (--dtype {begun_in}), or write a new one in another folder"
+        )
     known = {key for shard in index["shards"] for key in _keys(folder / shard).tolist()}
     done, new = 0, []
     for caption in captions:
