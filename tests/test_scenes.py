@@ -1,5 +1,6 @@
 """The worked example: scenes, captions and the ray tracer."""
 
+import copy
 import re
 from dataclasses import replace
 from functools import cache
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import T5EncoderModel
 
-from examples.scenes import lists, train
+from examples.scenes import brief, train
 from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, listing, swapped
 from examples.scenes.data import ORACLE_SEEDS, VIEWS, SceneDataset, object_windows
@@ -138,32 +139,56 @@ def test_a_list_names_objects_by_colour_and_shape() -> None:
 
 def test_a_list_is_the_caption_without_relations_word_by_word() -> None:
     told = "there is a red cube to the left of a blue cone and in back of a green sphere on a blue floor"
-    words, aside, stands_for = lists.listed(told)
+    words, aside, stands_for = brief.listed(told)
     assert words == "there is a red cube and a blue cone and a green sphere on a blue floor"
     assert aside == "there is a red cube left of a blue cone and left of a green sphere on a blue floor"
     meant = [" ".join(aside.split()[n] for n in numbers) for numbers in stands_for]
     assert meant == [w if w != "and" else m for w, m in zip(words.split(), meant, strict=True)]
     assert [m for w, m in zip(words.split(), meant, strict=True) if w == "and"] == ["left of", "and left of"]
-    assert lists.listed("a red cube before a blue cone")[:2] == ("a red cube and a blue cone", "a red cube left of a blue cone")
+    assert brief.listed("a red cube before a blue cone")[:2] == ("a red cube and a blue cone", "a red cube left of a blue cone")
 
 
-def test_an_encoder_is_taught_that_what_is_listed_stands_side_by_side(capsys) -> None:
+def test_a_caption_is_completed_by_what_it_leaves_open() -> None:
+    told = "there is an orange metal object behind a large cone with dots"
+    full, places = brief.completed(told, np.random.default_rng(0))
+    assert re.fullmatch(
+        r"there is a (small|large) orange metal object behind a large (rubber|metal) cone with dots on a \w+ ((tiled|checkered) )?floor",
+        full,
+    )
+    kept = [full.split()[n] for n in places]
+    assert kept == told.replace("an orange", "a orange").split()
+    assert len({brief.completed(told, np.random.default_rng(seed))[0] for seed in range(40)}) > 20
+    assert brief.completed(full, np.random.default_rng(1)) == (full, [*range(len(full.split()))])
+
+
+def test_an_encoder_is_taught_what_brief_captions_mean(capsys) -> None:
     tokenizer = build_tokenizer(scenes=300)
     torch.manual_seed(0)
     encoder = T5EncoderModel(build_model(tokenizer).config).eval()
-    told = ["a red cube behind a blue cone", "a large green sphere in front of a red cone", "a red cube"]
-    before = [state.detach() for state in lists.encode(encoder, tokenizer, [told[0].replace("behind", "left of"), told[2]])]
-    of_lists, kept = lists.errors(encoder, encoder, tokenizer, told)
-    nothing, alike = lists.errors(encoder, encoder, tokenizer, ["a red cube"])  # in which nothing is listed
+    teacher = copy.deepcopy(encoder)
+    full = "a large red rubber cube left of a small blue metal cone on a gray floor"
+    listed = full.replace("left of", "and")
+    lessons = {brief.lesson(full, np.random.default_rng(seed)).brief for seed in range(20)}
+    assert lessons == {full, listed}
+    nothing, alike = brief.errors(encoder, teacher, tokenizer, ["a small red metal cube on a gray floor"], np.random.default_rng(0))
     assert nothing == 0 and alike < 1e-9
-    assert of_lists > 0.05 and kept < 1e-9  # batches are padded to another length
-    lists.teach(encoder, tokenizer, torch.optim.AdamW(encoder.parameters(), 3e-3), lambda step: told, told, 60)
-    said = re.search(r"error of lists ([\d.]+)% of the variance", capsys.readouterr().out)
-    assert said and float(said[1]) / 100 < 0.1 * of_lists
-    after = lists.encode(encoder, tokenizer, ["a red cube and a blue cone", told[2]])
-    scale = before[0].var(0).mean()
-    assert (after[0][-4:] - before[0][-4:]).square().mean() < 0.02 * scale  # a blue cone, and the end
-    assert (after[1] - before[1]).square().mean() < 0.01 * scale
+    told = [full] * 8 + ["a red cube"] * 8
+    before, kept = brief.errors(encoder, teacher, tokenizer, told, np.random.default_rng(0))
+    assert before > 0.05 and kept < 1e-9  # batches are padded to another length
+    brief.teach(encoder, tokenizer, torch.optim.AdamW(encoder.parameters(), 3e-3), lambda step: told, told, 80)
+    assert re.search(r"brief ones [\d.]+% of the variance, of full ones [\d.]+%", capsys.readouterr().out)
+    (as_it_was,) = brief.encode(teacher, tokenizer, [full])
+    states, of_list = brief.encode(encoder, tokenizer, [full, listed])
+    scale = as_it_was.var(0).mean()
+    assert (states - as_it_was).square().mean() < 0.01 * scale
+    assert (of_list[-10:] - as_it_was[-10:]).square().mean() < 0.02 * scale  # a small blue metal cone, the floor, and the end
+    (open_one,) = brief.encode(encoder, tokenizer, ["a red cube"])
+    completions = [brief.completed("a red cube", np.random.default_rng(seed)) for seed in range(64)]
+    own = [
+        state[[*places, -1]]
+        for state, (_, places) in zip(brief.encode(teacher, tokenizer, [f for f, _ in completions]), completions, strict=True)
+    ]
+    assert (open_one - torch.stack(own).mean(0)).square().mean() < 0.05 * scale
 
 
 def test_captions_leave_out_each_word_now_and_then() -> None:

@@ -19,16 +19,16 @@ ANY_RELATION = "|".join(sorted((p for phrases in RELATION_PHRASES.values() for p
 AFTERTHOUGHTS = {"finely striped": "with fine stripes", "dotted": "with dots", "finely checkered": "with engraved checks"}
 
 
-def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
-    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`."""
-    phrases = [describe(o, rng, complete=complete) for o in scene.objects]
+def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False, brief: bool = False) -> str:
+    """One caption of a scene; `rng` picks the phrasing, and which attributes to leave out unless `complete`; if `brief`, most of them."""
+    phrases = [describe(o, rng, complete=complete, brief=brief) for o in scene.objects]
     text = str(rng.choice(PREFIXES)) + phrases[0]
     for other, phrase in zip(scene.objects[1:], phrases[1:], strict=True):
         word = relation(scene.objects[0], other)
         assert word is not None, "scenes are drawn so that the first object has a clear relation to every other"
         joint = " and " if other is scene.objects[-1] and len(phrases) > 2 else " "
         text += joint + str(rng.choice(RELATION_PHRASES[word])) + " " + phrase
-    return text + (_floor(scene, rng, complete) if complete or rng.random() < 0.6 else "")
+    return text + (_floor(scene, rng, complete) if complete or rng.random() < (0.3 if brief else 0.6) else "")
 
 
 def swapped(scene: Scene) -> Scene:
@@ -38,19 +38,20 @@ def swapped(scene: Scene) -> Scene:
     return Scene(scene.objects[::-1], scene.floor_color, scene.floor_pattern, scene.light)
 
 
-def describe(o: Object, rng: np.random.Generator, *, complete: bool) -> str:
+def describe(o: Object, rng: np.random.Generator, *, complete: bool, brief: bool = False) -> str:
     """A noun phrase: "a large red metal sphere with dots"."""
 
     def named(probability: float) -> bool:
         return complete or rng.random() < probability
 
+    more = 0.2 if brief else 0.7  # what colour and shape are named without
     after = o.texture in AFTERTHOUGHTS and rng.random() < 0.5
-    texture = named(0.25 if o.texture == "plain" else 0.9) and not (complete and o.texture == "plain")
+    texture = named(0.25 if o.texture == "plain" else more + 0.2) and not (complete and o.texture == "plain")
     words = [
-        o.size if named(0.7) else "",
+        o.size if named(more) else "",
         o.texture if texture and not after else "",
         o.color if o.color and named(0.9) else "",
-        o.material if named(0.7) else "",
+        o.material if named(more) else "",
         o.shape if named(0.95) else "object",
         AFTERTHOUGHTS[o.texture] if texture and after else "",
     ]

@@ -29,7 +29,7 @@ class Plan:
 
     Args:
         scenes, steps, batch_sizes: of each stage.
-        text_steps: of span corruption, of grounding, and of lists.
+        text_steps: of span corruption, of grounding, and of brief captions.
         oracle_scenes, oracle_steps: of the reader of images.
         count: prompts of each kind that are scored.
         workers: processes that prepare examples.
@@ -57,8 +57,8 @@ def plan_for(device: str) -> Plan:
 
 def steps(plan: Plan, folder: Path, pipeline: Path) -> Iterator[Step]:
     """In order; each needs what those before it made."""
-    text, ground, lists = plan.text_steps
-    counts = [f"--max_train_steps={text}", f"--grounding_steps={ground}", f"--list_steps={lists}"]
+    text, ground, brief = plan.text_steps
+    counts = [f"--max_train_steps={text}", f"--grounding_steps={ground}", f"--brief_steps={brief}"]
     yield Step(
         ["examples.scenes.train_text_encoder", f"--output_dir={pipeline}", *counts],
         pipeline / "tokenizer" / "tokenizer.json",

@@ -6,7 +6,7 @@ A document is a caption and facts that follow from it: "a red cube left of a blu
 cube . the cube is red". The span that hides the facts hides all of them, so the encoder sees the caption alone, as it will
 in the cascade; and the decoder has a single layer, one look at the encoder, so what it must say of "the sphere" has to
 stand at that word already. A caption by itself teaches nothing of the kind: its attributes are independent. Only the
-encoder is kept. At last it learns what captions mean that only list their objects (lists.py).
+encoder is kept. At last it learns what brief captions mean (brief.py).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5Enc
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
-from . import lists
+from . import brief
 from .captions import caption, facts, swapped
 from .device import device_type
 from .scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, relation, sample_scene
@@ -240,19 +240,20 @@ def probe(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, count: in
 
 
 def captions_of(seeds: range, phrasing: int) -> list[str]:
-    """One of each scene."""
+    """One of each scene: brief ones, complete ones, and those that images are trained on, in thirds."""
     rng = np.random.default_rng((phrasing, seeds.start))
-    return [caption(described(seed), rng, complete=bool(rng.random() < 0.6)) for seed in seeds]
+    kinds = ({"brief": True}, {"complete": True}, {})
+    return [caption(described(seed), rng, **kinds[rng.integers(3)]) for seed in seeds]
 
 
-def teach_lists(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int, learning_rate: float) -> None:
-    """Teach the encoder what captions mean that only list their objects."""
+def teach_brief(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int, learning_rate: float) -> None:
+    """Teach the encoder what brief captions mean."""
 
     def captions(step: int) -> list[str]:
         return captions_of(range(step * batch_size, (step + 1) * batch_size), 3)
 
     unseen = captions_of(range(PROBE_SEEDS, PROBE_SEEDS + 500), 4)
-    lists.teach(encoder, tokenizer, build_optimizer(encoder, learning_rate), captions, unseen, steps)
+    brief.teach(encoder, tokenizer, build_optimizer(encoder, learning_rate), captions, unseen, steps)
 
 
 def main() -> None:
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--grounding_steps", type=int, default=600)
-    parser.add_argument("--list_steps", type=int, default=800, help="of what captions mean that only list their objects")
+    parser.add_argument("--brief_steps", type=int, default=800, help="of what captions mean that leave much open, or only list objects")
     parser.add_argument("--pretrained", type=Path, help="a pipeline folder whose text encoder is trained on; new words start at random")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -279,8 +280,8 @@ def main() -> None:
     print("after grounding", _percent(probe(model.encoder, tokenizer)), flush=True)
     encoder = T5EncoderModel(model.config).to(model.device)
     encoder.load_state_dict(model.state_dict(), strict=False)
-    if args.list_steps:
-        teach_lists(encoder, tokenizer, args.list_steps, args.train_batch_size, args.learning_rate / 4)
+    if args.brief_steps:
+        teach_brief(encoder, tokenizer, args.brief_steps, args.train_batch_size, args.learning_rate / 4)
     encoder.half().save_pretrained(args.output_dir / "text_encoder", variant="fp16")
     tokenizer.save_pretrained(args.output_dir / "tokenizer")
 
