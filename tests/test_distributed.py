@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from imagen_diffusers import ImagenUNet2DConditionModel
 from imagen_diffusers.training.checkpoints import list_checkpoints
+from imagen_diffusers.training.validation import read_figures
 
 from .forking import run_ranks
 from .test_evaluating_kill import alone, files
 from .test_training import Poison, fit, scalars, stop_at
+from .test_validation import held_out
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
@@ -43,6 +45,7 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from tests.test_training import Poison, fit
+from tests.test_validation import held_out
 
 begin, end = torch.distributed.init_process_group, torch.distributed.destroy_process_group
 
@@ -59,6 +62,7 @@ def end_without_reducers(*arguments):
 torch.distributed.init_process_group = begin_with_patience
 torch.distributed.destroy_process_group = end_without_reducers
 given = {"report_to": "tensorboard", "logging_steps": 1, "checkpointing_steps": 2, "optimizer": sys.argv[4]}
+given |= {"validation_steps": 4, "measure": held_out(batch_size=3)}  # one batch each, of three and of one
 fit(Path(sys.argv[1]), int(sys.argv[3]), train_batch_size=2, dataset=Poison(1), **given)
 """
 
@@ -79,7 +83,8 @@ def run_two(folder: Path, kind: str, steps: int, optimizer: str = "adamw", launc
 @pytest.fixture(scope="module")
 def one(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
-    fit(folder, STEPS, train_batch_size=4, dataset=Poison(1), report_to="tensorboard", logging_steps=1)
+    given = {"report_to": "tensorboard", "logging_steps": 1, "validation_steps": STEPS, "measure": held_out(batch_size=3)}
+    fit(folder, STEPS, train_batch_size=4, dataset=Poison(1), **given)
     return folder
 
 
@@ -92,6 +97,8 @@ def test_two_processes_do_what_one_does(one, tmp_path, kind, launched) -> None:
     # Float32 sums in another order, and Adam, which makes whole steps of gradients that are all but zero: 1.5e-5 of the loss at step 4.
     for tag, tolerance in {"loss": (5e-5, 1e-6), "grad_norm": (1e-4, 1e-5), "skipped_steps": (0, 0)}.items():
         np.testing.assert_allclose(scalars(folder, tag), scalars(one, tag), *tolerance)
+    (figures,), (expected,) = read_figures(folder), read_figures(one)
+    assert figures == pytest.approx(expected, rel=1e-3)  # of weights that differ as little
     assert scalars(one, "skipped_steps") == [0, 1, 1, 1]  # one process alone meets the image of NaN, and both leave its step out
     alone = ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     expected = load_file(one / "unet" / "diffusion_pytorch_model.safetensors")

@@ -20,7 +20,7 @@ from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, run_script
 from imagen_diffusers.finetuning.image_sets import image_set, image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
-from imagen_diffusers.finetuning.validating import held_out, image_maker, read_by_main
+from imagen_diffusers.finetuning.validating import held_out, image_maker
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
@@ -203,16 +203,16 @@ def test_held_out_images_are_read_once_as_the_run_reads(folder, tmp_path, caplog
         held_out(*given, data=data, crop=WindowSettings(resolution=64))
 
 
-def test_held_out_images_are_read_by_those_that_measure(monkeypatch) -> None:
-    measure, read = lambda _: {"error": 1.0}, []
-    assert read_by_main(lambda: None) is None
-    asked = read_by_main(lambda: read.append(1) or measure)
-    assert read == [1] and asked(None) == asked(None) == {"error": 1.0} and read == [1]
+def test_held_out_images_are_read_by_those_that_measure(folder, tmp_path, monkeypatch) -> None:
+    data = DataSettings(train_data_dir=folder, caption_column="told", cache_dir=tmp_path / "cache")
+    told = StageValidationSettings(validation_data=folder), TrainSettings(tmp_path, 1, train_batch_size=1, max_sequence_length=5)
     monkeypatch.setattr("imagen_diffusers.training.processes.this_process", lambda: SimpleNamespace(is_main_process=False))
-    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: (True, None))  # main has read them
-    asked = read_by_main(lambda: read.append(2) or measure)
-    assert read == [1]
-    assert asked(None) == asked(None) == {"error": 1.0} and read == [1, 2]  # of a network in shards
+    monkeypatch.setattr("imagen_diffusers.training.processes.as_main_says", lambda _: ([0, 3, 4], None))  # main has found them
+    monkeypatch.setattr("imagen_diffusers.training.validation.place_in_group", lambda: (1, 2))
+    pipe = make_pipeline()
+    found = held_out(pipe, 1, TABLE, *told, LossSettings(prediction_type="sample"), data=data)
+    found(pipe.unet.eval())
+    assert found.examples._kept.keys() == {1} and found.examples[1]["prompt"] == "a cube 3"  # the second of three; in the last round again
 
 
 def test_a_gray_cascade_reads_gray_images(folder, tmp_path) -> None:

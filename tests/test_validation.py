@@ -106,6 +106,21 @@ def test_figures_hold_the_errors_of_one_batch_at_a_time(monkeypatch) -> None:
     assert list(figures.values()) == pytest.approx(data.errors(unet).mean((1, 2, 3)).tolist(), rel=1e-5)
 
 
+def test_processes_measure_parts_that_add_up_to_the_whole(monkeypatch) -> None:
+    data, unet, sums = held_out(batch_size=1), make_base(), []
+    data.examples = data.examples[:3]
+    whole, errors_of, measured = data(unet), HeldOut._errors_of, []
+    monkeypatch.setattr(
+        HeldOut, "_errors_of", lambda self, network, rows, _: measured.append(rows.start) or errors_of(self, network, rows, _)
+    )
+    monkeypatch.setattr("imagen_diffusers.training.validation.added_up", lambda values, _: sums.append(values) or values)
+    for rank in range(2):
+        monkeypatch.setattr("imagen_diffusers.training.validation.place_in_group", lambda rank=rank: (rank, 2))
+        data(unet)
+    assert measured == [0, 2, 1, 1]  # as often on each, the last one for the network's sake alone
+    assert list(whole.values()) == pytest.approx(((sums[0] + sums[1]) / 3).tolist(), rel=1e-6)
+
+
 def test_a_line_is_added_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     write_figures(tmp_path, 1, {"x": 1.0})
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # killed just before

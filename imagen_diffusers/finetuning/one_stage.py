@@ -4,7 +4,6 @@ It sits above pipelines and training alike; neither knows the other.
 """
 
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from imagen_diffusers.training.text_cache import TextCache
 from .flags import ModelSettings, StageValidationSettings
 from .image_sets import network_of
 from .text_encoding import load_text_encoder, null_text, place_of, tokens_to_read
-from .validating import check_validation, held_out, image_maker, read_by_main
+from .validating import check_validation, held_out, image_maker
 
 
 def load_cascade(model: ModelSettings, *, seed: int = 0, text_encoder: bool = True, stage: int | None = None) -> ImagenCascadePipeline:
@@ -149,7 +148,7 @@ def fit_stage(
         text_rules=rules,
         null_text=None if network.text_dim is None else null_text(pipe, cache),
         validate=image_maker(pipe, stage, validation, train.seed),
-        measure=read_by_main(partial(held_out, pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop)),
+        measure=held_out(pipe, stage, noise_curve(scheduler), validation, train, loss, data=data, crop=crop),
         stage=slot,
     )
     setattr(pipe, slot, unet.eval())

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import TextRules
-from imagen_diffusers.training.image_datasets import ImageDataset
+from imagen_diffusers.training.image_datasets import HeldOutImages, ImageDataset
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import main_decides
 from imagen_diffusers.training.pyramid import WindowSettings
@@ -63,7 +63,8 @@ def held_out(
 ) -> HeldOut | None:
     """The error by noise level on the images of `validation_data`, whole and unmirrored, each with its caption; None where it names none.
 
-    Images that cannot be used are left out, with a warning that names them.
+    Images that cannot be used are left out, with a warning that names them. All processes call this together: the main one finds them,
+    and each then reads those that it measures on.
 
     Args:
         data, crop: of the training set; None for the usual columns and the stage's own resolution.
@@ -80,13 +81,8 @@ def held_out(
     whole = WindowSettings(resolution=None if crop is None else crop.resolution, center_crop=True)
     dataset = image_set(pipe, stage, DataSettings(train_data_dir=folder, **columns), whole)
     assert isinstance(dataset, ImageDataset)
-    examples = list(dataset.usable())
-    if not examples:
-        raise ValueError(f"none of the images of validation_data={folder} can be used: {'; '.join(dataset.unusable[:3])}")
-    if dataset.unusable:
-        logger.warning(f"{len(dataset.unusable)} images of validation_data={folder} are left out: {'; '.join(dataset.unusable)}")
     return HeldOut(
-        examples,
+        HeldOutImages(dataset, main_decides(lambda: _usable(dataset, folder))),
         log_snr_table,
         loss,
         tokenizer=pipe.tokenizer,
@@ -97,24 +93,13 @@ def held_out(
     )
 
 
-def read_by_main(read: Callable[[], HeldOut | None]) -> Callable[[ModelMixin], dict[str, float]] | None:
-    """What measures on the held-out images that `read` gives, read now by the main process alone: the others need none.
-
-    But of a network in shards all processes measure together, and each then reads them when it is first asked. All call this together.
-
-    Raises:
-        ValueError, OSError, ImportError: on all processes, where `read` raised one in the main process.
-    """
-    once = cache(read)
-    if not main_decides(lambda: once() is not None):
-        return None
-
-    def measure(unet: ModelMixin) -> dict[str, float]:
-        examples = once()
-        assert examples is not None
-        return examples(unet)
-
-    return measure
+def _usable(dataset: ImageDataset, folder: Path) -> list[int]:
+    found = dataset.usable()
+    if not found:
+        raise ValueError(f"none of the images of validation_data={folder} can be used: {'; '.join(dataset.unusable[:3])}")
+    if dataset.unusable:
+        logger.warning(f"{len(dataset.unusable)} images of validation_data={folder} are left out: {'; '.join(dataset.unusable)}")
+    return found
 
 
 def image_maker(

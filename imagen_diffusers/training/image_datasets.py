@@ -1,6 +1,6 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -12,6 +12,25 @@ from tqdm import tqdm
 from .examples import Example, VisitedDataset
 from .pyramid import ImageSettings, UnusableError, none_usable
 from .reading import Columns, Pyramid, RowReader, as_next
+
+
+class HeldOutImages(Sequence[Example]):
+    """Images of a set that can be used, with their first captions; each is read when it is first asked for, and kept.
+
+    So of several processes each holds those alone that it measures on.
+    """
+
+    def __init__(self, dataset: "ImageDataset", indices: list[int]):
+        self.dataset, self.indices = dataset, indices
+        self._kept: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if place not in self._kept:
+            self._kept[place] = self.dataset.first(self.indices[place])
+        return self._kept[place]
 
 
 class ImageDataset(VisitedDataset):
@@ -67,15 +86,22 @@ class ImageDataset(VisitedDataset):
             return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
         raise none_usable(f"the {len(self)} images", skipped)
 
-    def usable(self) -> Iterator[Example]:
-        """Every image that can be used, once and in order, with its first caption; `unusable` tells of the others afterwards."""
+    def usable(self) -> list[int]:
+        """The indices of all images that can be used; `unusable` tells of the others afterwards. Each is decoded."""
+        found = []
         for index in range(len(self)):
             try:
-                pyramid = self._pyramid(index, None)
+                self._pyramid(index, None)
             except UnusableError:
                 continue
-            first = replace(pyramid, captions=pyramid.captions[:1])
-            yield self.reader.example(first, np.random.default_rng((self.seed, index)), [])
+            found.append(index)
+        return found
+
+    def first(self, index: int) -> Example:
+        """The example at `index` with its first caption; raises `UnusableError` where it cannot be used."""
+        pyramid = self._pyramid(index, None)
+        first = replace(pyramid, captions=pyramid.captions[:1])
+        return self.reader.example(first, np.random.default_rng((self.seed, index)), [])
 
     @property
     def unusable(self) -> list[str]:

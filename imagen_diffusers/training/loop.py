@@ -28,7 +28,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 from .batch_text import TextReader
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .examples import Batch, on_device
-from .final_weights import export_weights, zero_stage
+from .final_weights import export_weights, in_shards, zero_stage
 from .folders import one_run_in
 from .learning_rate import LearningRate
 from .left_out import LeftOut
@@ -93,7 +93,8 @@ def train_stage(
         text_rules: how the checkpoint reads captions, but for their length, which `settings.max_sequence_length` says.
         null_text: one row, what stands for no text in the checkpoint; None for zeros.
         validate: generates an image, with the averaged weights, for people to look at.
-        measure: figures of the averaged weights by name, for example `validation.HeldOut`; logged, and written to `validation.jsonl`.
+        measure: figures of the averaged weights by name, for example `validation.HeldOut`; all processes call it together, and the main
+            one's are logged, and written to `validation.jsonl`.
         stage: its name in a pipeline, "unet", "unet_2" or "unet_3".
 
     Raises:
@@ -261,10 +262,8 @@ class _Fit:
         measure: Callable[[ModelMixin], dict[str, float]] | None,
         step: int,
     ) -> None:
-        """An image and figures of the averaged weights, by the main process, or by all where each holds only shards of the network."""
+        """Figures of the averaged weights, and an image, by the main process, or by all where each holds only shards of the network."""
         main = self.accelerator.is_main_process
-        if not main and self.accelerator.distributed_type != DistributedType.FSDP:
-            return
         own = [p for _, p in trainable(self.unet)]
         if self.ema is not None:
             self.ema.store(own)
@@ -272,7 +271,7 @@ class _Fit:
         self.unet.eval()
         # Without the network's graphs: other sizes without gradients would take minutes to compile.
         with torch.compiler.set_stance("force_eager") if self.settings.torch_compile else nullcontext():
-            shown = None if image is None else image(self.unet)
+            shown = image(self.unet) if image is not None and (main or in_shards(self.accelerator)) else None
             figures = None if measure is None else measure(self.unet)
         self.unet.train()
         for module in self.unet.modules():

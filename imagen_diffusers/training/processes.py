@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DistributedType, broadcast_object_list, parse_flag_from_env
+from torch import Tensor
 
 from .run_settings import TrainSettings
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 Decided = TypeVar("Decided")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-# How long processes wait for one another. The main one validates, generates and uploads while the others wait in their next reduction,
+# How long processes wait for one another. The main one generates and uploads while the others wait in their next reduction,
 # which NCCL would end, and the run with it, after 10 minutes. Of a process that is gone the launcher knows sooner.
 PATIENCE = timedelta(hours=6)
 
@@ -99,6 +100,21 @@ def as_main_says(value: Any) -> Any:
     """The main process's value, on all processes, which must ask together."""
     (said,) = broadcast_object_list([value])
     return said
+
+
+def place_in_group() -> tuple[int, int]:
+    """Which of how many processes that compute together this one is; no group is begun by asking."""
+    group = torch.distributed
+    return (group.get_rank(), group.get_world_size()) if group.is_available() and group.is_initialized() else (0, 1)
+
+
+def added_up(values: Tensor, device: torch.device) -> Tensor:
+    """Of all processes, which must ask together; by way of the device that they compute on, on the CPU in the end."""
+    if place_in_group()[1] == 1:
+        return values
+    values = values.to(device, copy=True)
+    torch.distributed.all_reduce(values)
+    return values.cpu()
 
 
 def main_decides(check: Callable[[], Decided]) -> Decided:

@@ -1,7 +1,7 @@
 """The error on examples that are not trained on, by noise level, with the same noise every time: what recipes are compared by."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .examples import Example, collate, on_device
 from .folders import in_one_rename
 from .losses import LossSettings
 from .network import with_cond_images
+from .processes import added_up, place_in_group
 
 LOG_SNRS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # from where the layout is settled to where detail is
 FILE = "validation.jsonl"
@@ -29,6 +30,8 @@ class HeldOut:
     """Examples a stage is not trained on; called with its network, the mean squared error of the clean image by log-SNR.
 
     The figures are named "log_snr_-6" and so on, whatever the network predicts. Noise depends on the seed and the example alone.
+    Processes that compute together call it together: each measures, and asks for, every so manieth batch, and all get the same figures,
+    those of one process but for the rounding of sums. `errors` is of all examples, whoever calls it.
 
     Args:
         examples: images and captions (not embeddings), for super-resolution with `low_res`, for networks conditioned on images with
@@ -65,10 +68,15 @@ class HeldOut:
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, unet: ModelMixin) -> dict[str, float]:
-        sums = torch.zeros(len(self.log_snrs))
-        for part in self._parts(unet, None):
-            sums += part.mean((2, 3)).sum(1)
-        means = sums / len(self.examples)
+        network, (rank, processes) = adapt(unet), place_in_group()
+        batches, sums = self._batches(), torch.zeros(len(self.log_snrs))
+        for begin in range(0, len(batches), processes):
+            number = begin + rank
+            # A network in shards computes on all processes or on none, so one without a batch in the last round repeats one.
+            part = self._errors_of(network, batches[number if number < len(batches) else rank % len(batches)], None)
+            if number < len(batches):
+                sums += part.mean((2, 3)).sum(1)
+        means = added_up(sums, network.module.device) / len(self.examples)
         return {level_name(level): mean.item() for level, mean in zip(self.log_snrs, means, strict=True)}
 
     def errors(self, unet: ModelMixin, prompts: Sequence[str] | None = None) -> Tensor:
@@ -78,12 +86,12 @@ class HeldOut:
             unet: the stage's network, in evaluation mode.
             prompts: in place of the examples' own.
         """
-        return torch.cat(list(self._parts(unet, prompts)), dim=1)
-
-    def _parts(self, unet: ModelMixin, prompts: Sequence[str] | None) -> Iterator[Tensor]:
         network = adapt(unet)
-        for start in range(0, len(self.examples), self.batch_size):
-            yield self._errors_of(network, range(start, min(start + self.batch_size, len(self.examples))), prompts)
+        return torch.cat([self._errors_of(network, rows, prompts) for rows in self._batches()], dim=1)
+
+    def _batches(self) -> list[range]:
+        count = len(self.examples)
+        return [range(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
 
     @torch.no_grad()
     def _errors_of(self, network: StageNetwork, rows: range, prompts: Sequence[str] | None) -> Tensor:
