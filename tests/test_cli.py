@@ -252,13 +252,11 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> 
         Image.new("RGB", (4, 4), (i, 0, 0)).save(data / f"{i}.png")
     lines = [{"file_name": "0.png", "text": "a red cube"}, {"file_name": "1.png", "text": "a blue sphere"}]
     (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    loaded, load = [], datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: loaded.append(more["streaming"]) or load(*given, **more))
+    monkeypatch.delattr(datasets, "load_dataset")  # which copies what captions are read from
     for _ in range(2):
         result = call("encode-text", data, "--output", tmp_path / "cache", "--model", folder)
         assert result.exit_code == 0, result.output
         assert "2 captions" in result.output
-    assert loaded == [True, True]  # nothing is copied to read captions
     index = json.loads((tmp_path / "cache" / "index.json").read_text())
     assert TextCache(tmp_path / "cache", index["fingerprint"])("a red cube").shape == (4, 32)
     for i in range(2):

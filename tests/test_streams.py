@@ -24,6 +24,7 @@ from .test_training import Squares, assert_same_state, fit
 
 FILES, ROWS = 4, 10
 SLOW_TAR = pytest.param("tar", 2, marks=pytest.mark.slow)
+DAMAGED_WORKERS = pytest.param("tar", 13000, 2, marks=pytest.mark.slow)
 
 
 def write_files(folder: Path, kind: str, size=lambda i: (20, 20)) -> Path:
@@ -367,3 +368,52 @@ def test_a_place_of_an_earlier_checkpoint_is_gone_on_from(files) -> None:
     state["places"] = [{**place, "taken": 3} for place in once]  # in batches
     again.load_state_dict([state])
     assert numbers(take(again, 5)) == numbers(take(whole, 8)[3:])
+
+
+def damage(file: Path, size: int | None = None) -> None:
+    """Cut a file to so many bytes, or write over some in its middle, so that it ends as it should."""
+    data = file.read_bytes()
+    file.write_bytes(data[:size] if size is not None else data[:100] + b"\0\xff" * 2000 + data[4100:])
+
+
+@pytest.mark.parametrize(("kind", "size", "workers"), [("tar", 13000, 0), ("parquet", 5000, 0), ("parquet", None, 0), DAMAGED_WORKERS])
+def test_the_rest_of_a_damaged_shard_is_passed_over_and_told_of(tmp_path, kind, size, workers, caplog) -> None:
+    folder = write_files(tmp_path / kind, kind)
+    damage(folder / f"part-1.{kind}", size)
+    whole = 4 if kind == "tar" else 0  # rows before the damage
+    found = take(batches(stream_of(folder, 7), Share(2), workers), 35)
+    if not workers:
+        assert sorted(numbers(found)[: 30 + whole]) == sorted(
+            [*[*range(10)] * 3, *range(whole)] if kind == "tar" else [*range(10), *range(20, 40)]
+        )
+        assert caplog.text.count("the rest of it cannot be read") == 1
+    told = {line for batch in found for line in batch["skipped"]}
+    assert len(told) == 1 and f"part-1.{kind}: the rest of it cannot be read (" in told.pop()
+    for stop in (9,) if workers else (1, 14):
+        first, again = (batches(stream_of(folder, 7), Share(2), workers) for _ in range(2))
+        take(first, stop)
+        again.load_state_dict([first.state_dict()])
+        for one, two in zip(found[stop : stop + 9], take(again, 9), strict=True):
+            assert torch.equal(one["pixel_values"], two["pixel_values"])
+    rows, columns = load_rows(DataSettings(train_data_dir=folder, streaming=True))
+    exact = iter(ImageStream(rows, columns, ImageSettings(16, stride=4)).at(Share(3), 0))
+    assert len({line for _ in range(20) for line in next(exact)["skipped"]}) == 1
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_damage_that_no_reading_gets_around_is_told_in_words(tmp_path, kind) -> None:
+    folder = write_files(tmp_path / kind, kind)
+    damage(folder / f"part-1.{kind}", 5000)
+    with pytest.raises(ValueError, match=f"files of .*{kind} cannot be read to their end .*; with streaming they are named"):
+        load_rows(DataSettings(train_data_dir=folder, cache_dir=tmp_path / "cache"))
+    damage(folder / f"part-0.{kind}", 100)
+    with pytest.raises(ValueError, match=r"(part-0\.tar|first file of .*parquet) cannot be read .*; write it anew, or leave it out"):
+        load_rows(DataSettings(train_data_dir=folder, streaming=True))
+
+
+def test_a_stream_whose_shards_are_damaged_is_said_to_be_empty_with_the_reason(tmp_path) -> None:
+    tar(tmp_path / "one" / "0.tar", [noise_image(20, 20)] * 2)
+    stream = stream_of(tmp_path / "one")
+    damage(tmp_path / "one" / "0.tar", 900)
+    with pytest.raises(ValueError, match=r"the training stream is empty, .*; .*0\.tar: the rest of it cannot be read .unexpected end"):
+        take(batches(stream, Share(2)), 1)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from .damaged import damage_told, empty_stream
 from .examples import Example
 from .order import Share
 from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
@@ -77,7 +78,7 @@ class ImageStream(IterableDataset):
             except UnusableError as error:
                 skipped.append(str(error))
                 continue
-            return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), skipped)
+            return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), [*damage_told(), *skipped])
         raise none_usable(f"{MOST_UNUSABLE} images in a row", skipped)
 
     def _forever(self) -> Iterator[Numbered]:
@@ -88,4 +89,4 @@ class ImageStream(IterableDataset):
                 empty = False
                 yield numbered
             if empty:
-                raise ValueError("the training stream is empty")
+                raise empty_stream()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .damaged import is_damage, on_one_line, stream_of, unreadable
 from .reading import Columns, captions_in
 from .shards import KINDS, is_hidden, reading_of, shards_below, shards_in
 
@@ -175,15 +176,32 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     kind, arguments = _builder(settings)
-    arguments |= {"split": "train", "streaming": settings.streaming}
     arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
+    place = settings.train_data_dir or settings.dataset_name or "data_files"
     try:
-        rows: Any = datasets.load_dataset(kind, **arguments)
+        if settings.streaming:
+            rows: Any = stream_of(datasets.load_dataset_builder(kind, **arguments))
+        else:
+            rows = datasets.load_dataset(kind, split="train", **arguments)
     except (DatasetNotFoundError, DataFilesNotFoundError, FileNotFoundError) as error:
-        raise ValueError(f"no images found at {settings.train_data_dir or settings.dataset_name or 'data_files'}: {error}") from None
+        raise ValueError(f"no images found at {place}: {error}") from None
+    except Exception as error:
+        _refuse_damage(error, f"the first file of {place}", f"{place}")
+        raise
     if settings.max_train_samples is not None:
         rows = rows.take(settings.max_train_samples)
     return rows, rows.column_names or list(next(iter(rows)))
+
+
+def _refuse_damage(error: Exception, first: str, place: str) -> None:
+    """Say of files that are damaged what to do; of the first one, whose columns are those of all, at once."""
+    if is_damage(error):
+        raise unreadable(first, error) from None
+    if is_damage(error.__cause__):
+        raise ValueError(
+            f"files of {place} cannot be read to their end ({on_one_line(error.__cause__)}); with streaming they are named, and "
+            "the rest of them is passed over"
+        ) from None
 
 
 def _library() -> Any:

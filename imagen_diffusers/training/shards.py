@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .damaged import is_damage, unreadable
+
 KINDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 LOOKED_AT = 100  # rows of the first tar shard, whose fields are read from all shards
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")  # as shells write them, and WebDataset: {000..099}
@@ -106,8 +108,7 @@ def _features(shard: str, image_columns: Iterable[str]) -> Any:
 
     found = {}
     kinds = {*modules.imagefolder.ImageFolder.EXTENSIONS}
-    rows = modules.webdataset.WebDataset._get_pipeline_from_tar(shard, datasets.StreamingDownloadManager().iter_archive(shard))
-    for name, value in (item for row in islice(rows, LOOKED_AT) for item in row.items()):
+    for name, value in (item for row in _first_rows(shard) for item in row.items()):
         if isinstance(value, bytes) and f".{name.rsplit('.', 1)[-1].lower()}" in kinds:
             found[name] = datasets.Image(decode=False)
         elif isinstance(value, str) and not name.startswith("__"):
@@ -117,3 +118,20 @@ def _features(shard: str, image_columns: Iterable[str]) -> Any:
     if any(name in found for name in image_columns):
         found |= dict.fromkeys(image_columns, datasets.Image(decode=False))
     return datasets.Features(found)
+
+
+def _first_rows(shard: str) -> list[dict[str, Any]]:
+    """Of a tar shard, as far as it can be read."""
+    import datasets
+    from datasets import packaged_modules as modules
+
+    archive, rows = datasets.StreamingDownloadManager().iter_archive(shard), []
+    try:
+        for row in islice(modules.webdataset.WebDataset._get_pipeline_from_tar(shard, archive), LOOKED_AT):
+            rows.append(row)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        if not rows:
+            raise unreadable(shard, error) from None
+    return rows

@@ -1,0 +1,87 @@
+"""Files of a stream that cannot be read to their end: the rest of one is passed over, and told of."""
+
+import gzip
+import json
+import logging
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_OF_FILES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError, json.JSONDecodeError)
+_told: list[str] = []  # in this process, since it was last asked
+
+
+class UpToDamage:
+    """What reads a shard for `datasets`, which calls it for one after the other: a damaged one ends early, each time at the same row.
+
+    So the state of a stream, which counts shards and rows of them, says where it is with damaged shards as with others.
+
+    Args:
+        read: a builder's `_generate_examples` or `_generate_tables`.
+    """
+
+    def __init__(self, read: Callable[..., Iterator[Any]]):
+        self.read = read
+
+    def __call__(self, **shard: Any) -> Iterator[Any]:
+        try:
+            yield from self.read(**shard)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            files = shard.get("files") or shard.get("tar_paths") or ["a file"]  # of Parquet, of WebDataset
+            name = files[0] if isinstance(files[0], str) else next(iter(files[0]))
+            _told.append(f"{name}: the rest of it cannot be read ({on_one_line(error)})")
+            _warn(_told[-1])
+
+
+def stream_of(builder: Any) -> Any:
+    """The training split of a builder of `datasets` as a stream, in which damaged shards end early."""
+    import datasets
+
+    name = "_generate_tables" if isinstance(builder, datasets.ArrowBasedBuilder) else "_generate_examples"
+    setattr(builder, name, UpToDamage(getattr(builder, name)))
+    try:
+        return builder.as_streaming_dataset(split="train")
+    finally:
+        delattr(builder, name)  # the stream holds it; a worker's copy of the builder must find its own
+
+
+def damage_told() -> list[str]:
+    """Which shards were found damaged in this process, since it was last asked, and what is wrong with them."""
+    told = _told.copy()
+    _told.clear()
+    return told
+
+
+def empty_stream(said: str = "the training stream is empty") -> ValueError:
+    """What to raise where no row was read, with the first of the shards that are damaged."""
+    return ValueError("; ".join([said, *damage_told()[:3]]))
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error tells of a file's contents, and not of a disk or a network, which may give them another time."""
+    import pyarrow
+
+    of_arrow = type(error) is OSError and error.errno is None  # as it says that pages do not unpack
+    return of_arrow or isinstance(error, (*_OF_FILES, pyarrow.ArrowInvalid))
+
+
+def unreadable(file: str, error: BaseException) -> ValueError:
+    """What to raise for a file that says how all are read."""
+    return ValueError(f"{file} cannot be read ({on_one_line(error)}); write it anew, or leave it out of the data")
+
+
+def on_one_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())
+
+
+@cache
+def _warn(told: str) -> None:
+    """Once in each process, and not in each pass."""
+    logger.warning(told)
