@@ -272,6 +272,8 @@ def test_shards_are_named_by_paths_globs_numbers_and_urls(shards, monkeypatch) -
     shutil.copy(shards / "00.tar", shards / "packed")
     assert of_files(shards, "packed", dataset_name="webdataset") == 2
     assert of_files(shards, "0.parquet", dataset_name="parquet") == 2
+    parquet(shards / "0.parquet", [noise_image(20, 20)] * 3)
+    assert of_files(shards, "?.parquet") == 5  # and nothing that is cached of the file as it was
 
 
 def test_shards_are_read_from_a_server(shards) -> None:

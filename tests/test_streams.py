@@ -213,6 +213,22 @@ def test_a_run_that_was_read_otherwise_is_refused(files, tmp_path) -> None:
         batches(stream_of(tmp_path / "more"), Share(2)).load_state_dict(states)
 
 
+def test_shards_that_are_others_than_before_are_told_of(tmp_path, caplog) -> None:
+    folder, share = write_files(tmp_path / "parquet", "parquet"), Share(2)
+    states = [batches(stream_of(folder), share).state_dict()]
+    again = folder.rename(tmp_path / "moved")
+    (again / "part-1.parquet").touch()
+    batches(stream_of(again), share).load_state_dict(states)
+    assert not caplog.text
+    (again / "part-1.parquet").rename(again / "part-9.parquet")
+    batches(stream_of(again), share).load_state_dict(states)
+    assert caplog.text.count("the shards are others than those that the checkpoint's run read, by their names or sizes") == 1
+    (again / "part-9.parquet").rename(again / "part-1.parquet")
+    shutil.copy(write_files(tmp_path / "larger", "parquet", lambda i: (24, 24)) / "part-1.parquet", again)
+    batches(stream_of(again), share).load_state_dict(states)
+    assert caplog.text.count("the shards are others") == 2
+
+
 def test_more_workers_than_files_are_as_many_as_files(files) -> None:
     assert len(batches(stream_of(files), Share(2, 2, 0), workers=5).state_dict()["places"]) == 2
 

@@ -1,6 +1,7 @@
 """Batches of a training set for one process, from a step on."""
 
 import atexit
+import logging
 import math
 import os
 import signal
@@ -18,6 +19,8 @@ from .order import BucketSampler, Share, StepSampler
 from .run_settings import TrainSettings
 from .seeds import seed_of
 from .sharded_stream import Place, ShardedStream, beginning
+
+logger = logging.getLogger(__name__)
 
 TrainingSet = Dataset | ImageStream | ShardedStream
 
@@ -50,7 +53,9 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The place in a `ShardedStream`; None for any other set."""
-        return {"given": self._given, "places": list(self._places), **self._read} if self._places else None
+        if not isinstance(self.dataset, ShardedStream):
+            return None
+        return {"given": self._given, "places": list(self._places), **self._read, "data": self.dataset.columns.files}
 
     def load_state_dict(self, states: list[dict[str, Any] | None] | None) -> None:
         """Go to the place of a checkpoint.
@@ -88,6 +93,12 @@ class Batches:
                     f"the stream was read with {name}={there}, and now it is {here}: where the run was in it is not known then; go on with "
                     "what it was, or choose another output_dir"
                 )
+        data = self.dataset.columns.files if isinstance(self.dataset, ShardedStream) else None
+        if not self.share.rank and state.get("data") not in (None, data):
+            logger.warning(
+                "the shards are others than those that the checkpoint's run read, by their names or sizes: the run goes on at the same "
+                "place, and rows may come twice or not at all in this pass"
+            )
         self._given = state["given"]
         self._places = [_place(place, self.share.batch_size) for place in state["places"]]
 

@@ -18,7 +18,7 @@ class Columns:
     """Where the image and its caption are in a row; `caption` is None where captions are not wanted.
 
     `cond` is where the conditioning image is, read with `cond_channels`, 1 (gray) or 3; None for none. `others` are where rows without an
-    image at `image` may have it.
+    image at `image` may have it. `files` is a digest of the shards that rows are of, where they are of shards.
     """
 
     image: str
@@ -26,6 +26,7 @@ class Columns:
     cond: str | None = None
     cond_channels: int = 0
     others: tuple[str, ...] = ()
+    files: str | None = None
 
     def image_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The first of its images; None where it has none."""

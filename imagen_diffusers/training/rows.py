@@ -10,7 +10,7 @@ from typing import Any
 
 from .damaged import is_damage, on_one_line, stream_of, unreadable
 from .reading import Columns, captions_in
-from .shards import KINDS, is_hidden, reading_of, shards_below, shards_in
+from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
@@ -82,7 +82,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     """
     datasets = _library()
     _check_conditioning(settings.conditioning_image_column, cond_channels)
-    rows, there = _rows(settings)
+    rows, there, files = _rows(settings)
     image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
     if captions:
         caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
@@ -93,7 +93,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     rows = rows.select_columns(list(dict.fromkeys([*images, *([] if caption is None else [caption])])))  # what others hold may be anything
     for column in dict.fromkeys(images):
         rows = rows.cast_column(column, datasets.Image(decode=False))
-    return rows, Columns(image, caption, cond, cond_channels, others)
+    return rows, Columns(image, caption, cond, cond_channels, others, files)
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
@@ -102,7 +102,7 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
     Raises:
         ValueError: as `load_rows`.
     """
-    rows, there = _rows(settings)
+    rows, there, _ = _rows(settings)
     column = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     captions = rows.select_columns([column])
     single = not settings.streaming and isinstance(captions.features[column], _library().Value)
@@ -170,8 +170,8 @@ def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[
     return tuple(c for c in IMAGE_COLUMNS if c not in taken and isinstance(features.get(c), _library().Image))
 
 
-def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
-    """The rows as `datasets` gives them, and the names of their columns."""
+def _rows(settings: DataSettings) -> tuple[Any, list[str], str | None]:
+    """The rows as `datasets` gives them, the names of their columns, and a digest of the shards that they are of."""
     datasets = _library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
@@ -190,7 +190,8 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str]]:
         raise
     if settings.max_train_samples is not None:
         rows = rows.take(settings.max_train_samples)
-    return rows, rows.column_names or list(next(iter(rows)))
+    files = arguments["data_files"]["train"] if kind in KINDS.values() and "data_files" in arguments else None
+    return rows, rows.column_names or list(next(iter(rows))), None if files is None else digest_of(files)
 
 
 def _refuse_damage(error: Exception, first: str, place: str) -> None:

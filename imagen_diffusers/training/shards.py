@@ -1,6 +1,9 @@
 """Shards, in a folder or by name: which there are, and how `datasets` is to read them."""
 
 import glob
+import hashlib
+import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -66,8 +69,19 @@ def found(names: Sequence[str]) -> Any:
             there = DataFilesList([], [])
         if not there:
             raise ValueError(f"data_files: no file matches {name}")
-        files += there
+        files = files + there  # += would leave out the versions, by which `datasets` knows a file that was written anew
     return files
+
+
+def digest_of(files: Any) -> str:
+    """Of the names and sizes of a `DataFilesList`, unread; of files elsewhere of what their servers tell of a version, but for the Hub's,
+    where each commit is one.
+    """
+    told = []
+    for file, version in zip(files, files.origin_metadata, strict=True):
+        name = file.partition("?")[0].rsplit("/", 1)[-1]
+        told.append((name, os.path.getsize(file) if "://" not in file else version if not file.startswith("hf:") else None))
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
 
 def _numbered(name: str) -> list[str]:
