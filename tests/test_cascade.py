@@ -257,6 +257,24 @@ def test_each_stage_has_graphs_of_its_own_for_any_number_of_images() -> None:
     assert len(graphs) == 2 * len(pipe.stage_numbers)
 
 
+def test_a_shape_too_many_for_the_graphs_runs_uncompiled(caplog) -> None:
+    torch.compiler.reset()
+    pipe, calls = make_shallow(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None), []
+    counts = {n: {"num_images_per_prompt": n, "guidance_scale": 1.0} for n in (1, 2, 3)}
+    expected = {n: draw(pipe, **given).images for n, given in counts.items()}
+
+    def keep(graph, _):
+        return lambda *given: calls.append(graph) or graph.forward(*given)
+
+    pipe.compile(backend=keep, recompile_limit=1)
+    for n in (1, 2, 3, 1):
+        calls.clear()
+        torch.testing.assert_close(draw(pipe, **counts[n]).images, expected[n], atol=1e-5, rtol=0)
+        assert bool(calls) == (n == 1)  # which keeps its graphs
+    said = [record.getMessage() for record in caplog.records if "as many compiled graphs as it may" in record.getMessage()]
+    assert len(said) == 1 and "2x3x16x16, and what follows in other shapes, runs uncompiled" in said[0]
+
+
 def test_a_network_compiled_by_hand_is_a_stage(tmp_path) -> None:
     torch.compiler.reset()
     pipe = make_shallow()

@@ -105,6 +105,7 @@ class StagesMixin(TilingMixin):
 
         Text is then padded to `max_sequence_length`, and masked there, so that all prompts run the same graphs. Each stage has
         one graph for a size and a number of images without guidance and one with it; the first call that needs one compiles it.
+        Beyond `recompile_limit` of them, 64, other shapes run uncompiled, with a warning.
         `pipe.unet = torch.compile(pipe.unet)` works, too.
 
         Args:

@@ -21,6 +21,8 @@ from imagen_diffusers.schedulers.noise import augment, log_snr_at, resize
 from imagen_diffusers.schedulers.precision import at_least_float32
 from imagen_diffusers.text.encoding import TextEmbedding
 
+from .graphs import run_compiled
+
 
 class StageNetwork(ABC):
     """A network as sampling and training see it. Letters in shapes: B images, C channels, L tokens.
@@ -133,7 +135,13 @@ class StageNetwork(ABC):
 
     def predict(self, sample: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
         """Its output, in float32 at least, for noisy images (B, C, H, W) under as many rows of `arguments`."""
-        return at_least_float32(self.runner(sample.to(self.dtype), timestep, return_dict=False, **arguments)[0])
+        given = (sample.to(self.dtype), timestep)
+        output = (
+            run_compiled(self.runner, self.module, *given, arguments)
+            if self.compiled
+            else self.runner(*given, return_dict=False, **arguments)
+        )
+        return at_least_float32(output[0])
 
 
 class ImagenNetwork(StageNetwork):
