@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from transformers import T5EncoderModel
 
-from examples.scenes import brief, train
+from examples.scenes import brief, data, train
 from examples.scenes.camera import project
 from examples.scenes.captions import RELATION_PHRASES, caption, facts, listing, swapped
-from examples.scenes.data import ORACLE_SEEDS, VIEWS, SceneDataset, object_windows
+from examples.scenes.data import ORACLE_SEEDS, VIEWS, SceneDataset, TimeIsUp, object_windows
 from examples.scenes.raytrace import render
 from examples.scenes.scene import (
     COLORS,
@@ -275,6 +276,32 @@ def test_metal_mirrors_and_shadows_fall() -> None:
     empty = render([one(x=30.0)], 64)[0]
     floor = (rubber - empty).mean(0)
     assert (floor < -0.2).sum() > 20  # darker than an empty floor: a shadow, or the object
+
+
+def test_rendering_goes_on_where_time_was_up(tmp_path, monkeypatch, capsys) -> None:
+    drawn = []
+
+    def draw(scenes, size, *, crop_size, **_):
+        drawn.append(len(scenes))
+        return torch.stack([torch.full((3, crop_size, crop_size), scene.objects[0].yaw % 1.0) for scene in scenes])
+
+    monkeypatch.setattr(data, "render", draw)
+    whole = SceneDataset("sr256", 20, tmp_path / "whole")
+    drawn.clear()
+    clock = iter([0.0, 2.0, 0.0, 0.0, 2.0])
+    with monkeypatch.context() as timed:
+        timed.setattr(data, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        for words in ("images.npy has 16 of 20", "low_res.npy has 16 of 20"):
+            with pytest.raises(TimeIsUp, match=words):
+                SceneDataset("sr256", 20, tmp_path / "parts", until=1.0)
+    again = SceneDataset("sr256", 20, tmp_path / "parts")
+    assert drawn == [16, 4, 16, 4]
+    assert np.array_equal(again.images, whole.images) and np.array_equal(again.low_res, whole.low_res)
+    assert sorted(path.name for path in (tmp_path / "parts").rglob("*.*")) == ["images.npy", "low_res.npy", "scenes.jsonl"]
+    given = ["--stage=base", "--scenes=2", "--max_train_steps=1", "--time_limit=0", "--report_to=none"]
+    train.main([*given, f"--folder={tmp_path}", f"--output_dir={tmp_path / 'out'}"])
+    assert "images.npy has 0 of 2 renders" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_dataset_is_rendered_once_and_told_in_many_ways(tmp_path) -> None:

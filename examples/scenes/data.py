@@ -7,6 +7,7 @@ Seeds below 10 million are for training; the oracle, which also sees the pairs k
 
 import argparse
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tqdm import trange
 
 from imagen_diffusers.schedulers.noise import log_snr_shift_for
 from imagen_diffusers.training.examples import Example, VisitedDataset
+from imagen_diffusers.training.folders import in_one_rename
 
 from .camera import project, projected_length
 from .captions import caption, swapped
@@ -59,12 +61,21 @@ VIEWS = {
 SAMPLES = 2
 
 
+class TimeIsUp(Exception):  # noqa: N818 (no error: the next call goes on from there)
+    """Rendering ended before its last image."""
+
+
 class SceneDataset(VisitedDataset):
-    """`count` scenes for one stage, rendered to `folder` on first use; each pass shows other windows, mirrorings and captions.
+    """`count` scenes for one stage, rendered to `folder` on first use, at once or in slices of time.
+
+    Each pass shows other windows, mirrorings and captions.
 
     Those of a pass depend on `seed`, the renders do not.
 
     Renders and scenes are kept in a folder named after the world they are of, so that no caption is told of another world's render.
+
+    Raises:
+        TimeIsUp: where it is `until`, by `time.monotonic`, and not all are rendered; those that are stay, and the next call goes on.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class SceneDataset(VisitedDataset):
         seed: int = 0,
         object_weight: float | None = None,
         compile: bool = True,
+        until: float = float("inf"),
     ):
         self.view, self.count, self.seed = VIEWS[stage], count, seed
         self.first_seed = first_seed = self.view.first_seed if first_seed is None else first_seed
@@ -84,7 +96,7 @@ class SceneDataset(VisitedDataset):
         folder = Path(folder) / f"world-{WORLD}" / f"{stage}-{first_seed}-{count}"
         self.scenes = _sampled(folder / "scenes.jsonl", count, first_seed, self.view.held_out)
         self.images, self.low_res = (
-            None if scale is None else _rendered(folder, self.view, self.scenes, first_seed, scale=scale, compile=compile)
+            None if scale is None else _rendered(folder, self.view, self.scenes, first_seed, scale=scale, compile=compile, until=until)
             for scale in (1, self.view.scale)
         )
 
@@ -158,23 +170,31 @@ def _sampled(path: Path, count: int, first_seed: int, held_out: bool | None) -> 
     return scenes
 
 
-def _rendered(folder: Path, view: View, scenes: list[Scene], first_seed: int, *, scale: int, compile: bool) -> np.ndarray:
+def _rendered(
+    folder: Path, view: View, scenes: list[Scene], first_seed: int, *, scale: int, compile: bool, until: float = float("inf")
+) -> np.ndarray:
     """Renders (count, 3, rendered, rendered) uint8, `scale` times smaller, from disk or rendered now, on a GPU where there is one."""
     path = folder / ("images.npy" if scale == 1 else "low_res.npy")
     side = view.rendered // scale
     device = device_type()
     batch = 16 if device == "cpu" else 256
     if not path.exists():
-        part = path.with_suffix(".part.npy")
-        out = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), 3, side, side))
-        for start in trange(0, len(scenes), batch, desc=f"rendering {path}", mininterval=5):
+        part, count = path.with_suffix(".part.npy"), path.with_suffix(".count")
+        there = int(count.read_text()) if part.exists() and count.exists() else 0
+        out = np.lib.format.open_memmap(part, "r+" if there else "w+", np.uint8, (len(scenes), 3, side, side))
+        for start in trange(there, len(scenes), batch, desc=f"rendering {path}", mininterval=5):
+            if time.monotonic() >= until:
+                raise TimeIsUp(f"time is up: {path} has {start} of {len(scenes)} renders; the next call goes on with them")
             few = scenes[start : start + batch]
             crops = [window(scene, view, first_seed + start + i) for i, scene in enumerate(few)]
             crops = [(top // scale, left // scale) for top, left in crops]
             images = render(few, view.size // scale, crops=crops, crop_size=side, samples=SAMPLES, device=device, compile=compile)
             out[start : start + len(few)] = ((images + 1) * 127.5).round().byte().cpu().numpy()
-        out.flush()
+            out.flush()
+            with in_one_rename(count) as written:
+                written.write_text(str(start + len(few)))
         part.rename(path)
+        count.unlink()
     return np.load(path, mmap_mode="r")
 
 

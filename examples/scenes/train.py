@@ -6,6 +6,7 @@ From weights that are there, for example the bundled ones: --pretrained imagen-s
 `LossSettings` are there; their defaults here are the recipe of docs/training.md.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
-from .data import VIEWS, SceneDataset
+from .data import VIEWS, SceneDataset, TimeIsUp
 from .device import device_type
 from .validation import SceneFigures
 
@@ -111,12 +112,18 @@ def text_of(folder: Path, command: str, dtype: torch.dtype = torch.float32) -> d
 
 def main(args: Sequence[str] | None = None) -> None:
     scenes, train, loss = parse(SceneSettings, TrainSettings, SampleLossSettings, args=args, **RECIPE)
+    until = time.monotonic() + train.time_limit
     loss, table = replace(loss, prediction_type="sample"), noise_curve(VIEWS[scenes.stage].log_snr_shift)
     text = text_of(scenes.pipeline, f"examples.scenes.train_text_encoder --output_dir {scenes.pipeline}")
     measure = None
     if train.validation_steps:
         measure = SceneFigures(scenes.stage, scenes.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
-    dataset = SceneDataset(scenes.stage, scenes.scenes, scenes.folder, seed=train.seed)
+    try:
+        dataset = SceneDataset(scenes.stage, scenes.scenes, scenes.folder, seed=train.seed, until=until)
+    except TimeIsUp as told:
+        print(told)
+        return
+    train = replace(train, time_limit=max(until - time.monotonic(), 0.0))
     train_stage(build(scenes.stage, scenes.pretrained, seed=train.seed), dataset, table, train, loss, **text, measure=measure)
 
 
