@@ -368,7 +368,7 @@ def save_adapter(folder, seed: int) -> str:
     return str(folder)
 
 
-def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery) -> None:
+def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery, caplog) -> None:
     adapters = {"look": (save_adapter(tmp_path / "look", 1), 0.5), "broken": (str(tmp_path), 0.0)}
     answers = Answers(Worker(), Sampler(Models(lambda _: make_pipeline(), {"tiny": ""}, adapters), gallery, LIMITS))
     made = [seen(answers, prompt="a red cube", seed=1, weights={"look": w})[-2].finished for w in (0.0, 1.0, 0.5, 0.0)]
@@ -377,7 +377,22 @@ def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery)
     assert [read_settings(path)["lora"] for path in made] == [None, ["look:1"], ["look:0.5"], None]
     with pytest.raises(Refused, match='^"broken" could not be loaded, or is not for "tiny"'):
         seen(answers, prompt="a red cube", seed=1, weights={"broken": 1.0})
+    facts = asyncio.run(answers.facts("tiny"))
+    assert facts.adapters == {"look": 0.5}  # and not what cannot be loaded
+    assert 'does not offer "broken" for "tiny": ' in caplog.text
     assert Image.open(seen(answers, prompt="a red cube", seed=1)[-2].finished).tobytes() == plain
+
+
+def test_the_page_offers_the_adapters_of_the_model_that_is_chosen(tmp_path, gallery) -> None:
+    page = pytest.importorskip("imagen_diffusers.web.page", reason='the page needs gradio: pip install -c constraints.txt -e ".[web]"')
+    load = {"one": make_pipeline, "other": lambda: make_pipeline(unet=make_base(block_out_channels=(16, 64)))}
+    models = Models(lambda place: load[place](), {name: name for name in load}, {"look": (save_adapter(tmp_path, 1), 0.5)})
+    blocks = page.build(Answers(Worker(), Sampler(models, gallery, LIMITS)), models.facts("other"))
+    (slider,) = (one for one in blocks.blocks.values() if getattr(one, "label", None) == "LoRA: look")
+    assert (slider.visible, slider.value) == (False, 0.0)
+    (choose,) = (event.fn for event in blocks.fns.values() if event.api_name == "model")
+    for name, offered in (("one", {"visible": True, "value": 0.5}), ("other", {"visible": False, "value": 0.0})):
+        assert asyncio.run(choose(name))[slider].items() >= offered.items()
 
 
 def test_adapters_act_the_same_whichever_were_asked_for_before(tmp_path) -> None:

@@ -25,7 +25,7 @@ def run_compiled(runner: Any, module: Any, sample: Tensor, timestep: Tensor, arg
     if kind not in without:
         try:
             return runner(sample, timestep, return_dict=False, **arguments)
-        except torch._dynamo.exc.FailOnRecompileLimitHit:
+        except torch._dynamo.exc.FailOnRecompileLimitHit:  # pyright: ignore[reportAttributeAccessIssue]
             pass
         if not without:
             logger.warning(

@@ -1,6 +1,6 @@
 """Which function answers which click."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
 from html import escape
@@ -138,21 +138,23 @@ def connect_dropped(answers: Answers, page: Page, name: str, image: gr.Image) ->
     image.upload(look, [image], [page.status, image], **AT_ONCE)
 
 
-def connect_choice(answers: Answers, model: Any, facts_shown: Sequence[Component]) -> None:
+def connect_choice(answers: Answers, model: Any, words: Component, guidance: Component, weights: Mapping[str, Component]) -> None:
     """Let a model that is chosen be loaded, and what there is to choose from then be its own.
 
     Args:
-        facts_shown: the words, and the guidance.
+        words, guidance: what begins anew with it.
+        weights: of adapters by name, of which those are shown that are for it; the others are 0.
     """
 
-    async def choose(name: Any) -> tuple[Any, float]:
+    async def choose(name: Any) -> dict[Component, Any]:
         try:
             facts = await answers.facts(name)
         except Refused as refused:
             raise _error(refused) from None
-        return gr.update(choices=facts.words, visible=bool(facts.words), value=None), facts.guidance
+        offered = {weights[name]: gr.update(visible=name in facts.adapters, value=facts.adapters.get(name, 0.0)) for name in weights}
+        return {words: gr.update(choices=facts.words, visible=bool(facts.words), value=None), guidance: facts.guidance, **offered}
 
-    model.change(choose, [model], facts_shown, **_in_line("model"), preprocess=False, api_visibility="private")
+    model.change(choose, [model], [words, guidance, *weights.values()], **_in_line("model"), preprocess=False, api_visibility="private")
 
 
 def _in_line(name: str) -> dict[str, Any]:

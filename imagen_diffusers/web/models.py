@@ -1,11 +1,14 @@
 """The cascades that the page offers, of which the one that was used last is in memory."""
 
 import gc
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from .facts import Facts, facts_of
+
+logger = logging.getLogger(__name__)
 
 
 class NotLoaded(Exception):  # noqa: N818 (a sentence for everybody; the cause, which may name files of the server, is not)
@@ -48,21 +51,37 @@ class Models:
         return self._pipe
 
     def facts(self, name: str) -> Facts:
-        """Of the cascade of this name, which is loaded for it.
+        """Of the cascade of this name, which is loaded for it, and so are its adapters.
 
         Raises:
             NotLoaded: for one that cannot be loaded.
         """
-        return facts_of(self.get(name))
+        pipe = self.get(name)
+        fitting = {adapter: weight for adapter, weight in self.adapters.items() if self._fits(adapter)}
+        return facts_of(pipe, fitting)
+
+    def _fits(self, adapter: str) -> bool:
+        """Whether it is for the cascade that is in memory, by loading it; the log says why it is not."""
+        try:
+            self._load_adapter(adapter)
+        except NotLoaded as failed:
+            logger.warning(f'the page does not offer "{adapter}" for "{self._name}": {failed.__cause__}')
+            return False
+        return True
 
     def _adapt(self, weights: Mapping[str, float]) -> None:
         """Let these act, in the page's order, whoever asked for which of them before: sums depend on it in their last digits."""
-        for adapter in weights.keys() - self._loaded:
-            with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}", where its weight must be 0'):
-                self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=self._slots[adapter])
-            self._loaded.add(adapter)
+        for adapter in weights:
+            self._load_adapter(adapter)
         if self._loaded:
             self._pipe.set_adapters([self._slots[adapter] for adapter in weights], [*weights.values()])
+
+    def _load_adapter(self, adapter: str) -> None:
+        if adapter in self._loaded:
+            return
+        with _failing(f'"{adapter}" could not be loaded, or is not for "{self._name}", where its weight must be 0'):
+            self._pipe.load_lora_weights(self._adapter_places[adapter], adapter_name=self._slots[adapter])
+        self._loaded.add(adapter)
 
 
 @contextmanager

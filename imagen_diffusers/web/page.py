@@ -44,7 +44,7 @@ def build(answers: Answers, facts: Facts, preset: str = asked.OWN_PRESET) -> gr.
                 page = _results()
         shared = Inputs({"prompt": prompt, **settings.values}, settings.weights)
         connect_tasks(answers, page, shared, tasks, cancel)
-        connect_choice(answers, settings.values["model"], [words, settings.values["guidance"]])
+        connect_choice(answers, settings.values["model"], words, settings.values["guidance"], settings.weights)
         for name, image in [(name, one) for _, own in tasks.values() for name, one in own.items() if isinstance(one, gr.Image)]:
             connect_dropped(answers, page, f"the {name}", image)
         connect_gallery(answers, page, blocks)
@@ -71,7 +71,10 @@ def _settings(answers: Answers, facts: Facts, preset: str) -> Inputs:
         guidance = gr.Slider(0, asked.MAX_GUIDANCE, value=facts.guidance, step=0.5, label="Guidance, first stage", elem_id="guidance")
     model = gr.Dropdown(list(models.names), value=models.names[0], label="Model", visible=len(models.names) > 1, elem_id="model")
     bound = asked.MAX_WEIGHT
-    weights = {name: gr.Slider(-bound, bound, weight, step=0.05, label=f"LoRA: {name}") for name, weight in models.adapters.items()}
+    weights = {
+        name: gr.Slider(-bound, bound, facts.adapters.get(name, 0.0), step=0.05, label=f"LoRA: {name}", visible=name in facts.adapters)
+        for name in models.adapters
+    }
     return Inputs({"seed": seed, "count": count, "preset": chosen, "guidance": guidance, "model": model}, weights)
 
 
