@@ -66,10 +66,8 @@ def empty_stream(said: str = "the training stream is empty") -> ValueError:
 
 def is_damage(error: BaseException | None) -> bool:
     """Whether an error tells of a file's contents, and not of a disk or a network, which may give them another time."""
-    import pyarrow
-
-    of_arrow = type(error) is OSError and error.errno is None  # as it says that pages do not unpack
-    return of_arrow or isinstance(error, (*_OF_FILES, pyarrow.ArrowInvalid))
+    of_arrow = type(error).__name__ == "ArrowInvalid" or type(error) is OSError and error.errno is None  # the second of packed pages
+    return of_arrow or isinstance(error, _OF_FILES)
 
 
 def unreadable(file: str, error: BaseException) -> ValueError:
