@@ -116,13 +116,13 @@ class ImageDataset(VisitedDataset):
         if not self.reader.settings.has_buckets:
             return None
         if self._buckets is None:
-            places = tqdm(range(len(self)), desc="reading sizes", disable=len(self) < 10_000)
-            self._buckets = as_next([self._bucket(i) for i in places])
+            rows = tqdm(self.rows, total=len(self), desc="reading sizes", disable=len(self) < 10_000)  # one after the other is faster
+            self._buckets = as_next([self._bucket(i, row) for i, row in enumerate(rows)])
         return self._buckets
 
-    def _bucket(self, index: int) -> int | None:
+    def _bucket(self, index: int, row: dict[str, Any]) -> int | None:
         try:
-            return self.reader.bucket(self.rows[index], self._name(index))
+            return self.reader.bucket(row, self._name(index))
         except UnusableError:
             return None  # as asking for its example will say
 
