@@ -1,5 +1,7 @@
 """Adapters over all stages: alpha and rank are kept, they come off without a trace, and files that would lose something are refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import IFPipeline
@@ -279,6 +281,37 @@ def test_an_adapter_is_swapped_in_place(saved, tmp_path) -> None:
     other.load_lora_weights(tmp_path / "two")
     assert torch.equal(draw(pipe), draw(other))
     assert not torch.allclose(draw(pipe), before, atol=1e-3)
+
+
+def test_an_adapter_is_swapped_whole_or_not_at_all(saved, tmp_path) -> None:
+    """Of other stages, layers, shapes or settings it is refused, and no weight of the loaded one changes, nor does it go."""
+    adapter_of("unet", tmp_path / "one")
+    state = load_file(saved[0] / "pytorch_lora_weights.safetensors")
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0], adapter_name="a")
+    held = {slot: lora_layers(getattr(pipe, slot), "a") for slot in ("unet", "unet_2")}
+    swap = partial(pipe.load_lora_weights, adapter_name="a", hotswap=True)
+    with pytest.raises(ValueError, match='weights are for unet, and the adapter "a" is in unet, unet_2: .* without hotswap'):
+        swap(tmp_path / "one")
+    with pytest.raises(ValueError, match=r"adapter_name is 'b'; give the name of one of these: \{'unet': \['a'\]"):
+        swap(saved[0], adapter_name="b")
+    last = [key for key in state if key.startswith("unet_2")][-1]  # once the first stage is swapped
+    more = {last.replace("unet_2.", "unet_2.more."): state[last]}
+    for bad, said in (({**state, **more}, "no weights of that name"), ({**state, last: state[last][:1]}, "whose rank alone may differ")):
+        with pytest.raises(ValueError, match=f"unet_2.*{said}"):
+            swap(bad)
+    with pytest.raises(ValueError, match="these LoRA weights of unet_2 cannot take the place of .*lora_dropout, 0.0 != 0.5"):
+        swap(
+            state,
+            metadata={f"{s}.{key}": v for s in held for key, v in lora_metadata(getattr(pipe, s), "a").items()}
+            | {"unet_2.lora_dropout": 0.5},
+        )
+    for slot, weights in held.items():
+        now = lora_layers(getattr(pipe, slot), "a")
+        assert now.keys() == weights.keys() and all(torch.equal(now[name], value) for name, value in weights.items())
+    pipe.fuse_lora(components=["unet_2"])
+    with pytest.raises(ValueError, match=r"a is fused into the weights; call unfuse_lora\(\) first"):
+        swap(saved[0])
 
 
 def test_an_adapter_agrees_with_pefts_own(tmp_path) -> None:

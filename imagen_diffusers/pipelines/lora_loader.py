@@ -18,6 +18,7 @@ from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
 from imagen_diffusers.models.weight_files import check_adapter_folder
 
+from .lora_swaps import check_swap
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
@@ -101,19 +102,21 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             adapter_name: to choose it by in `set_adapters`; by default the first free one of "default_0", "default_1", ...
             stage: counted from 1, of weights of one network: they go there, whichever stage they say. diffusers' scripts call the network
                 of DeepFloyd IF's second stage "unet", too.
-            hotswap: put the weights in the place of the loaded adapter of this name, as in diffusers, without compiling anew.
+            hotswap: put the weights in the place of the loaded adapter of this name, as in diffusers, without compiling anew; it must be
+                of the same stages, layers and shapes, but for the rank.
             low_cpu_mem_usage: do not initialise the adapter's weights before they are loaded.
             kwargs: of `lora_state_dict`.
 
         Raises:
-            ValueError: for weights of no stage, of a stage this pipeline lacks, or of several where `stage` names one.
+            ValueError: for weights of no stage, of a stage this pipeline lacks, or of several where `stage` names one; for a `hotswap` with
+                another kind of adapter.
 
-        Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter (but for `hotswap`).
+        Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter, or changes one that is swapped.
         """
         from imagen_diffusers.models.lora import all_or_none  # and with it peft, which pipelines without adapters do without
 
-        loaded: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
-        state, metadata = loaded
+        read: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
+        state, metadata = read
         if stage is not None:
             state, metadata = _moved(state, metadata, stage)
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
@@ -138,9 +141,12 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             )
         told = {"metadata": metadata} if metadata else {"network_alphas": alphas}
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
-        taken = {name for names in self.get_list_adapters().values() for name in names}
-        adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
+        loaded = self.get_list_adapters()
         unets = {slot: unwrap_module(getattr(self, slot)) for slot in sorted(stages)}
+        if hotswap:
+            check_swap(unets, loaded, adapter_name, state, metadata, alphas)
+        taken = {name for names in loaded.values() for name in names}
+        adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
         with all_or_none(list(unets.values()), adapter_name):
             for slot, unet in unets.items():
                 unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
