@@ -537,12 +537,16 @@ def test_a_callback_reads_the_call_and_steers_guidance(shared_pipe) -> None:
 
     def watch(pipe, step, timestep, tensors):
         seen.append((pipe.do_classifier_free_guidance, float(pipe.current_timestep) == float(timestep), set(tensors)))
+        assert inside.pop() == (timestep, timestep)  # as diffusers' caches read it
         if step == 0:
             pipe._guidance_scale = 5.0
 
+    inside = []
+    hook = shared_pipe.unet.register_forward_pre_hook(lambda unet, given: inside.append((given[1], shared_pipe.current_timestep)))
     asked = ["latents", "prompt_embeds", "negative_prompt_embeds"]
     given = {"stop_at": 1, "num_inference_steps": 3, "guidance_scale": 2.0}
     steered = draw(shared_pipe, **given, callback_on_step_end=watch, callback_on_step_end_tensor_inputs=asked).images
+    hook.remove()
     assert seen == [(True, True, set(asked))] * 3
     assert shared_pipe.current_timestep is None
     assert not torch.allclose(steered, draw(shared_pipe, **given).images, atol=1e-4)

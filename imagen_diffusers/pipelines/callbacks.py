@@ -32,8 +32,11 @@ class Callbacks:
     embeds: dict[str, Tensor | None]
     step: int = 0  # counted over all stages
 
+    def before_step(self, timestep: Tensor) -> None:
+        """Let what runs inside the network, as diffusers' caches do, read the time of its step."""
+        self.pipe._current_timestep = timestep
+
     def after_step(self, state: StepState) -> None:
-        self.pipe._current_timestep = state.timestep
         if self.on_step_end is not None:
             offered = {k: self.embeds[k] if k in self.embeds else getattr(state, k) for k in self.tensor_inputs}
             returned = self.on_step_end(self.pipe, self.step, state.timestep, offered)
@@ -112,7 +115,7 @@ class RunningCallMixin:
 
     @property
     def current_timestep(self) -> Tensor | None:
-        """Of the step that was made last in the running call; None outside a call."""
+        """Of the step that the running call is in, from before the network runs to the next one; None outside a call."""
         return self._current_timestep
 
     @property

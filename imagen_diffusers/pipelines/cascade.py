@@ -264,7 +264,7 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
         progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         images = None if path.start is None else path.start.image.to(stage.dtype)  # where no step is made
-        for state in stage.denoise(path, size, generators, **given):
+        for state in stage.denoise(path, size, generators, **given, on_step_begin=callbacks.before_step):
             callbacks.after_step(state)
             progress.update()
             images = state.latents

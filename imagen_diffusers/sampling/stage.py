@@ -123,6 +123,7 @@ class Stage:
         low_res: Tensor | None = None,
         cond_images: Tensor | None = None,
         noise: Tensor | None = None,
+        on_step_begin: Callable[[Tensor], None] = lambda timestep: None,
     ) -> Iterator[StepState]:
         """Noise to image, one state a step; the last one's `latents` are the image (B, C, height, width) in [-1, 1].
 
@@ -134,6 +135,7 @@ class Stage:
             low_res: from the previous stage (B, C, h, w), for a super-resolution stage.
             cond_images: (B, c, h, w) in [0, 1], for a network conditioned on images.
             noise: to start from (B, C, height, width), standard normal; sampled from the generators by default.
+            on_step_begin: called with a step's timestep before the network runs.
         """
         device = path.prepared.timesteps.device  # not the network's: offloaded, it is elsewhere until it runs
         sampled = standard_normal((len(generators), self.network.channels, *size), generators, device, self.dtype)
@@ -152,6 +154,7 @@ class Stage:
         for index in path.steps:
             latents = path.enter(index, latents, generators)
             scheduler, timestep = path.scheduler, path.prepared.timesteps[index]
+            on_step_begin(timestep)
             predict = partial(self._predict, scheduler.scale_model_input(latents, timestep), timestep, conditions, guess)
             if guider is not None:
                 output, variance = guider.output(predict, index - first, timestep)
