@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import imagen_diffusers.cli.sampling
+from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.cli import app
 from imagen_diffusers.cli.loading import pick_device
 
@@ -314,6 +315,7 @@ CALLS: list[tuple[dict, str]] = [
     ({"num_inference_steps": "3"}, "num_inference_steps is '3'; it must be a number"),
     ({"num_inference_steps": [1, 2]}, "2 values for 3 stages"),
     ({"guidance_scale": -1}, "guidance_scale is -1"),
+    ({"guidance_scale": np.ones(2)}, "guidance_scale has 2 values for 3 stages"),
     ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
     ({"noise_level": 1000}, "noise_level is 1000; it must be .*less than 1000"),
     ({"guidance_interval": (1, 0)}, "0 <= start <= end <= 1"),
@@ -351,3 +353,33 @@ def test_a_call_says_what_is_wrong_before_any_network_runs(shared_pipe, monkeypa
     forbid_networks(monkeypatch, shared_pipe)
     with pytest.raises(ValueError, match=said):
         shared_pipe(**{"prompt": "a red cube", **given})
+
+
+CONFIGS: list[tuple[dict, str]] = [
+    ({"null_text": "bogus"}, 'null_text="bogus" is unknown; use one of zeros, empty, learned'),
+    ({"text_padding": "bogus"}, 'text_padding="bogus" is unknown; use one of longest, max_length'),
+    ({"max_sequence_length": -2}, "max_sequence_length is -2; give .* a whole number of at least 1"),
+    ({"max_sequence_length": True}, "max_sequence_length is True; give"),
+    ({"clean_caption": "x"}, "clean_caption is 'x'; give True or False"),
+    ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be a number of at least 1"),
+    ({"num_inference_steps": None}, "num_inference_steps is None; it must be a number"),
+    ({"guidance_scale": "3"}, "guidance_scale is '3'; it must be a number"),
+    ({"noise_level": (0, 2000, 0)}, "noise_level is 2000; it must be .* less than 1000"),
+    ({"guidance_interval": (1, 0)}, "guidance_interval is .* 0 <= start <= end <= 1"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), CONFIGS, ids=lambda x: str(x) if isinstance(x, dict) else "")
+def test_a_configuration_is_checked_where_it_is_given(given, said) -> None:
+    for say in (lambda: ImagenCascadePipeline(**given), lambda: ImagenCascadePipeline().register_to_config(**given)):
+        with pytest.raises(ValueError, match=said):
+            say()
+
+
+def test_one_value_of_a_configuration_is_for_each_stage(tmp_path) -> None:
+    ImagenCascadePipeline(guidance_scale=3.0, guidance_interval=(0.0, 0.5), noise_level=np.array([0.0, 100.0])).save_pretrained(tmp_path)
+    pipe = ImagenCascadePipeline.from_pretrained(tmp_path, num_inference_steps=4)
+    assert pipe.config.guidance_interval == [[0.0, 0.5]] * 3 and pipe.config.noise_level == [0.0, 100.0]
+    assert (pipe.config.guidance_scale, pipe.config.num_inference_steps) == ([3.0] * 3, [4] * 3)
+    pipe.register_to_config(num_inference_steps=5)
+    assert pipe.config.num_inference_steps == [5] * 3

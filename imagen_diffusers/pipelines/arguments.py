@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any
 
@@ -48,6 +49,7 @@ def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, n
 
 def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
     """A pair, pairs or None to one pair per stage."""
+    given = listed(given)
     alone = given is not None and (not isinstance(given, Sequence) or (len(given) > 0 and not isinstance(given[0], Sequence)))
     pairs = one_each("guidance_interval", given, config, numbers, alone=alone)
     pairs = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
@@ -56,6 +58,11 @@ def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequen
         if not numeric or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(f"guidance_interval is {pair}; give (start, end) with 0 <= start <= end <= 1, fractions of the steps")
     return [(float(start), float(end)) for start, end in pairs]
+
+
+def listed(given: Any) -> Any:
+    """An array or tensor of values as a list; anything else as it is."""
+    return given.tolist() if getattr(given, "ndim", 0) else given
 
 
 def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool | None = None) -> list[Any]:
@@ -68,6 +75,7 @@ def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alon
                 f"give {name}, one value for each stage that runs, or set it once by pipe.register_to_config({name}=[...])"
             )
         return [recommended[n - 1] for n in numbers]
+    given = listed(given)
     if alone is None:
         alone = isinstance(given, str) or not isinstance(given, Sequence)
     values = [given] * len(numbers) if alone else list(given)
@@ -98,7 +106,8 @@ def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list
     """The times of each stage that runs: a list for one stage, or one list or None for each of them.
 
     Raises:
-        ValueError: for both timesteps and sigmas, for counts that differ, and for what is no list of times, or an empty one.
+        ValueError: for both timesteps and sigmas, for counts that differ, and for what is no list of times, an empty one, or one that
+            does not fall.
     """
     if timesteps is not None and sigmas is not None:
         raise ValueError("give timesteps or sigmas, not both")
@@ -117,7 +126,17 @@ def times_per_stage(timesteps: Any, sigmas: Any, numbers: Sequence[int]) -> list
     each = [None if one is None else list(one) for one in lists]
     if [] in each:
         raise ValueError(f"{name} of a stage is []; give a list of at least one time, or None for the scheduler's own")
+    for one in each:
+        if one is not None and not _falls(one):
+            raise ValueError(f"{name} of a stage is {one}; give finite numbers from noise to image, each smaller than the one before")
     return [None if one is None else (name, one) for one in each]
+
+
+def _falls(times: list[Any]) -> bool:
+    """Whether these are finite numbers, each smaller than the one before; arrays and tensors of one number are such."""
+    numbers = [one.item() if getattr(one, "ndim", None) == 0 else one for one in times]
+    real = all(isinstance(one, Real) and math.isfinite(one) for one in numbers)
+    return real and all(after < before for before, after in pairwise(numbers))
 
 
 def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[int, int]], count: int) -> list[Tensor | None]:

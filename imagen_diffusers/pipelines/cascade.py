@@ -27,6 +27,7 @@ from .arguments import (
     prepare_cond_images,
 )
 from .callbacks import Callbacks, RunningCallMixin, tensors_of
+from .config_checks import checked_config
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .offloading import OffloadingPipeline
@@ -68,7 +69,10 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         text_padding: "longest" hides padding from the networks; "max_length" shows them max_sequence_length tokens (DeepFloyd IF).
         clean_caption: prompts go through DeepFloyd IF's cleaning, which lowers case and drops what web captions are littered with.
         num_inference_steps, guidance_scale, noise_level, guidance_interval: what this checkpoint's authors recommend, one value
-            a stage; they are the calls' defaults.
+            a stage or one for all; they are the calls' defaults.
+
+    Raises:
+        ValueError: for a value of these that no call could use.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->unet_2->unet_3"
@@ -105,10 +109,10 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         max_sequence_length: int = 128,
         text_padding: str = "longest",
         clean_caption: bool = False,
-        num_inference_steps: tuple[int, ...] | list[int] = (50, 30, 20),
-        guidance_scale: tuple[float, ...] | list[float] = (7.0, 4.0, 1.0),
-        noise_level: tuple[float, ...] | list[float] = (0.0, 200.0, 200.0),
-        guidance_interval: tuple[tuple[float, float], ...] | list[list[float]] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        num_inference_steps: Sequence[int] | int = (50, 30, 20),
+        guidance_scale: Sequence[float] | float = (7.0, 4.0, 1.0),
+        noise_level: Sequence[float] | float = (0.0, 200.0, 200.0),
+        guidance_interval: tuple[Any, ...] | list[Any] = (EVERYWHERE, EVERYWHERE, EVERYWHERE),
     ):
         super().__init__()
         self.register_modules(
@@ -129,12 +133,20 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
             max_sequence_length=max_sequence_length,
             text_padding=text_padding,
             clean_caption=clean_caption,
-            num_inference_steps=list(num_inference_steps),
-            guidance_scale=list(guidance_scale),
-            noise_level=list(noise_level),
-            guidance_interval=[list(pair) for pair in guidance_interval],
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            noise_level=noise_level,
+            guidance_interval=guidance_interval,
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """As in diffusers; one value for all stages is kept as one for each.
+
+        Raises:
+            ValueError: for a value that no call could use.
+        """
+        super().register_to_config(**checked_config(kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""

@@ -55,8 +55,7 @@ def encode(
     Raises:
         ValueError: for an unknown `padding`, a prompt without a token, and an encoder that does more than encode text, or overflows.
     """
-    if padding not in PADDINGS:
-        raise ValueError(f'text_padding="{padding}" is unknown; use one of {", ".join(PADDINGS)}')
+    check_padding(padding)
     max_length = readable(max_length, text_encoder)
     rows = []
     for text in tokenized(prompts, tokenizer):
@@ -75,6 +74,12 @@ def encode(
     if padding == "max_length":
         return TextEmbedding(hidden, torch.ones_like(mask))
     return TextEmbedding(hidden * mask[..., None], mask)
+
+
+def check_padding(padding: str) -> None:
+    """One of those there are."""
+    if padding not in PADDINGS:
+        raise ValueError(f'text_padding="{padding}" is unknown; use one of {", ".join(PADDINGS)}')
 
 
 def warning_once() -> Callable[[str], None]:

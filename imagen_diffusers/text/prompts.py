@@ -5,13 +5,14 @@ prompts, L tokens, D text width.
 """
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cleaning import clean_captions
-from .encoding import NULL_TEXTS, TextEmbedding, encode, no_tokens, null_embedding
+from .encoding import NULL_TEXTS, TextEmbedding, check_padding, encode, no_tokens, null_embedding
 
 
 class TextRules(NamedTuple):
@@ -34,11 +35,17 @@ class TextRules(NamedTuple):
         """Those of a pipeline's configuration.
 
         Raises:
-            ValueError: for a `null_text` that is not there.
+            ValueError: for a `null_text` or `text_padding` that is not there, and for what is no number of tokens, or no yes or no.
         """
         rules = cls(**{name: config[name] for name in cls._fields})
         if rules.null_text not in NULL_TEXTS:
             raise ValueError(f'null_text="{rules.null_text}" is unknown; use one of {", ".join(NULL_TEXTS)}')
+        check_padding(rules.text_padding)
+        length = rules.max_sequence_length
+        if not isinstance(length, Integral) or isinstance(length, bool) or length < 1:
+            raise ValueError(f"max_sequence_length is {length!r}; give the tokens of a prompt that are read, a whole number of at least 1")
+        if not isinstance(rules.clean_caption, bool):
+            raise ValueError(f"clean_caption is {rules.clean_caption!r}; give True or False")
         return rules
 
 
