@@ -16,14 +16,14 @@ from PIL import Image
 from transformers import T5EncoderModel
 
 import imagen_diffusers
-from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, ImagenDDPMScheduler
+from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, ImagenDDPMScheduler, ImagenDPMSolverMultistepScheduler
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.guidance import guide
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.text.encoding import NULL_TEXTS
 
-from .conftest import TEXT_DIM, TINY_SR_2, make_base, make_pipeline, make_sr, seeded
+from .conftest import TEXT_DIM, TINY_SR_2, forbid_networks, make_base, make_pipeline, make_sr, seeded
 
 PROMPT = "a red cube left of the sphere"
 # EDM's is for networks trained under its preconditioning, PNDM for other curves (both are refused below); one needs a package of its own.
@@ -578,6 +578,34 @@ def test_times_may_be_given_for_each_stage(shared_pipe) -> None:
     seen.clear()
     draw(pipe, **{**given, "stop_at": 1}, sigmas=[9.0, 3.0, 1.0, 0.0])
     assert len(seen) == 3
+
+
+def test_times_that_make_no_way_to_an_image_are_refused(shared_pipe, monkeypatch) -> None:
+    """Solvers take them in silence, and their images are of nothing."""
+    pipe = type(shared_pipe).from_pipe(shared_pipe)
+    for kind, cases in (
+        (
+            ImagenDPMSolverMultistepScheduler,
+            [
+                ({"timesteps": [10, 500, 900]}, r"timesteps of a stage is \[10, 500, 900\]; give finite numbers .* each smaller than"),
+                ({"timesteps": [500, 500]}, "each smaller than the one before"),
+                ({"timesteps": [900, 5j]}, "give finite numbers"),
+                ({"timesteps": [float("nan")]}, "give finite numbers"),
+                ({"timesteps": [1000, 0]}, r"timesteps of unet are \[1000, 0\]; ImagenDPM.* has times from 999 to 0"),
+                ({"timesteps": [5, -9]}, "has times from 999 to 0"),
+                ({"timesteps": [900.7, 500.2]}, "has whole ones alone; give these, or use ImagenDDPMScheduler"),
+            ],
+        ),
+        (
+            diffusers.EulerDiscreteScheduler,
+            [({"sigmas": [1.0, 5.0]}, "sigmas of a stage is"), ({"sigmas": [1.0, -1.0]}, "sigmas of unet are .* of at least 0")],
+        ),
+    ):
+        pipe.scheduler = kind.from_config(shared_pipe.scheduler.config)
+        forbid_networks(monkeypatch, pipe)
+        for given, said in cases:
+            with pytest.raises(ValueError, match=said):
+                draw(pipe, stop_at=1, **given)
 
 
 def test_a_callback_may_interrupt(pipe) -> None:

@@ -33,6 +33,7 @@ from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 from .guidance import EVERYWHERE, guide, is_guided
 from .guiders import Guider, GuiderAtWork
 from .network import StageNetwork
+from .own_times import check_times
 from .path import Path
 from .tiles import Pieces
 
@@ -107,6 +108,7 @@ class Stage:
             kind, values = self.times
             if not accepts(scheduler.set_timesteps, kind):
                 raise ValueError(f"{type(scheduler).__name__} of {self.name} takes no {kind}; leave them out, or use another scheduler")
+            check_times(scheduler, kind, values, self.name)
             scheduler.set_timesteps(device=device, **{kind: values})
         leave_out_times_before_the_first(scheduler)
         prepare_for_x0(scheduler)
