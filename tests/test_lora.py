@@ -333,6 +333,13 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     pipe = make_pipeline()
     with pytest.raises(ValueError, match="for transformer; a cascade has unet"):
         pipe.load_lora_weights({"transformer.a.lora_A.weight": torch.zeros(1, 1)})
+    with pytest.raises(ValueError, match="there are no LoRA weights in what was given"):
+        pipe.load_lora_weights({})
+    layer = "unet.mid_block.0.attention.to_q"
+    for name, width in ((layer, 77), (f"{layer}.more", 32)):
+        weights = {f"{name}.lora_A.weight": torch.ones(2, width), f"{name}.lora_B.weight": torch.ones(32, 2)}
+        with pytest.raises(ValueError, match="these LoRA weights of unet were made for another network than this pipeline's"):
+            pipe.load_lora_weights(weights)
     base_alone = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     with pytest.raises(ValueError, match="unet_2, which this pipeline does not hold"):
         base_alone.load_lora_weights(saved[0])
@@ -469,6 +476,23 @@ def test_a_network_takes_a_second_adapter() -> None:
         one = unet(x, 500, text).sample
         unet.set_adapters("b")
         assert not torch.allclose(unet(x, 500, text).sample, one, atol=1e-3)
+
+
+def test_adapters_and_fused_projections_are_not_mixed(saved) -> None:
+    """An adapter on projections that are not computed by does not act."""
+    pipe = make_pipeline()
+    pipe.unet_2.fuse_qkv_projections()
+    with pytest.raises(ValueError, match=r"would not act on the fused projections of unet_2; call unfuse_qkv_projections\(\)"):
+        pipe.load_lora_weights(saved[0])
+    with pytest.raises(ValueError, match=r"not act on this network's fused projections; call unfuse_qkv_projections\(\)"):
+        add_lora(pipe.unet_2, rank=2)
+    assert not has_lora(pipe.unet) and not has_lora(pipe.unet_2)
+    pipe.unet_2.unfuse_qkv_projections()
+    pipe.load_lora_weights(saved[0])
+    with pytest.raises(ValueError, match=r"holds a LoRA adapter, .* call fuse_lora\(\) and unload_lora\(\)"):
+        pipe.unet_2.fuse_qkv_projections()
+    pipe.unload_lora_weights()
+    pipe.unet_2.fuse_qkv_projections()
 
 
 @pytest.mark.parametrize("alpha", [0, -1.0, float("nan")])

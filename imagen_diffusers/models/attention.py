@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention import AttentionMixin, AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from .blocks import zeroed
+from .loading import holds_adapter
 
 ATTENTION_KINDS = ("self", "self_text", "cross_text")
 
@@ -42,6 +43,28 @@ class ImagenAttnProcessor:
             # A row without a token attends to nothing; kernels differ in what they make of it, and some runtimes average the padding.
             out = out.masked_fill(~mask.any(-1, keepdim=True), 0)
         return attn.to_out(out.flatten(2))
+
+
+def has_fused_projections(unet: nn.Module) -> bool:
+    """Whether an attention computes by a copy of its projections that are fused into one, and no longer by these themselves."""
+    return any(getattr(module, "fused_projections", False) for module in unet.modules())
+
+
+class FusableAttentionMixin(AttentionMixin):
+    """diffusers' methods for all attention of a network."""
+
+    def fuse_qkv_projections(self) -> None:
+        """As in diffusers: one product in place of three.
+
+        Raises:
+            ValueError: while the network holds a LoRA adapter, which goes on the projections themselves and would not act.
+        """
+        if holds_adapter(self):  # type: ignore[arg-type]
+            raise ValueError(
+                "this network holds a LoRA adapter, which would not act on fused projections; call fuse_lora() and unload_lora() to have "
+                "it in the weights first, or unload_lora() to go on without"
+            )
+        super().fuse_qkv_projections()
 
 
 def check_heads(name: str, channels: int, width: int) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.loaders.peft import PeftAdapterMixin
-from diffusers.models.attention import AttentionMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
+from .attention import FusableAttentionMixin
 from .blocks import CondImages, DetailHead, LinearSkip, PatchHead, PatchStem
 from .checkpointing import CheckpointingMixin
 from .embeddings import ConditioningEmbedding
@@ -30,7 +30,7 @@ NETWORK_CLASSES = (
 )
 
 
-class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, FusableAttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
 
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from .attention import has_fused_projections
 from .initialization import initialized_from
 
 # What diffusers' own scripts adapt in its U-Net (train_dreambooth_lora.py): what other programs expect of an adapter of DeepFloyd IF.
@@ -45,8 +46,10 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
         seed: of its first weights.
 
     Raises:
-        ValueError: for a rank below 1, an alpha that is not above 0, and the name of an adapter that is there.
+        ValueError: for a rank below 1, an alpha that is not above 0, the name of an adapter that is there, and fused projections.
     """
+    if has_fused_projections(unet):
+        raise ValueError("an adapter would not act on this network's fused projections; call unfuse_qkv_projections() first")
     if rank < 1:
         raise ValueError(f"rank is {rank}; it must be at least 1")
     if alpha is not None and not alpha > 0:

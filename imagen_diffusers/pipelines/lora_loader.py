@@ -14,11 +14,12 @@ from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.models.attention import has_fused_projections
 from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
 from imagen_diffusers.models.weight_files import check_adapter_folder
 
-from .lora_swaps import check_swap
+from .lora_swaps import check_swap, said_of_another_network
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,8 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             kwargs: of `lora_state_dict`.
 
         Raises:
-            ValueError: for weights of no stage, of a stage this pipeline lacks, or of several where `stage` names one; for a `hotswap` with
-                another kind of adapter.
+            ValueError: for no weights, those of no stage, of a stage this pipeline lacks, of another network, or of several where `stage`
+                names one; for a `hotswap` with another kind of adapter; for a network with fused projections.
 
         Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter, or changes one that is swapped.
         """
@@ -121,35 +122,22 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             state, metadata = _moved(state, metadata, stage)
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
         state = {key: value for key, value in state.items() if key not in alphas}
-        stages = {key.split(".")[0] for key in state}
-        if not stages <= set(UNETS):
-            raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(UNETS)}")
-        missing = sorted(s for s in stages if getattr(self, s) is None)
-        if missing:
-            raise ValueError(
-                f"these LoRA weights are for {', '.join(missing)}, which this pipeline does not hold; load it with those stages"
-            )
+        unets = self._takers({key.split(".")[0] for key in state})
         if not metadata and not alphas:
             logger.warning(
                 "these LoRA weights come without metadata, so their alpha is taken to be their rank; give another with metadata="
             )
-        fixed = [s for s in sorted(stages) if not isinstance(unwrap_module(getattr(self, s)), PeftAdapterMixin)]
-        if fixed:
-            raise ValueError(
-                f"{', '.join(fixed)} of this pipeline is exported, or of a kind without adapters; fuse the adapter into the network first, "
-                "and export that"
-            )
         told = {"metadata": metadata} if metadata else {"network_alphas": alphas}
         how = {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
         loaded = self.get_list_adapters()
-        unets = {slot: unwrap_module(getattr(self, slot)) for slot in sorted(stages)}
         if hotswap:
             check_swap(unets, loaded, adapter_name, state, metadata, alphas)
         taken = {name for names in loaded.values() for name in names}
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
         with all_or_none(list(unets.values()), adapter_name):
             for slot, unet in unets.items():
-                unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
+                with said_of_another_network(slot):
+                    unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
         for unet in unets.values():
             unet.enable_lora()  # `disable_lora` may have switched off the stage, and the new adapter with it
 
@@ -289,6 +277,36 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
     def disable_lora(self) -> None:
         """Let no adapter act, until `enable_lora`."""
         _Unwrapped(self).disable_lora()
+
+    def _takers(self, stages: set[str]) -> dict[str, Any]:
+        """The networks, unwrapped, that an adapter of these stages goes into.
+
+        Raises:
+            ValueError: for a stage that is not there, or cannot take one.
+        """
+        named = ", ".join(sorted(stages))
+        if not stages:
+            raise ValueError("there are no LoRA weights in what was given; give a folder, file or Hub id of an adapter, or its weights")
+        if not stages <= set(UNETS):
+            raise ValueError(f"these LoRA weights are for {named}; a cascade has {', '.join(UNETS)}")
+        missing = sorted(s for s in stages if getattr(self, s) is None)
+        if missing:
+            raise ValueError(
+                f"these LoRA weights are for {', '.join(missing)}, which this pipeline does not hold; load it with those stages"
+            )
+        unets = {slot: unwrap_module(getattr(self, slot)) for slot in sorted(stages)}
+        fixed = [slot for slot, unet in unets.items() if not isinstance(unet, PeftAdapterMixin)]
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} of this pipeline is exported, or of a kind without adapters; fuse the adapter into the network first, "
+                "and export that"
+            )
+        fused = [slot for slot, unet in unets.items() if has_fused_projections(unet)]
+        if fused:
+            raise ValueError(
+                f"an adapter would not act on the fused projections of {', '.join(fused)}; call unfuse_qkv_projections() of it first"
+            )
+        return unets
 
     def _adapted(self, what: str) -> list[str]:
         """The stages with an adapter, for what `what` says in the error that there is none."""

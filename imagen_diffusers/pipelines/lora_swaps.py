@@ -1,6 +1,7 @@
-"""Whether an adapter can take the place of another in place, seen before the first weight is changed: peft finds it out halfway."""
+"""Whether an adapter fits: in the place of another, seen before a weight is changed, and in a network, in words for peft's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from diffusers.utils.peft_utils import _create_lora_config
@@ -60,6 +61,17 @@ def check_swap(
                 f'these LoRA weights of {slot} cannot take the place of "{name}" ({error}); load them under another adapter_name, without '
                 "hotswap"
             ) from error
+
+
+@contextmanager
+def said_of_another_network(slot: str) -> Iterator[None]:
+    """Two errors of peft's, for layers that are not there and for shapes, say what they mean for the network of a stage."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if "Target modules" in str(error) or "size mismatch" in str(error):
+            raise ValueError(f"these LoRA weights of {slot} were made for another network than this pipeline's: {error}") from error
+        raise
 
 
 def _of(slot: str, given: Mapping[str, Any]) -> dict[str, Any]:
