@@ -85,6 +85,12 @@ def test_unfused_weights_are_as_before(saved) -> None:
     pipe.fuse_lora()
     with pytest.raises(ValueError, match=r"default_0 is fused into the weights; call unfuse_lora\(\) first"):
         pipe.delete_adapters("default_0")
+    for change in (pipe.set_adapters, pipe.delete_adapters, lambda names: pipe.fuse_lora(adapter_names=names)):
+        with pytest.raises(ValueError, match="adapter_names holds default_0 more than once"):
+            change(["default_0", "default_0"])
+    with pytest.raises(ValueError, match=r"no adapter is called default_0; loaded are: none"):
+        pipe.fuse_lora(["unet_3"], adapter_names=["default_0"])
+    assert type(pipe).from_pipe(pipe).fused_loras == pipe.fused_loras == {"default_0"}
     pipe.unfuse_lora()
     torch.testing.assert_close(draw(pipe), saved[1], rtol=0, atol=1e-3)
     pipe.unload_lora_weights()
@@ -95,6 +101,8 @@ def test_weights_of_adapters_scale_and_switch_them(saved) -> None:
     pipe = make_pipeline()
     before = draw(pipe)
     pipe.load_lora_weights(saved[0], adapter_name="look")
+    with pytest.raises(ValueError, match="adapter_weights names unett; the stages of a cascade are unet, unet_2, unet_3"):
+        pipe.set_adapters("look", {"unett": 0.0})
     pipe.set_adapters("look", 0.0)
     torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-5)
     pipe.set_adapters(["look"], [{"unet": 1.0, "unet_2": 0.0}])
@@ -343,10 +351,9 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     base_alone = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     with pytest.raises(ValueError, match="unet_2, which this pipeline does not hold"):
         base_alone.load_lora_weights(saved[0])
-    with pytest.raises(ValueError, match="adapter_weights names unett; the stages of a cascade are unet, unet_2, unet_3"):
-        pipe.set_adapters("look", {"unett": 0.0})
-    with pytest.raises(ValueError, match="no adapter is called look"):
-        pipe.set_adapters("look")
+    for adapters in (pipe.set_adapters, pipe.delete_adapters):
+        with pytest.raises(ValueError, match="no adapter is called look"):
+            adapters("look")
     with pytest.raises(ValueError, match="unet_lora_adapter_metadata"):
         pipe.save_lora_weights(tmp_path / "x", unet_lora_layers=state)
     with pytest.raises(ValueError, match="at least one stage"):

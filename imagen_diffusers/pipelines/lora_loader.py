@@ -19,6 +19,7 @@ from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
 from imagen_diffusers.models.weight_files import check_adapter_folder
 
+from .adapter_names import named
 from .lora_swaps import check_swap, said_of_another_network
 from .slots import UNETS
 
@@ -196,19 +197,16 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         Unlike diffusers' own it takes adapters that were not made for all stages; in a stage that none of them was made for, none acts.
 
         Raises:
-            ValueError: for an adapter that was not loaded, a weight of what is no stage, or counts that differ.
+            ValueError: for an adapter that was not loaded, or is named twice, a weight of what is no stage, or counts that differ.
         """
-        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        there = self.get_list_adapters()
+        names = named(adapter_names, there)
         weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
         if len(weights) != len(names):
             raise ValueError(f"{len(names)} adapters and {len(weights)} weights; give one weight each")
         strange = sorted({stage for weight in weights if isinstance(weight, dict) for stage in weight} - set(UNETS))
         if strange:
             raise ValueError(f"adapter_weights names {', '.join(strange)}; the stages of a cascade are {', '.join(UNETS)}")
-        there = self.get_list_adapters()
-        unknown = sorted(set(names) - {a for adapters in there.values() for a in adapters})
-        if unknown:
-            raise ValueError(f"no adapter is called {', '.join(unknown)}; loaded are: {there or 'none'}")
         for stage, loaded in there.items():
             mine = [(n, w.get(stage) if isinstance(w, dict) else w) for n, w in zip(names, weights, strict=True) if n in loaded]
             unet = unwrap_module(getattr(self, stage))
@@ -225,14 +223,17 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         """The adapters that are loaded, by stage."""
         return _Unwrapped(self).get_list_adapters()
 
-    def fuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
-        """Add the active adapters into the weights, for speed; of all stages that have one by default.
+    def fuse_lora(self, components: list[str] | None = None, *, adapter_names: list[str] | None = None, **kwargs: Any) -> None:
+        """Add adapters into the weights, for speed: the active ones, of all stages that have one, by default.
 
         Raises:
-            ValueError: where no stage has one.
+            ValueError: where no stage has one, and for a name that none of these stages has.
         """
         unwrapped = _Unwrapped(self)
-        unwrapped.fuse_lora(components=components or self._adapted("fuse_lora adds adapters into the weights"), **kwargs)
+        components = components or self._adapted("fuse_lora adds adapters into the weights")
+        if adapter_names is not None:
+            adapter_names = named(adapter_names, {s: names for s, names in self.get_list_adapters().items() if s in components})
+        unwrapped.fuse_lora(components=components, adapter_names=adapter_names, **kwargs)
         self._merged_adapters = unwrapped._merged_adapters
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
@@ -258,13 +259,13 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         """Take these adapters off, of all stages that have them; a stage that has none left is as it was before the first one.
 
         Raises:
-            ValueError: for one that is fused, whose layers alone know how to take it out of the weights.
+            ValueError: for one that is not there, and one that is fused, whose layers alone know how to take it out of the weights.
         """
-        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        names = named(adapter_names, self.get_list_adapters())
         fused = {name for stage in UNETS for name in merged_adapters(unwrap_module(getattr(self, stage)))} & {*names}
         if fused:
             raise ValueError(f"{', '.join(sorted(fused))} is fused into the weights; call unfuse_lora() first, which takes it out of them")
-        _Unwrapped(self).delete_adapters(adapter_names)
+        _Unwrapped(self).delete_adapters(names)
         for stage in UNETS:
             unet: Any = unwrap_module(getattr(self, stage))
             if unet is not None and not getattr(unet, "peft_config", {}) and holds_adapter(unet):  # diffusers leaves the layers there
