@@ -1,5 +1,7 @@
 """The Imagen schedulers against stock ones, step by step, and swaps between them."""
 
+from itertools import product
+
 import diffusers
 import pytest
 import torch
@@ -320,8 +322,8 @@ def test_bad_timesteps_are_refused_in_words() -> None:
 
 def test_noise_and_velocity_are_of_the_images_type_for_one_time_or_many() -> None:
     ours, stock = ImagenDDPMScheduler(), DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-    x, noise = (torch.randn(2, 3, 4, 4, generator=seeded(i)) for i in range(2))
-    for times in (torch.tensor(5), torch.tensor([5, 900])):
+    for times, shape in product((torch.tensor(5), torch.tensor([5, 900])), ((2, 3, 4, 4), (2, 3, 4), (2, 5), (2, 3, 2, 4, 4))):
+        x, noise = (torch.randn(shape, generator=seeded(i)) for i in range(2))
         torch.testing.assert_close(ours.add_noise(x, noise, times), stock.add_noise(x, noise, times), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.get_velocity(x, noise, times), stock.get_velocity(x, noise, times), rtol=1e-5, atol=1e-5)
     assert ours.get_velocity(x.half(), noise.half(), torch.tensor([5, 900])).dtype == torch.float16

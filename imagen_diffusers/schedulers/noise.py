@@ -91,10 +91,15 @@ def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
 
+def over(values: Tensor, x: Tensor) -> Tensor:
+    """A value for each example (B,) as (B, 1, ...), to go with x (B, ...)."""
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
 def q_sample(x: Tensor, noise: Tensor, log_snr: Tensor) -> Tensor:
-    """z_t = alpha x + sigma eps (section 2.2): images (B, C, H, W), log-SNR (B,)."""
+    """z_t = alpha x + sigma eps (section 2.2): x (B, ...), images or anything else, log-SNR (B,)."""
     log_snr = log_snr.to(x.device, torch.promote_types(log_snr.dtype, x.dtype))
-    alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
+    alpha, sigma = alpha_sigma(over(log_snr, x))
     return (alpha * x + sigma * noise).to(x.dtype)
 
 

@@ -18,6 +18,7 @@ from .noise import (
     log_snr_at,
     log_snr_of,
     log_snr_table,
+    over,
     q_sample,
     shift_betas,
 )
@@ -205,7 +206,7 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v at clean images, noise and timesteps (B,), or one for all."""
-        alpha, sigma = alpha_sigma(self._log_snr_at(timesteps).to(sample.device)[:, None, None, None])
+        alpha, sigma = alpha_sigma(over(self._log_snr_at(timesteps).to(sample.device), sample))
         return target(sample, noise, alpha, sigma, "v_prediction").to(sample.dtype)
 
     def _log_snr_at(self, timesteps: Tensor) -> Tensor:
