@@ -1,5 +1,6 @@
 """The Imagen schedulers against stock ones, step by step, and swaps between them."""
 
+import warnings
 from itertools import product
 
 import diffusers
@@ -305,6 +306,12 @@ def test_bad_timesteps_are_refused_in_words() -> None:
         scheduler.set_timesteps(timesteps=[10, 20])
     with pytest.raises(ValueError, match="exactly one"):
         scheduler.set_timesteps()
+    for steps in (0, 2.5, float("nan")):
+        with pytest.raises(ValueError, match=f"num_inference_steps is {steps}; a whole number, at least 1, is needed"):
+            scheduler.set_timesteps(steps)
+    with warnings.catch_warnings(action="error"):
+        scheduler.set_timesteps(timesteps=torch.tensor([900, 500, 10]))
+    assert scheduler.timesteps.tolist() == [900, 500, 10]
     scheduler.set_timesteps(4)
     nothing = torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="not one of"):

@@ -130,22 +130,22 @@ class ImagenDDPMScheduler(ImagenSchedulerMixin, SchedulerMixin, ConfigMixin):
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
-        timesteps: list[float] | None = None,
+        timesteps: list[float] | Tensor | None = None,
     ) -> None:
         """Choose the times to visit: `num_inference_steps` evenly spaced from the noisiest, or these, descending.
 
         Raises:
-            ValueError: for neither or both, for fewer than one step, or for times that do not descend in range.
+            ValueError: for neither or both, for no whole number of steps or fewer than one, or for times that do not descend in range.
         """
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("give exactly one of num_inference_steps and timesteps")
         last = self.config.num_train_timesteps - 1
         if num_inference_steps is not None:
-            if num_inference_steps < 1:
-                raise ValueError(f"num_inference_steps is {num_inference_steps}; at least 1 is needed")
+            if not num_inference_steps >= 1 or num_inference_steps % 1:
+                raise ValueError(f"num_inference_steps is {num_inference_steps}; a whole number, at least 1, is needed")
             chosen = last * (1 - torch.arange(num_inference_steps, dtype=torch.float64) / num_inference_steps)
         else:
-            chosen = torch.tensor(timesteps, dtype=torch.float64)
+            chosen = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
             if not len(chosen):
                 raise ValueError("timesteps is empty; give at least one time")
             if (chosen.diff() >= 0).any() or chosen.max() > last or chosen.min() < 0:
