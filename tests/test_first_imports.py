@@ -9,6 +9,8 @@ from subprocess import PIPE, CompletedProcess
 
 import pytest
 
+from imagen_diffusers.pipelines.folders import BY_DIFFUSERS_ALONE
+
 from .conftest import make_pipeline
 from .test_sharing import uploads  # noqa: F401 (a fixture)
 
@@ -94,12 +96,12 @@ def test_pipelines_are_found_when_the_package_is_imported_and_none_of_its_classe
     assert done.returncode == 0, done.stderr
 
 
-LOAD_BY_DIFFUSERS_ALONE = """
+LOAD_BY_DIFFUSERS_ALONE = f"""
 import sys
 from diffusers import DiffusionPipeline
 
 assert "imagen_diffusers" not in sys.modules
-pipe = DiffusionPipeline.from_pretrained({0!r}, custom_pipeline={0!r}, trust_remote_code=True)
+pipe = {BY_DIFFUSERS_ALONE}
 print(type(pipe).__name__, type(pipe.unet_2).__name__)
 """
 
@@ -107,8 +109,8 @@ print(type(pipe).__name__, type(pipe.unet_2).__name__)
 def test_what_is_pushed_loads_in_a_program_that_imports_diffusers_alone(program, uploads, tmp_path) -> None:  # noqa: F811
     place = tmp_path / "new"
     make_pipeline().save_pretrained(place, push_to_hub=True, repo_id="me/new")
-    assert "pipeline.py" in uploads[0]["files"]
-    done = program(LOAD_BY_DIFFUSERS_ALONE.format(str(place)))
+    assert BY_DIFFUSERS_ALONE in (place / "pipeline.py").read_text() and "pipeline.py" in uploads[0]["files"]
+    done = program(f"repo = {str(place)!r}\n{LOAD_BY_DIFFUSERS_ALONE}")
     assert done.stdout.split() == ["ImagenCascadePipeline", "ImagenEfficientUNet2DConditionModel"], done.stderr
 
 

@@ -30,7 +30,8 @@ from .slots import UNETS
 
 logger = logging.getLogger(__name__)
 
-CUSTOM_PIPELINE = '''"""For programs that import diffusers alone: DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo)."""
+BY_DIFFUSERS_ALONE = "DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo, trust_remote_code=True)"
+CUSTOM_PIPELINE = f'''"""For programs that import diffusers alone: {BY_DIFFUSERS_ALONE}."""
 
 from imagen_diffusers import ImagenCascadePipeline  # noqa: F401
 '''
@@ -203,7 +204,8 @@ class FolderPipeline(DiffusionPipeline):
         """As in diffusers, with a model card of its own; a card and a `pipeline.py` that the repository has already stay.
 
         A `pipeline.py` of one import goes with it, by which programs load the cascade that import diffusers alone, as
-        `DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id)`. This package must be installed there.
+        `DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id, trust_remote_code=True)`. This package must be installed
+        there.
 
         Returns:
             The commit's address.
