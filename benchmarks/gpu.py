@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from examples.scenes.device import device_type
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.models.conditioned_unet import ConditionedUNet
-from imagen_diffusers.pipelines.compiling import own_graphs
+from imagen_diffusers.models.graphs import own_graphs
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss

@@ -202,6 +202,15 @@ def test_compiles_without_a_break(name) -> None:
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
 
 
+@torch._dynamo.config.patch(recompile_limit=1)
+def test_compiled_blocks_have_graphs_of_their_own() -> None:
+    """diffusers compiles each by itself, and those of one class differ in widths."""
+    torch.compiler.reset()
+    unet, plain = (make_base(block_out_channels=(16,), attention_levels=(False,)) for _ in range(2))
+    unet.compile_repeated_blocks(fullgraph=True, backend="eager")
+    torch.testing.assert_close(unet(**inputs(unet)).sample, plain(**inputs(unet)).sample, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", [pytest.param("base_detail_as_sr", marks=pytest.mark.slow), "sr_detail"])
 def test_one_graph_without_a_break_serves_all_sizes(name) -> None:
     torch.compiler.reset()

@@ -19,6 +19,7 @@ from .attention import FusableAttentionMixin
 from .blocks import CondImages, DetailHead, LinearSkip, PatchHead, PatchStem
 from .checkpointing import CheckpointingMixin
 from .embeddings import ConditioningEmbedding
+from .graphs import OwnGraphsMixin
 from .loading import OwnMemoryMixin
 
 # Networks whose configurations share names of values and mean other things by them.
@@ -30,7 +31,9 @@ NETWORK_CLASSES = (
 )
 
 
-class ConditionedUNet(OwnMemoryMixin, CheckpointingMixin, ModelMixin, FusableAttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ConditionedUNet(
+    OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelMixin, FusableAttentionMixin, ConfigMixin, PeftAdapterMixin
+):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
 
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]

@@ -17,6 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from imagen_diffusers.models.checkpointing import CheckpointingMixin
+from imagen_diffusers.models.graphs import OwnGraphsMixin
 from imagen_diffusers.models.loading import OwnMemoryMixin
 
 from .attention import PerceiverResampler, Transformer
@@ -27,7 +28,9 @@ EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioni
 T = TypeVar("T")
 
 
-class LucidrainsUNet2DConditionModel(OwnMemoryMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class LucidrainsUNet2DConditionModel(
+    OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin
+):
     """The network of imagen-pytorch's `Unet`, `BaseUnet64`, `SRUnet256` and `SRUnet1024`.
 
     It is conditioned on time as log-SNR. What stands for no text is learned, a vector per position; rows are dropped with `drop_text`.
