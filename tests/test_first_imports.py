@@ -1,14 +1,17 @@
 """What a program may import first: diffusers is told of our pipelines by whatever comes first, and networks of IF join by an import."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess
 
 import pytest
 
+from imagen_diffusers.hub.after_import import after_import
 from imagen_diffusers.pipelines.folders import BY_DIFFUSERS_ALONE
 
 from .conftest import make_pipeline
@@ -122,6 +125,26 @@ def test_the_command_says_no_more_than_it_must(program, folder, tmp_path) -> Non
     lines = [line.split("\r")[-1] for line in done.stderr.split("\n") if line.strip()]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("unet_3 64x64: 100%")
+
+
+def test_what_waits_for_a_module_waits_until_it_is_imported(tmp_path, monkeypatch) -> None:
+    """Others ask where it is before, or try to import it while it cannot be."""
+    place, done, before = tmp_path / "waited_for.py", [], list(sys.meta_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    place.write_text("raise RuntimeError")
+    for number in range(2):
+        after_import("waited_for", lambda number=number: done.append((number, sys.modules["waited_for"].there)))
+    assert importlib.util.find_spec("waited_for").loader.get_filename() == str(place)
+    with pytest.raises(RuntimeError):
+        importlib.import_module("waited_for")
+    place.write_text("there = 'all of it'")
+    importlib.invalidate_caches()
+    module = importlib.import_module("waited_for")
+    assert sorted(done) == [(0, "all of it"), (1, "all of it")]
+    assert type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader and sys.meta_path == before
+    after_import("waited_for", lambda: done.append("at once"))
+    assert done[-1] == "at once"
+    del sys.modules["waited_for"]
 
 
 def test_importing_the_package_imports_no_diffusers() -> None:
