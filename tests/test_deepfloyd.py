@@ -1,5 +1,6 @@
 """DeepFloyd IF's networks as stages draw what IF's own pipelines draw, bit for bit; and more than those can."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from imagen_diffusers import (
     ImagenDPMSolverMultistepScheduler,
     ImagenUniPCMultistepScheduler,
 )
+from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.sampling.seeds import stage_generators
 
 from .conftest import make_sr, make_text_encoder, make_tokenizer, seeded
@@ -109,6 +111,21 @@ def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(home, guidance_scale,
     larger = quiet(IFSuperResolutionPipeline.from_pretrained(home["two"]))
     expected = larger(**given, image=expected, generator=second, noise_level=250).images
     assert torch.equal(made[1], (expected / 2 + 0.5).clamp(0, 1))
+
+
+def test_other_pipelines_of_the_same_class_of_networks_are_no_cascades(tmp_path) -> None:
+    pipe = ImagenCascadePipeline(unet=base_network(), scheduler=DDPMScheduler(), tokenizer=None, text_encoder=None)
+    pipe.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    theirs = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"], "safety_checker": [None, None]}
+    index.write_text(json.dumps({**json.loads(index.read_text()), **theirs, "image_encoder": ["transformers", "CLIPVisionModel"]}))
+    with pytest.raises(
+        ValueError, match="is of StableDiffusionPipeline, and ImagenCascadePipeline takes no image_encoder, vae; load it with"
+    ):
+        ImagenCascadePipeline.from_pretrained(tmp_path)
+    latent = UNet2DConditionModel(**{**PLAIN, "out_channels": 4}, sample_size=16, in_channels=4)
+    with pytest.raises(ValueError, match="UNet2DConditionModel takes 4 channels; DeepFloyd IF's networks, .* take 3, a base, or 6"):
+        adapt(latent)
 
 
 def test_a_plain_repository_of_if_loads_as_a_base(home) -> None:

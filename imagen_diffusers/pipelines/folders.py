@@ -52,7 +52,7 @@ class FolderPipeline(DiffusionPipeline):
         Raises:
             OSError: for a place that is not there, for files that are missing, damaged or a pickle, naming them, and for weights that lack
                 some of a network's.
-            ValueError: where a variant must be chosen.
+            ValueError: where a variant must be chosen, and for the folder of a pipeline with components that this one does not take.
         """
         try:
             place = find(os.fspath(pretrained_model_name_or_path), ("pipelines",))
@@ -68,6 +68,8 @@ class FolderPipeline(DiffusionPipeline):
         of_deepfloyd = deepfloyd.is_deepfloyd(index)  # pyright: ignore[reportArgumentType]
         if of_deepfloyd:
             kwargs = {**deepfloyd.SETTINGS, **kwargs}
+        else:
+            cls._check_taken(place, index)
         plain: list[str] = []
         if kwargs["use_safetensors"]:
             kwargs["variant"], plain = cls._check_folder(Path(folder), index, kwargs)
@@ -139,6 +141,18 @@ class FolderPipeline(DiffusionPipeline):
             if plain:
                 cls.download(place, **cls._without_variant(plain, kwargs))
         return str(cls.download(place, **{**kwargs, "variant": variant}))
+
+    @classmethod
+    def _check_taken(cls, place: str, index: Any) -> None:
+        """See that a cascade takes all components of a folder; another pipeline's networks may have a cascade's names."""
+        components, settings = cls._get_signature_keys(cls)
+        taken = {*cls._optional_components, *components, *settings}
+        others = [name for name, kind in index.items() if name not in taken and isinstance(kind, list) and [*map(type, kind)] == [str, str]]
+        if others:
+            raise ValueError(
+                f"{place} is of {index.get('_class_name')}, and {cls.__name__} takes no {', '.join(sorted(others))}; load it with "
+                "diffusers' DiffusionPipeline.from_pretrained, or give a cascade"
+            )
 
     @classmethod
     def _to_load(cls, kwargs: dict[str, Any]) -> list[str]:

@@ -22,6 +22,15 @@ class DeepFloydNetwork(StageNetwork):
 
     module: UNet2DConditionModel
 
+    def __init__(self, module: UNet2DConditionModel):
+        super().__init__(module)
+        found = module.config["in_channels"]
+        if found not in (self.channels, 2 * self.channels):
+            raise ValueError(
+                f"{type(module).__name__} takes {found} channels; DeepFloyd IF's networks, as which it can be a stage, take "
+                f"{self.channels}, a base, or {2 * self.channels}, a super-resolution stage"
+            )
+
     @property
     def stride(self) -> int:
         return 2 ** (len(self.module.config["block_out_channels"]) - 1)
