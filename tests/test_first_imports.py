@@ -85,15 +85,17 @@ def folder(tmp_path_factory) -> str:
     return str(path)
 
 
-IMPORTS = ["import imagen_diffusers", "from diffusers import AutoPipelineForInpainting, DiffusionPipeline"]
+IMPORTS = ["import imagen_diffusers", "from diffusers import AutoModel, AutoPipelineForInpainting, DiffusionPipeline"]
 
 
 @pytest.mark.parametrize("lines", [IMPORTS, IMPORTS[::-1]], ids=["first", "last"])
-def test_pipelines_are_found_when_the_package_is_imported_and_none_of_its_classes(program, folder, lines) -> None:
+def test_pipelines_and_networks_are_found_when_the_package_is_imported_and_none_of_its_classes(program, folder, lines) -> None:
     """By a program that imports the package first, and by one that imports it last."""
     use = [
         f"assert type(AutoPipelineForInpainting.from_pretrained({folder!r})).__name__ == 'ImagenCascadeInpaintPipeline'",
         f"assert type(DiffusionPipeline.from_pretrained({folder!r})).__name__ == 'ImagenCascadePipeline'",
+        f"assert type(AutoModel.from_pretrained({folder + '/unet_2'!r})).__name__ == 'ImagenEfficientUNet2DConditionModel'",
+        f"assert type(AutoModel.from_config({folder + '/unet'!r})).__name__ == 'ImagenUNet2DConditionModel'",
     ]
     done = program("\n".join(lines + use))
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,7 @@ MODULES = {
     "ImagenUniPCMultistepScheduler": ".schedulers.scheduling_imagen_unipc_multistep",
 }
 EXPORTED = ("ExportedNetwork", "ExportedTextEncoder")  # those of components that have graphs in place of weights
+NETWORKS = tuple(name for name in MODULES if name.endswith("UNet2DConditionModel"))
 # Names that saved folders may hold.
 FORMER = {
     "ImagenPytorchUNet2DConditionModel": "LucidrainsUNet2DConditionModel",
@@ -56,10 +57,16 @@ def class_named(name: str) -> Any:
 
 
 def known_to_diffusers() -> None:
-    """Have `DiffusionPipeline` and the Auto classes load our pipelines, as soon as diffusers is imported."""
+    """Have `DiffusionPipeline` and the Auto classes load our pipelines and networks, as soon as diffusers is imported."""
 
     def tasks() -> Any:
         return import_module(".pipelines.tasks", PACKAGE)
 
+    def networks() -> None:
+        from .registration import register_with_diffusers
+
+        register_with_diffusers(*map(class_named, NETWORKS))
+
+    after_import("diffusers.models.auto_model", networks)
     after_import("diffusers.pipelines.pipeline_utils", tasks)
     after_import("diffusers.pipelines.auto_pipeline", lambda: tasks().register_tasks())

@@ -4,11 +4,12 @@ import diffusers
 from diffusers.pipelines import pipeline_loading_utils
 
 
-def register_with_diffusers(*pipelines: type) -> None:
+def register_with_diffusers(*classes: type) -> None:
     """Let diffusers load our classes by the package's name: `model_index.json` says ["imagen_diffusers", "..."].
 
-    `DiffusionPipeline.from_pretrained` looks for the class of a pipeline in diffusers itself; it finds these pipelines there, unless
-    diffusers has a class of that name.
+    `DiffusionPipeline.from_pretrained` looks for the class of a pipeline in diffusers itself, and `AutoModel` for that of a network
+    alone; they find these classes there, unless diffusers has one of that name. Schedulers stay out: of one that is there, diffusers
+    drops what the next one does not know, and a swap would lose our options on the way back.
 
     Without it a component is saved under the path of its file, breaks when the file moves, and never loads from the Hub.
     The table is private, so a diffusers that moved it is said so, not guessed around.
@@ -17,9 +18,9 @@ def register_with_diffusers(*pipelines: type) -> None:
     if table is None:
         raise ImportError("this diffusers has no pipeline_loading_utils.LOADABLE_CLASSES; install the version in constraints.txt")
     methods = ["save_pretrained", "from_pretrained"]
-    for pipeline in pipelines:
-        if not hasattr(diffusers, pipeline.__name__):
-            setattr(diffusers, pipeline.__name__, pipeline)
+    for one in classes:
+        if not hasattr(diffusers, one.__name__):
+            setattr(diffusers, one.__name__, one)
     table.setdefault("imagen_diffusers", {"ModelMixin": methods, "SchedulerMixin": methods, "DiffusionPipeline": methods})
 
 

@@ -60,6 +60,11 @@ class ImagenSchedulerMixin:
             )
         return super().from_pretrained(place, *args, **kwargs)  # type: ignore[misc]
 
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        """As in diffusers, which looks for every class among its own, this one, too."""
+        return list({cls, *super()._get_compatibles()})  # type: ignore[misc]
+
     def _keep_on_swap(self) -> None:
         """Call at the end of every `__init__`: a stock class that is swapped in must take these values, its own defaults or not."""
         defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
