@@ -21,7 +21,7 @@ from imagen_diffusers.finetuning.flags import ModelSettings
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.models.weight_files import sole_variant, weight_files
 
-from .conftest import make_pipeline, seeded
+from .conftest import make_base, make_pipeline, seeded
 from .test_deepfloyd import base_network
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -203,6 +203,23 @@ def test_weights_without_some_are_refused_and_none_are_made_up(folder, more) -> 
         ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet", **more)
     whole, info = ImagenEfficientUNet2DConditionModel.from_pretrained(folder, subfolder="unet_2", output_loading_info=True, **more)
     assert (type(whole), info["missing_keys"]) == (ImagenEfficientUNet2DConditionModel, [])
+
+
+def test_what_a_changed_configuration_adds_begins_as_in_a_new_network(folder) -> None:
+    changes = {"detail_channels": 8, "noisy_skip": True}
+    with pytest.raises(ValueError, match=r"detail_channels, noisy_skip of the configuration changed, .* give low_cpu_mem_usage=False, too"):
+        ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet", **changes)
+    torch.manual_seed(7)
+    given = {"subfolder": "unet", "low_cpu_mem_usage": False, "output_loading_info": True}
+    grown, info = ImagenUNet2DConditionModel.from_pretrained(folder, **given, **changes)
+    torch.manual_seed(7)
+    new, saved = ImagenUNet2DConditionModel.from_config(grown.config), make_base().state_dict()
+    assert {name.split(".")[0] for name in info["missing_keys"]} == {"detail", "noisy_path"}
+    expected = new.state_dict() | saved
+    assert all(torch.equal(value, expected[name]) for name, value in grown.state_dict().items())
+    with pytest.raises(OSError, match="unet lack 1 of its network's parameters"):
+        leave_out(folder / "unet" / WEIGHTS, "conv1.weight")
+        ImagenUNet2DConditionModel.from_pretrained(folder, **given)
 
 
 @pytest.mark.parametrize("more", [{}, {"low_cpu_mem_usage": False}])

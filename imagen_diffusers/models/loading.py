@@ -32,9 +32,13 @@ class OwnMemoryMixin:
         Weights are safetensors; pickles are opened only with `use_safetensors=False`. A folder whose weights are all of one
         variant ("fp16") is loaded without `variant=`.
 
+        A keyword of the configuration changes the network (`noisy_skip=True`). What it adds begins as in a new network, as diffusers warns,
+        with `low_cpu_mem_usage=False`.
+
         Raises:
             OSError: for weights that are missing, damaged or a pickle, naming the file, for a file that lacks some of them, and for a name
                 that is no folder and no Hub id, as those of bundled pipelines are.
+            ValueError: for a changed network that has more weights than the file, without `low_cpu_mem_usage=False`.
         """
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
@@ -52,8 +56,13 @@ class OwnMemoryMixin:
                 kwargs["variant"] = sole_variant({folder.name: os.listdir(folder)})
             check_network_folder(folder, kwargs["variant"])
         told = kwargs.pop("output_loading_info", False)
+        changed = sorted(kwargs.keys() & cls._get_init_keys(cls))  # type: ignore[attr-defined]
         network, info = super().from_pretrained(place, **kwargs, output_loading_info=True)  # type: ignore[misc]
-        check_none_missing([name for name in network.state_dict() if name in info["missing_keys"]], folder)
+        missing = [name for name in network.state_dict() if name in info["missing_keys"]]
+        if missing and changed:
+            _begin(network, missing, changed)
+        else:
+            check_none_missing(missing, folder)
         for parameter in network.parameters():
             plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
             if plain and parameter.device.type == "cpu":
@@ -78,6 +87,22 @@ class OwnMemoryMixin:
         """As in diffusers, without the folder of this machine that the network was loaded from."""
         super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
         leave_out_local_paths([Path(save_directory, "config.json")])
+
+
+def _begin(network: Any, names: list[str], changed: list[str]) -> None:
+    """Give weights that a changed configuration adds the values of a new network: diffusers leaves them as the memory was.
+
+    Raises:
+        ValueError: where they have no memory yet.
+    """
+    weights = network.state_dict()
+    if any(weights[name].is_meta for name in names):
+        raise ValueError(
+            f"{', '.join(changed)} of the configuration changed, and the network has {len(names)} weights that the saved one has not, "
+            f"{names[0]} the first; give low_cpu_mem_usage=False, too, for them to begin as in a new network, or leave the configuration"
+        )
+    new = type(network).from_config(network.config).state_dict()
+    network.load_state_dict({name: new[name] for name in names}, strict=False)
 
 
 def check_complete(network: nn.Module, folder: Path, variant: str | None) -> None:
