@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch._dynamo.config
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback, SDCFGCutoffCallback
+from diffusers.hooks import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import is_torchsde_available
@@ -273,6 +274,15 @@ def test_a_shape_too_many_for_the_graphs_runs_uncompiled(caplog) -> None:
         assert bool(calls) == (n == 1)  # which keeps its graphs
     said = [record.getMessage() for record in caplog.records if "as many compiled graphs as it may" in record.getMessage()]
     assert len(said) == 1 and "2x3x16x16, and what follows in other shapes, runs uncompiled" in said[0]
+
+
+def test_attention_that_diffusers_keeps_over_steps_is_not_kept_for_the_next_call(pipe) -> None:
+    plain = draw(pipe, stop_at=1).images
+    every_second = {"spatial_attention_block_skip_range": 2, "spatial_attention_timestep_skip_range": (-1, 1000)}
+    kept = PyramidAttentionBroadcastConfig(**every_second, current_timestep_callback=lambda: 500)
+    apply_pyramid_attention_broadcast(pipe.unet, kept)
+    first, second = (draw(pipe, stop_at=1).images for _ in range(2))
+    assert torch.equal(first, second) and not torch.equal(first, plain)
 
 
 def test_a_network_compiled_by_hand_is_a_stage(tmp_path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
@@ -39,6 +40,9 @@ class ConditionedUNet(
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
+    # A pipeline calls it when a call ends, so that diffusers' hooks that keep attention over steps begin the next call anew. Without the
+    # rest of the mixin: other caches are for transformers, and none knows that guidance in part of the steps changes the number of rows.
+    _reset_stateful_cache = CacheMixin._reset_stateful_cache
 
     # Submodules between the body and the world: images, times and text come in there, the image goes out. Muon leaves all of them to
     # AdamW, and adapters go on none of the first three.
