@@ -32,9 +32,7 @@ NETWORK_CLASSES = (
 )
 
 
-class ConditionedUNet(
-    OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelMixin, FusableAttentionMixin, ConfigMixin, PeftAdapterMixin
-):
+class ConditionedUNet(OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelMixin, FusableAttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Abstract: call `_build_ends` in `__init__` and implement `body` and `stride`."""
 
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]

@@ -21,7 +21,7 @@ from imagen_diffusers.schedulers.noise import augment, log_snr_at, resize
 from imagen_diffusers.schedulers.precision import at_least_float32
 from imagen_diffusers.text.encoding import TextEmbedding
 
-from .graphs import run_compiled
+from .compiled_network import run_compiled
 
 
 class StageNetwork(ABC):
