@@ -367,6 +367,16 @@ def test_non_square_sizes(shared_pipe) -> None:
     assert [tuple(s.shape[-2:]) for s in out.stage_images] == [(16, 24), (32, 48), (64, 96)]
 
 
+def test_a_base_far_from_its_size_is_said(shared_pipe, caplog) -> None:
+    draw(shared_pipe, height=32, width=128)
+    assert "the base works at" not in caplog.text  # as many pixels as it was trained at
+    draw(shared_pipe, height=32, width=32)
+    assert "the base works at 8x8, and was trained at 16x16" in caplog.text and "for 32x32 say stop_at=2 (--stop-at 2)" in caplog.text
+    caplog.clear()
+    draw(shared_pipe, height=32, width=48, stop_at=1)
+    assert "the base works at 48x32" in caplog.text and "ask for about 16x16" in caplog.text
+
+
 def test_a_later_stage_enlarges_a_given_image(shared_pipe) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8))
     out = draw(shared_pipe, image=image)

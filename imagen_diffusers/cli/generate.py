@@ -11,7 +11,7 @@ from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
 from .sampling import sample
 
-Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels.")]
+Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels; smaller images: --stop-at 2.")]
 BestOf = Annotated[int | None, typer.Option(min=2, help="Generate so many, and keep those that --scorer finds best.")]
 Scorer = Annotated[str | None, typer.Option(help="For --best-of: folder or Hub id of a CLIP, or module:name of what judges images.")]
 

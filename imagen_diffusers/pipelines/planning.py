@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -17,6 +18,7 @@ from .image_inputs import images_to_tensor
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
+FAR = (1 / 2, 9 / 4)  # of the area a base was trained at: beyond these it makes things small or several times
 
 
 def numbers_to_run(
@@ -234,7 +236,9 @@ def plan_sizes(
                 f"its stride {stride}; with these stages both must be multiples of {every}, such as height={nearest[0]}, width={nearest[1]}"
             )
         sizes.append((int(exact[0]), int(exact[1])))
-    if images is not None:
+    if images is None:
+        _look_at_base(tuple(stage.sample_size for stage in stages), sizes[0], sizes[-1])
+    else:
         _check_enlarged(stages[0].name, images, sizes[0])
         exactly = None if scale is None else tuple(_scaled(images.shape[-2:], scale, 1))
         if exactly is not None and exactly != final:
@@ -243,6 +247,31 @@ def plan_sizes(
                 f"{every}, and the result is {final[1]}x{final[0]}"
             )
     return sizes
+
+
+@cache  # once for each size, and not for each image
+def _look_at_base(trained: tuple[int, ...], size: tuple[int, int], final: tuple[int, int]) -> None:
+    """Warn where a base works far from the area it was trained at; a wide or tall image may have that area, too.
+
+    Args:
+        trained: sizes of the stages that run, of which the first is a base.
+        size, final: (height, width) of the base's and of the last stage's images.
+    """
+    if _near(trained[0], size):
+        return
+    fitting = next((n for n, side in enumerate(trained, 1) if _near(side, final)), None)
+    if fitting is not None:
+        remedy = f"for {final[1]}x{final[0]} say stop_at={fitting} (--stop-at {fitting})"
+    else:
+        remedy = f"ask for about {trained[-1]}x{trained[-1]}, or as many pixels of another shape, or for other stages by stop_at (--stop-at)"
+    logger.warning(
+        f"the base works at {size[1]}x{size[0]}, and was trained at {trained[0]}x{trained[0]}: far from that it gives other things than "
+        f"the prompt says; {remedy}"
+    )
+
+
+def _near(trained: int, size: tuple[int, int]) -> bool:
+    return FAR[0] <= size[0] * size[1] / trained**2 <= FAR[1]
 
 
 def _check_enlarged(name: str, images: Tensor, size: tuple[int, int]) -> None:
