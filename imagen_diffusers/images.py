@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 METADATA_KEY = "imagen_diffusers"
 NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # kinds that Pillow knows and does not read, or by other programs alone
 LABEL_HEIGHT = 28
+CELL_WIDTH = 128  # at least, so that "seed 4294967295" fits
 
 
 def read_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: int | None = None) -> Image.Image:
@@ -65,7 +66,7 @@ def open_image(path: Path, formats: tuple[str, ...] | None = None, most_pixels: 
 
 
 def labelled_grid(images: list[Image.Image], labels: list[str], columns: int | None = None) -> Image.Image:
-    """Images of one size in rows, each with its label above it.
+    """Images of one size in rows, each with its label above it; small ones are enlarged by a whole number, pixel by pixel.
 
     Args:
         images: at least one.
@@ -74,13 +75,14 @@ def labelled_grid(images: list[Image.Image], labels: list[str], columns: int | N
     """
     columns = columns or round(len(images) ** 0.5 + 0.49)
     rows = -(-len(images) // columns)
-    width, height = images[0].size
+    times = -(-CELL_WIDTH // images[0].width)
+    width, height = images[0].width * times, images[0].height * times
     grid = Image.new("RGB", (columns * width, rows * (height + LABEL_HEIGHT)), "white")
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=16)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = i % columns * width, i // columns * (height + LABEL_HEIGHT)
         draw.text((x + 6, y + 5), label, fill="black", font=font)
-        grid.paste(image, (x, y + LABEL_HEIGHT))
+        grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y + LABEL_HEIGHT))
     return grid
 
 

@@ -62,7 +62,9 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5).exit_code == 0
     assert call(*plain, "--output", alone, "--seed", 6).exit_code == 0
     assert Image.open(tmp_path / "p-2.png").tobytes() == Image.open(alone).tobytes()
-    assert Image.open(tmp_path / "p-grid.png").width == 32
+    grid = Image.open(tmp_path / "p-grid.png")
+    assert grid.width == 2 * 128  # of 16px, whose labels would run into each other
+    assert grid.crop((0, 28, 128, 156)).resize((16, 16), 0).tobytes() == Image.open(tmp_path / "p-1.png").tobytes()
     assert read_settings(tmp_path / "p-3.png")["seed"] == 7
     assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
     assert call("generate", "--from", tmp_path / "p-grid.png", "--output", alone).exit_code == 0  # its first image

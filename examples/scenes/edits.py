@@ -177,7 +177,7 @@ def extended(pipe: ImagenCascadeInpaintPipeline, count: int, jump_n_sample: int,
 
 def _grid(before: Tensor, after: Tensor, path: Path) -> None:
     shown = [x for pair in zip(before[:SHOWN], after[:SHOWN], strict=True) for x in pair]
-    labelled_grid(map(as_image, shown), ["before", "after"] * (len(shown) // 2), columns=4).save(path)
+    labelled_grid([*map(as_image, shown)], ["before", "after"] * (len(shown) // 2), columns=4).save(path)
 
 
 if __name__ == "__main__":
