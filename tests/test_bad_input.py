@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import IPAdapterScaleCutoffCallback
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -326,6 +327,10 @@ CALLS: list[tuple[dict, str]] = [
     ({"image": torch.zeros(3, 3, 16, 16), "prompt": ["a", "red"]}, "image"),
     ({"num_inference_steps": 2.9}, "num_inference_steps"),
     ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+    ({"num_images_per_prompt": True}, "num_images_per_prompt is True; it must be a whole number"),
+    ({"num_inference_steps": True}, "num_inference_steps is True; it must be a number"),
+    ({"stop_at": True}, r"stop_at is True; this pipeline holds the stages \[1, 2, 3\]"),
+    ({"callback_on_step_end": IPAdapterScaleCutoffCallback(None, 1)}, "scale of an IP-Adapter, which a cascade does not have"),
     ({"prompt": []}, "prompt"),
     ({"cond_images": torch.zeros(1, 3, 16, 16)}, "takes no cond_images"),
     ({"output_type": "jpeg"}, "use one of pil, np, pt"),

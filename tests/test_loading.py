@@ -294,6 +294,10 @@ def test_a_call_shows_one_line_over_all_its_steps(pipe, monkeypatch) -> None:
     pipe.set_progress_bar_config(disable=False)
     pipe("a red cube", generator=seeded(), output_type="pt")
     assert [(bar.total, bar.n) for bar in bars] == [(7, 7)]
+    assert bars[0].desc == "unet_3 64x64: "
+    pipe.set_progress_bar_config(desc="mine")
+    pipe("a red cube", stop_at=1, num_inference_steps=1)
+    assert bars[1].desc == "mine"
 
 
 def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:

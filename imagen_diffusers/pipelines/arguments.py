@@ -31,7 +31,7 @@ def per_stage(
     """
     values = one_each(name, given, config, numbers)
     for value in values:
-        if not isinstance(value, Real) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
+        if not isinstance(value, Real) or isinstance(value, bool) or not least <= value < below:  # pyright: ignore[reportOperatorIssue]
             top = "" if below == float("inf") else f" and less than {below:g}"
             told = value if isinstance(value, Real) else repr(value)
             raise ValueError(f"{name} is {told}; it must be a number of at least {least:g}{top}")
@@ -167,7 +167,7 @@ def check_finite(name: str, value: Any) -> None:
 
 def check_count(name: str, value: Any) -> None:
     """A whole number of at least 1."""
-    if not isinstance(value, Integral) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.callbacks import IPAdapterScaleCutoffCallback, MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
 from imagen_diffusers.sampling.stage import StepState
@@ -78,7 +78,14 @@ def _checked(latents: Any, given: Tensor) -> Tensor:
 
 
 def tensors_of(function: Any, asked: Sequence[str]) -> Sequence[str]:
-    """The tensors a callback is handed: those asked for, or those that one of diffusers' own names."""
+    """The tensors a callback is handed: those asked for, or those that one of diffusers' own names.
+
+    Raises:
+        ValueError: for the one of diffusers' that sets the scale of an IP-Adapter.
+    """
+    each = function.callbacks if isinstance(function, MultiPipelineCallbacks) else [function]
+    if any(isinstance(one, IPAdapterScaleCutoffCallback) for one in each):
+        raise ValueError("IPAdapterScaleCutoffCallback sets the scale of an IP-Adapter, which a cascade does not have; leave it out")
     return function.tensor_inputs if isinstance(function, PipelineCallback | MultiPipelineCallbacks) else asked
 
 

@@ -274,7 +274,8 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         """One stage's images (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
         self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
         given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
-        progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
+        if "desc" not in getattr(self, "_progress_bar_config", {}):  # the caller's own
+            progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         images = None if path.start is None else path.start.image.to(stage.dtype)  # where no step is made
         for state in stage.denoise(path, size, generators, **given, on_step_begin=callbacks.before_step):
             callbacks.after_step(state)

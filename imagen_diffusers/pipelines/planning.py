@@ -39,7 +39,7 @@ def numbers_to_run(
     if not there:
         raise ValueError("this pipeline holds no stage; load or assign unet and scheduler first")
     for name, value in (("start_at", start_at), ("stop_at", stop_at)):
-        if value is not None and value not in there:
+        if value is not None and (isinstance(value, bool) or value not in there):
             raise ValueError(f"{name} is {value!r}; this pipeline holds the stages {there}")
     check_order(networks)
     if start_at is None:
