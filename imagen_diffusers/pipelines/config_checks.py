@@ -28,7 +28,7 @@ def _checked(name: str, value: Any) -> list[Any]:
     value = listed(value)
     pair = name == "guidance_interval" and isinstance(value, Sequence) and any(isinstance(end, Real) for end in value)
     one = pair or isinstance(value, str) or not isinstance(value, Sequence)
-    values = [value] * len(SLOTS) if one else list(value)
+    values: list[Any] = [value] * len(SLOTS) if one else list(value)
     numbers = range(1, len(values) + 1)
     if not values:
         return values
