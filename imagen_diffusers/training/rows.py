@@ -3,6 +3,7 @@ WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
 """
 
 import glob
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,11 @@ IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
 LISTS = "metadata.*"  # of a folder's images, which alone are read then
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
+TO_METADATA = (  # of captions in .txt files beside the images
+    'import json, pathlib; d = pathlib.Path({folder}); (d / "metadata.jsonl").write_text("".join(json.dumps({{"file_name": '
+    'i.relative_to(d).as_posix(), "text": t.read_text().strip()}}) + "\\n" for i in sorted(d.rglob("*")) if i.suffix != ".txt" and '
+    '(t := i.with_suffix(".txt")).is_file()))'
+)
 HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
@@ -85,7 +91,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     rows, there, files = _rows(settings)
     image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
     if captions:
-        caption = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
+        caption = _caption_column(settings, there)
     if settings.conditioning_image_column is not None:
         cond = _column("conditioning_image", settings.conditioning_image_column, (), there)
     others = () if settings.image_column is not None else _other_images(rows.features or {}, {image, cond})
@@ -103,7 +109,7 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
         ValueError: as `load_rows`.
     """
     rows, there, _ = _rows(settings)
-    column = _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
+    column = _caption_column(settings, there)
     captions = rows.select_columns([column])
     single = not settings.streaming and isinstance(captions.features[column], _library().Value)
     return (caption for row in captions for caption in captions_in(row[column])), len(rows) if single else None
@@ -160,9 +166,26 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
     found = [wanted] if wanted is not None else [c for c in usual if c in there]
     if not found:
-        hint = ". A folder of images needs metadata.jsonl beside them, with file_name and text in each line" if kind == "caption" else ""
-        raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column{hint}")
+        raise ValueError(f"no {kind} column among {', '.join(there)}; name it with {kind}_column")
     return found[0]
+
+
+def _caption_column(settings: DataSettings, there: list[str]) -> str:
+    """As `_column`; of a folder of images the error says where captions belong, and how they get there from .txt files."""
+    try:
+        return _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
+    except ValueError as error:
+        folder = None if settings.train_data_dir is None else read_in_whole(settings.train_data_dir)
+        if folder is None or any(folder.rglob(LISTS)):
+            raise
+        told = sum(path.with_suffix(".txt").is_file() for path in images_in(folder))
+        needed = "a folder of images needs metadata.jsonl beside them, with file_name and text in each line"
+        if not told or settings.caption_column is not None:
+            raise ValueError(f"{error}. {needed.capitalize()}") from None
+        line = TO_METADATA.format(folder=json.dumps(str(folder)))
+        raise ValueError(
+            f"no captions are read: {told} images in {folder} have a .txt file beside them, and {needed}; this line of Python writes it: {line}"
+        ) from None
 
 
 def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
