@@ -263,7 +263,9 @@ def _look_at_base(trained: tuple[int, ...], size: tuple[int, int], final: tuple[
     if fitting is not None:
         remedy = f"for {final[1]}x{final[0]} say stop_at={fitting} (--stop-at {fitting})"
     else:
-        remedy = f"ask for about {trained[-1]}x{trained[-1]}, or as many pixels of another shape, or for other stages by stop_at (--stop-at)"
+        remedy = (
+            f"ask for about {trained[-1]}x{trained[-1]}, or as many pixels of another shape, or for other stages by stop_at (--stop-at)"
+        )
     logger.warning(
         f"the base works at {size[1]}x{size[0]}, and was trained at {trained[0]}x{trained[0]}: far from that it gives other things than "
         f"the prompt says; {remedy}"
