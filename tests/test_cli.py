@@ -67,7 +67,8 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert grid.crop((0, 28, 128, 156)).resize((16, 16), 0).tobytes() == Image.open(tmp_path / "p-1.png").tobytes()
     assert read_settings(tmp_path / "p-3.png")["seed"] == 7
     assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
-    assert call("generate", "--from", tmp_path / "p-grid.png", "--output", alone).exit_code == 0  # its first image
+    result = call("generate", "--from", tmp_path / "p-grid.png", "--output", alone)  # its first image
+    assert result.exit_code == 0 and "Of 3 seeds the first, 5; --seed 6 for another." in result.output
     assert Image.open(tmp_path / "p-1.png").tobytes() == Image.open(alone).tobytes()
 
 

@@ -45,6 +45,13 @@ def of_the_first(group: Any, context: typer.Context, stages: int) -> Any:
     return replace(group, **{name: ",".join(values[:stages]) for name, values in lists.items() if len(values) > 1})
 
 
+def say_which_of_several(context: typer.Context, told: dict[str, Any]) -> None:
+    """Of a grid, whose file remembers the seeds of all its images, the first is made again unless --seed names another."""
+    seeds = told.get("seeds")
+    if isinstance(seeds, list) and len(seeds) > 1 and not said(context, "seed"):
+        typer.secho(f"Of {len(seeds)} seeds the first, {seeds[0]}; --seed {seeds[1]} for another.", fg="yellow", err=True)
+
+
 def said(context: typer.Context, name: str) -> bool:
     """Whether the command line gives this option."""
     source = context.get_parameter_source(name)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .again import of_the_first, remembered, said, with_remembered
+from .again import of_the_first, remembered, said, say_which_of_several, with_remembered
 from .best import Best
 from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
@@ -46,6 +46,7 @@ def generate(
         told = remembered(source)
         text, pipeline, sampling = (with_remembered(context, group, told) for group in (text, pipeline, sampling))
         prompt = told.get("prompt") if prompt is None else prompt
+        say_which_of_several(context, told)
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
         sampling = sampling if stop_at is None else of_the_first(sampling, context, stop_at)
     if many.prompts is not None:
