@@ -184,7 +184,8 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
             raise ValueError(f"{error}. {needed.capitalize()}") from None
         line = TO_METADATA.format(folder=json.dumps(str(folder)))
         raise ValueError(
-            f"no captions are read: {told} images in {folder} have a .txt file beside them, and {needed}; this line of Python writes it: {line}"
+            f"no captions are read: {told} images in {folder} have a .txt file beside them, and {needed}; this line of Python "
+            f"writes it: {line}"
         ) from None
 
 
