@@ -23,6 +23,7 @@ from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
+from imagen_diffusers.training.reports import say_skipped
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
@@ -67,6 +68,7 @@ def share(
         repo=hub.hub_model_id or str(train.output_dir),
     )
     print(f"written to {train.output_dir}")
+    say_skipped(train.output_dir)
     if hub.push_to_hub:
         print(f"uploaded to {push_folder(train.output_dir, hub)}")
 

@@ -13,7 +13,7 @@ from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.order import BucketSampler, Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, decode, size_of
 from imagen_diffusers.training.reading import Columns, as_next
-from imagen_diffusers.training.reports import Skipped
+from imagen_diffusers.training.reports import Skipped, say_skipped
 
 from .conftest import make_base
 from .test_data import encoded, noise_image
@@ -69,11 +69,13 @@ def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
     assert "nowhere.png: its file cannot be read (No such file or directory)" in (tmp_path / "skipped.txt").read_text()
 
 
-def test_processes_list_each_image_once_in_one_file(tmp_path) -> None:
+def test_processes_list_each_image_once_in_one_file(tmp_path, capsys) -> None:
     first, second = Skipped(tmp_path), Skipped(tmp_path)
     for process, told in ((first, ["a: small"]), (second, ["b: small", "a: small"]), (first, ["b: small", "c: small", "c: small"])):
         process.add(told)
     assert (tmp_path / "skipped.txt").read_text().splitlines() == ["a: small", "b: small", "c: small"]
+    say_skipped(tmp_path)
+    assert capsys.readouterr().out == f"3 training images were passed over; see {tmp_path / 'skipped.txt'}\n"
 
 
 def test_of_very_many_images_that_are_passed_over_some_are_listed(tmp_path, monkeypatch, caplog) -> None:

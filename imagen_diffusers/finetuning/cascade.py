@@ -21,6 +21,7 @@ from imagen_diffusers.training.loaders import TrainingSet, first_usable
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
+from imagen_diffusers.training.reports import say_skipped
 from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
@@ -166,6 +167,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         image=image,
     )
     print(f"written to {folder}")
+    say_skipped(folder)
     if job.hub.push_to_hub:
         print(f"uploaded to {push_folder(folder, job.hub)}")
 

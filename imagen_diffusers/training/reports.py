@@ -87,6 +87,13 @@ class Skipped:
             return {line.removesuffix("\n") for line in islice(file, MOST)}
 
 
+def say_skipped(folder: Path) -> None:
+    """How many images of the run in `folder`, and of those of its stages, were passed over, and where they are listed."""
+    for path in [folder / "skipped.txt", *sorted(folder.glob("stage-*/skipped.txt"))]:
+        if count := len(Skipped(path.parent).seen):
+            print(f"{count} training images were passed over; see {path}")
+
+
 def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
     """Say which weights the optimizer has had no gradient for yet: a network that lost part of itself still trains, only worse.
 
