@@ -240,13 +240,18 @@ def plan_sizes(
         _look_at_base(tuple(stage.sample_size for stage in stages), sizes[0], sizes[-1])
     else:
         _check_enlarged(stages[0].name, images, sizes[0])
-        exactly = None if scale is None else tuple(_scaled(images.shape[-2:], scale, 1))
-        if exactly is not None and exactly != final:
-            logger.warning(
-                f"scale={scale} would make {exactly[1]}x{exactly[0]} of the image; the stages that run make sides that are multiples of "
-                f"{every}, and the result is {final[1]}x{final[0]}"
-            )
+        _look_at_scale(scale, images, every, final)
     return sizes
+
+
+def _look_at_scale(scale: float | None, images: Tensor, every: int, final: tuple[int, int]) -> None:
+    """Warn where the result is not exactly `scale` times as large as the images."""
+    exactly = None if scale is None else tuple(_scaled(images.shape[-2:], scale, 1))
+    if exactly is not None and exactly != final:
+        logger.warning(
+            f"scale={scale} would make {exactly[1]}x{exactly[0]} of the image; the stages that run make sides that are multiples of "
+            f"{every}, and the result is {final[1]}x{final[0]}"
+        )
 
 
 @cache  # once for each size, and not for each image
