@@ -114,7 +114,7 @@ def test_of_several_captions_each_visit_takes_one_at_random(tmp_path) -> None:
     assert {e["prompt"] for e in seen} == {"a cube", "a red cube"}
     assert all(torch.equal(e["pixel_values"], single.visit(0, n)["pixel_values"]) for n, e in enumerate(seen))
     assert [listed.visit(0, n)["prompt"] for n in range(12)] == [e["prompt"] for e in seen]
-    assert [e["prompt"] for e in listed.usable()] == ["a cube", "one"]
+    assert [listed.first(index)["prompt"] for index in listed.usable()] == ["a cube", "one"]
     assert [line.split(": ")[1] for line in listed.unusable] == [f"it has no caption (text is {text})" for text in ([], ["", " "])]
     captions, count = load_captions(data)
     assert [*captions] == ["a cube", "a red cube", "one"] and count is None

@@ -36,7 +36,7 @@ def encoding_dtype(asked: str, device: str | torch.device) -> torch.dtype:
     if asked != "auto":
         return getattr(torch, asked)
     kind = torch.device(device).type
-    multiplies = None if kind == "cpu" else getattr(torch.get_device_module(kind), "is_bf16_supported", None)
+    multiplies = None if kind == "cpu" else getattr(getattr(torch, kind, None), "is_bf16_supported", None)
     return torch.bfloat16 if multiplies is not None and multiplies(including_emulation=False) else torch.float32
 
 
