@@ -170,8 +170,7 @@ def wake(folder: Path) -> None:
 
 def test_an_adapter_trained_here_acts_alike_in_diffusers_own_pipelines(home, folder, images, tmp_path) -> None:  # noqa: F811
     given = ["--train_data_dir", images, "--rank", 2, "--lora_alpha", 3, "--sr_crop_size", 32, "--stages", 1, 2]
-    for steps in (1, 2):
-        finetune_style.main(flags(folder, steps, tmp_path, *given))
+    finetune_style.main(flags(folder, 1, tmp_path, *given))
     wake(tmp_path)
     pipe = ours(home)
     plain = pipe("a red cube", generator=seeded(3), **CALL).stage_images

@@ -29,12 +29,13 @@ LOSS = LossSettings(prediction_type="epsilon", weighting="min_snr")
 RULES = TextRules(null_text="learned", max_sequence_length=12)
 TEXT = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
 TABLE = log_snr_table(LucidrainsScheduler("cosine").betas)
+FEW = {"layer_attns": (False, True), "layer_cross_attns": (False, True), "attend_at_middle": False, "init_cross_embed_kernel_sizes": (3, 7)}
 
 
 def fresh(low_res: bool = False, **changes) -> LucidrainsUNet2DConditionModel:
     torch.manual_seed(0)
     own = {"text_embed_dim": TEXT_DIM, "lowres_cond": low_res, "memory_efficient": low_res, "sample_size": 32 if low_res else 16}
-    return LucidrainsUNet2DConditionModel(**{**PLAIN, **own, **changes})
+    return LucidrainsUNet2DConditionModel(**{**PLAIN, **FEW, **own, **changes})
 
 
 def network(low_res: bool = False, **changes) -> LucidrainsUNet2DConditionModel:
@@ -158,15 +159,14 @@ def images_of(folder: str, adapter: Path | None = None) -> list[torch.Tensor]:
 
 def test_finetune_style(folder, images, tmp_path) -> None:  # noqa: F811
     given = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32, "--stages", 1, 2]
-    for steps in (2, 3):
-        finetune_style.main(flags(folder, steps, tmp_path, *given))
+    finetune_style.main(flags(folder, 2, tmp_path, *given))
     before, after = images_of(folder), images_of(folder, tmp_path)
     assert not any(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 
 
 def test_dreambooth(folder, images, tmp_path) -> None:  # noqa: F811
     more = ["--instance_data_dir", images, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
-    more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1, 2]
+    more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1]
     dreambooth.main(flags(folder, 2, tmp_path / "out", *more))
     assert not torch.equal(images_of(folder)[0], images_of(folder, tmp_path / "out")[0])
 
