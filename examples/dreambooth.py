@@ -73,8 +73,8 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
     for part in tqdm(parts, desc="generating the class", disable=not processes.is_main_process):
         generators = [torch.Generator().manual_seed(i) for i in part]
         for i, image in zip(part, pipe([subject.class_prompt] * len(part), generator=generators).images, strict=True):
-            with in_one_rename(folder / names[i]) as part:
-                image.save(part, "PNG")
+            with in_one_rename(folder / names[i]) as unfinished:
+                image.save(unfinished, "PNG")
     processes.wait_for_everyone()
 
 

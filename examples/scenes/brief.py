@@ -74,16 +74,17 @@ def completed(told: str, rng: np.random.Generator) -> tuple[str, list[int]]:
     Colours, shapes and textures stay open: without them captions were trained on, and no texture means a plain one.
     """
     words, full, places = told.split(), [], []
-    ends = {n for n, word in enumerate(words) if word in SHAPES or word == "object"}
+    nouns = [n for n, word in enumerate(words) if word in SHAPES or word == "object"]
+    articles = [max(n for n in range(noun) if words[n] in ("a", "an")) for noun in nouns]
+    named = [{*words[article:noun]} for article, noun in zip(articles, nouns, strict=True)]
+    without_size = {article for article, said in zip(articles, named, strict=True) if not said & {*SIZES}}
+    without_material = {noun for noun, said in zip(nouns, named, strict=True) if not said & {*MATERIALS}}
     for n, word in enumerate(words):
-        noun = min((end for end in ends if end >= n), default=None)
-        start = None if noun is None else max(i for i in range(noun) if words[i] in ("a", "an"))
-        named = set() if noun is None else {*words[start:noun]}
-        if n == noun and not named & {*MATERIALS}:
+        if n in without_material:
             full.append(str(rng.choice(MATERIALS)))
         places.append(len(full))
         full.append(word)
-        if n == start and not named & {*SIZES}:
+        if n in without_size:
             full.append(str(rng.choice(SIZES)))
     if words[-1] != "floor":
         pattern = str(rng.choice(FLOOR_PATTERNS))

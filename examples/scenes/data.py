@@ -68,9 +68,7 @@ class TimeIsUp(Exception):  # noqa: N818 (no error: the next call goes on from t
 class SceneDataset(VisitedDataset):
     """`count` scenes for one stage, rendered to `folder` on first use, at once or in slices of time.
 
-    Each pass shows other windows, mirrorings and captions.
-
-    Those of a pass depend on `seed`, the renders do not.
+    Each pass shows other windows, mirrorings and captions. They depend on `seed`, the renders do not.
 
     Renders and scenes are kept in a folder named after the world they are of, so that no caption is told of another world's render.
 

@@ -285,11 +285,10 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         Raises:
             ValueError: for a stage that is not there, or cannot take one.
         """
-        named = ", ".join(sorted(stages))
         if not stages:
             raise ValueError("there are no LoRA weights in what was given; give a folder, file or Hub id of an adapter, or its weights")
         if not stages <= set(UNETS):
-            raise ValueError(f"these LoRA weights are for {named}; a cascade has {', '.join(UNETS)}")
+            raise ValueError(f"these LoRA weights are for {', '.join(sorted(stages))}; a cascade has {', '.join(UNETS)}")
         missing = sorted(s for s in stages if getattr(self, s) is None)
         if missing:
             raise ValueError(

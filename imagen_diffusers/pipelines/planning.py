@@ -237,7 +237,7 @@ def plan_sizes(
             )
         sizes.append((int(exact[0]), int(exact[1])))
     if images is None:
-        _look_at_base(tuple(stage.sample_size for stage in stages), sizes[0], sizes[-1])
+        _look_at_base(tuple((UNETS.index(stage.name) + 1, stage.sample_size) for stage in stages), sizes[0], sizes[-1])
     else:
         _check_enlarged(stages[0].name, images, sizes[0])
         _look_at_scale(scale, images, every, final)
@@ -255,24 +255,23 @@ def _look_at_scale(scale: float | None, images: Tensor, every: int, final: tuple
 
 
 @cache  # once for each size, and not for each image
-def _look_at_base(trained: tuple[int, ...], size: tuple[int, int], final: tuple[int, int]) -> None:
+def _look_at_base(trained: tuple[tuple[int, int], ...], size: tuple[int, int], final: tuple[int, int]) -> None:
     """Warn where a base works far from the area it was trained at; a wide or tall image may have that area, too.
 
     Args:
-        trained: sizes of the stages that run, of which the first is a base.
+        trained: numbers and sizes of the stages that run, of which the first is a base.
         size, final: (height, width) of the base's and of the last stage's images.
     """
-    if _near(trained[0], size):
+    own, last = trained[0][1], trained[-1][1]
+    if _near(own, size):
         return
-    fitting = next((n for n, side in enumerate(trained, 1) if _near(side, final)), None)
+    fitting = next((number for number, side in trained if _near(side, final)), None)
     if fitting is not None:
         remedy = f"for {final[1]}x{final[0]} say stop_at={fitting} (--stop-at {fitting})"
     else:
-        remedy = (
-            f"ask for about {trained[-1]}x{trained[-1]}, or as many pixels of another shape, or for other stages by stop_at (--stop-at)"
-        )
+        remedy = f"ask for about {last}x{last}, or as many pixels of another shape, or for other stages by stop_at (--stop-at)"
     logger.warning(
-        f"the base works at {size[1]}x{size[0]}, and was trained at {trained[0]}x{trained[0]}: far from that it gives other things than "
+        f"the base works at {size[1]}x{size[0]}, and was trained at {own}x{own}: far from that it gives other things than "
         f"the prompt says; {remedy}"
     )
 

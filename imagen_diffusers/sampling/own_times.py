@@ -1,8 +1,8 @@
 """Times of the caller's own: schedulers take what lies outside their curve, or cut fractions off, in silence."""
 
-import copy
 from collections.abc import Sequence
 
+from imagen_diffusers.schedulers.driving import has_whole_times
 from imagen_diffusers.schedulers.noise import NUM_TRAIN_TIMESTEPS
 from imagen_diffusers.schedulers.protocol import Scheduler
 
@@ -23,15 +23,12 @@ def check_times(scheduler: Scheduler, kind: str, values: Sequence[float], name: 
         if values[-1] < 0:
             raise ValueError(f"sigmas of {name} are {values}; give numbers of at least 0")
         return
-    kind = type(scheduler).__name__
+    which = type(scheduler).__name__
     last = scheduler.config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS) - 1
     if values[0] > last or values[-1] < 0:
-        raise ValueError(f"timesteps of {name} are {values}; {kind} has times from {last} to 0")
-    if any(value % 1 for value in values):
-        few = copy.deepcopy(scheduler)
-        few.set_timesteps(2)
-        if not few.timesteps.is_floating_point():
-            raise ValueError(
-                f"timesteps of {name} are {values}, and {kind} has whole ones alone; give these, or use ImagenDDPMScheduler, whose time is "
-                "continuous"
-            )
+        raise ValueError(f"timesteps of {name} are {values}; {which} has times from {last} to 0")
+    if any(value % 1 for value in values) and has_whole_times(scheduler):
+        raise ValueError(
+            f"timesteps of {name} are {values}, and {which} has whole ones alone; give these, or use ImagenDDPMScheduler, whose time is "
+            "continuous"
+        )

@@ -84,13 +84,18 @@ def check_steps(scheduler: Any, steps: int) -> None:
     known = scheduler.config.get("num_train_timesteps")
     if preconditions(scheduler) or known is None or steps <= known:
         return
-    few = copy.deepcopy(scheduler)
-    few.set_timesteps(2)
-    if not few.timesteps.is_floating_point():
+    if has_whole_times(scheduler):
         raise ValueError(
             f"num_inference_steps is {steps}, and {type(scheduler).__name__} has {known} times to choose from; give at most {known}, or "
             "use ImagenDDPMScheduler, whose time is continuous"
         )
+
+
+def has_whole_times(scheduler: Any) -> bool:
+    """Whether the times that it makes are whole numbers, and those of a caller would be cut to such."""
+    few = copy.deepcopy(scheduler)
+    few.set_timesteps(2)
+    return not few.timesteps.is_floating_point()
 
 
 def check_variance(scheduler: Any, name: str, learned: bool) -> None:
