@@ -16,6 +16,7 @@ from diffusers.utils import is_torchsde_available
 import imagen_diffusers
 from imagen_diffusers import ImagenDDPMScheduler, ImagenEDMDPMSolverMultistepScheduler, LucidrainsScheduler
 from imagen_diffusers.schedulers.driving import as_output, clean_image, prepare_for_x0
+from imagen_diffusers.schedulers.kinds import ENDS_IN_NOISE, TAKES_NO_X0
 from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_of
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES, from_x0
 from imagen_diffusers.schedulers.thresholding import dynamic_threshold
@@ -50,6 +51,14 @@ def generated(scheduler) -> torch.Tensor:
     unet.forward = lambda sample, *_, **__: (wild().expand(len(sample), -1, -1, -1),)  # type: ignore[method-assign]
     pipe = make_pipeline(unet=unet, scheduler=scheduler, num_inference_steps=(12, 2, 2))
     return pipe("a cube", generator=seeded(), output_type="pt", stop_at=1).images * 2 - 1
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TAKES_NO_X0 | ENDS_IN_NOISE if name not in LEFT_OUT - {"PNDMScheduler"}))
+def test_a_subclass_keeps_to_the_rules_of_its_class(name) -> None:
+    cls = getattr(diffusers, name)
+    mine = type("MyScheduler", (cls,), {})
+    config = ImagenDDPMScheduler(prediction_type="sample", beta_schedule="linear").config
+    torch.testing.assert_close(generated(mine.from_config(config)), generated(cls.from_config(config)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("asked", [STATIC, DYNAMIC], ids=["static", "dynamic"])

@@ -12,7 +12,8 @@ from torch import Tensor
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline, ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.sampling.path import Path
-from imagen_diffusers.schedulers.driving import END_IN_NOISE, prepare_for_x0
+from imagen_diffusers.schedulers.driving import prepare_for_x0
+from imagen_diffusers.schedulers.kinds import ENDS_IN_NOISE
 from imagen_diffusers.schedulers.noise import alpha_sigma, log_snr_at, log_snr_shift_for, log_snr_table
 from imagen_diffusers.schedulers.rewinding import begun_at, noised_again, noised_to
 
@@ -128,7 +129,7 @@ def call(knowing, name: str, task: type, **arguments) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [8, 15])
-@pytest.mark.parametrize("name", [*sorted(END_IN_NOISE), "DPMSolverMultistepScheduler", "ImagenDDIMScheduler"])
+@pytest.mark.parametrize("name", [*sorted(ENDS_IN_NOISE), "DPMSolverMultistepScheduler", "ImagenDDIMScheduler"])
 def test_no_noise_is_left_on_the_curve_of_a_large_image(knowing, name, steps) -> None:
     """Its first level is a sigma of 0.1."""
     pipe = quiet(ImagenCascadePipeline.from_pipe(knowing[0]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imagen_diffusers.schedulers.driving import END_IN_NOISE
+from imagen_diffusers.schedulers.kinds import ENDS_IN_NOISE, is_of
 from imagen_diffusers.schedulers.precision import standard_normal
 from imagen_diffusers.schedulers.protocol import Scheduler
 from imagen_diffusers.schedulers.rewinding import begin_at, begun_at, check_can_begin_late, check_can_go_back, noised_again
@@ -83,6 +83,6 @@ class Path:
 
     def leave(self, latents: Tensor, x0: Tensor) -> Tensor:
         """Latents after a step whose clean image was `x0`; after the last one without noise, and what is known in its place for good."""
-        if self._place == self.count and type(self.prepared).__name__ in END_IN_NOISE:
+        if self._place == self.count and is_of(self.prepared, ENDS_IN_NOISE):
             latents = x0.to(latents.dtype)
         return self.painting.finished(latents) if self.painting is not None and self._place == self.count else latents

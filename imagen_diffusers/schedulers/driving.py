@@ -18,6 +18,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_ddpm_parallel import DDPMParallelScheduler
 from torch import Tensor
 
+from .kinds import AVERAGES_NOISE, INVERTS, TAKES_NO_X0, is_of
 from .noise import alpha_sigma, log_snr_at, log_snr_table
 from .precision import at_least_float32
 from .prediction import check_prediction_type, from_x0, to_x0
@@ -28,21 +29,9 @@ from .thresholding import PAPER_RATIO, check_ratio, threshold
 
 DRIVEN_BY = ("set_timesteps", "step", "scale_model_input", "add_noise")
 USE = "use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen schedulers"
-# PNDM averages the noise that outputs imply over several steps. Where the curve leaves less of the image than this, the first ones are so
-# far off that no later step mends them, and the images are noise; the cosine curve leaves 1.5e-10, linear ones 4e-5 and more.
-LEAST_SIGNAL_FOR_PNDM = 1e-6
-# Stock schedulers whose `step` takes no x0; they are given the noise that it implies instead.
-TAKES_NO_X0 = frozenset(
-    {
-        "EulerAncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "PNDMScheduler",
-        "DPMSolverSDEScheduler",
-    }
-)
-# Their last step ends at the curve's first noise level instead of at none, which can be seen on the curve of a large image.
-END_IN_NOISE = frozenset({"DEISMultistepScheduler", "SASolverScheduler", "TCDScheduler"})
+# Where the curve leaves less of the image than this, the first outputs are so far off that what averages noise makes nothing but noise; the
+# cosine curve leaves 1.5e-10, linear ones 4e-5 and more.
+LEAST_SIGNAL_FOR_AVERAGES = 1e-6
 
 
 def check_drivable(scheduler: Any) -> None:
@@ -68,7 +57,7 @@ def check_drivable(scheduler: Any) -> None:
             f"{name} knows no rescale_betas_zero_snr, which its configuration sets to True, and so has another noise curve; "
             "use DDPM, DDIM, DPM-Solver++, UniPC or Euler"
         )
-    if name == "PNDMScheduler" and scheduler.alphas_cumprod[-1] < LEAST_SIGNAL_FOR_PNDM:
+    if is_of(scheduler, AVERAGES_NOISE) and scheduler.alphas_cumprod[-1] < LEAST_SIGNAL_FOR_AVERAGES:
         raise ValueError(f"{name} makes nothing but noise on a curve that ends in pure noise, as the cosine one does; {USE}")
     if scheduler.config.get("thresholding"):
         check_ratio(scheduler.config.get("dynamic_thresholding_ratio", PAPER_RATIO))
@@ -130,7 +119,7 @@ def _check_step(scheduler: Any) -> None:
     more = [argument for argument in more if argument not in ("model_output", "timestep", "sample")]
     if more:
         raise ValueError(f"{name} cannot drive this cascade: its step needs {', '.join(more)}, which it does not have; {USE}")
-    if "Inverse" in name:
+    if is_of(scheduler, INVERTS):
         raise ValueError(f"{name} cannot drive this cascade: it goes from an image to noise; {USE}")
 
 
@@ -146,7 +135,7 @@ def prepare_for_x0(scheduler: Scheduler) -> None:
     """
     scheduler.register_to_config(thresholding=False, clip_sample=False)
     if not preconditions(scheduler):
-        scheduler.register_to_config(prediction_type="epsilon" if type(scheduler).__name__ in TAKES_NO_X0 else "sample")
+        scheduler.register_to_config(prediction_type="epsilon" if is_of(scheduler, TAKES_NO_X0) else "sample")
     predictor: Any = getattr(scheduler, "solver_p", None)  # UniPC's, which is given the same output
     if predictor is not None:
         prepare_for_x0(predictor)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from .driving import latents_level
+from .kinds import BEGINS_AT_THE_FIRST, is_of
 from .protocol import Scheduler
 
-# What their first steps are is laid out from step 0 on; begun later, they go wrong even where the network knows the answer.
-BEGIN_AT_THE_FIRST = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})
 USE = "DDPM, DDIM, Euler, DPM-Solver++ or UniPC"
 
 
@@ -24,8 +23,8 @@ def check_can_begin_late(scheduler: Any) -> None:
     Raises:
         ValueError: for those.
     """
-    name = type(scheduler).__name__
-    if name in BEGIN_AT_THE_FIRST:
+    if is_of(scheduler, BEGINS_AT_THE_FIRST):
+        name = type(scheduler).__name__
         raise ValueError(f"{name} cannot begin at a later step, as starting from an image and going back ask of it; use {USE}")
 
 
