@@ -43,10 +43,11 @@ from .planning import (
     reference_size,
 )
 from .request import Request
+from .runs import Plan, StageRun
 from .safety import SafetyMixin
 from .slots import SLOTS
 from .stages import StagesMixin, warn_of_another_prediction
-from .texts import Texts, TextsMixin
+from .texts import TextsMixin
 
 
 class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesMixin, TextsMixin, RunningCallMixin, SafetyMixin):
@@ -197,6 +198,35 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
     def _made(self, request: Request) -> ImagenCascadePipelineOutput:
         """What `_run` hands out."""
         tensor_inputs = self._check(request)
+        plan = self._plan(request)
+        images, outputs, flags = plan.low_res, [], None
+        embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), plan.texts, strict=True)}
+        callbacks = Callbacks(self, request.callback_on_step_end, request.callback_on_stage_end, tensor_inputs, embeds)
+        with self._running([run.number for run in plan.runs], plan.steps) as progress:
+            for run in plan.runs:
+                images = self._run_stage(run, plan, images, callbacks, progress)
+                handed, flags = self.hand_out(images / 2 + 0.5, request.output_type)
+                outputs.append(handed)
+                callbacks.after_stage(run.number, handed)
+                if self._interrupt:
+                    break
+        finished = outputs[-1]
+        if images is not None and plan.edit is not None and plan.edit.padding is not None:
+            finished, flags = self.hand_out(plan.edit.pasted(images), request.output_type)
+        return ImagenCascadePipelineOutput(finished, outputs, flags)
+
+    def _check(self, request: Request) -> Sequence[str]:
+        """What can be seen to be wrong of a request before anything is read; the tensors that its callback is handed."""
+        check_output_type(request.output_type)
+        self.check_can_be_marked(request.output_type)
+        tensor_inputs = tensors_of(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
+        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
+        check_count("num_images_per_prompt", request.num_images_per_prompt)
+        check_sides(request.height, request.width)
+        return tensor_inputs
+
+    def _plan(self, request: Request) -> Plan:
+        """The request, read."""
         images, numbers, stages = self._chosen(request)
         device, networks = self._execution_device, self.networks
         edit = None if request.edit is None else request.edit.read(numbers, channels_of_images(networks, numbers), device)
@@ -214,35 +244,10 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         tasks = [(None, None)] * len(stages) if edit is None else edit.for_stages(sizes, *each)
         noises = noise_per_stage(request.latents, stages, sizes, len(generators[0]))
         runs = [
-            (stage, Path(stage.prepared_scheduler(device), *task), size, generators[n - 1], noise)
-            for n, stage, task, size, noise in zip(numbers, stages, tasks, sizes, noises, strict=True)
+            StageRun(number, stage, Path(stage.prepared_scheduler(device), *task), size, generators[number - 1], noise)
+            for number, stage, task, size, noise in zip(numbers, stages, tasks, sizes, noises, strict=True)
         ]
-
-        outputs, flags = [], None
-        embeds = {name: text and text.embeds for name, text in zip(("prompt_embeds", "negative_prompt_embeds"), texts, strict=True)}
-        callbacks = Callbacks(self, request.callback_on_step_end, request.callback_on_stage_end, tensor_inputs, embeds)
-        with self._running(numbers, sum(len(path.steps) for _, path, *_ in runs)) as progress:
-            for number, run in zip(numbers, runs, strict=True):
-                images = self._run_stage(*run, texts, images, cond_images, callbacks, progress)
-                handed, flags = self.hand_out(images / 2 + 0.5, request.output_type)
-                outputs.append(handed)
-                callbacks.after_stage(number, handed)
-                if self._interrupt:
-                    break
-        finished = outputs[-1]
-        if images is not None and edit is not None and edit.padding is not None:
-            finished, flags = self.hand_out(edit.pasted(images), request.output_type)
-        return ImagenCascadePipelineOutput(finished, outputs, flags)
-
-    def _check(self, request: Request) -> Sequence[str]:
-        """What can be seen to be wrong of a request before anything is read; the tensors that its callback is handed."""
-        check_output_type(request.output_type)
-        self.check_can_be_marked(request.output_type)
-        tensor_inputs = tensors_of(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
-        check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
-        check_count("num_images_per_prompt", request.num_images_per_prompt)
-        check_sides(request.height, request.width)
-        return tensor_inputs
+        return Plan(runs, texts, images, cond_images, edit)
 
     def _chosen(self, request: Request) -> tuple[Tensor | None, list[int], list[Stage]]:
         """What the first stage enlarges (N, C, h, w) in [-1, 1], if it does; the numbers of the stages that run, and these."""
@@ -258,26 +263,16 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
             stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
         return images, numbers, stages
 
-    def _run_stage(
-        self,
-        stage: Stage,
-        path: Path,
-        size: tuple[int, int],
-        generators: list[torch.Generator],
-        noise: Tensor | None,
-        texts: Texts,
-        low_res: Tensor | None,
-        cond_images: Tensor | None,
-        callbacks: Callbacks,
-        progress: Any,
-    ) -> Tensor:
+    def _run_stage(self, run: StageRun, plan: Plan, low_res: Tensor | None, callbacks: Callbacks, progress: Any) -> Tensor:
         """One stage's images (B, C, height, width) in [-1, 1]; `progress` is the call's one bar over all stages' steps."""
+        stage, path, size = run.stage, run.path, run.size
         self._guidance_scale = self._asked_guidance_scale = stage.guidance_scale
-        given = {"text": texts[0], "null_text": texts[1], "low_res": low_res, "cond_images": cond_images, "noise": noise}
+        text, null_text = plan.texts
+        given = {"text": text, "null_text": null_text, "low_res": low_res, "cond_images": plan.cond_images, "noise": run.noise}
         if "desc" not in getattr(self, "_progress_bar_config", {}):  # the caller's own
             progress.set_description(f"{stage.name} {size[1]}x{size[0]}")
         images = None if path.start is None else path.start.image.to(stage.dtype)  # where no step is made
-        for state in stage.denoise(path, size, generators, **given, on_step_begin=callbacks.before_step):
+        for state in stage.denoise(path, size, run.generators, **given, on_step_begin=callbacks.before_step):
             callbacks.after_step(state)
             progress.update()
             images = state.latents
