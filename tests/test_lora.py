@@ -177,6 +177,17 @@ def test_a_choice_of_adapters_outlives_switching_them_off_and_on(saved, tmp_path
     assert pipe.get_active_adapters() == ["b"]
 
 
+def test_adapters_move_to_a_device_by_their_names(saved) -> None:
+    pipe = make_pipeline()
+    for name in ("look", "other"):
+        pipe.load_lora_weights(saved[0], adapter_name=name)
+    pipe.set_lora_device("look", "meta")  # as in diffusers its weights, not those beside it
+    where = {name: {w.device.type for key, w in pipe.unet.named_parameters() if f".{name}." in key} for name in ("look", "other")}
+    assert where == {"look": {"meta"}, "other": {"cpu"}}
+    with pytest.raises(ValueError, match="no adapter is called loook"):
+        pipe.set_lora_device(["loook"], "cpu")
+
+
 def test_default_names_are_free_ones(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0])

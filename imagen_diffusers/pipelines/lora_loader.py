@@ -1,25 +1,22 @@
-"""LoRA adapters over all stages of a cascade: one file, keys by stage, alpha and rank kept."""
+"""LoRA adapters over all stages of a cascade: loaded, chosen, fused and taken off."""
 
 import logging
 import os
-from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
-from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.attention import has_fused_projections
 from imagen_diffusers.models.loading import holds_adapter
 from imagen_diffusers.models.lora import merged_adapters
-from imagen_diffusers.models.weight_files import check_adapter_folder
 
 from .adapter_names import named
+from .lora_files import LoraFilesMixin, moved_to_stage
 from .lora_swaps import check_swap, said_of_another_network
 from .slots import UNETS
 
@@ -52,37 +49,8 @@ class _Unwrapped(LoraBaseMixin):
             setattr(self, stage, unwrap_module(getattr(pipe, stage)))
 
 
-class ImagenLoraLoaderMixin(LoraBaseMixin):
+class ImagenLoraLoaderMixin(LoraFilesMixin):
     """diffusers' LoRA methods for a cascade, whose networks may be wrapped by `torch.compile`."""
-
-    _lora_loadable_modules = list(UNETS)
-
-    @classmethod
-    def lora_state_dict(
-        cls, pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, Tensor], **kwargs: Any
-    ) -> dict[str, Tensor] | tuple[dict[str, Tensor], dict | None]:
-        """The weights of a LoRA folder, file or Hub id; with `return_lora_metadata=True`, its metadata too. safetensors only.
-
-        Raises:
-            OSError: for a folder without weights; it names the folders around it that hold some.
-        """
-        wants_metadata = kwargs.pop("return_lora_metadata", False)
-        names = ("subfolder", "cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
-        given = {"use_safetensors": True, "weight_name": kwargs.pop("weight_name", None), "metadata": kwargs.pop("metadata", None)}
-        given |= {name: kwargs.pop(name, None) for name in names}
-        if kwargs.pop("use_safetensors", None) is False:
-            raise ValueError("use_safetensors is False; adapters are read from safetensors alone: leave it out")
-        if kwargs:
-            raise TypeError(f"unknown arguments: {', '.join(kwargs)}")
-        user_agent = {"file_type": "attn_procs_weights", "framework": "pytorch"}
-        source = pretrained_model_name_or_path_or_dict
-        source = source if isinstance(source, dict) else find(str(source), ())
-        if isinstance(source, str) and given["weight_name"] is None:
-            folder = Path(source, given["subfolder"] or "")
-            if folder.is_dir():
-                check_adapter_folder(folder)
-        state, metadata = _fetch_state_dict(source, **given, user_agent=user_agent, allow_pickle=False)
-        return (state, metadata) if wants_metadata else state
 
     def load_lora_weights(
         self,
@@ -120,7 +88,7 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         read: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
         state, metadata = read
         if stage is not None:
-            state, metadata = _moved(state, metadata, stage)
+            state, metadata = moved_to_stage(state, metadata, stage)
         alphas = {key: state[key].item() for key in state if key.endswith(".alpha")}
         state = {key: value for key, value in state.items() if key not in alphas}
         unets = self._takers({key.split(".")[0] for key in state})
@@ -141,55 +109,6 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
                     unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
         for unet in unets.values():
             unet.enable_lora()  # `disable_lora` may have switched off the stage, and the new adapter with it
-
-    @classmethod
-    def save_lora_weights(
-        cls,
-        save_directory: str | os.PathLike,
-        unet_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
-        unet_2_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
-        unet_3_lora_layers: dict[str, torch.nn.Module | Tensor] | None = None,
-        *,
-        unet_lora_adapter_metadata: dict | None = None,
-        unet_2_lora_adapter_metadata: dict | None = None,
-        unet_3_lora_adapter_metadata: dict | None = None,
-        is_main_process: bool = True,
-        weight_name: str | None = None,
-        save_function: Callable[[dict[str, Tensor], str], object] | None = None,
-        safe_serialization: bool = True,
-    ) -> None:
-        """Write adapters to one file; `models.lora.lora_layers` and `lora_metadata` give them.
-
-        Args:
-            save_directory: where the file is written.
-            unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers: of the stages that have an adapter.
-            unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata: alpha, rank and places of each.
-            is_main_process, weight_name: as in diffusers.
-            save_function: writes the weights to the path of the file, in place of safetensors' own; as in diffusers it is not told the
-                metadata.
-            safe_serialization: True alone, since no pickles are written.
-
-        Raises:
-            ValueError: for no layers, layers without metadata, or a pickle.
-        """
-        if not safe_serialization:
-            raise ValueError("safe_serialization is False; adapters are written as safetensors alone, as they are read: leave it out")
-        layers = dict(zip(UNETS, (unet_lora_layers, unet_2_lora_layers, unet_3_lora_layers), strict=True))
-        told = dict(zip(UNETS, (unet_lora_adapter_metadata, unet_2_lora_adapter_metadata, unet_3_lora_adapter_metadata), strict=True))
-        layers = {stage: value for stage, value in layers.items() if value}
-        if not layers:
-            raise ValueError("give the LoRA layers of at least one stage")
-        untold = [stage for stage in layers if not told[stage]]
-        if untold:
-            raise ValueError(f"give {untold[0]}_lora_adapter_metadata, or the adapter's alpha is lost")
-        cls._save_lora_weights(
-            save_directory,
-            layers,
-            {s: told[s] for s in layers},
-            is_main_process=is_main_process,
-            weight_name=weight_name,  # pyright: ignore
-            save_function=save_function,  # pyright: ignore
-        )
 
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: float | dict | list[float] | list[dict] | None = None) -> None:
         """Choose which adapters act, and how much: one weight, or a dictionary by stage, for each.
@@ -271,6 +190,14 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
             if unet is not None and not getattr(unet, "peft_config", {}) and holds_adapter(unet):  # diffusers leaves the layers there
                 unet.unload_lora()
 
+    def set_lora_device(self, adapter_names: list[str] | str, device: torch.device | str | int) -> None:
+        """Move these adapters, of all stages that have them, to a device; to act they must be on their network's.
+
+        Raises:
+            ValueError: for a name that no adapter has, or that is given twice.
+        """
+        super().set_lora_device(named(adapter_names, self.get_list_adapters()), device)
+
     def enable_lora(self) -> None:
         """Let the chosen adapters act again."""
         _Unwrapped(self).enable_lora()
@@ -314,20 +241,3 @@ class ImagenLoraLoaderMixin(LoraBaseMixin):
         if not stages:
             raise ValueError(f"no adapter is loaded, and {what}: load one by load_lora_weights first")
         return stages
-
-
-def _moved(state: dict[str, Tensor], metadata: dict | None, stage: int) -> tuple[dict[str, Tensor], dict | None]:
-    """The weights of one stage, and their metadata, as those of another, counted from 1."""
-    if stage not in range(1, len(UNETS) + 1):
-        raise ValueError(f"stage is {stage}; a cascade has the stages 1 to {len(UNETS)}")
-    found = sorted({key.split(".")[0] for key in state})
-    if len(found) != 1 or found[0] not in UNETS:
-        raise ValueError(
-            f"stage is {stage}, and these LoRA weights are for {', '.join(found)}: stage names the place of one network's weights, "
-            f"called {', '.join(UNETS)}; leave it out"
-        )
-
-    def moved(named: dict) -> dict:
-        return {f"{UNETS[stage - 1]}.{key.removeprefix(f'{found[0]}.')}": value for key, value in named.items()}
-
-    return moved(state), moved(metadata) if metadata else metadata
