@@ -49,9 +49,7 @@ def whole_per_stage(name: str, given: Sequence[int] | int | None, config: Any, n
 
 def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequence[int]) -> list[tuple[float, float]]:
     """A pair, pairs or None to one pair per stage."""
-    given = listed(given)
-    alone = given is not None and (not isinstance(given, Sequence) or (len(given) > 0 and not isinstance(given[0], Sequence)))
-    pairs = one_each("guidance_interval", given, config, numbers, alone=alone)
+    pairs = one_each("guidance_interval", given, config, numbers)
     pairs = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
     for pair in pairs:
         numeric = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(end, Real) for end in pair)
@@ -65,8 +63,15 @@ def listed(given: Any) -> Any:
     return given.tolist() if getattr(given, "ndim", 0) else given
 
 
-def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alone: bool | None = None) -> list[Any]:
-    """One value per stage that runs: the config's for None, the same for all where `given` is one `alone`, as what is no list is."""
+def is_one(name: str, given: Any) -> bool:
+    """Whether a value is one for all stages: what is no list, and of guidance_interval a pair of numbers."""
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return True
+    return name == "guidance_interval" and len(given) > 0 and not isinstance(given[0], Sequence)
+
+
+def one_each(name: str, given: Any, config: Any, numbers: Sequence[int]) -> list[Any]:
+    """One value per stage that runs: the config's for None, the same for all where `given` is one."""
     if given is None:
         recommended = config[name]
         if max(numbers) > len(recommended):
@@ -76,9 +81,7 @@ def one_each(name: str, given: Any, config: Any, numbers: Sequence[int], *, alon
             )
         return [recommended[n - 1] for n in numbers]
     given = listed(given)
-    if alone is None:
-        alone = isinstance(given, str) or not isinstance(given, Sequence)
-    values = [given] * len(numbers) if alone else list(given)
+    values = [given] * len(numbers) if is_one(name, given) else list(given)
     if len(values) != len(numbers):
         raise ValueError(f"{name} has {len(values)} values for {len(numbers)} stages; give one, or one for each stage that runs")
     return values

@@ -1,12 +1,10 @@
 """The values of a cascade's configuration, checked where they are given, so that no call ends in them."""
 
-from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 from imagen_diffusers.text.prompts import TextRules
 
-from .arguments import interval_per_stage, listed, per_stage, whole_per_stage
+from .arguments import interval_per_stage, is_one, listed, per_stage, whole_per_stage
 from .slots import SLOTS
 
 RANGES: dict[str, dict[str, float]] = {"guidance_scale": {"least": 0}, "noise_level": {"least": 0, "below": 1000}}
@@ -26,9 +24,7 @@ def checked_config(given: dict[str, Any]) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> list[Any]:
     """One value a stage, in range."""
     value = listed(value)
-    pair = name == "guidance_interval" and isinstance(value, Sequence) and any(isinstance(end, Real) for end in value)
-    one = pair or isinstance(value, str) or not isinstance(value, Sequence)
-    values: list[Any] = [value] * len(SLOTS) if one else list(value)
+    values: list[Any] = [value] * len(SLOTS) if is_one(name, value) else list(value)
     numbers = range(1, len(values) + 1)
     if not values:
         return values
