@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 from diffusers.guiders import AdaptiveProjectedGuidance, SkipLayerGuidance
 from diffusers.hooks.layer_skip import LayerSkipConfig
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 from transformers import T5EncoderModel
 from typer.testing import CliRunner
 
@@ -408,15 +408,16 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
 
 @pytest.mark.parametrize("command", ["edit", "vary"])
 def test_edits_go_on_from_a_small_result(folder, tmp_path, command) -> None:
-    image, small, out = tmp_path / "image.png", tmp_path / "small.png", tmp_path / "out.png"
+    image, mask, small, out = (tmp_path / f"{name}.png" for name in ("image", "mask", "small", "out"))
     Image.effect_noise((64, 64), 60).convert("RGB").save(image)
+    Image.effect_noise((64, 64), 60).save(mask)
     Image.new("RGB", (32, 32), "red").save(small)
-    words = {"edit": ["edit", image, "a red cube", "--strength", 0.5, "--mask", image], "vary": ["vary", image]}[command]
+    words = {"edit": ["edit", image, "a red cube", "--strength", 0.5, "--mask", mask], "vary": ["vary", image]}[command]
     words += ["--model", folder, "--dtype", "float32", "--seed", 1, "--low-res", small, "--start-at", 3, "--num-inference-steps", 2]
     result = call(*words, "--output", out)
     assert result.exit_code == 0, result.output
     kind = {"edit": ImagenCascadeInpaintPipeline, "vary": ImagenCascadeImg2ImgPipeline}[command]
-    told = {"edit": {"prompt": "a red cube", "strength": 0.5, "mask_image": Image.open(image)}, "vary": {"strength": 1.0}}[command]
+    told = {"edit": {"prompt": "a red cube", "strength": 0.5, "mask_image": Image.open(mask)}, "vary": {"strength": 1.0}}[command]
     call_of_it = {"image": Image.open(image), "low_res": Image.open(small), "start_at": 3, "num_inference_steps": 2, **told}
     expected = kind.from_pretrained(folder)(**call_of_it, generator=seeded(1)).images[0]
     assert max(high for _, high in ImageChops.difference(Image.open(out), expected).getextrema()) <= 1  # rounded to the next level
@@ -435,6 +436,11 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     assert call("edit", image, "a red cube", "--mask", mask, "--jump-n-sample", 2, *plain).exit_code == 0
     kept = Image.open(out).crop((41, 0, 64, 64))
     assert kept.tobytes() == Image.open(image).crop((41, 0, 64, 64)).tobytes()
+    painted, erased = Image.open(out).tobytes(), Image.open(image)
+    erased.putalpha(ImageOps.invert(marked))
+    erased.save(alpha := tmp_path / "erased.png")
+    assert call("edit", alpha, "a red cube", "--mask-alpha", "--jump-n-sample", 2, *plain).exit_code == 0
+    assert Image.open(out).tobytes() == painted
     large = tmp_path / "large.png"
     Image.open(image).resize((192, 160)).save(large)
     Image.open(mask).resize((192, 160)).save(mask)
@@ -467,6 +473,9 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     [
         (["edit", "IMAGE", "a cube", "--jump-n-sample", 2], "give --mask"),
         (["edit", "IMAGE", "a cube", "--padding-mask-crop", 0], "--seamless, --padding-mask-crop are about what a mask marks; give --mask"),
+        (["edit", "IMAGE", "a cube", "--mask", "IMAGE"], "image.png, the image itself; give another image, as large and white where"),
+        (["edit", "IMAGE", "a cube", "--mask-alpha"], "--mask-alpha marks what is transparent by half or more, and no pixel of"),
+        (["edit", "IMAGE", "a cube", "--mask-alpha", "--mask", "IMAGE"], "--mask and --mask-alpha both say what is painted anew; give one"),
         (["edit", "IMAGE", "a cube", "--strength", "much"], '--strength is "much"'),
         (["edit", "IMAGE", "a cube", "--strength", "1.5"], "strength is 1.5"),
         (["edit", "IMAGE", "a cube", "--resize-mode", "cut"], "resize_mode is 'cut'; give default"),

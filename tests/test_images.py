@@ -116,4 +116,4 @@ def test_what_is_negative_in_a_mask_is_black() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :2] = 1
     for low in (-1e-6, -1.0):
-        assert torch.equal(mask_to_tensor(torch.where(mask > 0, mask, low), (8, 8)), mask > 0)
+        assert torch.equal(mask_to_tensor(torch.where(mask > 0, mask, low), mask.expand(1, 3, 8, 8)), mask > 0)

@@ -287,6 +287,18 @@ def gray(mask: Tensor) -> Image.Image:
     return Image.fromarray(mask[0, 0].numpy().astype(np.uint8) * 255)
 
 
+def blank(height: int = 64, width: int = 64) -> Tensor:
+    return torch.zeros(1, 3, height, width)
+
+
+def photo(mode: str = "RGB") -> Image.Image:
+    """`a_picture`, gray or with colours, behind which `a_mask` is transparent."""
+    image = Image.fromarray((a_picture()[0] * 255).byte().permute(1, 2, 0).numpy()).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(gray(~a_mask()))
+    return image
+
+
 FORMS = {
     "bool tensor (H, W)": lambda m: m[0, 0],
     "bool tensor (1, H, W)": lambda m: m[0],
@@ -310,25 +322,36 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mask_is_the_same_in_every_form(form) -> None:
     mask = a_mask(16, 24)
-    read = mask_to_tensor(FORMS[form](mask), (16, 24))
+    read = mask_to_tensor(FORMS[form](mask), blank(16, 24))
     assert read.dtype == torch.bool
     assert torch.equal(read, mask)
 
 
 def test_transparent_parts_of_a_mask_stay() -> None:
-    expected = mask_to_tensor(gray(a_mask()), (64, 64))
+    expected = mask_to_tensor(gray(a_mask()), blank())
     strokes = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     strokes.paste((255, 255, 255, 255), mask=gray(a_mask()))
     erased = Image.new("L", (64, 64), 255)
     erased.putalpha(gray(a_mask()))
     for drawn in (strokes, erased):
-        assert torch.equal(mask_to_tensor(drawn, (64, 64)), expected)
+        assert torch.equal(mask_to_tensor(drawn, blank()), expected)
+
+
+def test_soft_masks_slight_colours_and_drawings_that_are_their_own_masks_are_read() -> None:
+    expected = a_mask()
+    tinted = gray(expected).convert("RGB")
+    tinted.paste((245, 250, 225), mask=gray(expected))
+    hidden = Image.new("RGBA", (64, 64), (255, 0, 0, 0))  # red that nobody sees
+    hidden.paste((255, 255, 255, 255), mask=gray(expected))
+    for drawn in (tinted, hidden, expected * 0.6):
+        assert torch.equal(mask_to_tensor(drawn, blank()), expected)
+    assert torch.equal(mask_to_tensor(gray(expected), expected.float().expand(1, 3, 64, 64)), expected)
 
 
 def test_several_masks_are_read_in_order() -> None:
     masks = torch.cat([a_mask(16, 24), ~a_mask(16, 24)])
     for given in (masks, masks[:, 0], masks[:, 0].numpy(), list(masks), [gray(masks[:1]), gray(masks[1:])]):
-        assert torch.equal(mask_to_tensor(given, (16, 24)), masks)
+        assert torch.equal(mask_to_tensor(given, blank(16, 24)), masks)
 
 
 def test_one_mask_for_several_images_and_one_image_for_several_masks(shared) -> None:
@@ -378,6 +401,12 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_image": torch.zeros(64, 64)}, "mask_image marks no pixel; make white what is to be painted anew"),
     ({"mask_image": torch.cat([a_mask(), torch.zeros(1, 1, 64, 64).bool()]), "prompt": ["a", "a"]}, "mask_image 1 of 2 marks no pixel"),
     ({"mask_image": a_mask().repeat(3, 1, 1, 1)}, "mask_image holds 3 images for 1 prompts; give one, or one per prompt"),
+    (
+        {"mask_image": photo()},
+        r"mask_image is coloured, as photos are: its channels differ by up to 2\d\d levels of 255; give a gray image",
+    ),
+    ({"mask_image": photo("RGBA")}, r'where transparency marks it, give ImageOps.invert\(mask_image.getchannel\("A"\)\)$'),
+    ({"mask_image": photo("L"), "image": photo("L")}, "mask_image is the image itself, with its grays; give a gray image, white where"),
     ({"mask_image": "mask.png"}, "mask_image is a str; give PIL images"),
     ({"mask_image": []}, "mask_image is an empty list"),
     ({"mask_image": a_mask().long()}, "mask_image is of torch.int64; give uint8 from 0 to 255"),

@@ -16,7 +16,7 @@ OfAlike = Annotated[
     str | None,
     typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.3 by default, and all later stages anew."),
 ]
-Mask = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="An image as large, white where it is painted anew.")]
+Mask = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A gray image as large, white where it is painted anew.")]
 Seamless = Annotated[bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")]
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's shape by default.")]
 ALIKE = 0.3  # in the first stage; the image as it is would leave later stages with few steps nothing to make
@@ -62,6 +62,9 @@ class PaintingOptions:
     """What is painted anew, and how."""
 
     mask: Mask = None
+    mask_alpha: Annotated[
+        bool, typer.Option("--mask-alpha", help="In place of --mask: paint anew where IMAGE is transparent, by half or more.")
+    ] = False
     jump_n_sample: Annotated[
         int | None, typer.Option(min=1, help="Under a mask: how often each step is made, so that the painting fits. 1 by default.")
     ] = None
@@ -73,6 +76,43 @@ class PaintingOptions:
             min=0, help="Paint a window alone, what is marked and so many pixels around it, and paste it back: the image keeps its size."
         ),
     ] = None
+
+    def read(self, path: Path) -> tuple[Any, dict[str, Any]]:
+        """The image of this file, and, where a part of it is marked, what else an inpainting call takes.
+
+        Raises:
+            ValueError: for options that do not go together, an image that is its own mask, and files that cannot be read.
+        """
+        from imagen_diffusers.images import read_image
+
+        call = asdict(self)
+        mask, alpha, image = call.pop("mask"), call.pop("mask_alpha"), read_image(path)
+        if mask is not None and alpha:
+            raise ValueError("--mask and --mask-alpha both say what is painted anew; give one of them")
+        if mask is not None and mask.samefile(path):
+            raise ValueError(
+                f"--mask is {path}, the image itself; give another image, as large and white where it is painted anew, or --mask-alpha, "
+                "where its transparency marks that"
+            )
+        if alpha:
+            image, marked = _parted(path, image)
+            return image, {"mask_image": marked, **call}
+        if mask is not None:
+            return image, {"mask_image": read_image(mask), **call}
+        if self != PaintingOptions():
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in call)
+            raise ValueError(f"{options} are about what a mask marks; give --mask, or leave them out")
+        return image, {}
+
+
+def _parted(path: Path, image: Any) -> tuple[Any, Any]:
+    """The colours of an image, those of transparent pixels as well, and a mask that is the whiter the more transparent it is."""
+    from PIL import ImageOps
+
+    alpha = image.convert("RGBA").getchannel("A")
+    if alpha.getextrema()[0] > 127:
+        raise ValueError(f"--mask-alpha marks what is transparent by half or more, and no pixel of {path} is; erase a part, or give --mask")
+    return image.convert("RGBA").convert("RGB"), ImageOps.invert(alpha)
 
 
 def edit(
@@ -87,19 +127,11 @@ def edit(
     strength: Strength = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
-    from imagen_diffusers.images import read_image
-
-    marked = asdict(painting)
-    mask = marked.pop("mask")
-    task, call = "ImagenCascadeImg2ImgPipeline", {"strength": numbers("--strength", strength), **stages.call(), **asdict(size)}
-    if mask is not None:
-        task = "ImagenCascadeInpaintPipeline"
-        call |= {"mask_image": read_image(mask), **marked}
-    elif painting != PaintingOptions():
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in marked)
-        raise ValueError(f"{options} are about what a mask marks; give --mask, or leave them out")
-    kept = [image, *stages.files()] if mask is None else [image, mask, *stages.files()]
-    sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=read_image(image), **call)
+    known, marked = painting.read(image)
+    task = "ImagenCascadeInpaintPipeline" if marked else "ImagenCascadeImg2ImgPipeline"
+    kept = [image, *stages.files()] if painting.mask is None else [image, painting.mask, *stages.files()]
+    call = {"strength": numbers("--strength", strength), **stages.call(), **asdict(size), **marked}
+    sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=known, **call)
 
 
 def vary(

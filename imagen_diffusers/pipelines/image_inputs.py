@@ -49,7 +49,7 @@ def _batch(name: str, one: Any, channels: int, behind: str) -> Tensor:
     if 0 in size:
         raise ValueError(f"{name} is of the shape {size}; give at least one image of at least one pixel")
     if isinstance(one, Image.Image):
-        return torch.from_numpy(_from_pil(name, one, channels, behind)).permute(2, 0, 1)[None]
+        return torch.from_numpy(from_pil(name, one, channels, behind)).permute(2, 0, 1)[None]
     if isinstance(one, np.ndarray):
         if one.ndim not in (2, 3, 4):
             raise ValueError(f"{name} is an array of shape {one.shape}; give (H, W), (H, W, C) or (N, H, W, C)")
@@ -63,7 +63,7 @@ def _batch(name: str, one: Any, channels: int, behind: str) -> Tensor:
     raise ValueError(f"{name} is a {type(one).__name__}; give {FORMS}")
 
 
-def _from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.ndarray:
+def from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.ndarray:
     """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
     image = ImageOps.exif_transpose(image)  # a camera's note of how it was held
     if image.mode in WIDE:

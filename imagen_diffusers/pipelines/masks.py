@@ -7,33 +7,55 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from .image_inputs import images_to_tensor
+from .image_inputs import from_pil, images_to_tensor
+
+GIVE = "give a gray image, white where it is to be painted anew and black where it stays"
+COLOURED = 32  # levels of 255 between a pixel's channels; compression and scanners leave fewer in what is gray
 
 
-def mask_to_tensor(given: Any, size: tuple[int, int]) -> Tensor:
+def mask_to_tensor(given: Any, image: Tensor) -> Tensor:
     """Masks as (N, 1, H, W), True where it is painted anew: where a gray value is at least half of white, and not transparent.
 
     Args:
         given: what `images_to_tensor` takes, also of bool; arrays and tensors (N, H, W), too, and tensors (H, W); one or a list.
-        size: (height, width) of the images they are of.
+        image: the images they are of (N, c, height, width), in [0, 1].
 
     Raises:
-        ValueError: for masks of another size, and for one without a pixel to paint.
+        ValueError: for masks of another size, coloured ones, one without a pixel to paint, and for a gray photo that is its own mask.
     """
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for one in listed:
+        if isinstance(one, Image.Image):
+            _check_gray(one)
     gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black", may_be_signed=False)
-    if tuple(gray.shape[-2:]) != tuple(size):
-        raise ValueError(
-            f"mask_image is {gray.shape[-1]}x{gray.shape[-2]} and image {size[1]}x{size[0]}; give a mask of the image's own size"
-        )
+    if gray.shape[-2:] != image.shape[-2:]:
+        given_size, size = (f"{one.shape[-1]}x{one.shape[-2]}" for one in (gray, image))
+        raise ValueError(f"mask_image is {given_size} and image {size}; give a mask of the image's own size")
+    if any(_is_its_photo(one, photo) for one in gray for photo in image):
+        raise ValueError(f"mask_image is the image itself, with its grays; {GIVE}")
     mask = gray >= 0.5
     empty = [i for i, one in enumerate(mask) if not one.any()]
     if empty:
         which = "" if len(mask) == 1 else f" {empty[0]} of {len(mask)}"
         raise ValueError(f"mask_image{which} marks no pixel; make white what is to be painted anew, and black what stays")
     return mask
+
+
+def _check_gray(one: Image.Image) -> None:
+    """See that a mask is no coloured image, whose brightness says nothing of what is to be painted."""
+    levels = from_pil("mask_image", one, 3, "black")
+    spread = int((levels.max(-1) - levels.min(-1)).max(initial=0))
+    if spread > COLOURED:
+        marked = '; where transparency marks it, give ImageOps.invert(mask_image.getchannel("A"))' if "A" in one.getbands() else ""
+        raise ValueError(f"mask_image is coloured, as photos are: its channels differ by up to {spread} levels of 255; {GIVE}{marked}")
+
+
+def _is_its_photo(gray: Tensor, image: Tensor) -> bool:
+    """Whether a mask (1, H, W) is the image (C, H, W) once more; one in black and white alone marks what is white in it."""
+    return bool(((gray > 0.1) & (gray < 0.9)).any()) and bool(torch.allclose(gray.expand_as(image), image, rtol=0, atol=1 / 255))
 
 
 def _as_gray(one: Any) -> Any:

@@ -64,7 +64,7 @@ class ImagenCascadeInpaintPipeline(Cascade):
         Args:
             prompt: what the whole result shows; without it the image alone is followed.
             image: what is known, of any size, resized to the size of the result first; one, or one for each prompt. Tensors in [0, 1].
-            mask_image: of the image's size, white (or True) where it is painted anew; one, or one for each prompt.
+            mask_image: gray, of the image's size, white (or True) where it is painted anew; one, or one for each prompt.
             strength: as in `ImagenCascadeImg2ImgPipeline.__call__`: how much of what lies under the mask is left. At 1 nothing is.
             height, width: of the last stage's images; by default the image's shape, its longer side as long as the stage was trained for.
             resize_mode: as in `ImagenCascadeImg2ImgPipeline.__call__`, of the image and of the mask.
