@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from examples import train_stage
-from imagen_diffusers import ImagenCascadePipeline, ImagenUNet2DConditionModel
+from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadePipeline, ImagenUNet2DConditionModel
+from imagen_diffusers.images import read_settings
 from imagen_diffusers.interop.imagen_pytorch.unet_lucidrains import LucidrainsUNet2DConditionModel
 from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.models.lora import add_lora
+from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.training.checkpoints import list_checkpoints
 from imagen_diffusers.training.exact_stream import ImageStream
@@ -26,6 +29,7 @@ from imagen_diffusers.training.rows import DataSettings, load_rows
 from imagen_diffusers.training.validation import HeldOut
 
 from .conftest import make_base, make_pipeline, make_sr, seeded
+from .test_cli import call as typer_call
 from .test_data import encoded, noise_image
 from .test_examples import flags, measured
 from .test_losses import TABLE
@@ -201,6 +205,54 @@ def test_a_cascade_is_sampled_with_them() -> None:
         pipe(**call)
     with pytest.raises(ValueError, match="cond_images has 3 channels; give 1"):
         pipe(**call, cond_images=torch.zeros(1, 3, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def conditioned(tmp_path_factory) -> Path:
+    """A cascade whose base takes four channels, and files for them."""
+    folder = tmp_path_factory.mktemp("conditioned")
+    make_pipeline(unet=make_base(cond_channels=CHANNELS)).save_pretrained(folder / "cascade")
+    for name, seed in (("colours", 0), ("gray", 1), ("image", 2)):
+        noise_image(16, 16, seed).convert("L" if name == "gray" else "RGB").save(folder / f"{name}.png")
+    Image.new("L", (8, 8)).save(folder / "small.png")
+    (folder / "prompts.txt").write_text("cube")
+    return folder
+
+
+def typed(folder: Path, words: str, *files: str, output: Path):
+    """A command's result; its files are those of the folder."""
+    said = [folder / word if (folder / word).exists() else word for word in words.split()]
+    conditions = [word for name in files for word in ("--cond-image", folder / f"{name}.png")]
+    return typer_call(*said, "--model", folder / "cascade", "--dtype", "float32", *conditions, "--output", output)
+
+
+@pytest.mark.parametrize("words", ["generate cube", "generate --prompts prompts.txt", "vary image.png --strength 1"])
+def test_commands_take_them(conditioned, tmp_path, words) -> None:
+    output = tmp_path / ("many" if "--prompts" in words else "a.png")
+    result = typed(conditioned, f"{words} --stop-at 1 --seed 1 --num-inference-steps 1", "gray", "colours", output=output)
+    assert result.exit_code == 0, result.output
+    made = output / "000000.png" if output.is_dir() else output
+    assert len(read_settings(made)["cond_digests"]) == 2
+    pipe = make_pipeline(unet=make_base(cond_channels=CHANNELS))
+    of_vary = {"image": Image.open(conditioned / "image.png"), "strength": 1.0}
+    pipe, given = (ImagenCascadeImg2ImgPipeline.from_pipe(pipe), of_vary) if "vary" in words else (pipe, {"prompt": "cube"})
+    images = [images_to_tensor("", Image.open(conditioned / f"{name}.png"), n) for name, n in (("gray", 1), ("colours", 3))]
+    expected = pipe(**given, cond_images=torch.cat(images, 1), stop_at=1, num_inference_steps=1, generator=seeded(1)).images[0]
+    assert Image.open(made).tobytes() == expected.tobytes()
+
+
+def test_commands_say_which_they_do_not_take(conditioned, tmp_path) -> None:
+    for words, files, said in (
+        ("generate cube", [], "unet was trained with conditioning images; give cond_images"),
+        ("generate cube", ["colours"], "cond_images has 3 channels; give 4"),
+        ("generate cube", ["colours", "small"], "--cond-image names files of 16x16, 8x8, whose channels cannot be put together"),
+        ("extend image.png cube --width 32", ["gray"], "--cond-image is of one whole image, and extend paints windows"),
+        (f"upscale {conditioned} cube", ["gray"], "--cond-image is of one image, and"),
+    ):
+        result = typed(conditioned, words, *files, output=tmp_path / "a.png")
+        assert result.exit_code == 1 and said in result.output
+    kept = conditioned / "gray.png"
+    assert f"--output would write over {kept}" in typed(conditioned, "generate cube", "gray", "colours", output=kept).output
 
 
 # Training.

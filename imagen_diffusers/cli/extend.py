@@ -25,6 +25,8 @@ def extend(
     stop_at: StopAt = None,
 ) -> None:
     """Paint around IMAGE, to a larger canvas that shows PROMPT."""
+    if sampling.cond_image:
+        raise ValueError("--cond-image is of one whole image, and extend paints windows of a canvas; leave it out, or give edit a mask")
     from imagen_diffusers.images import read_image
     from imagen_diffusers.pipelines.outpainting import outpaint, place
 

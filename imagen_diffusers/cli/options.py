@@ -62,6 +62,14 @@ Guider = Annotated[
 NoiseLevel = Annotated[
     str | None, typer.Option(help="Augmentation of each low-resolution condition in [0, 1000): one number, or one per stage.")
 ]
+CondImage = Annotated[
+    list[Path] | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="For networks conditioned on images. Given again, the channels follow each other: one of a gray file, three of others.",
+    ),
+]
 ImageFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any image file; transparent parts show white.")]
 NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Weights = Annotated[
@@ -101,6 +109,7 @@ class SamplingOptions:
     guidance_scale: Guidance = None
     guider: Guider = None
     noise_level: NoiseLevel = None
+    cond_image: CondImage = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 from imagen_diffusers.hub.versions import version_of
 
 from .best import Best
+from .conditions import digests, read_conditions
 from .guiders import read_guiders
 from .loading import prepare
 from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOptions, check_kept, image_paths, numbers
@@ -61,7 +62,7 @@ def sample(
     texts = [] if prompt is None else texts_to_encode(prompt, text)
     places: dict[Path, Path | None] = {sampling.output: None} if sources is None else {**sources}
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
-    check_kept(chain(*paths.values()), [*kept, *(sources or {}).values()])
+    check_kept(chain(*paths.values()), [*kept, *(sources or {}).values(), *(sampling.cond_image or [])])
     count = sampling.num_images_per_prompt
     choose, made = (None, count) if best is None else (best.chooser(texts[0], count), best.of)
     pipe = prepare(pipeline, task)
@@ -102,14 +103,17 @@ def made_by(task: str, pipeline: PipelineOptions, text: TextOptions) -> dict[str
 
 
 def stage_settings(sampling: SamplingOptions) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the stages that are given: as a call takes them, and as the files' metadata have them."""
+    """The settings of the stages, and their conditions, that are given: as a call takes them, and as the files' metadata have them."""
     given = {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "noise_level")}
-    found = {n: numbers(n, value, whole=n == "num_inference_steps") for n, value in given.items() if value is not None}
-    if not sampling.guider:
-        return found, found
-    if "guidance_scale" in found:
+    found: dict[str, Any] = {n: numbers(n, value, whole=n == "num_inference_steps") for n, value in given.items() if value is not None}
+    told = dict(found)
+    if sampling.guider and "guidance_scale" in found:
         raise ValueError("--guider takes the place of --guidance-scale; leave out one of them: a guider has settings of its own")
-    return {**found, "guider": read_guiders(sampling.guider)}, {**found, "guider": sampling.guider}
+    if sampling.guider:
+        found["guider"], told["guider"] = read_guiders(sampling.guider), sampling.guider
+    if sampling.cond_image:
+        found["cond_images"], told["cond_digests"] = read_conditions(sampling.cond_image), digests(sampling.cond_image)
+    return found, told
 
 
 @contextmanager

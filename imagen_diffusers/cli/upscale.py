@@ -34,6 +34,8 @@ def upscale(
     if scale is not None and (height is not None or width is not None):
         raise ValueError("give --scale, or --height and --width, not both")
     call: dict[str, Any] = {"scale": scale, "height": height, "width": width, "start_at": start_at, "stop_at": stop_at}
+    if image.is_dir() and sampling.cond_image:
+        raise ValueError(f"--cond-image is of one image, and {image} is a folder of them; give one image")
     if image.is_dir():
         _sample_folder(_of_folder(image, sampling.output), prompt, text, pipeline, sampling, call)
     else:
