@@ -110,6 +110,30 @@ def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:
     assert Image.open(tmp_path / "again.png").tobytes() == images[order[0]].tobytes()
 
 
+@pytest.mark.parametrize("words", [["edit", "IMAGE", "a cube"], ["vary", "IMAGE"]])
+def test_the_best_of_edits_is_kept(folder, tmp_path, words) -> None:  # noqa: F811
+    image, best = tmp_path / "image.png", tmp_path / "best.png"
+    Image.effect_noise((64, 64), 60).save(image)
+    plain = [image if word == "IMAGE" else word for word in words] + [
+        "--model",
+        folder,
+        "--strength",
+        1,
+        "--stop-at",
+        1,
+        "--num-inference-steps",
+        1,
+    ]
+    result = call(*plain, "--best-of", 3, "--seed", 5, "--scorer", "tests.measures:darkest", "--output", best)
+    assert result.exit_code == 0, result.output
+    told = [line.split() for line in result.stdout.splitlines() if line.startswith("seed ")]
+    assert len(told) == 3 and told[0] == max(told, key=lambda words: float(words[-1]))
+    assert told[0][1] == f"{read_settings(best)['seed']}:"
+    clip = call(*plain, "--best-of", 2, "--scorer", "./nowhere", "--output", best)
+    said = {"edit": '"./nowhere" is not there', "vary": '--scorer "./nowhere" is a CLIP, which compares images with a prompt'}[words[0]]
+    assert clip.exit_code == 1 and said in clip.output.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -23,27 +24,54 @@ class Best(NamedTuple):
     of: int
     scorer: str
 
-    def chooser(self, prompt: str, count: int) -> Chooser:
+    def chooser(self, prompt: str | None, count: int) -> Chooser:
         """What says, of images and their seeds, how each was judged, and which are kept: the numbers of the `count` best, the best first.
 
+        A scorer of one's own reads an empty prompt where there is none.
+
         Raises:
-            ValueError: for more images than are generated, and for a scorer that is not there.
+            ValueError: for more images than are generated, for a scorer that is not there, and for a CLIP without a prompt.
         """
         if count > self.of:
             raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or ask for fewer")
         from imagen_diffusers.evaluation.ranking import best_first, judge
-        from imagen_diffusers.evaluation.scorers import load_scorer
+        from imagen_diffusers.evaluation.scorers import is_own, load_scorer
 
+        if prompt is None and not is_own(self.scorer):
+            raise ValueError(
+                f'--scorer "{self.scorer}" is a CLIP, which compares images with a prompt, and there is none; give module:name of '
+                "a function that judges images alone"
+            )
         scorer = load_scorer(self.scorer)
 
         def choose(images: list, seeds: Sequence[int]) -> list[int]:
-            judged = judge(images, prompt, scorer)
+            judged = judge(images, prompt or "", scorer)
             order = best_first(judged)
             for i in order:
                 typer.echo(f"seed {seeds[i]}: {', '.join(f'{name} {said(values[i])}' for name, values in judged.items())}")
             return order[:count]
 
         return choose
+
+
+@dataclass(frozen=True)
+class BestOptions:
+    """Of how many images which are kept."""
+
+    best_of: Annotated[int | None, typer.Option(min=2, help="Make so many, and keep those that --scorer finds best.")] = None
+    scorer: Annotated[str | None, typer.Option(help="For --best-of: folder or Hub id of a CLIP, or module:name of what judges images.")] = (
+        None
+    )
+
+    def read(self) -> Best | None:
+        """None for all that are made.
+
+        Raises:
+            ValueError: for one of the options without the other.
+        """
+        if (self.best_of is None) != (self.scorer is None):
+            raise ValueError("--best-of keeps the images that --scorer finds best; give both, or neither")
+        return None if self.best_of is None or self.scorer is None else Best(self.best_of, self.scorer)
 
 
 def said(judgement: "Judgement") -> str:

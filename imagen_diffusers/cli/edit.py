@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .best import BestOptions
 from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
 from .sampling import sample
 
@@ -121,6 +122,7 @@ def edit(
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    best: BestOptions,
     size: SizeOptions,
     painting: PaintingOptions,
     stages: StageOptions,
@@ -131,13 +133,14 @@ def edit(
     task = "ImagenCascadeInpaintPipeline" if marked else "ImagenCascadeImg2ImgPipeline"
     kept = [image, *stages.files()] if painting.mask is None else [image, painting.mask, *stages.files()]
     call = {"strength": numbers("--strength", strength), **stages.call(), **asdict(size), **marked}
-    sample(prompt, text, pipeline, sampling, task=task, kept=kept, image=known, **call)
+    sample(prompt, text, pipeline, sampling, task=task, kept=kept, best=best.read(), image=known, **call)
 
 
 def vary(
     image: ImageFile,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
+    best: BestOptions,
     size: SizeOptions,
     stages: StageOptions,
     strength: OfAlike = None,
@@ -158,4 +161,6 @@ def vary(
         return {"strength": [ALIKE] + [1.0] * later}
 
     call, kept = {"image": read_image(image), **stages.call(), **asdict(size)}, [image, *stages.files()]
-    sample(None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=kept, **call)
+    sample(
+        None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=kept, best=best.read(), **call
+    )

@@ -6,14 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from .again import of_the_first, remembered, said, say_which_of_several, with_remembered
-from .best import Best
+from .best import BestOptions
 from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
 from .sampling import sample
 
 Side = Annotated[int | None, typer.Option(min=1, help="Of the final image, in pixels; smaller images: --stop-at 2.")]
-BestOf = Annotated[int | None, typer.Option(min=2, help="Generate so many, and keep those that --scorer finds best.")]
-Scorer = Annotated[str | None, typer.Option(help="For --best-of: folder or Hub id of a CLIP, or module:name of what judges images.")]
 
 
 def generate(
@@ -22,6 +20,7 @@ def generate(
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
     many: ManyOptions,
+    best: BestOptions,
     prompt: Annotated[str | None, typer.Argument(help="What to generate.")] = None,
     source: Annotated[
         Path | None,
@@ -30,16 +29,13 @@ def generate(
     stop_at: StopAt = None,
     height: Side = None,
     width: Side = None,
-    best_of: BestOf = None,
-    scorer: Scorer = None,
 ) -> None:
     """Generate images of PROMPT, or of every prompt of a file.
 
     A file's images go into a folder that --output names, one numbered PNG each; the same command run again goes on.
     """
-    many.check(prompt, best_of)
-    if (best_of is None) != (scorer is None):
-        raise ValueError("--best-of keeps the images that --scorer finds best; give both, or neither")
+    many.check(prompt, best.best_of)
+    chosen = best.read()
     call: dict[str, Any] = {"stop_at": stop_at, "height": height, "width": width}
     kept = [] if source is None else [source]
     if source is not None:
@@ -53,5 +49,4 @@ def generate(
         return sample_many(many, text, pipeline, sampling, **call)
     if prompt is None:
         raise typer.BadParameter("it is missing; say what to generate, or give --prompts, or --from an image", param_hint="PROMPT")
-    best = None if best_of is None or scorer is None else Best(best_of, scorer)
-    sample(prompt, text, pipeline, sampling, kept=kept, best=best, **call)
+    sample(prompt, text, pipeline, sampling, kept=kept, best=chosen, **call)

@@ -48,7 +48,7 @@ def sample(
         told: what the files' metadata say besides.
         sources: image files for the call's `image`, by where each one's result goes, which may be other places than `sampling.output`.
         kept: image files that are read besides, and that no result may replace.
-        best: which images are kept, where more are generated; of a task with a prompt.
+        best: which images are kept, where more are generated.
         call: other arguments of the pipeline's call; those that are None are left out.
 
     Raises:
@@ -64,7 +64,7 @@ def sample(
     paths = {output: image_paths(output, sampling.num_images_per_prompt) for output in places}
     check_kept(chain(*paths.values()), [*kept, *(sources or {}).values(), *(sampling.cond_image or [])])
     count = sampling.num_images_per_prompt
-    choose, made = (None, count) if best is None else (best.chooser(texts[0], count), best.of)
+    choose, made = (None, count) if best is None else (best.chooser(texts[0] if texts else None, count), best.of)
     pipe = prepare(pipeline, task)
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
