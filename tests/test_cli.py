@@ -406,6 +406,48 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     assert "it is missing; say what to generate" in call("generate", "--model", folder).output
 
 
+def test_an_image_is_edited_again_by_its_file(folder, tmp_path) -> None:
+    image, mask, first, again = (tmp_path / f"{name}.png" for name in ("image", "mask", "first", "again"))
+    Image.effect_noise((32, 32), 60).save(image)
+    Image.effect_noise((32, 32), 99).save(mask)
+    marked = ["edit", image, "--mask", mask]
+    said = ["--strength", 0.5, "--seamless", "--width", 32, "--height", 16, "--seed", 5, "--stop-at", 1, "--model", folder]
+    assert call(*marked, "a red cube", *said, "--negative-prompt", "a sphere", "--dtype", "float32", "--output", first).exit_code == 0
+    result = call(*marked, "--from", first, "--output", again)
+    assert result.exit_code == 0, result.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert read_settings(again) == read_settings(first)
+    generated = {"prompt": "a red cube", "seed": 5, "num_inference_steps": [2, 1], "stop_at": 2, "negative_prompt": "a sphere"}
+    save_png(Image.open(image), first, {**generated, "model": folder})
+    result = call(*marked, "a blue cube", "--from", first, "--seed", 6, "--stop-at", 1, "--output", again)
+    assert result.exit_code == 0, result.output
+    told = read_settings(again)
+    assert {name: told[name] for name in generated} == {
+        **generated,
+        "prompt": "a blue cube",
+        "seed": 6,
+        "stop_at": 1,
+        "num_inference_steps": 2,
+    }
+
+
+def test_files_that_no_edit_can_go_by_are_said(tmp_path) -> None:
+    image, made, out = (tmp_path / f"{name}.png" for name in ("image", "made", "out"))
+    Image.new("RGB", (8, 8)).save(image)
+    edited, painted = {"task": "ImagenCascadeImg2ImgPipeline"}, {"task": "ImagenCascadeInpaintPipeline"}
+    for told, said in (
+        (painted, "made with another image, which its file does not hold; give --mask or --mask-alpha, too"),
+        ({**edited, "low_res_digest": ""}, "does not hold; give --low-res, too"),
+        ({**edited, "prompt": None}, "it is missing; say what the result shows"),
+        ({"task": "ImagenCascadeUpscalePipeline"}, "give an image made by generate, edit or vary"),
+        ({**painted, "left": None}, "give an image made by generate, edit or vary"),
+    ):
+        save_png(Image.open(image), made, {"prompt": "a red cube", "seed": 5, **told})
+        assert said in call("edit", image, "--from", made, "--output", out).output.replace("\n", " ")
+    save_png(Image.open(image), made, {"prompt": "a red cube", "seed": 5})
+    assert f"--output would write over {made}" in call("edit", image, "--from", made, "--output", made).output
+
+
 @pytest.mark.parametrize("command", ["edit", "vary"])
 def test_edits_go_on_from_a_small_result(folder, tmp_path, command) -> None:
     image, mask, small, out = (tmp_path / f"{name}.png" for name in ("image", "mask", "small", "out"))

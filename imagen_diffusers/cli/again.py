@@ -13,18 +13,23 @@ PER_STAGE = ("num_inference_steps", "guidance_scale", "noise_level")
 INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 
-def remembered(path: Path) -> dict[str, Any]:
+def remembered(path: Path, *others: str) -> dict[str, Any]:
     """What the file says of its image.
 
+    Args:
+        path: of a PNG.
+        others: tasks that it may be of beside text to image.
+
     Raises:
-        ValueError: for a file that says nothing, and for an image that was not generated from a prompt alone.
+        ValueError: for a file that says nothing, and for an image of another task, or one that `extend` made.
     """
     from imagen_diffusers.images import read_settings
 
     told = read_settings(path)
     task = told.get("task", TEXT_TO_IMAGE)
-    if task != TEXT_TO_IMAGE:
-        raise ValueError(f"{path} was made by {task} of another image, which its file does not hold; give an image made by generate")
+    if task not in (TEXT_TO_IMAGE, *others) or "left" in told:  # where the image stands on a larger canvas
+        wanted = "generate, edit or vary" if others else "generate"
+        raise ValueError(f"{path} was made by {task} of another image, which its file does not hold; give an image made by {wanted}")
     prompt, seed = told.get("prompt"), told.get("seed", 0)
     if not isinstance(prompt, str | None) or type(seed) is not int:
         raise ValueError(f"{path} says that its prompt is {prompt!r} and its seed {seed!r}; give a PNG that imagen-diffusers wrote")

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .again import as_option, of_the_first, remembered, said, say_which_of_several, with_remembered
 from .best import BestOptions
+from .conditions import digests
 from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
 from .sampling import sample
 
@@ -17,9 +19,16 @@ OfAlike = Annotated[
     str | None,
     typer.Option(help="How much is changed, from 0 to 1: one number, or one per stage. 0.3 by default, and all later stages anew."),
 ]
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", exists=True, dir_okay=False, help="An image made by generate, edit or vary: what is not said is as it was there."
+    ),
+]
 Mask = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A gray image as large, white where it is painted anew.")]
 Seamless = Annotated[bool, typer.Option("--seamless", help="Move the painting's level to what is beside the mask: for backgrounds.")]
 Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels; the image's shape by default.")]
+CHANGE, PAINT = "ImagenCascadeImg2ImgPipeline", "ImagenCascadeInpaintPipeline"  # the tasks
 ALIKE = 0.3  # in the first stage; the image as it is would leave later stages with few steps nothing to make
 
 
@@ -56,6 +65,10 @@ class StageOptions:
     def files(self) -> list[Path]:
         """That are read."""
         return [] if self.low_res is None else [self.low_res]
+
+    def told(self) -> dict[str, Any]:
+        """What the files' metadata say of what they went on from."""
+        return {} if self.low_res is None else {"low_res_digest": digests([self.low_res])[0]}
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ def _parted(path: Path, image: Any) -> tuple[Any, Any]:
 
 
 def edit(
+    context: typer.Context,
     image: ImageFile,
-    prompt: str,
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,
@@ -126,14 +139,34 @@ def edit(
     size: SizeOptions,
     painting: PaintingOptions,
     stages: StageOptions,
+    prompt: Annotated[str | None, typer.Argument(help="What the result shows.")] = None,
+    source: Source = None,
     strength: Strength = None,
 ) -> None:
     """Change IMAGE so that it shows PROMPT: all of it, or where the mask is white."""
+    kept = [image, *(path for path in (source, painting.mask) if path is not None), *stages.files()]
+    told: dict[str, Any] = {}
+    if source is not None:
+        told = remembered(source, CHANGE, PAINT)
+        groups = (with_remembered(context, group, told) for group in (text, pipeline, sampling, size, painting, stages))
+        text, pipeline, sampling, size, painting, stages = groups
+        prompt = told.get("prompt") if prompt is None else prompt
+        strength = strength if said(context, "strength") else as_option(told.get("strength"))
+        say_which_of_several(context, told)
+        sampling = sampling if stages.stop_at is None else of_the_first(sampling, context, stages.stop_at)
+    if prompt is None:
+        raise typer.BadParameter("it is missing; say what the result shows, or give --from an image", param_hint="PROMPT")
+    lacking = {
+        "--mask or --mask-alpha": told.get("task") == PAINT and painting.mask is None and not painting.mask_alpha,
+        "--low-res": "low_res_digest" in told and stages.low_res is None,
+    }
+    if any(lacking.values()):
+        options = " and ".join(option for option, is_lacking in lacking.items() if is_lacking)
+        raise ValueError(f"{source} was made with another image, which its file does not hold; give {options}, too")
     known, marked = painting.read(image)
-    task = "ImagenCascadeInpaintPipeline" if marked else "ImagenCascadeImg2ImgPipeline"
-    kept = [image, *stages.files()] if painting.mask is None else [image, painting.mask, *stages.files()]
     call = {"strength": numbers("--strength", strength), **stages.call(), **asdict(size), **marked}
-    sample(prompt, text, pipeline, sampling, task=task, kept=kept, best=best.read(), image=known, **call)
+    task = PAINT if marked else CHANGE
+    sample(prompt, text, pipeline, sampling, task=task, kept=kept, best=best.read(), told=stages.told(), image=known, **call)
 
 
 def vary(
@@ -161,6 +194,5 @@ def vary(
         return {"strength": [ALIKE] + [1.0] * later}
 
     call, kept = {"image": read_image(image), **stages.call(), **asdict(size)}, [image, *stages.files()]
-    sample(
-        None, TextOptions(), pipeline, sampling, task="ImagenCascadeImg2ImgPipeline", of_pipe=strengths, kept=kept, best=best.read(), **call
-    )
+    call |= {"of_pipe": strengths, "kept": kept, "best": best.read(), "told": stages.told()}
+    sample(None, TextOptions(), pipeline, sampling, task=CHANGE, **call)
