@@ -300,6 +300,25 @@ def test_trained_betas_are_one_for_each_timestep(name) -> None:
     assert len(getattr(imagen_diffusers, name)(trained_betas=betas[::2], num_train_timesteps=500).betas) == 500
 
 
+@pytest.mark.parametrize("name", ["ImagenDDPMScheduler", "ImagenDDIMScheduler", "ImagenEulerDiscreteScheduler"])
+def test_a_curve_is_given_once(name) -> None:
+    kind, stock = getattr(imagen_diffusers, name), DDIMScheduler(trained_betas=beta_table("scaled_linear").tolist())
+    two = {"trained_betas": beta_table("scaled_linear").tolist(), "beta_schedule": "linear"}
+    for make in (lambda: kind(**two), lambda: kind.from_config(kind().config, **two)):
+        with pytest.raises(ValueError, match="trained_betas are another curve than that of beta_schedule=linear, and go before it"):
+            make()
+    with pytest.raises(ValueError, match="log_snr_shift=-1.0, and go before it"):
+        ImagenDDPMScheduler(trained_betas=two["trained_betas"], log_snr_shift=-1.0)
+    same = kind(**{**two, "beta_schedule": "scaled_linear"})
+    for saved in (stock.config, same.config, {**stock.config, "_class_name": "DDIMScheduler"}):  # stock's has "linear" by default
+        assert torch.equal(kind.from_config(saved).betas, stock.betas)
+    shifted = ImagenDDPMScheduler(log_snr_shift=-1.0).config
+    assert torch.equal(
+        kind.from_config(shifted, beta_schedule="linear", trained_betas=beta_table("linear").tolist()).betas,
+        kind.from_config(kind(beta_schedule="linear").config).betas,
+    )
+
+
 def test_bad_timesteps_are_refused_in_words() -> None:
     scheduler = ImagenDDPMScheduler()
     with pytest.raises(ValueError, match="descend"):

@@ -8,6 +8,7 @@ curve takes the place of the one that is kept.
 
 import inspect
 import os
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -76,12 +77,16 @@ class ImagenSchedulerMixin:
         """Call at the start of every `__init__`.
 
         Raises:
-            ValueError: for `trained_betas` that are not one for each timestep, and a `dynamic_thresholding_ratio` that is none.
+            ValueError: for `trained_betas` that are not one for each timestep, or beside words that make another curve, and for a
+                `dynamic_thresholding_ratio` that is none.
         """
         check_ratio(self.config.get("dynamic_thresholding_ratio", PAPER_RATIO))
         betas, timesteps = self.config.get("trained_betas"), self.config["num_train_timesteps"]
         if betas is not None and len(betas) != timesteps:
             raise ValueError(f"trained_betas are {len(betas)} and num_train_timesteps is {timesteps}; give one for each timestep")
+        by_default = set(self.config.get("_use_default_values") or [])
+        if {"beta_start", "beta_end"} & by_default:  # a saved configuration has every value, and its beta_schedule may mean nothing
+            _check_one_curve(self.config, self.config.keys() - by_default)
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
@@ -90,7 +95,7 @@ class ImagenSchedulerMixin:
         Raises:
             ValueError: between EDM's preconditioning, which has no betas, and a curve of betas: neither can be told by the other. For
                 options of other schedulers, which plain diffusers ignores when they are given as keywords. For another shift or number of
-                timesteps of a curve that follows from no `beta_schedule`.
+                timesteps of a curve that follows from no `beta_schedule`. For keywords of two curves.
         """
         taken = cls._get_init_keys(cls)  # type: ignore[attr-defined]
         has = {"betas": bool({"beta_schedule", "trained_betas"} & config_dict.keys()), "sigma_data": "sigma_data" in config_dict}
@@ -103,6 +108,7 @@ class ImagenSchedulerMixin:
         foreign = sorted(kwargs.keys() & (_stock_options() | _own_options(ImagenSchedulerMixin)) - taken)
         if foreign:
             raise ValueError(f"{cls.__name__} has no {', '.join(foreign)}; its options are {', '.join(sorted(taken - {'self'}))}")
+        _check_one_curve({**config_dict, **kwargs}, kwargs.keys())
         if _asks_for_another_curve(config_dict, kwargs, taken):  # these were of the curve before, as what this class does not know
             config_dict = {k: v for k, v in config_dict.items() if k != "trained_betas" and (k in taken or k not in CURVE)}
         by_default = config_dict.get("_use_default_values", [])
@@ -133,6 +139,23 @@ def _asks_for_another_curve(config: dict[str, Any], asked: dict[str, Any], taken
             "trained_betas are another curve; give beta_schedule as well, or trained_betas that are as they should be"
         )
     return True
+
+
+def _check_one_curve(config: dict[str, Any], given: Collection[str]) -> None:
+    """See that `trained_betas`, where they are given, are the curve of what else is given: they go before it.
+
+    Raises:
+        ValueError: naming what is of another curve.
+    """
+    words = [name for name in ("beta_schedule", "log_snr_shift") if name in given]
+    if not words or "trained_betas" not in given or config.get("beta_schedule") not in BETA_SCHEDULES:
+        return
+    shift = {"log_snr_shift"}  # where it is not given, it may be of the curve before
+    if not _follows(config, shift) and (shift <= set(given) or not _follows(config, set())):
+        raise ValueError(
+            f"trained_betas are another curve than that of {', '.join(f'{name}={config[name]}' for name in words)}, and go before it; "
+            "give one of the two"
+        )
 
 
 def _follows(config: dict[str, Any], taken: set[str]) -> bool:
