@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ import imagen_diffusers
 from imagen_diffusers.cli import app
 from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
-from imagen_diffusers.text import encoders
 
 from .conftest import make_base, make_pipeline
 from .test_architecture import PACKAGE, ROOMS
@@ -91,10 +91,10 @@ def of_the_command(words: list[str], monkeypatch, folder: Path) -> None:
         if word.endswith((".png", ".json", ".jsonl", ".csv", ".npz", ".txt")):
             (folder / word).parent.mkdir(parents=True, exist_ok=True)
             (folder / word).touch()  # what an earlier command has made
-    read = words[1:2] if words[0] in ("upscale", "evaluate-stats") else [words[i + 1] for i, w in enumerate(words) if w == "--reference"]
+    read = words[1:2] if words[0] in ("upscale", "evaluate-stats") else [b for a, b in pairwise(words) if a in ("--reference", "--stage")]
     for word in read:
         if not (folder / word).exists():
-            (folder / word).mkdir(parents=True)  # of images
+            (folder / word).mkdir(parents=True)  # of images, or a stage
     command = get_command(app)
     if "--help" not in words:
         context = command.make_context("imagen-diffusers", words[:1])
@@ -187,12 +187,6 @@ def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     pipe.save_lora_weights("my-style", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
     if "inpainting" in page:
         make_pipeline(unet=with_cond_channels(make_base(), 4)).save_pretrained("runs/inpainting/pipeline")
-    if "your-images" in page:
-        made = make_pipeline()
-        for folder, slot in (("my-base", "unet"), ("my-256", "unet_2"), ("my-1024", "unet_3")):
-            getattr(made, slot).save_pretrained(f"{folder}/{slot}")
-        monkeypatch.setattr(encoders, "load_tokenizer", lambda place: made.tokenizer)
-        monkeypatch.setattr(encoders, "load_text_encoder", lambda place: made.text_encoder)
     run_blocks(page, {"__name__": "page", "torch": torch, "pipe": make_pipeline()})
 
 

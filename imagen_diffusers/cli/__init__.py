@@ -1,5 +1,5 @@
 """The command `imagen-diffusers`: generate, change, extend and enlarge images, by hand or on a page, say how good a cascade is, encode
-captions, convert and export checkpoints.
+captions, put stages together, convert and export checkpoints.
 
 Nothing imports this folder. One file per command, or two that differ in little; `options` says what several of them take. torch and
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
@@ -11,6 +11,7 @@ import typer
 
 from imagen_diffusers.hub.versions import version_of
 
+from .assemble import assemble
 from .convert import convert
 from .edit import edit, vary
 from .encode_text import encode_text
@@ -45,5 +46,5 @@ def _about(
     pass
 
 
-for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, convert, export):
+for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, assemble, convert, export):
     app.command()(in_a_sentence(ungrouped(command)))

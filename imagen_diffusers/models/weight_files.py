@@ -150,12 +150,9 @@ def check_index(folder: str, name: str) -> None:
         return
     slot = next((slot for slot in ("unet", "unet_2", "unet_3") if Path(folder, slot, "config.json").is_file()), None)
     if slot is not None:
-        check_json(Path(folder, slot))
-        network = json.loads(Path(folder, slot, "config.json").read_bytes()).get("_class_name", "ImagenUNet2DConditionModel")
         raise OSError(
             f"{folder} is no pipeline: it holds no {name}, but one stage, {slot}, as train_stage.py writes it; put it into the cascade it "
-            f'was trained for, such as imagen-scenes: ImagenCascadePipeline.from_pretrained("imagen-scenes", {slot}={network}'
-            f'.from_pretrained("{folder}", subfolder="{slot}")).save_pretrained("my-cascade"), and give that (see docs/your-images.md)'
+            f"was trained for, such as imagen-scenes: imagen-diffusers assemble imagen-scenes my-cascade --stage {folder}, and give that"
         )
     raise OSError(f"{folder} is no pipeline: it holds no {name}; give the folder that does, or load an adapter by load_lora_weights")
 
