@@ -39,7 +39,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACES = (".", "imagen_diffusers", "examples", "examples/scenes")  # where a named file may be, and beside the page
 ELSEWHERE = ("cd", "git", "hf", "jupyter", "python3", "source")  # commands that are not ours
-AWAY = ("from_deepfloyd", "from_imagen_pytorch", "push_to_hub", "scenes-onnx")  # blocks that need the Hub, a file of somebody, or graphs
+# Blocks that need the Hub, a file of somebody, graphs, or the page (which tests/test_web_server.py runs).
+AWAY = ("from_deepfloyd", "from_imagen_pytorch", "push_to_hub", "scenes-onnx", "gradio_client")
 
 
 class Parsed(Exception):  # noqa: N818 (no error)

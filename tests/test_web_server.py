@@ -1,6 +1,7 @@
 """The server of the page, by gradio's own client and by what a browser never sends."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -105,6 +106,18 @@ def test_an_image_is_sent_and_enlarged(client, tmp_path) -> None:
     Image.effect_noise((16, 16), 60).convert("RGB").save(tmp_path / "small.png")
     stages = ask(client, handle_file(tmp_path / "small.png"), 2, task="/enlarge").result(60)[1]
     assert [one["caption"] for one in stages["value"]] == ["32px"]  # twice is one stage's
+
+
+def test_the_lines_for_programs_run_and_the_plain_route_is_closed(address, monkeypatch, tmp_path) -> None:
+    import httpx
+
+    page = (Path(__file__).parent.parent / "docs" / "web.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("http://127.0.0.1:7860", address), {})
+    assert [Image.open(name).size for name in ("cube.png", "larger.png")] == [(64, 64), (64, 64)]
+    assert read_settings(Path("cube.png"))["prompt"] == "a large cyan cube"
+    assert httpx.post(f"{address}gradio_api/call/generate", json={"data": ["a red cube", "7"]}).status_code == 404
 
 
 def test_requests_wait_in_line_more_are_refused_and_one_that_is_cancelled_stops_no_other(address, held) -> None:
