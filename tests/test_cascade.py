@@ -273,7 +273,11 @@ def test_a_shape_too_many_for_the_graphs_runs_uncompiled(caplog) -> None:
         torch.testing.assert_close(draw(pipe, **counts[n]).images, expected[n], atol=1e-5, rtol=0)
         assert bool(calls) == (n == 1)  # which keeps its graphs
     said = [record.getMessage() for record in caplog.records if "as many compiled graphs as it may" in record.getMessage()]
-    assert len(said) == 1 and "2x3x16x16, and what follows in other shapes, runs uncompiled" in said[0]
+    assert len(said) == 1 and "2x3x16x16, and what else comes in new shapes" in said[0]
+    pipe.compile(backend=keep, recompile_limit=2)  # as the warning advises
+    calls.clear()
+    torch.testing.assert_close(draw(pipe, **counts[2]).images, expected[2], atol=1e-5, rtol=0)
+    assert calls
 
 
 def test_attention_that_diffusers_keeps_over_steps_is_not_kept_for_the_next_call(pipe) -> None:
