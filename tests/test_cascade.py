@@ -1,6 +1,8 @@
 """The pipeline: every scheduler at every stage, randomness, guidance, sizes, callbacks, errors."""
 
+import gc
 import re
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
@@ -278,6 +280,19 @@ def test_a_shape_too_many_for_the_graphs_runs_uncompiled(caplog) -> None:
     calls.clear()
     torch.testing.assert_close(draw(pipe, **counts[2]).images, expected[2], atol=1e-5, rtol=0)
     assert calls
+
+
+def test_a_pipeline_that_is_deleted_after_a_call_takes_its_networks_with_it() -> None:
+    pipe = make_pipeline()
+    draw(pipe, stop_at=1)
+    networks = [weakref.ref(pipe.unet), weakref.ref(pipe.unet_2), weakref.ref(pipe.text_encoder)]
+    gc.collect()
+    gc.disable()  # as memory is freed at once, and not when the collector comes
+    try:
+        del pipe
+        assert [network() for network in networks] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_attention_that_diffusers_keeps_over_steps_is_not_kept_for_the_next_call(pipe) -> None:

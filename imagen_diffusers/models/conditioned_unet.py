@@ -6,7 +6,7 @@ knows no scheduler and no text encoder, and does no guidance, no text dropout an
 (`sampling/network.py`).
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -38,9 +38,6 @@ class ConditionedUNet(OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelM
     _no_split_modules = ["ResnetBlock", "ImagenAttention"]
     _repeated_blocks = ["ResnetBlock", "ImagenAttention"]
     _skip_layerwise_casting_patterns = ["norm", "embedding"]
-    # A pipeline calls it when a call ends, so that diffusers' hooks that keep attention over steps begin the next call anew. Without the
-    # rest of the mixin: other caches are for transformers, and none knows that guidance in part of the steps changes the number of rows.
-    _reset_stateful_cache = CacheMixin._reset_stateful_cache
 
     # Submodules between the body and the world: images, times and text come in there, the image goes out. Muon leaves all of them to
     # AdamW, and adapters go on none of the first three.
@@ -55,6 +52,15 @@ class ConditionedUNet(OwnMemoryMixin, OwnGraphsMixin, CheckpointingMixin, ModelM
     def body(self, x: Tensor, embedding: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
         """Features (B, C, H, W) to features of the same shape."""
         raise NotImplementedError
+
+    def _reset_stateful_cache(self, recurse: bool = True) -> None:
+        """A pipeline calls it when a call ends, so that diffusers' hooks that keep attention over steps begin the next call anew.
+
+        Without the rest of the mixin: other caches are for transformers, and none knows that guidance in part of the steps changes the
+        number of rows. Where there is no hook none is made, which would refer back to the network and keep it when it is deleted.
+        """
+        if any(hasattr(module, "_diffusers_hook") for module in self.modules()):
+            CacheMixin._reset_stateful_cache(cast(CacheMixin, self), recurse)
 
     @property
     def text_dim(self) -> int | None:
