@@ -398,7 +398,7 @@ def test_a_step_whose_gradients_are_not_finite_is_left_out(tmp_path, caplog) -> 
     run()
     assert_same_state(tmp_path / "whole", last)  # what a step holds does not depend on what was left out
     assert scalars(tmp_path, "skipped_steps")[-1] == 1
-    assert json.loads((after / "progress.json").read_text()) == {"step": 2, "ema_step": 1}
+    assert json.loads((after / "progress.json").read_text()) == {"step": 2, "ema_step": 1, "left_out_in_a_row": 1}
     shutil.copy(before / "progress.json", after / "progress.json")
     assert_same_state(before, after)
 
@@ -406,10 +406,15 @@ def test_a_step_whose_gradients_are_not_finite_is_left_out(tmp_path, caplog) -> 
 def test_too_many_such_steps_in_a_row_end_the_run_and_keep_the_checkpoint(tmp_path, monkeypatch) -> None:
     with pytest.raises(FloatingPointError, match="the last 2 steps, up to step 2, were left out"):
         fit(tmp_path / "short", 2, dataset=Poison(0, 1))  # not one was taken
+    fit(tmp_path / "slices", 2, dataset=Poison(1))
+    with pytest.raises(FloatingPointError, match="the last 3 steps, up to step 4, were left out"):
+        fit(tmp_path / "slices", 4, dataset=Poison(1, 2, 3))  # nor after the checkpoint, by which the one before it counts
     monkeypatch.setattr("imagen_diffusers.training.left_out.MOST_IN_A_ROW", 2)
     with pytest.raises(FloatingPointError, match="the last 2 steps, up to step 5, .* not finite: lower the learning rate.*resume"):
         fit(tmp_path, 8, dataset=Poison(1, 3, 4))
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    with pytest.raises(FloatingPointError, match="the last 3 steps, up to step 4, were left out"):
+        fit(tmp_path / "slices", 9, dataset=Poison(3))  # from its checkpoint at step 3, after two of them
     assert all(value.isfinite().all() for value in load_file(tmp_path / "checkpoint-3" / "model.safetensors").values())
     assert not (tmp_path / "unet").exists()
 

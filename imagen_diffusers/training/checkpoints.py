@@ -30,6 +30,7 @@ from imagen_diffusers.models.lora import has_lora
 
 from .adapter_files import write_adapter
 from .folders import OLD, PART, discard, put_in_place
+from .left_out import LeftOut
 from .loaders import Batches
 from .same_run import check_same_architecture, check_same_kind
 
@@ -100,6 +101,7 @@ class Checkpoints:
         stage: the network's name in a pipeline.
         ema: averages of its trainable weights; None without.
         batches: of the run, whose place in a stream is kept, too.
+        left_out: of the run, whose count is kept.
         kind: of the run, see `same_run.kind_of_run`.
         total_limit: how many are kept.
     """
@@ -111,6 +113,7 @@ class Checkpoints:
     optimizer: Optimizer
     ema: EMAModel | None
     batches: Batches
+    left_out: LeftOut
     kind: dict[str, Any]
     total_limit: int | None = None
 
@@ -169,6 +172,7 @@ class Checkpoints:
             saved = load_file(path / AVERAGES / WEIGHTS)
             self.ema.shadow_params = [_sharded_like(saved[name].float(), p) for name, p in trainable(self.unet)]
             self.ema.optimization_step = progress["ema_step"]
+        self.left_out.go_on(progress["step"], progress.get("left_out_in_a_row", 0))
         return progress["step"]
 
     def _write(self, part: Path, step: int, model: Module) -> None:
@@ -186,7 +190,8 @@ class Checkpoints:
         if self.ema is not None:
             save_file(averages, part / AVERAGES / WEIGHTS, metadata={"format": "pt"})
         write_adapter(part, self.unet, self.stage, state)
-        progress = {"step": step, "ema_step": self.ema.optimization_step if self.ema is not None else 0}
+        ema_step = self.ema.optimization_step if self.ema is not None else 0
+        progress = {"step": step, "ema_step": ema_step, "left_out_in_a_row": self.left_out.in_a_row}
         (part / KIND).write_text(json.dumps(self.kind))
         (part / PROGRESS).write_text(json.dumps(progress))
 

@@ -26,15 +26,21 @@ class LeftOut:
     Args:
         accelerator: of the run.
         folder: of the run, which errors name.
-        steps: of the run, which ends by an error, too, where not one of them was taken, but for fp16, which may be at its scale still.
+        steps: of the run, which ends by an error, too, where not one of those before it was taken, but for fp16, which may be at its
+            scale still.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, steps: int):
         self.accelerator, self.folder = accelerator, folder
         self.fp16 = accelerator.mixed_precision == "fp16"
         self.engine = accelerator.distributed_type == DistributedType.DEEPSPEED  # takes a step inside of the backward pass
-        self.most = MOST_IN_A_ROW if self.fp16 else min(MOST_IN_A_ROW, steps)
-        self.in_a_row = 0
+        self.steps = steps
+        self.go_on(0, 0)
+
+    def go_on(self, start: int, in_a_row: int) -> None:
+        """Begin at a step, the last ones before which were left out; a checkpoint holds how many."""
+        self.in_a_row = in_a_row
+        self.most = MOST_IN_A_ROW if self.fp16 else min(MOST_IN_A_ROW, in_a_row + self.steps - start)
 
     def check_before(self, step: int, losses: Tensor) -> None:
         """Refuse losses of all processes that are not finite, by a `FloatingPointError`, where an engine would take the step with them."""

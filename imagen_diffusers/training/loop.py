@@ -210,10 +210,11 @@ class _Fit:
         if self.running is not None:
             accelerator.register_for_checkpointing(self.running)
         self.batches = Batches(dataset, self.share, settings, pinned=accelerator.device.type == "cuda")
-        kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, self.optimizer, self.ema, self.batches, kind, kept)
-        self.skipped = Skipped(settings.output_dir)
         self.left_out = LeftOut(accelerator, settings.output_dir, settings.steps)
+        kept_beside = (self.optimizer, self.ema, self.batches, self.left_out)
+        kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, *kept_beside, kind, kept)
+        self.skipped = Skipped(settings.output_dir)
 
     def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
