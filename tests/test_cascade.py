@@ -318,9 +318,11 @@ def test_a_network_compiled_by_hand_is_a_stage(tmp_path) -> None:
 
 
 def test_numbers_of_numpy_and_generators_in_a_tuple_are_taken(shared_pipe) -> None:
-    plain = draw(shared_pipe, num_inference_steps=2, guidance_scale=2.0, num_images_per_prompt=2, generator=[seeded(1), seeded(2)]).images
+    plain = {"num_inference_steps": 2, "guidance_scale": 2.0, "num_images_per_prompt": 2, "noise_level": 100.0}
+    expected = draw(shared_pipe, **plain, generator=[seeded(1), seeded(2)]).images
     numbers = {"num_inference_steps": np.int64(2), "guidance_scale": np.float32(2.0), "num_images_per_prompt": np.int32(2)}
-    assert torch.equal(draw(shared_pipe, **numbers, generator=(seeded(1), seeded(2))).images, plain)
+    numbers |= {"noise_level": torch.tensor(100.0), "guidance_interval": [np.array([0.0, 1.0])] * 3}
+    assert torch.equal(draw(shared_pipe, **numbers, generator=(seeded(1), seeded(2))).images, expected)
 
 
 def test_negative_prompt_and_null_text(shared_pipe) -> None:

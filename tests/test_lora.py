@@ -10,6 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.models.lora import add_lora, has_lora, lora_layers, lora_metadata
 
 from .conftest import make_base, make_pipeline, seeded
@@ -175,6 +176,24 @@ def test_a_choice_of_adapters_outlives_switching_them_off_and_on(saved, tmp_path
     assert torch.equal(draw(pipe), chosen)
     pipe.set_adapters("b")
     assert pipe.get_active_adapters() == ["b"]
+
+
+def test_what_is_fused_is_known_to_all_pipelines_of_the_network(saved) -> None:
+    pipe = make_pipeline()
+    pipe.load_lora_weights(saved[0], adapter_name="look")
+    pipe.fuse_lora(["unet"], 0.5)
+    other = ImagenCascadePipeline.from_pipe(pipe)
+    assert other.fused_loras == {"look"}
+    other.unfuse_lora()
+    other.unload_lora_weights()
+    assert not pipe.fused_loras and pipe.num_fused_loras == 0
+    with pytest.raises(ValueError, match="no adapter is loaded"):
+        pipe.unfuse_lora()
+    other.load_lora_weights(saved[0], adapter_name="look")
+    other.fuse_lora()
+    other.unload_lora_weights()
+    with pytest.raises(ValueError, match="look is fused into the weights, and unload_lora_weights.. took off its layers"):
+        pipe.unfuse_lora()
 
 
 def test_adapters_move_to_a_device_by_their_names(saved) -> None:

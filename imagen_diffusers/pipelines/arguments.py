@@ -59,8 +59,10 @@ def interval_per_stage(given: Sequence[Any] | None, config: Any, numbers: Sequen
 
 
 def listed(given: Any) -> Any:
-    """An array or tensor of values as a list; anything else as it is."""
-    return given.tolist() if getattr(given, "ndim", 0) else given
+    """Arrays and tensors as lists and numbers, those in lists, too; anything else as it is."""
+    if hasattr(given, "tolist"):
+        return given.tolist()
+    return [listed(one) for one in given] if isinstance(given, list | tuple) else given
 
 
 def is_one(name: str, given: Any) -> bool:

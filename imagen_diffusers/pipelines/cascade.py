@@ -164,7 +164,7 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         """The pipeline of another task with the same components, loaded once, and the same configuration.
 
         Args:
-            pipeline: another cascade's, whose slices, tiles, progress bar and names of fused adapters are kept, too; one of diffusers' for
+            pipeline: another cascade's, whose slices, tiles and progress bar are kept, too; one of diffusers' for
                 a stage of DeepFloyd IF; or any that diffusers' own `from_pipe` takes.
             kwargs: components and configuration in place of the pipeline's; `dtype` casts what both of them hold.
         """
@@ -177,7 +177,7 @@ class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesM
         made = cls(**({**deepfloyd.SETTINGS, **deepfloyd.in_their_slots(given)} if of_if else {**optional, **given}))
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         if isinstance(pipeline, Cascade):
-            made._rows, made._tiles, made._merged_adapters = pipeline._rows, pipeline._tiles, set(pipeline._merged_adapters)
+            made._rows, made._tiles = pipeline._rows, pipeline._tiles
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 

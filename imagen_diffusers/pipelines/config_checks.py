@@ -17,8 +17,8 @@ def checked_config(given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for a value that no call could use.
     """
-    TextRules.of({**TextRules()._asdict(), **given})
-    return {name: _checked(name, value) if name in OF_STAGES else value for name, value in given.items()}
+    rules = TextRules.of({**TextRules()._asdict(), **given})._asdict()
+    return {name: _checked(name, value) if name in OF_STAGES else rules.get(name, value) for name, value in given.items()}
 
 
 def _checked(name: str, value: Any) -> list[Any]:
@@ -31,5 +31,5 @@ def _checked(name: str, value: Any) -> list[Any]:
     if name == "num_inference_steps":
         return whole_per_stage(name, values, {}, numbers)
     if name == "guidance_interval":
-        return [list(ends) for ends in interval_per_stage([listed(one) for one in values], {}, numbers)]
+        return [list(ends) for ends in interval_per_stage(values, {}, numbers)]
     return [x if isinstance(x, int | float) else float(x) for x in per_stage(name, values, {}, numbers, **RANGES[name])]

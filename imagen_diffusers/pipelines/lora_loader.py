@@ -22,6 +22,8 @@ from .slots import UNETS
 
 logger = logging.getLogger(__name__)
 
+FOR_GOOD = "_adapters_for_good"  # an attribute of networks: the names of those that are in its weights, and have no layers any more
+
 
 def check_no_adapters(pipe: Any) -> None:
     """See that the weights of a cascade have the names they are loaded by, which an adapter's layers change, fused or not.
@@ -44,7 +46,6 @@ class _Unwrapped(LoraBaseMixin):
     _lora_loadable_modules = list(UNETS)
 
     def __init__(self, pipe: LoraBaseMixin):
-        self._merged_adapters = pipe._merged_adapters
         for stage in UNETS:
             setattr(self, stage, unwrap_module(getattr(pipe, stage)))
 
@@ -142,18 +143,28 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
         """The adapters that are loaded, by stage."""
         return _Unwrapped(self).get_list_adapters()
 
-    def fuse_lora(self, components: list[str] | None = None, *, adapter_names: list[str] | None = None, **kwargs: Any) -> None:
+    @property
+    def _merged_adapters(self) -> set[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What diffusers' `fused_loras` gives out. The networks know it, which several pipelines may share."""
+        unets = [unwrap_module(getattr(self, stage)) for stage in UNETS]
+        return {name for unet in unets for name in (*merged_adapters(unet), *getattr(unet, FOR_GOOD, ()))}
+
+    def fuse_lora(
+        self,
+        components: list[str] | None = None,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> None:
         """Add adapters into the weights, for speed: the active ones, of all stages that have one, by default.
 
         Raises:
             ValueError: where no stage has one, and for a name that none of these stages has.
         """
-        unwrapped = _Unwrapped(self)
         components = components or self._adapted("fuse_lora adds adapters into the weights")
         if adapter_names is not None:
             adapter_names = named(adapter_names, {s: names for s, names in self.get_list_adapters().items() if s in components})
-        unwrapped.fuse_lora(components=components, adapter_names=adapter_names, **kwargs)
-        self._merged_adapters = unwrapped._merged_adapters
+        _Unwrapped(self).fuse_lora(components, lora_scale, safe_fusing, adapter_names)
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         """Take fused adapters out of the weights again; of all stages that have one by default.
@@ -161,17 +172,19 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
         Raises:
             ValueError: where no stage has one, nor the layers of one, which alone know how to take it out.
         """
-        unwrapped = _Unwrapped(self)
         if self._merged_adapters and not any(self.get_list_adapters().values()):
             raise ValueError(
                 f"{', '.join(sorted(self._merged_adapters))} is fused into the weights, and unload_lora_weights() took off its layers, "
                 "which alone could take it out: load the pipeline again; call unfuse_lora() before unload_lora_weights() another time"
             )
-        unwrapped.unfuse_lora(components=components or self._adapted("unfuse_lora takes adapters out of the weights"), **kwargs)
-        self._merged_adapters = unwrapped._merged_adapters
+        _Unwrapped(self).unfuse_lora(components=components or self._adapted("unfuse_lora takes adapters out of the weights"), **kwargs)
 
     def unload_lora_weights(self) -> None:
         """Take the adapters of all stages off; what was fused stays in the weights."""
+        for stage, names in self.get_list_adapters().items():
+            unet = unwrap_module(getattr(self, stage))
+            if names:
+                setattr(unet, FOR_GOOD, getattr(unet, FOR_GOOD, set()) | merged_adapters(unet))
         _Unwrapped(self).unload_lora_weights()
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:

@@ -46,7 +46,7 @@ class TextRules(NamedTuple):
             raise ValueError(f"max_sequence_length is {length!r}; give the tokens of a prompt that are read, a whole number of at least 1")
         if not isinstance(rules.clean_caption, bool):
             raise ValueError(f"clean_caption is {rules.clean_caption!r}; give True or False")
-        return rules
+        return rules._replace(max_sequence_length=int(length))
 
 
 PLAIN_TEXT = TextRules()
