@@ -207,8 +207,11 @@ def test_weights_without_some_are_refused_and_none_are_made_up(folder, more) -> 
 
 def test_what_a_changed_configuration_adds_begins_as_in_a_new_network(folder) -> None:
     changes = {"detail_channels": 8, "noisy_skip": True}
-    with pytest.raises(ValueError, match=r"detail_channels, noisy_skip of the configuration changed, .* give low_cpu_mem_usage=False, too"):
-        ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet", **changes)
+    same = {"sample_size": make_base().config["sample_size"]}
+    with pytest.raises(
+        ValueError, match=r"^detail_channels, noisy_skip of the configuration changed, .* give low_cpu_mem_usage=False, too"
+    ):
+        ImagenUNet2DConditionModel.from_pretrained(folder, subfolder="unet", **changes, **same)
     torch.manual_seed(7)
     given = {"subfolder": "unet", "low_cpu_mem_usage": False, "output_loading_info": True}
     grown, info = ImagenUNet2DConditionModel.from_pretrained(folder, **given, **changes)
@@ -217,9 +220,10 @@ def test_what_a_changed_configuration_adds_begins_as_in_a_new_network(folder) ->
     assert {name.split(".")[0] for name in info["missing_keys"]} == {"detail", "noisy_path"}
     expected = new.state_dict() | saved
     assert all(torch.equal(value, expected[name]) for name, value in grown.state_dict().items())
-    with pytest.raises(OSError, match="unet lack 1 of its network's parameters"):
-        leave_out(folder / "unet" / WEIGHTS, "conv1.weight")
-        ImagenUNet2DConditionModel.from_pretrained(folder, **given)
+    leave_out(folder / "unet" / WEIGHTS, "conv1.weight")
+    for more in ({}, changes, {"sample_size": grown.config["sample_size"]}):
+        with pytest.raises(OSError, match="unet lack 1 of its network's parameters"):
+            ImagenUNet2DConditionModel.from_pretrained(folder, **given, **more)
 
 
 @pytest.mark.parametrize("more", [{}, {"low_cpu_mem_usage": False}])

@@ -1,16 +1,20 @@
 """Loaded networks compute the very bits that saved ones did, nothing is opened that could run code, and nothing tells of this machine."""
 
 import os
+from collections.abc import Collection
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .saved_configs import leave_out_local_paths
 from .weight_files import check_network_folder, sole_variant, stored_names
+
+OF_THE_HUB = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
 
 
 def holds_adapter(unet: nn.Module) -> bool:
@@ -56,13 +60,14 @@ class OwnMemoryMixin:
                 kwargs["variant"] = sole_variant({folder.name: os.listdir(folder)})
             check_network_folder(folder, kwargs["variant"])
         told = kwargs.pop("output_loading_info", False)
-        changed = sorted(kwargs.keys() & cls._get_init_keys(cls))  # type: ignore[attr-defined]
         network, info = super().from_pretrained(place, **kwargs, output_loading_info=True)  # type: ignore[misc]
         missing = [name for name in network.state_dict() if name in info["missing_keys"]]
-        if missing and changed:
-            _begin(network, missing, changed)
-        else:
-            check_none_missing(missing, folder)
+        asked = kwargs.keys() & cls._get_init_keys(cls)  # type: ignore[attr-defined]
+        if missing and asked:
+            of_the_hub = {name: value for name, value in kwargs.items() if name in OF_THE_HUB}
+            saved: Any = cls.load_config(place, **of_the_hub)  # type: ignore[attr-defined]
+            missing = _begun(network, missing, saved, asked)
+        check_none_missing(missing, folder)
         for parameter in network.parameters():
             plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor  # and not quantized
             if plain and parameter.device.type == "cpu":
@@ -89,20 +94,35 @@ class OwnMemoryMixin:
         leave_out_local_paths([Path(save_directory, "config.json")])
 
 
-def _begin(network: Any, names: list[str], changed: list[str]) -> None:
+def _begun(network: Any, missing: list[str], saved: dict[str, Any], asked: Collection[str]) -> list[str]:
     """Give weights that a changed configuration adds the values of a new network: diffusers leaves them as the memory was.
 
+    Args:
+        network: loaded, without the weights that are `missing`.
+        saved: the configuration of the file.
+        asked: what of it the caller gave, changed or not.
+
+    Returns:
+        Those that the saved network has, too, and its file lacks.
+
     Raises:
-        ValueError: where they have no memory yet.
+        ValueError: where added ones have no memory yet.
     """
+    with torch.device("meta"):
+        before: Any = type(network).from_config(saved)
+    of_saved = before.state_dict().keys()
+    added = [name for name in missing if name not in of_saved]
     weights = network.state_dict()
-    if any(weights[name].is_meta for name in names):
+    if any(weights[name].is_meta for name in added):
+        changed = sorted(name for name in asked if network.config[name] != before.config[name])
         raise ValueError(
-            f"{', '.join(changed)} of the configuration changed, and the network has {len(names)} weights that the saved one has not, "
-            f"{names[0]} the first; give low_cpu_mem_usage=False, too, for them to begin as in a new network, or leave the configuration"
+            f"{', '.join(changed)} of the configuration changed, and the network has {len(added)} weights that the saved one has not, "
+            f"{added[0]} the first; give low_cpu_mem_usage=False, too, for them to begin as in a new network, or leave the configuration"
         )
-    new = type(network).from_config(network.config).state_dict()
-    network.load_state_dict({name: new[name] for name in names}, strict=False)
+    if added:
+        new = type(network).from_config(network.config).state_dict()
+        network.load_state_dict({name: new[name] for name in added}, strict=False)
+    return [name for name in missing if name in of_saved]
 
 
 def check_complete(network: nn.Module, folder: Path, variant: str | None) -> None:
