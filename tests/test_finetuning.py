@@ -136,7 +136,7 @@ def test_time_is_limited_for_all_stages_together(cascade, images, tmp_path, monk
     assert len(limits) == 2
     assert limits[1] < limits[0] - 0.1 < 1000
     assert not (tmp_path / "README.md").exists() and not (tmp_path / "model_index.json").exists()
-    assert "the time limit was reached before the last step" in caplog.text
+    assert "the time limit was reached before the last step" in caplog.text and "with --resume_from_checkpoint latest" in caplog.text
     finetune_domain.main(flags(cascade, 3, tmp_path / "none", *given, "--time_limit", 0))
     assert len(limits) == 2
     clock = ["--time_limit", 9, "--lr_by_time", "--lr_scheduler", "cosine"]

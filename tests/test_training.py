@@ -261,7 +261,7 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path) -> None:
 
 def test_an_earlier_run_is_not_written_over(tmp_path) -> None:
     fit(tmp_path, 3)
-    with pytest.raises(ValueError, match="checkpoint-3 of an earlier run"):
+    with pytest.raises(ValueError, match="checkpoint-3 of an earlier run; go on from it with --resume_from_checkpoint latest"):
         fit(tmp_path, 3, resume_from_checkpoint=None)
     with pytest.raises(ValueError, match="holds: checkpoint-3"):
         fit(tmp_path, 3, resume_from_checkpoint="checkpoint-9")

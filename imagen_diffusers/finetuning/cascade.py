@@ -72,7 +72,7 @@ class FineTuning:
         if self.train.resume_from_checkpoint not in (None, LATEST):
             raise ValueError(
                 f"resume_from_checkpoint={self.train.resume_from_checkpoint} is of one stage, and several are trained: name its stage "
-                f"(--stages 1), or go on with all of them by resume_from_checkpoint={LATEST}"
+                f"(--stages 1), or go on with all of them by --resume_from_checkpoint {LATEST}"
             )
         if self.train.lr_by_time:
             raise ValueError(

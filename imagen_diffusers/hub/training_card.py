@@ -50,6 +50,8 @@ from imagen_diffusers import ImagenCascadePipeline
 
 pipe = ImagenCascadePipeline.from_pretrained({repo}, dtype=torch.float32)""",
 }
+LEFT_OUT = ("hub_token", "output_dir")
+LENGTHS = ("max_train_steps", "num_train_epochs")  # of which a run is given one
 WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
 
 
@@ -68,7 +70,8 @@ def write_card(
         repo: what the usage example loads.
         image: a file in `folder` to show.
     """
-    told = {name: value for s in settings for name, value in asdict(s).items() if name not in ("hub_token", "output_dir")}
+    told = {name: value for s in settings for name, value in asdict(s).items() if name not in LEFT_OUT}
+    told = {name: value for name, value in told.items() if name not in LENGTHS or value is not None}
     hub = next((s for s in settings if isinstance(s, HubSettings)), HubSettings())
     comes_with_us = not Path(base).exists() and find(base) != base
     bases = base_models([] if comes_with_us else [base])

@@ -60,7 +60,7 @@ def push_folder(folder: Path, settings: HubSettings) -> str:
     except (OSError, ValueError) as error:
         raise OSError(
             f"the result is whole in {folder}, but it could not be uploaded: {_first_line(error)}. Run the script again with "
-            "resume_from_checkpoint=latest, which only uploads it"
+            "--resume_from_checkpoint latest, which only uploads it"
         ) from None
     return str(told)
 

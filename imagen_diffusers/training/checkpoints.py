@@ -37,7 +37,7 @@ from .same_run import check_same_architecture, check_same_kind
 NAME = re.compile(r"checkpoint-(\d+)")
 AVERAGES, WEIGHTS = "unet_ema", "diffusion_pytorch_model.safetensors"
 LATEST = "latest"
-GO_ON = "run the same command with resume_from_checkpoint=latest for the rest"
+GO_ON = "run the same command with --resume_from_checkpoint latest for the rest"
 PROGRESS, STREAM, KIND = "progress.json", "stream.json", "kind.json"
 
 
@@ -63,7 +63,7 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
     if wanted is None:
         if there:
             raise ValueError(
-                f"{folder} holds {there[-1].name} of an earlier run; go on from it with resume_from_checkpoint=latest, "
+                f"{folder} holds {there[-1].name} of an earlier run; go on from it with --resume_from_checkpoint latest, "
                 "or choose another output_dir"
             )
         return None
@@ -77,7 +77,7 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
         raise ValueError(
             f"resume_from_checkpoint={wanted} is not the last checkpoint of {folder}, which holds {there[-1].name}: new ones would mix "
             f"with those of the other run. Go on from {path} in another output_dir, or from the last one with "
-            "resume_from_checkpoint=latest"
+            "--resume_from_checkpoint latest"
         )
     return path
 

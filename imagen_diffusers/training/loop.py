@@ -142,7 +142,7 @@ def train_stage(
         # Gone before its process group is: a reducer that is the last to hold the group waits for the group's threads with the
         # interpreter's lock, and a thread that still has a gathered tensor to give back waits for that lock.
         fit.model, fit.optimizer = accelerator.free_memory(fit.model, fit.optimizer)
-        stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with resume_from_checkpoint=latest")
+        stop.leave_if_signalled(f"{settings.output_dir} holds a checkpoint to go on from with --resume_from_checkpoint latest")
     return Trained(trained, step >= settings.steps)
 
 
