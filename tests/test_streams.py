@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from imagen_diffusers.training import sharded_stream
+from imagen_diffusers.training.damaged import damage_told
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.loaders import Batches, first_usable
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
-from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.sharded_stream import ShardedStream
 
@@ -433,3 +434,31 @@ def test_a_stream_whose_shards_are_damaged_is_said_to_be_empty_with_the_reason(t
     damage(tmp_path / "one" / "0.tar", 900)
     with pytest.raises(ValueError, match=r"the training stream is empty, .*; .*0\.tar: the rest of it cannot be read .unexpected end"):
         take(batches(stream, Share(2)), 1)
+
+
+def test_parquet_files_are_read_as_far_as_their_columns_are_needed_whatever_types_others_have(tmp_path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(part: int, **columns: list) -> None:
+        images = [{"bytes": encoded(noise_image(20, 20, i)), "path": None} for i in range(2)]
+        pq.write_table(pa.table({"image": images, **columns}), tmp_path / f"{part}.parquet")
+
+    def read() -> list[str]:
+        rows, columns = load_rows(DataSettings(train_data_dir=tmp_path, streaming=True))
+        assert rows.column_names == columns.read == ["image", "text"]
+        return [row["text"] for row in rows]
+
+    write(0, text=["a", "b"], width=[1, 2])
+    write(1, text=["c", "d"], width=[2.5, 3.5], height=[1, 2])
+    assert read() == ["a", "b", "c", "d"] == list(load_captions(DataSettings(train_data_dir=tmp_path, streaming=True))[0])
+    assert not damage_told()
+    write(1, width=[1, 2])
+    assert read() == ["a", "b"]
+    assert damage_told() == [f"{tmp_path}/1.parquet: it lacks a column that is read (No match for FieldRef.Name(text))"]
+    write(0, text=[1, 2])
+    write(1, text=["c", "d"])
+    with pytest.raises(ValueError, match=r"1\.parquet: its columns have other types than those of the first file \(Failed to parse .*string"):
+        read()
+    with pytest.raises(ValueError, match=r"a file of .*: its columns have other types .*; write all with the same"):
+        load_rows(DataSettings(train_data_dir=tmp_path, cache_dir=tmp_path / "cache"))

@@ -5,6 +5,7 @@ import json
 import logging
 import lzma
 import tarfile
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -32,11 +33,16 @@ class UpToDamage:
         try:
             yield from self.read(**shard)
         except Exception as error:
-            if not is_damage(error):
-                raise
             files = shard.get("files") or shard.get("tar_paths") or ["a file"]  # of Parquet, of WebDataset
             name = files[0] if isinstance(files[0], str) else next(iter(files[0]))
-            _told.append(f"{name}: the rest of it cannot be read ({on_one_line(error)})")
+            if is_of_types(error):
+                raise of_other_types(name, error) from None
+            if not is_damage(error):
+                raise
+            lacking = on_one_line(error).startswith("No match for FieldRef")  # pyarrow's words for columns; its schema follows
+            said = on_one_line(error).partition(" in ")[0] if lacking else on_one_line(error)
+            why = "it lacks a column that is read" if lacking else "the rest of it cannot be read"
+            _told.append(f"{name}: {why} ({said})")
             _warn(_told[-1])
 
 
@@ -67,7 +73,17 @@ def empty_stream(said: str = "the training stream is empty") -> ValueError:
 def is_damage(error: BaseException | None) -> bool:
     """Whether an error tells of a file's contents, and not of a disk or a network, which may give them another time."""
     of_arrow = type(error).__name__ == "ArrowInvalid" or type(error) is OSError and error.errno is None  # the second of packed pages
-    return of_arrow or isinstance(error, _OF_FILES)
+    return not is_of_types(error) and (of_arrow or isinstance(error, _OF_FILES))
+
+
+def is_of_types(error: BaseException | None) -> bool:
+    """Whether `datasets` read what a file holds, and could not cast its columns to the types of the first file's."""
+    return error is not None and any(frame.f_code.co_name == "table_cast" for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def of_other_types(files: str, error: BaseException | None) -> ValueError:
+    """What to raise for files whose columns have other types than those of the first one."""
+    return ValueError(f"{files}: its columns have other types than those of the first file ({on_one_line(error)}); write all with the same")
 
 
 def unreadable(file: str, error: BaseException) -> ValueError:

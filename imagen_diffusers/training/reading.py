@@ -28,6 +28,16 @@ class Columns:
     others: tuple[str, ...] = ()
     files: str | None = None
 
+    @property
+    def images(self) -> list[str]:
+        """All that hold images, once each."""
+        return list(dict.fromkeys([self.image, *self.others, *([] if self.cond is None else [self.cond])]))
+
+    @property
+    def read(self) -> list[str]:
+        """All that are read, once each."""
+        return list(dict.fromkeys([*self.images, *([] if self.caption is None else [self.caption])]))
+
     def image_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The first of its images; None where it has none."""
         return next((row[column] for column in (self.image, *self.others) if row[column] is not None), None)

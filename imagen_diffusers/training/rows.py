@@ -4,12 +4,13 @@ WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
 
 import glob
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .damaged import is_damage, on_one_line, stream_of, unreadable
+from .damaged import is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
 
@@ -88,18 +89,13 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     """
     datasets = _library()
     _check_conditioning(settings.conditioning_image_column, cond_channels)
-    rows, there, files = _rows(settings)
-    image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
-    if captions:
-        caption = _caption_column(settings, there)
-    if settings.conditioning_image_column is not None:
-        cond = _column("conditioning_image", settings.conditioning_image_column, (), there)
-    others = () if settings.image_column is not None else _other_images(rows.features or {}, {image, cond})
-    images = [image, *others] if cond is None else [image, *others, cond]
-    rows = rows.select_columns(list(dict.fromkeys([*images, *([] if caption is None else [caption])])))  # what others hold may be anything
-    for column in dict.fromkeys(images):
+    columns_of = partial(_columns, settings, captions, cond_channels)
+    rows, there, files = _rows(settings, lambda features: columns_of(list(features), features).read)
+    columns = replace(columns_of(there, rows.features or {}), files=files)
+    rows = rows.select_columns(columns.read)  # what others hold may be anything
+    for column in columns.images:
         rows = rows.cast_column(column, datasets.Image(decode=False))
-    return rows, Columns(image, caption, cond, cond_channels, others, files)
+    return rows, columns
 
 
 def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
@@ -108,7 +104,7 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
     Raises:
         ValueError: as `load_rows`.
     """
-    rows, there, _ = _rows(settings)
+    rows, there, _ = _rows(settings, lambda features: [_caption_column(settings, list(features))])
     column = _caption_column(settings, there)
     captions = rows.select_columns([column])
     single = not settings.streaming and isinstance(captions.features[column], _library().Value)
@@ -161,6 +157,17 @@ def _check_conditioning(column: str | None, channels: int) -> None:
         )
 
 
+def _columns(settings: DataSettings, captions: bool, cond_channels: int, there: list[str], features: Mapping[str, Any]) -> Columns:
+    """Which of the columns that are there to read."""
+    image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
+    if captions:
+        caption = _caption_column(settings, there)
+    if settings.conditioning_image_column is not None:
+        cond = _column("conditioning_image", settings.conditioning_image_column, (), there)
+    others = () if settings.image_column is not None else _other_images(features, {image, cond})
+    return Columns(image, caption, cond, cond_channels, others)
+
+
 def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str:
     if wanted is not None and wanted not in there:
         raise ValueError(f'{kind}_column is "{wanted}"; the columns are {", ".join(there)}')
@@ -194,8 +201,12 @@ def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[
     return tuple(c for c in IMAGE_COLUMNS if c not in taken and isinstance(features.get(c), _library().Image))
 
 
-def _rows(settings: DataSettings) -> tuple[Any, list[str], str | None]:
-    """The rows as `datasets` gives them, the names of their columns, and a digest of the shards that they are of."""
+def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str]]) -> tuple[Any, list[str], str | None]:
+    """The rows as `datasets` gives them, the names of their columns, and a digest of the shards that they are of.
+
+    Of a stream of Parquet files these are the columns that `choose` names, and no others are read. Rows that are read in whole are kept
+    in `cache_dir`, for whatever is asked of them later.
+    """
     datasets = _library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
@@ -204,7 +215,10 @@ def _rows(settings: DataSettings) -> tuple[Any, list[str], str | None]:
     place = settings.train_data_dir or settings.dataset_name or "data_files"
     try:
         if settings.streaming:
-            rows: Any = stream_of(datasets.load_dataset_builder(kind, **arguments))
+            builder = datasets.load_dataset_builder(kind, **arguments)
+            if isinstance(builder, datasets.packaged_modules.parquet.Parquet):
+                builder.config.columns = choose(builder.as_streaming_dataset(split="train").features)
+            rows: Any = stream_of(builder)
         else:
             rows = datasets.load_dataset(kind, split="train", **arguments)
     except (DatasetNotFoundError, DataFilesNotFoundError, FileNotFoundError) as error:
@@ -222,6 +236,8 @@ def _refuse_damage(error: Exception, first: str, place: str) -> None:
     """Say of files that are damaged what to do; of the first one, whose columns are those of all, at once."""
     if is_damage(error):
         raise unreadable(first, error) from None
+    if is_of_types(error.__cause__):
+        raise of_other_types(f"a file of {place}", error.__cause__) from None
     if is_damage(error.__cause__):
         raise ValueError(
             f"files of {place} cannot be read to their end ({on_one_line(error.__cause__)}); with streaming they are named, and "
