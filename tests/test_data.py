@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from imagen_diffusers.training.damaged import damage_told
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
@@ -338,6 +339,17 @@ def test_rows_of_tar_shards_may_have_other_kinds_of_images_and_other_metadata(tm
     assert [reader.pyramid(row, "").captions[0] for row in read] == [f"image {i}" for i in range(7)] * 2
     with pytest.raises(ValueError, match='image_column is "bmp"; the columns are webp, txt, png'):
         load_rows(replace(data, image_column="bmp"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_text_that_cannot_be_decoded_costs_a_tar_shard_one_row_at_most(tmp_path, streaming, caplog) -> None:
+    more = {0: {".json": b"{bad", ".npy": b"junk"}, 2: {".txt": b"a caf\xe9"}, 3: {".json": b"{}"}}
+    for part in ("0", "1"):
+        tar(tmp_path / "set" / f"{part}.tar", [noise_image(24, 24, i) for i in range(5)], more=more)
+    rows, columns = load_rows(DataSettings(train_data_dir=tmp_path / "set", streaming=streaming, cache_dir=tmp_path / "cache"))
+    assert [row[columns.caption] for row in rows] == ["image 0", "image 1", None, "image 3", "image 4"] * 2
+    assert caplog.text.count(": a text in it cannot be decoded (0002.txt: 'utf-8' codec can't decode") == 2
+    assert not damage_told()
 
 
 def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:

@@ -179,6 +179,15 @@ def test_batches_hold_one_shape(tmp_path, caplog) -> None:
         ImageStream(rows, columns, ImageSettings(16, stride=4, aspect_buckets=True))
 
 
+def test_a_shape_of_which_no_image_can_be_used_is_left_out_of_its_block(tmp_path) -> None:
+    names = {f"{i}.png": encoded(noise_image(12, 24, i)) for i in range(12)}
+    names["7.png"] = encoded(noise_image(24, 12))[:300]  # the header tells of another shape
+    folder = folder_of(tmp_path / "tall", names, {name: f"image {name.split('.')[0]}" for name in names})
+    found = take(batches(stream_of(folder, 12, aspect_buckets=True), Share(2)), 24)
+    assert set(numbers(found)) == {*range(12)} - {7}
+    assert told_of(found) == {str(folder / "7.png")}
+
+
 def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
     given = {"dataloader_num_workers": 2, "checkpointing_steps": 3, "train_batch_size": 3}
     fit(tmp_path / "one", 6, unet=make_base(), dataset=stream_of(files, 8), **given)
@@ -458,7 +467,9 @@ def test_parquet_files_are_read_as_far_as_their_columns_are_needed_whatever_type
     assert damage_told() == [f"{tmp_path}/1.parquet: it lacks a column that is read (No match for FieldRef.Name(text))"]
     write(0, text=[1, 2])
     write(1, text=["c", "d"])
-    with pytest.raises(ValueError, match=r"1\.parquet: its columns have other types than those of the first file \(Failed to parse .*string"):
+    with pytest.raises(
+        ValueError, match=r"1\.parquet: its columns have other types than those of the first file \(Failed to parse .*string"
+    ):
         read()
     with pytest.raises(ValueError, match=r"a file of .*: its columns have other types .*; write all with the same"):
         load_rows(DataSettings(train_data_dir=tmp_path, cache_dir=tmp_path / "cache"))

@@ -54,6 +54,15 @@ def test_a_substitute_has_the_shape_of_its_batch() -> None:
     assert told == {"broken-60x30.png", "broken-30x60.png", "broken-40x30.png", "row 5", "text.png", "nowhere.png", "row 10"}
 
 
+def test_a_shape_of_which_no_image_can_be_used_is_left_out() -> None:
+    tall, wide = (given(12, 24, i) for i in range(5)), broken(24, 12)  # of just the shapes' sizes: no tall one is cut to the wide one
+    dataset = ImageDataset(rows_of([*tall, wide]), Columns("image", "text"), BUCKETS)
+    found = batches(dataset, 6)
+    assert {tuple(b["pixel_values"].shape[2:]) for b in found} == {(24, 12)}
+    assert {line.split(":")[0] for b in found for line in b["skipped"]} == {"broken-24x12.png"}
+    assert len(dataset.unusable) == 1
+
+
 def test_prior_preservation_keeps_shapes_apart() -> None:
     classes = ImageDataset(rows_of([given(30, 60, 5), given(40, 40, 6)]), Columns("image", "text"), BUCKETS)
     found = batches(Mixed(many_shapes(), classes, 0.5))

@@ -1,7 +1,6 @@
 """Files of a stream that cannot be read to their end: the rest of one is passed over, and told of."""
 
 import gzip
-import json
 import logging
 import lzma
 import tarfile
@@ -13,7 +12,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_OF_FILES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError, json.JSONDecodeError)
+_OF_FILES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 _told: list[str] = []  # in this process, since it was last asked
 
 
@@ -43,7 +42,7 @@ class UpToDamage:
             said = on_one_line(error).partition(" in ")[0] if lacking else on_one_line(error)
             why = "it lacks a column that is read" if lacking else "the rest of it cannot be read"
             _told.append(f"{name}: {why} ({said})")
-            _warn(_told[-1])
+            warn_once(_told[-1])
 
 
 def stream_of(builder: Any) -> Any:
@@ -96,6 +95,6 @@ def on_one_line(error: BaseException | None) -> str:
 
 
 @cache
-def _warn(told: str) -> None:
+def warn_once(told: str) -> None:
     """Once in each process, and not in each pass."""
     logger.warning(told)

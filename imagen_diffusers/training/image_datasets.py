@@ -1,6 +1,7 @@
 """Captioned images as training sets for a stage, by index. Images that cannot be used are passed over; see `Example.skipped`."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -72,19 +73,22 @@ class ImageDataset(VisitedDataset):
     def visit(self, index: int, number: int) -> Example:
         """The example, or the next one that can be used, cut to the shape of the one it stands for.
 
+        Where none can be cut to that shape, it has the most frequent shape that one can be cut to, as all examples of its batch have then.
+
         Raises:
-            UnusableError: a `ValueError`, when none of the whole set can.
+            UnusableError: a `ValueError`, when none of the whole set can be used.
         """
-        buckets, skipped = self.buckets(), []
-        shape = None if buckets is None else buckets[index]
-        for place in chain(range(index, len(self)), range(index)):
+        skipped = []
+        for shape in self._shapes(index):
             try:
-                pyramid = self._pyramid(place, shape)
-            except UnusableError as error:
-                skipped.append(str(error))
+                return self._cut_to(shape, index, number, skipped)
+            except UnusableError:
                 continue
-            return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
         raise none_usable(f"the {len(self)} images", skipped)
+
+    def of_shape(self, index: int, number: int) -> Example:
+        """As `visit`, of the shape that `buckets` says; raises `UnusableError` where none can be cut to it."""
+        return self._cut_to(next(self._shapes(index)), index, number, [])
 
     def usable(self) -> list[int]:
         """The indices of all images that can be used; `unusable` tells of the others afterwards. Each is decoded."""
@@ -105,8 +109,8 @@ class ImageDataset(VisitedDataset):
 
     @property
     def unusable(self) -> list[str]:
-        """Why images cannot be used, of those that were asked for so far."""
-        return list(self._unusable.values())
+        """Why images cannot be used, of those that were asked for so far; one that is too small for another shape than its own can be."""
+        return [why for (index, shape), why in self._unusable.items() if self._is_of(index, shape)]
 
     def buckets(self) -> list[int] | None:
         """Which of `ImageSettings.shapes` each image has; None where they are all square, or cut to squares.
@@ -119,6 +123,27 @@ class ImageDataset(VisitedDataset):
             rows = tqdm(self.rows, total=len(self), desc="reading sizes", disable=len(self) < 10_000)  # one after the other is faster
             self._buckets = as_next([self._bucket(i, row) for i, row in enumerate(rows)])
         return self._buckets
+
+    def _shapes(self, index: int) -> Iterator[int | None]:
+        """That of the image at `index`, and then those of the others, the most frequent first; None alone where all have one."""
+        buckets = self.buckets()
+        yield None if buckets is None else buckets[index]
+        for shape, _ in Counter(buckets).most_common():
+            yield shape
+
+    def _is_of(self, index: int, shape: int | None) -> bool:
+        return shape is None or self._buckets is None or self._buckets[index] == shape
+
+    def _cut_to(self, shape: int | None, index: int, number: int, skipped: list[str]) -> Example:
+        """The example at `index`, or the next that can be cut to this shape; `skipped` gets those of this shape that cannot be used."""
+        for place in chain(range(index, len(self)), range(index)):
+            try:
+                pyramid = self._pyramid(place, shape)
+            except UnusableError as error:
+                skipped += [str(error)] * self._is_of(place, shape)
+                continue
+            return self.reader.example(pyramid, np.random.default_rng((self.seed, index, number)), skipped)
+        raise UnusableError(f"no image can be cut to the shape of image {index}")
 
     def _bucket(self, index: int, row: dict[str, Any]) -> int | None:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 from .damaged import is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
+from .tar_rows import TarRows
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
@@ -214,13 +215,16 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
     place = settings.train_data_dir or settings.dataset_name or "data_files"
     try:
+        builder = datasets.load_dataset_builder(kind, **arguments)
+        if isinstance(builder, datasets.packaged_modules.webdataset.WebDataset):
+            builder._get_pipeline_from_tar = TarRows(builder)
         if settings.streaming:
-            builder = datasets.load_dataset_builder(kind, **arguments)
             if isinstance(builder, datasets.packaged_modules.parquet.Parquet):
                 builder.config.columns = choose(builder.as_streaming_dataset(split="train").features)
             rows: Any = stream_of(builder)
         else:
-            rows = datasets.load_dataset(kind, split="train", **arguments)
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split="train")
     except (DatasetNotFoundError, DataFilesNotFoundError, FileNotFoundError) as error:
         raise ValueError(f"no images found at {place}: {error}") from None
     except Exception as error:

@@ -197,7 +197,8 @@ class ShardedStream(IterableDataset):
     def _by_shape(self, reader: RowReader, block: list[Numbered], place: Place, worker: int, seed: int) -> Iterator[Found]:
         """The same, a batch of one shape at a time; a shape's last batch is filled up from its first examples.
 
-        Rows drop out by their files' headers and captions. For those that only decoding tells of others of the block stand in.
+        Rows drop out by their files' headers and captions. For those that only decoding tells of others of the block stand in,
+        where they can be cut to the shape.
         """
         names, rows, unusable, size = [], [], [], self.share.batch_size
         for number, row in block:
@@ -216,12 +217,15 @@ class ShardedStream(IterableDataset):
         sampler = BucketSampler(images.buckets() or [], Share(size), seed=seed, start=place["used"] // size, stop=0)
         sampler.stop = sampler.steps_per_pass
         self._warn_of_repeats(len(rows), sampler.steps_per_pass * size, place, worker)
+        told = 0
         for step, visits in enumerate(sampler, sampler.start + 1):
             try:
-                yield Found(step * size, [images.visit(*visit) for visit in visits], [])
-            except UnusableError:
-                yield Found(step * size, [], images.unusable)
-                return
+                examples = [images.of_shape(*visit) for visit in visits]
+            except UnusableError:  # of all that have this shape
+                yield Found(step * size, [], images.unusable[told:])
+                told = len(images.unusable)
+            else:
+                yield Found(step * size, examples, [])
 
     def _warn_of_repeats(self, rows: int, examples: int, place: Place, worker: int) -> None:
         """Once for each run: one reader tells of its first block."""

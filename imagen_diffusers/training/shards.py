@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .damaged import is_damage, unreadable
+from .tar_rows import decoded, undecoded
 
 KINDS = {".tar": "webdataset", ".parquet": "parquet"}  # and which builder of `datasets` reads them
 LOOKED_AT = 100  # rows of the first tar shard, whose fields are read from all shards
@@ -137,12 +138,11 @@ def _features(shard: str, image_columns: Iterable[str]) -> Any:
 def _first_rows(shard: str) -> list[dict[str, Any]]:
     """Of a tar shard, as far as it can be read."""
     import datasets
-    from datasets import packaged_modules as modules
 
     archive, rows = datasets.StreamingDownloadManager().iter_archive(shard), []
     try:
-        for row in islice(modules.webdataset.WebDataset._get_pipeline_from_tar(shard, archive), LOOKED_AT):
-            rows.append(row)
+        for row in islice(undecoded(shard, archive), LOOKED_AT):
+            rows.append({name: decoded(value) for name, value in row.items()})
     except Exception as error:
         if not is_damage(error):
             raise
