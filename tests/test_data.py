@@ -91,12 +91,17 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"no caption column among image.*metadata\.jsonl"):
         load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))
     assert load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"), captions=False)[1].caption is None
-    for name in ("a", "b"):
-        (bare / f"{name}.txt").write_text(f"the image {name}\n")
+    for name in ("a", "b", "._a"):
+        (bare / f"{name}.txt").write_text(f"the image {name}: café\n", encoding="utf-8")
+        (bare / f"{name}.json").write_text("{}")
+    (bare / "._a.png").write_bytes(b"of macOS")
     with pytest.raises(ValueError, match="2 images in .* have a .txt file beside them.*; this line of Python writes it: ") as told:
         load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))
     exec(str(told.value).split("writes it: ")[1], {})
-    assert [*load_captions(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))[0]] == ["the image a", "the image b"]
+    assert [*load_captions(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))[0]] == [
+        "the image a: café",
+        "the image b: café",
+    ]
     with pytest.raises(ValueError, match="exactly one"):
         DataSettings()
     empty_caption = folder_of(tmp_path / "untold", {"a.png": encoded(noise_image(16, 16))}, {})

@@ -21,8 +21,9 @@ LISTS = "metadata.*"  # of a folder's images, which alone are read then
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
 TO_METADATA = (  # of captions in .txt files beside the images
     'import json, pathlib; d = pathlib.Path({folder}); (d / "metadata.jsonl").write_text("".join(json.dumps({{"file_name": '
-    'i.relative_to(d).as_posix(), "text": t.read_text().strip()}}) + "\\n" for i in sorted(d.rglob("*")) if i.suffix != ".txt" and '
-    '(t := i.with_suffix(".txt")).is_file()))'
+    'i.relative_to(d).as_posix(), "text": t.read_text(encoding="utf-8").strip()}}) + "\\n" for i in sorted(d.rglob("*")) if '
+    'i.suffix.lower() in {kinds} and i.name[0] != "." and not any(p.startswith((".", "__")) for p in i.relative_to(d).parts[:-1]) and '
+    '(t := i.with_suffix(".txt")).is_file()), encoding="utf-8")'
 )
 HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
@@ -186,13 +187,14 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
         folder = None if settings.train_data_dir is None else read_in_whole(settings.train_data_dir)
         if folder is None or any(folder.rglob(LISTS)):
             raise
-        told = sum(path.with_suffix(".txt").is_file() for path in images_in(folder))
+        told = [path for path in images_in(folder) if path.with_suffix(".txt").is_file()]
         needed = "a folder of images needs metadata.jsonl beside them, with file_name and text in each line"
         if not told or settings.caption_column is not None:
             raise ValueError(f"{error}. {needed.capitalize()}") from None
-        line = TO_METADATA.format(folder=json.dumps(str(folder)))
+        kinds = json.dumps(sorted({path.suffix.lower() for path in told}))
+        line = TO_METADATA.format(folder=json.dumps(str(folder)), kinds=kinds)
         raise ValueError(
-            f"no captions are read: {told} images in {folder} have a .txt file beside them, and {needed}; this line of Python "
+            f"no captions are read: {len(told)} images in {folder} have a .txt file beside them, and {needed}; this line of Python "
             f"writes it: {line}"
         ) from None
 
