@@ -109,6 +109,15 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
         dataset(empty_caption)[0]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_broken_list_of_images_is_named(tmp_path, streaming) -> None:
+    for part in ("a", "b"):
+        folder_of(tmp_path / part, {f"{i}.png": encoded(noise_image(16, 16)) for i in range(2)}, {})
+    (tmp_path / "b" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "te\n')
+    with pytest.raises(ValueError, match=r"line 2 of .*b/metadata\.jsonl cannot be read \(Unterminated string .*; write it anew"):
+        load_rows(DataSettings(train_data_dir=tmp_path, streaming=streaming, cache_dir=tmp_path / "cache"))
+
+
 def test_of_several_captions_each_visit_takes_one_at_random(tmp_path) -> None:
     several = {"0.png": ["a cube", "a red cube"], "1.png": [], "2.png": ["", " "], "3.png": ["one", " "]}
     images = {name: encoded(noise_image(24, 24, int(name[0]))) for name in several}

@@ -275,7 +275,20 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     if shards:
         return reading_of([glob.escape(str(path)) for path in shards], IMAGE_COLUMNS)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(_trained_on(folder, images_in(folder)).absolute()))}/**"]}}
+    place = _trained_on(folder, images_in(folder))
+    _check_lists(place)
+    return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(place.absolute()))}/**"]}}
+
+
+def _check_lists(folder: Path) -> None:
+    """Refuse a metadata.jsonl that cannot be read by its name and line, which `datasets` does not tell, before the first image is read."""
+    for path in sorted(folder.rglob("metadata.jsonl")):
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    json.loads(line.strip() or "{}")
+                except ValueError as error:
+                    raise unreadable(f"line {number} of {path}", error) from None
 
 
 def _shards(folder: Path) -> list[Path]:
