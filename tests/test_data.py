@@ -187,8 +187,10 @@ def test_of_a_folder_for_training_and_one_for_validation_the_first_is_read(tmp_p
 def test_shards_in_folders_in_the_folder_are_read_as_images_are(tmp_path) -> None:
     tar(tmp_path / "deep" / "a" / "0.tar", [noise_image(20, 20)] * 2)
     tar(tmp_path / "deep" / ".cache" / "1.tar", [noise_image(20, 20)])
-    rows, _ = load_rows(DataSettings(train_data_dir=tmp_path / "deep", streaming=True))
-    assert len(list(rows)) == 2
+    (tmp_path / "deep" / "a" / "._0.tar").write_bytes(b"of macOS")
+    for folder in ("deep", "deep/a"):
+        rows, _ = load_rows(DataSettings(train_data_dir=tmp_path / folder, streaming=True))
+        assert len(list(rows)) == 2
     for part, count in (("train", 1), ("test", 2)):
         (tmp_path / "parts" / part).mkdir(parents=True)
         parquet(tmp_path / "parts" / part / "0.parquet", [noise_image(20, 20)] * count)

@@ -19,8 +19,8 @@ NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")  # as shells write them, and WebData
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """Those in a folder, of one kind."""
-    return _of_one_kind(folder.glob("*"))
+    """Those in a folder, of one kind, but for what is hidden."""
+    return _of_one_kind(path for path in folder.glob("*") if not is_hidden(path.relative_to(folder)))
 
 
 def shards_below(folder: Path) -> list[Path]:
