@@ -85,6 +85,9 @@ def test_processes_list_each_image_once_in_one_file(tmp_path, capsys) -> None:
     assert (tmp_path / "skipped.txt").read_text().splitlines() == ["a: small", "b: small", "c: small"]
     say_skipped(tmp_path)
     assert capsys.readouterr().out == f"3 training images were passed over; see {tmp_path / 'skipped.txt'}\n"
+    first.add(["1.tar: the rest of it cannot be read (unexpected end of data)", "2.parquet: it lacks a column that is read (text)"])
+    say_skipped(tmp_path)
+    assert capsys.readouterr().out.startswith("3 training images and 2 shards, or the rest of them, were passed over; see ")
 
 
 def test_of_very_many_images_that_are_passed_over_some_are_listed(tmp_path, monkeypatch, caplog) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+CUT_SHORT, LACKING = "the rest of it cannot be read", "it lacks a column that is read"  # what is told of shards
 _OF_FILES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 _told: list[str] = []  # in this process, since it was last asked
 
@@ -40,7 +41,7 @@ class UpToDamage:
                 raise
             lacking = on_one_line(error).startswith("No match for FieldRef")  # pyarrow's words for columns; its schema follows
             said = on_one_line(error).partition(" in ")[0] if lacking else on_one_line(error)
-            why = "it lacks a column that is read" if lacking else "the rest of it cannot be read"
+            why = LACKING if lacking else CUT_SHORT
             _told.append(f"{name}: {why} ({said})")
             warn_once(_told[-1])
 
@@ -62,6 +63,11 @@ def damage_told() -> list[str]:
     told = _told.copy()
     _told.clear()
     return told
+
+
+def tells_of_shard(line: str) -> bool:
+    """Whether what was passed over is a shard, or the rest of one, and not an image."""
+    return any(f": {why} (" in line for why in (CUT_SHORT, LACKING))
 
 
 def empty_stream(said: str = "the training stream is empty") -> ValueError:

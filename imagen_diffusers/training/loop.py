@@ -242,7 +242,7 @@ class _Fit:
             if (step + 1) % self.settings.logging_steps == 0:
                 report = {**meter.report(), "lr": self.learning_rate.highest}
                 report |= {} if norm is None or not math.isfinite(norm) else {"grad_norm": norm}  # some engines clip on their own
-                report |= {"skipped_images": len(self.skipped.listed()), "skipped_steps": step + 1 - self.learning_rate.steps}
+                report |= {"skipped_images": self.skipped.counts()[0], "skipped_steps": step + 1 - self.learning_rate.steps}
                 self.accelerator.log(report, step=step + 1)
             yield step + 1
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
+from .damaged import tells_of_shard
 from .folders import in_one_rename
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ class Meter:
 
 
 class Skipped:
-    """Training images that the processes of a run passed over: listed once each in `skipped.txt`, which a resumed run goes on with.
+    """Training images, and damaged shards, that the processes of a run passed over.
 
+    They are listed once each in `skipped.txt`, which a resumed run goes on with.
     The processes share the file: what one has listed, those that pass over it later do not list again. Of a set with very many, `MOST`
     are listed, and those beyond them neither counted nor listed: a line takes some 250 bytes of memory.
     """
@@ -71,13 +73,21 @@ class Skipped:
         if not new:
             return
         if not self.seen:
-            logger.warning(f"passed over an image: {new[0]}. All such are listed in {self.path}")
+            logger.warning(
+                f"passed over {'a shard' if tells_of_shard(new[0]) else 'an image'}: {new[0]}. All such are listed in {self.path}"
+            )
         self.seen.update(new)
         if len(self.seen) >= MOST:
             logger.warning(f"passed over {MOST} images; {self.path} lists these, and further ones are neither counted nor listed")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in new)
+
+    def counts(self) -> tuple[int, int]:
+        """How many images any process has listed, and how many shards that are damaged."""
+        listed = self.listed()
+        shards = sum(map(tells_of_shard, listed))
+        return len(listed) - shards, shards
 
     def listed(self) -> set[str]:
         """What any process has listed, as far as it is counted."""
@@ -88,10 +98,12 @@ class Skipped:
 
 
 def say_skipped(folder: Path) -> None:
-    """How many images of the run in `folder`, and of those of its stages, were passed over, and where they are listed."""
+    """How many images and shards of the run in `folder`, and of those of its stages, were passed over, and where they are listed."""
     for path in [folder / "skipped.txt", *sorted(folder.glob("stage-*/skipped.txt"))]:
-        if count := len(Skipped(path.parent).seen):
-            print(f"{count} training images were passed over; see {path}")
+        images, shards = Skipped(path.parent).counts()
+        told = [f"{images} training images"] * bool(images) + [f"{shards} shards, or the rest of them,"] * bool(shards)
+        if told:
+            print(f"{' and '.join(told)} were passed over; see {path}")
 
 
 def warn_of_idle_weights(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
