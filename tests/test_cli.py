@@ -267,6 +267,12 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> 
     for names in ([tmp_path / "shards" / "*.tar"], sorted((tmp_path / "shards").iterdir())):
         result = call("encode-text", *names, "--output", tmp_path / "of-shards", "--model", folder)
         assert result.exit_code == 0 and "4 captions" in result.output, result.output
+    result = call("encode-text", data, tmp_path / "shards", "--output", tmp_path / "cache", "--model", folder)
+    assert result.exit_code == 0 and "6 captions" in result.output, result.output
+    result = call("encode-text", data, "user/set", "--output", tmp_path / "cache", "--model", folder)
+    assert "user/set is no folder: give several folders, or several shards (.tar, .parquet), or one Hub id" in " ".join(
+        result.output.split()
+    )
     result = call("encode-text", tmp_path / "nowhere", "--output", tmp_path / "cache", "--model", folder)
     assert result.output.startswith("Error:"), result.output
     make_text_encoder().save_pretrained(tmp_path / "t5")

@@ -12,7 +12,7 @@ from .loading import load, pick_device
 
 def encode_text(
     data: Annotated[
-        list[str], typer.Argument(help="Folder of captioned images, Hub id of a data set, or shards: paths, globs or URLs, several, too.")
+        list[str], typer.Argument(help="Folders of captioned images, the Hub id of a data set, or shards: paths, globs or URLs.")
     ],
     output: Annotated[Path, typer.Option(help="Folder of the cache; run again, it goes on.")],
     model: o.Model = o.DEFAULT_MODEL,
@@ -33,28 +33,18 @@ def encode_text(
     """Encode the captions of DATA once, for training without a text encoder: --text_cache OUTPUT."""
     from tqdm import tqdm
 
-    from imagen_diffusers.hub.places import find
     from imagen_diffusers.pipelines.slots import UNETS
     from imagen_diffusers.text.encoders import encoding_dtype
     from imagen_diffusers.text.prompts import TextRules
     from imagen_diffusers.training.rows import DataSettings, load_captions
-    from imagen_diffusers.training.shards import names_shards
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)
-    files = data if len(data) > 1 or (names_shards(data[0]) and not Path(data[0]).is_dir()) else None
-    folder = Path(data[0]) if files is None and Path(find(data[0], ())).exists() else None
-    named = folder is None and files is None
-    place = DataSettings(
-        train_data_dir=folder,
-        dataset_name=data[0] if named else None,
-        data_files=files,
-        caption_column=caption_column,
-        streaming=streaming or not named,  # otherwise `datasets` keeps a copy of all images of shards
-    )
+    parts = [load_captions(DataSettings(**place, caption_column=caption_column)) for place in _places(data, streaming)]
+    counts = [count for _, count in parts]
+    captions, count = chain.from_iterable(part for part, _ in parts), None if None in counts else sum(counts)
     where = pick_device(device)
     computes_in = str(encoding_dtype(dtype, where)).removeprefix("torch.")
-    captions, count = load_captions(place)
     own = {} if text_encoder is None else _text_components(text_encoder, computes_in)
     pipe = load(model, computes_in, where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
@@ -68,6 +58,29 @@ def encode_text(
             progress.update(done - progress.n)
     size = sum(path.stat().st_size for path in output.iterdir())
     typer.echo(f"{output}: {done} captions, {size / 1e6:.1f} MB")
+
+
+def _places(data: list[str], streaming: bool) -> list[dict[str, Any]]:
+    """Fields of `DataSettings` for each folder, or for shards or a Hub id; all but a Hub id are streams, of which `datasets` keeps no copy.
+
+    Raises:
+        ValueError: for several that are neither all folders nor all shards.
+    """
+    from imagen_diffusers.hub.places import find
+    from imagen_diffusers.training.shards import names_shards
+
+    folders = [name for name in data if Path(name).is_dir()]
+    others = [name for name in data if name not in folders]
+    if folders and not others:
+        return [{"train_data_dir": Path(folder), "streaming": True} for folder in folders]
+    if not folders and all(map(names_shards, data)):
+        return [{"data_files": data, "streaming": True}]
+    if len(data) > 1:
+        neither = next((name for name in others if not names_shards(name)), others[0])
+        raise ValueError(f"{neither} is no folder: give several folders, or several shards (.tar, .parquet), or one Hub id")
+    if Path(find(data[0], ())).exists():
+        return [{"train_data_dir": Path(data[0]), "streaming": True}]  # a file, which is refused as one
+    return [{"dataset_name": data[0], "streaming": streaming}]
 
 
 def _text_components(place: str, dtype: str) -> dict[str, Any]:
