@@ -295,6 +295,12 @@ def test_shards_are_named_by_paths_globs_numbers_and_urls(shards, monkeypatch) -
     shutil.copy(shards / "00.tar", shards / "packed")
     assert of_files(shards, "packed", dataset_name="webdataset") == 2
     assert of_files(shards, "0.parquet", dataset_name="parquet") == 2
+    for name in ("a[1].tar", "{00..01}.tar"):
+        odd = shards / f"{name[0]}[1] {{1..2}}"
+        odd.mkdir()
+        shutil.copy(shards / "00.tar", odd / name)
+        assert of_files(shards, f"{odd}/{name}") == 2
+        assert len(list(load_rows(DataSettings(train_data_dir=odd, streaming=True))[0])) == 2
     parquet(shards / "0.parquet", [noise_image(20, 20)] * 3)
     assert of_files(shards, "?.parquet") == 5  # and nothing that is cached of the file as it was
 

@@ -273,7 +273,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     check_folder(folder)
     shards = _shards(folder)
     if shards:
-        return reading_of([glob.escape(str(path)) for path in shards], IMAGE_COLUMNS)
+        return reading_of(list(map(str, shards)), IMAGE_COLUMNS)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     place = _trained_on(folder, images_in(folder))
     _check_lists(place)

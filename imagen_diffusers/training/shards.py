@@ -42,7 +42,8 @@ def reading_of(names: Sequence[str], image_columns: Iterable[str], kind: str | N
     """The arguments of `datasets.load_dataset` for shards.
 
     Args:
-        names: paths, patterns, or URLs that fsspec reads, in each of which {000..099} stands for a hundred.
+        names: paths, patterns, or URLs that fsspec reads, in each of which {000..099} stands for a hundred; a file that is there by
+            this very name is meant before what a pattern matches.
         image_columns: of tar shards, where any row may have an image under any of these names.
         kind: the builder of `datasets`, a value of `KINDS`; by default as the names of the files end.
 
@@ -63,7 +64,7 @@ def found(names: Sequence[str]) -> Any:
     from datasets.data_files import DataFilesList
 
     files = DataFilesList([], [])
-    for name in (single for given in names for single in _numbered(given)):
+    for name in (single for given in names for single in _patterns(given)):
         try:
             there = DataFilesList.from_patterns([name])
         except FileNotFoundError:
@@ -83,6 +84,11 @@ def digest_of(files: Any) -> str:
         name = file.partition("?")[0].rsplit("/", 1)[-1]
         told.append((name, os.path.getsize(file) if "://" not in file else version if not file.startswith("hf:") else None))
     return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+
+
+def _patterns(name: str) -> list[str]:
+    """For `datasets`: of what is there by this very name, whatever it contains, and otherwise of a pattern or a URL."""
+    return [glob.escape(name)] if "://" not in name and os.path.exists(name) else _numbered(name)
 
 
 def _numbered(name: str) -> list[str]:
