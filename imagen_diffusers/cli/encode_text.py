@@ -41,8 +41,8 @@ def encode_text(
 
     o.check_writable(output)
     parts = [load_captions(DataSettings(**place, caption_column=caption_column)) for place in _places(data, streaming)]
-    counts = [count for _, count in parts]
-    captions, count = chain.from_iterable(part for part, _ in parts), None if None in counts else sum(counts)
+    counts = [count for _, count in parts if count is not None]
+    captions, count = chain.from_iterable(part for part, _ in parts), sum(counts) if len(counts) == len(parts) else None
     where = pick_device(device)
     computes_in = str(encoding_dtype(dtype, where)).removeprefix("torch.")
     own = {} if text_encoder is None else _text_components(text_encoder, computes_in)

@@ -14,9 +14,7 @@ from .damaged import damage_told, empty_stream
 from .examples import Example
 from .order import Share
 from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
-from .reading import Columns, RowReader
-
-Numbered = tuple[int, dict[str, Any]]  # a row, and which one of its pass it is
+from .reading import Columns, Numbered, RowReader
 
 
 class ImageStream(IterableDataset):

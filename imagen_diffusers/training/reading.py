@@ -12,6 +12,8 @@ from torch import Tensor
 from .examples import Example
 from .pyramid import ImageSettings, UnusableError, build_pyramid, check_size, cropped, cut, decode, nearest_shape, size_of
 
+Numbered = tuple[int, dict[str, Any]]  # a row of a stream, and which one it is of those that its reader reads in the pass
+
 
 @dataclass(frozen=True)
 class Columns:

@@ -21,15 +21,13 @@ from .examples import Batch, Example, collate
 from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, shuffled
 from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
-from .reading import Columns, RowReader
+from .reading import Columns, Numbered, RowReader
 from .seeds import seed_of
 
 logger = logging.getLogger(__name__)
 
 ORDERED = 256  # rows of a block, about, where they are not shuffled
 MANY_REPEATS = 0.1  # share of a block's examples, above which it is told
-
-Numbered = tuple[int, Any]  # a row, and which one it is of those that its worker reads in the pass
 
 
 class Place(TypedDict):
