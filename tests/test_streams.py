@@ -471,5 +471,5 @@ def test_parquet_files_are_read_as_far_as_their_columns_are_needed_whatever_type
         ValueError, match=r"1\.parquet: its columns have other types than those of the first file \(Failed to parse .*string"
     ):
         read()
-    with pytest.raises(ValueError, match=r"a file of .*: its columns have other types .*; write all with the same"):
+    with pytest.raises(ValueError, match=r"a file of .*: its columns have other types .*; write all with the same, or set streaming"):
         load_rows(DataSettings(train_data_dir=tmp_path, cache_dir=tmp_path / "cache"))

@@ -61,6 +61,11 @@ def test_a_shape_of_which_no_image_can_be_used_is_left_out() -> None:
     assert {tuple(b["pixel_values"].shape[2:]) for b in found} == {(24, 12)}
     assert {line.split(":")[0] for b in found for line in b["skipped"]} == {"broken-24x12.png"}
     assert len(dataset.unusable) == 1
+    both = ImageDataset(rows_of([wide, given(24, 12)]), Columns("image", "text"), BUCKETS)
+    with pytest.raises(
+        ValueError, match=r"images of one batch have the shapes \(3, 12, 24\), \(3, 24, 12\): with aspect_buckets each shape"
+    ):
+        batches(Mixed(dataset, both, 0.5))
 
 
 def test_prior_preservation_keeps_shapes_apart() -> None:

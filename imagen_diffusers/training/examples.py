@@ -136,6 +136,11 @@ class Batch(TypedDict):
 
 def collate(examples: list[Example]) -> Batch:
     given: list[dict[str, Any]] = [dict(e) for e in examples]
+    if len(shapes := {tuple(e["pixel_values"].shape) for e in given}) > 1:
+        raise ValueError(
+            f"images of one batch have the shapes {', '.join(map(str, sorted(shapes)))}: with aspect_buckets each shape that two sets have "
+            "needs an image in both that can be used; mend or leave out those that skipped.txt lists, or leave aspect_buckets out"
+        )
     batch = Batch(
         pixel_values=torch.stack([e["pixel_values"] for e in given]),
         weight=torch.tensor([e.get("weight", 1.0) for e in given]),

@@ -243,7 +243,8 @@ def _refuse_damage(error: Exception, first: str, place: str) -> None:
     if is_damage(error):
         raise unreadable(first, error) from None
     if is_of_types(error.__cause__):
-        raise of_other_types(f"a file of {place}", error.__cause__) from None
+        told = of_other_types(f"a file of {place}", error.__cause__)
+        raise ValueError(f"{told}, or set streaming, which reads the columns alone that are needed") from None
     if is_damage(error.__cause__):
         raise ValueError(
             f"files of {place} cannot be read to their end ({on_one_line(error.__cause__)}); with streaming they are named, and "
