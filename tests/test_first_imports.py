@@ -190,3 +190,27 @@ def test_cleaning_captions_says_nothing_of_image_processors(program) -> None:
     done = program("from imagen_diffusers.text.cleaning import clean_captions; print(clean_captions(['A Red Cube']))")
     assert (done.returncode, done.stdout) == (0, "['a red cube']\n"), done.stderr
     assert "CLIPImageProcessor" not in done.stderr
+
+
+WITHOUT_EXTRAS = """
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):  # finds what an installation without extras has
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        extra = name.partition(".")[0] in ("datasets", "gradio", "matplotlib", "peft", "tensorboard", "torchmetrics", "torchvision")
+        return None if extra else super().find_spec(name, path, target)
+
+sys.meta_path = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+from imagen_diffusers import *
+from imagen_diffusers import ImagenCascadePipeline, bundled
+
+pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"))
+print(pipe("a red cube", num_inference_steps=1, stop_at=1).images[0].size, pipe.fused_loras)
+"""
+
+
+def test_images_are_generated_without_the_packages_of_extras() -> None:
+    result = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "(64, 64) set()\n", result.stderr

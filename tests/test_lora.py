@@ -11,7 +11,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from imagen_diffusers import ImagenCascadePipeline
-from imagen_diffusers.models.lora import add_lora, has_lora, lora_layers, lora_metadata
+from imagen_diffusers.models.adapters import has_lora
+from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 
 from .conftest import make_base, make_pipeline, seeded
 from .test_cascade import make_shallow

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imagen_diffusers.models.loading import holds_adapter
+from imagen_diffusers.models.adapters import holds_adapter
 
 
 def check_exportable(name: str, module: nn.Module) -> None:

@@ -11,8 +11,8 @@ from diffusers.models.attention import AttentionMixin, AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from .adapters import holds_adapter
 from .blocks import zeroed
-from .loading import holds_adapter
 
 ATTENTION_KINDS = ("self", "self_text", "cross_text")
 

@@ -6,9 +6,9 @@ As GLIDE's inpainting (Nichol et al., 2021) and Imagen Editor (Wang et al., 2023
 import copy
 from typing import TypeVar
 
+from .adapters import has_lora
 from .conditioned_unet import ConditionedUNet
 from .initialization import initialized_from
-from .lora import has_lora
 
 Network = TypeVar("Network", bound=ConditionedUNet)
 

@@ -11,15 +11,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .adapters import holds_adapter
 from .saved_configs import leave_out_local_paths
 from .weight_files import check_network_folder, sole_variant, stored_names
 
 OF_THE_HUB = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
-
-
-def holds_adapter(unet: nn.Module) -> bool:
-    """Whether weights have other names than they are loaded by, since an adapter's layers are around theirs, fused or not."""
-    return any(".base_layer." in name for name, _ in unet.named_parameters())
 
 
 class OwnMemoryMixin:

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from .adapters import has_lora
 from .attention import has_fused_projections
 from .initialization import initialized_from
 
@@ -61,16 +62,6 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
     with initialized_from(seed):
         config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets)  # pyright: ignore
         unet.add_adapter(config, name)
-
-
-def has_lora(unet: nn.Module) -> bool:
-    return bool(getattr(unet, "peft_config", {}))
-
-
-def merged_adapters(unet: nn.Module | None) -> set[str]:
-    """The names of the adapters that are added into the weights."""
-    layers = () if unet is None else (m for m in unet.modules() if isinstance(m, BaseTunerLayer))
-    return {name for layer in layers for name in layer.merged_adapters}
 
 
 def trained_adapter(unet: nn.Module) -> str | None:

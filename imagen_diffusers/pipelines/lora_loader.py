@@ -11,13 +11,11 @@ from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
+from imagen_diffusers.models.adapters import holds_adapter, merged_adapters
 from imagen_diffusers.models.attention import has_fused_projections
-from imagen_diffusers.models.loading import holds_adapter
-from imagen_diffusers.models.lora import merged_adapters
 
 from .adapter_names import named
 from .lora_files import LoraFilesMixin, moved_to_stage
-from .lora_swaps import check_swap, said_of_another_network
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
@@ -85,6 +83,8 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
         Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter, or changes one that is swapped.
         """
         from imagen_diffusers.models.lora import all_or_none  # and with it peft, which pipelines without adapters do without
+
+        from .lora_swaps import check_swap, said_of_another_network
 
         read: Any = self.lora_state_dict(pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **kwargs)
         state, metadata = read

@@ -9,7 +9,8 @@ from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from peft.utils.hotswap import check_hotswap_configs_compatible
 from torch import Tensor, nn
 
-from imagen_diffusers.models.lora import lora_layers, merged_adapters
+from imagen_diffusers.models.adapters import merged_adapters
+from imagen_diffusers.models.lora import lora_layers
 
 SWAPPED = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")  # what peft swaps
 

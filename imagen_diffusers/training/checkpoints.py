@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from imagen_diffusers.models.lora import has_lora
+from imagen_diffusers.models.adapters import has_lora
 
 from .adapter_files import write_adapter
 from .folders import OLD, PART, discard, put_in_place

@@ -1,0 +1,18 @@
+"""What a network says of its LoRA adapters, without peft, which programs that use none do without."""
+
+from torch import nn
+
+
+def has_lora(unet: nn.Module) -> bool:
+    return bool(getattr(unet, "peft_config", {}))
+
+
+def merged_adapters(unet: nn.Module | None) -> set[str]:
+    """The names of the adapters that are added into the weights."""
+    layers = () if unet is None else unet.modules()
+    return {name for layer in layers for name in getattr(layer, "merged_adapters", ())}
+
+
+def holds_adapter(unet: nn.Module) -> bool:
+    """Whether weights have other names than they are loaded by, since an adapter's layers are around theirs, fused or not."""
+    return any(".base_layer." in name for name, _ in unet.named_parameters())
