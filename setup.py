@@ -75,8 +75,8 @@ setup(
     },
     entry_points={"console_scripts": ["imagen-diffusers=imagen_diffusers.cli:app"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

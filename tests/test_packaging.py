@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -31,6 +32,7 @@ def test_clone_and_editable_install_find_the_folders_beside_the_package() -> Non
 
 
 def build_wheel(folder: Path) -> Path:
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # of an earlier build, whose modules would all go into this one
     subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -57,6 +59,8 @@ def test_a_wheel_carries_them(tmp_path) -> None:
         archive.extractall(tmp_path / "site")
         assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
         assert not any("imagen-emoji" in name for name in archive.namelist())
+        modules = {name for name in archive.namelist() if name.endswith(".py")}
+        assert modules == {path.relative_to(ROOT).as_posix() for path in (ROOT / "imagen_diffusers").rglob("*.py")}
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}; bundled('imagen-emoji')"
     asked = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     found = [Path(path) for path in asked.stdout.split()]
