@@ -443,7 +443,7 @@ def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_pat
 
     monkeypatch.setattr(AcceleratedOptimizer, "step", leave_out_the_second)
     fit(tmp_path, 3, report_to="tensorboard", logging_steps=3)
-    assert json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text()) == {"step": 3, "ema_step": 2}
+    assert json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text()) == {"step": 3, "ema_step": 2, "left_out_in_a_row": 0}
     schedule = torch.load(tmp_path / "checkpoint-3" / "custom_checkpoint_0.pkl", weights_only=True)
     assert schedule["last_epoch"] == 2
     assert scalars(tmp_path, "skipped_steps") == [1]
