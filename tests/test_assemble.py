@@ -1,5 +1,6 @@
 """`imagen-diffusers assemble`: trained stages into a new folder of a cascade."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
 from imagen_diffusers.cli import app
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 
-from .conftest import TINY_SR_2, make_base, make_pipeline, make_sr, seeded
+from .conftest import TINY_SR_2, make_base, make_pipeline, make_sr, make_text_encoder, make_tokenizer, seeded
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,18 @@ def test_trained_stages_become_a_cascade(folder, tmp_path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     base = trained(tmp_path / "base", "unet", make_base(), scheduler=False)
     last = trained(tmp_path / "last", "unet_3", make_sr(**TINY_SR_2))
-    told = assemble(folder, tmp_path / "new", "--stage", base, "--stage", last)
+    encoder = make_text_encoder().bfloat16()
+    for part in (encoder, make_tokenizer()):
+        part.save_pretrained(tmp_path / "encoder")
+    told = assemble(folder, tmp_path / "new", "--stage", base, "--stage", last, "--text-encoder", tmp_path / "encoder")
     assert told.exit_code == 0, told.output
     pipe, model = (ImagenCascadePipeline.from_pretrained(place) for place in (tmp_path / "new", folder))
     assert pipe.stage_numbers == [1, 2, 3]
     assert (next(pipe.unet.parameters()) == 0.25).all() and (next(pipe.unet_3.parameters()) == 0.25).all()
     assert all(map(torch.equal, pipe.unet_2.parameters(), model.unet_2.parameters()))
+    assert all(torch.equal(own, given.float()) for own, given in zip(pipe.text_encoder.parameters(), encoder.parameters(), strict=True))
+    config = json.loads((tmp_path / "new" / "text_encoder" / "config.json").read_text())
+    assert config["dtype"] == "float32"
     assert torch.equal(pipe.scheduler.betas, model.scheduler.betas)  # the stage has none of its own
     assert torch.equal(pipe.scheduler_3.betas, ImagenDDPMScheduler(beta_schedule="linear").betas)
     assert pipe.config.max_sequence_length == model.config.max_sequence_length

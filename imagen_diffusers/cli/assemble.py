@@ -9,7 +9,7 @@ import typer
 from imagen_diffusers.hub.classes import FORMER, MODULES, class_named
 
 from . import options as o
-from .loading import load
+from .loading import load, text_components
 
 
 def assemble(
@@ -24,6 +24,8 @@ def assemble(
     revision: o.Revision = None,
 ) -> None:
     """Put trained stages, each with its scheduler, into the cascade MODEL: a new folder DEST, in float32. MODEL stays as it is."""
+    import torch
+
     o.check_writable(dest)
     if dest.is_dir() and any(dest.iterdir()):
         raise ValueError(f"{dest} is there and not empty, and nothing is written over; give the name of a new folder")
@@ -33,7 +35,7 @@ def assemble(
         if slot in stages:
             raise ValueError(f"{stages[slot]} and {folder} both hold {slot}, and a cascade has one; leave one of them out")
         stages[slot] = folder
-    given = {} if text_encoder is None else _text_encoder(text_encoder)
+    given = {} if text_encoder is None else text_components(text_encoder, dtype=torch.float32, use_safetensors=True)
     for slot, folder in stages.items():
         given |= _parts(folder, slot)
     pipe = load(model, "float32", "cpu", variant, revision, **given)
@@ -82,12 +84,6 @@ def _class_of(file: Path) -> Any:
     if kind is None:
         raise ValueError(f"{file} is of a {name}, which neither this package nor diffusers has; put it into a cascade in Python")
     return kind
-
-
-def _text_encoder(place: str) -> dict[str, Any]:
-    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
-
-    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, use_safetensors=True)}
 
 
 def _check(pipe: Any, stages: dict[str, Path]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from imagen_diffusers.hub.places import find_and_fetch
 
+from .loading import text_components
 from .options import check_writable
 
 # The options of each kind, which the other does not take.
@@ -59,14 +60,8 @@ def _from_imagen_pytorch(source: Path, settings: Path | None, raw: bool, text_en
     told = None if settings is None else _read_settings(settings)
     from imagen_diffusers.interop.imagen_pytorch.conversion import load_components
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
-    components: dict[str, Any] = {}
-    if text_encoder is not None:
-        components = {
-            "tokenizer": load_tokenizer(text_encoder),
-            "text_encoder": load_text_encoder(text_encoder, use_safetensors=True),
-        }
+    components = {} if text_encoder is None else text_components(text_encoder, use_safetensors=True)
     parts, found, assumed = load_components(source, ema=not raw, settings=told)
     return ImagenCascadePipeline(**components, **parts), [*found, *assumed]
 

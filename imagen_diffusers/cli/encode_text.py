@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from imagen_diffusers.hub.places import find
+
 from . import options as o
-from .loading import load, pick_device
+from .loading import load, pick_device, text_components
 
 
 def encode_text(
@@ -44,9 +46,9 @@ def encode_text(
     counts = [count for _, count in parts if count is not None]
     captions, count = chain.from_iterable(part for part, _ in parts), sum(counts) if len(counts) == len(parts) else None
     where = pick_device(device)
-    computes_in = str(encoding_dtype(dtype, where)).removeprefix("torch.")
-    own = {} if text_encoder is None else _text_components(text_encoder, computes_in)
-    pipe = load(model, computes_in, where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
+    computes_in = encoding_dtype(dtype, where)
+    own = {} if text_encoder is None else text_components(find(text_encoder, ()), dtype=computes_in)
+    pipe = load(model, str(computes_in).removeprefix("torch."), where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
         raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model, or a --text-encoder')
     rules = TextRules.of(pipe.config)
@@ -66,7 +68,6 @@ def _places(data: list[str], streaming: bool) -> list[dict[str, Any]]:
     Raises:
         ValueError: for several that are neither all folders nor all shards.
     """
-    from imagen_diffusers.hub.places import find
     from imagen_diffusers.training.shards import names_shards
 
     folders = [name for name in data if Path(name).is_dir()]
@@ -81,14 +82,3 @@ def _places(data: list[str], streaming: bool) -> list[dict[str, Any]]:
     if Path(find(data[0], ())).exists():
         return [{"train_data_dir": Path(data[0]), "streaming": True}]  # a file, which is refused as one
     return [{"dataset_name": data[0], "streaming": streaming}]
-
-
-def _text_components(place: str, dtype: str) -> dict[str, Any]:
-    """Tokenizer and encoder of one folder or repository, as transformers saves them."""
-    import torch
-
-    from imagen_diffusers.hub.places import find
-    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
-
-    place = find(place, ())
-    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, dtype=getattr(torch, dtype))}

@@ -40,6 +40,13 @@ def load(
     return class_named(task).from_pretrained(place, dtype=_dtypes(dtype, device), **given)
 
 
+def text_components(place: str, **how: Any) -> dict[str, Any]:
+    """Tokenizer and text encoder of one folder or repository, as transformers saves them; `how` the encoder is loaded, as there."""
+    from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
+
+    return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, **how)}
+
+
 def _dtypes(dtype: str, device: str) -> dict[str, Any]:
     """Of the networks ("default") and of the text encoder."""
     import torch
