@@ -11,7 +11,7 @@ from imagen_diffusers import (
     ImagenCascadePipeline,
     ImagenCascadeUpscalePipeline,
 )
-from imagen_diffusers.pipelines.planning import numbers_that_enlarge
+from imagen_diffusers.pipelines.stage_numbers import numbers_that_enlarge
 
 from .conftest import make_pipeline, make_sr, seeded
 

@@ -92,7 +92,7 @@ def _check(pipe: Any, stages: dict[str, Path]) -> None:
     Raises:
         ValueError: for one without a scheduler, in the wrong order of sizes, or trained with a text encoder of another width.
     """
-    from imagen_diffusers.pipelines.planning import check_order
+    from imagen_diffusers.pipelines.stage_numbers import check_order
 
     for slot, folder in stages.items():
         scheduler = slot.replace("unet", "scheduler")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagen_diffusers.hub.versions import versions
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.pipelines.planning import numbers_to_run
+from imagen_diffusers.pipelines.stage_numbers import numbers_to_run
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group, this_process
 

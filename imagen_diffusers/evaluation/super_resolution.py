@@ -11,7 +11,7 @@ from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
-from imagen_diffusers.pipelines.planning import reference_size
+from imagen_diffusers.pipelines.sizes import reference_size
 
 from .digests import file_digest, text_digest, weights_digest
 from .figures import Figure

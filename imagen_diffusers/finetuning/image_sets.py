@@ -1,7 +1,7 @@
 """What a stage of a cascade is trained on: images at its sizes, from wherever they are."""
 
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from imagen_diffusers.pipelines.planning import reference_size
+from imagen_diffusers.pipelines.sizes import reference_size
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.image_datasets import ImageDataset

@@ -32,20 +32,18 @@ from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
 from .offloading import OffloadingPipeline
 from .output import ImagenCascadePipelineOutput
-from .planning import (
+from .request import Request
+from .runs import Plan, StageRun
+from .safety import SafetyMixin
+from .sizes import check_sides, plan_sizes, reference_size
+from .slots import SLOTS
+from .stage_numbers import (
     channels_of_images,
-    check_sides,
     check_starts_at_a_base,
     image_to_enlarge,
     numbers_that_enlarge,
     numbers_to_run,
-    plan_sizes,
-    reference_size,
 )
-from .request import Request
-from .runs import Plan, StageRun
-from .safety import SafetyMixin
-from .slots import SLOTS
 from .stages import StagesMixin, warn_of_another_prediction
 from .texts import TextsMixin
 

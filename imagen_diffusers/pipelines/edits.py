@@ -18,7 +18,7 @@ from .edit_checks import check_edge, strength_per_stage
 from .fitting import check_resize_mode, fitted
 from .image_inputs import images_to_tensor
 from .masks import feathered, mask_to_tensor, resize_mask
-from .planning import size_like
+from .sizes import size_like
 from .windows import of_row, windows_around
 
 

@@ -11,7 +11,8 @@ from imagen_diffusers.sampling.tiles import spans
 
 from .image_inputs import images_to_tensor
 from .pipeline_imagen_cascade_inpaint import ImagenCascadeInpaintPipeline
-from .planning import channels_of_images, finest_step
+from .sizes import finest_step
+from .stage_numbers import channels_of_images
 
 
 def outpaint(
