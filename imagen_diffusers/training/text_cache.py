@@ -74,22 +74,23 @@ def _write(
             f"go on in {begun_in} (--dtype {begun_in}), or write a new one in another folder"
         )
     known = {key for shard in index["shards"] for key in _keys(folder / shard).tolist()}
-    done, new = 0, []
-    for caption in captions:
-        key = _key(caption)
-        if key in known:
-            done += 1
-            continue
-        known.add(key)
-        new.append(caption)
-        if len(new) == captions_per_shard:
-            for count in _write_shard(folder, index, new, tokenizer, text_encoder, rules, batch_size):
-                yield done + count
-            done, new = done + len(new), []
-    if new or not index["shards"]:
-        for count in _write_shard(folder, index, new, tokenizer, text_encoder, rules, batch_size):
+    done = 0
+
+    def new() -> Iterator[str]:
+        nonlocal done
+        for caption in captions:
+            key = _key(caption)
+            if key in known:
+                done += 1
+            else:
+                known.add(key)
+                yield caption
+
+    unwritten = new()
+    while (shard := list(islice(unwritten, captions_per_shard))) or not index["shards"]:
+        for count in _write_shard(folder, index, shard, tokenizer, text_encoder, rules, batch_size):
             yield done + count
-        done += len(new)
+        done += len(shard)
     yield done
 
 
