@@ -9,6 +9,8 @@ from imagen_diffusers.hub.places import find_and_fetch
 
 from .options import DTYPES, OFFLOADS, SCHEDULERS, TEXT_TO_IMAGE, PipelineOptions
 
+WORD = "learned_embeds.safetensors"  # as diffusers has it
+
 
 def load(
     model: str,
@@ -74,6 +76,7 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
         raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
     preset = None if o.preset is None else find_and_fetch(o.preset, ["sampling_preset.json"], ("presets",))[1]
     adapters = [find_adapter(given) for given in o.lora or []]
+    words = [_find_word(given) for given in o.textual_inversion or []]
     device = pick_device(o.device)
     if o.offload != "none" and device == "cpu":
         raise ValueError(f"--offload {o.offload} keeps networks off a GPU until they run; on a CPU leave it out")
@@ -85,6 +88,8 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
         pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
     if adapters:
         pipe.set_adapters([f"lora_{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
+    for word in words:
+        pipe.load_textual_inversion(word)
     if o.tile is not None:
         pipe.enable_tiling(o.tile)
     if o.offload == "none":
@@ -143,6 +148,23 @@ def find_adapter(given: str) -> tuple[str, float]:
     for path in place.glob("*.safetensors") if place.is_dir() else [place]:
         check_whole(path)
     return str(place), strength
+
+
+def _find_word(given: str) -> str:
+    """The file of a learned word, which is there.
+
+    Raises:
+        ValueError: for one that is not there.
+        OSError: for one that is not whole.
+    """
+    from imagen_diffusers.models.weight_files import check_whole
+
+    _, place = find_and_fetch(given, [WORD])
+    path = place / WORD if place.is_dir() else place
+    if not path.is_file():
+        raise ValueError(f'--textual-inversion is "{given}", which holds no {WORD}; examples/textual_inversion.py makes one')
+    check_whole(path)
+    return str(path)
 
 
 def named_adapter(given: str) -> tuple[str, float]:

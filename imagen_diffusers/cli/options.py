@@ -42,6 +42,9 @@ Preset = Annotated[
 ]
 Scheduler = Annotated[str | None, typer.Option(help=f"In every stage: {', '.join(SCHEDULERS)}. The checkpoint's own by default.")]
 Lora = Annotated[list[str] | None, typer.Option(help='Adapter: folder or Hub id, "my-style" or "my-style:0.7". May be given again.')]
+TextualInversion = Annotated[
+    list[str] | None, typer.Option(help="Learned word, which prompts then say: folder, file or Hub id. May be given again.")
+]
 Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}. auto: bfloat16 where it is fast; on a CPU the text encoder in float32.")]
 Offload = Annotated[
     str, typer.Option(help=f"{', '.join(OFFLOADS)}: networks (model), or their layers (sequential), wait in main memory until they run.")
@@ -92,6 +95,7 @@ class PipelineOptions:
     preset: Preset = None
     scheduler: Scheduler = None
     lora: Lora = None
+    textual_inversion: TextualInversion = None
     dtype: Dtype = "auto"
     device: Device = "auto"
     offload: Offload = "none"

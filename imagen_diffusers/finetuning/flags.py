@@ -20,8 +20,8 @@ OF_THE_USER = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 @dataclass(frozen=True)
-class ModelSettings:
-    """Which cascade, and what of a stage is trained."""
+class CascadeSettings:
+    """Which cascade."""
 
     pretrained_model_name_or_path: str = field(
         default="imagen-scenes", metadata={"help": "Folder, Hub id, or the name of a bundled pipeline."}
@@ -35,13 +35,22 @@ class ModelSettings:
             "help": "What captions are encoded in: auto, float32 or bfloat16. auto: float32 on a CPU, bfloat16 on GPUs that have it."
         },
     )
+
+    def __post_init__(self) -> None:
+        encoding_dtype(self.text_encoder_dtype, "cpu")  # refuses what is none
+
+
+@dataclass(frozen=True)
+class ModelSettings(CascadeSettings):
+    """The same, and what of a stage is trained."""
+
     from_scratch: bool = field(default=False, metadata={"help": "Take the configuration alone and start from fresh weights."})
     rank: int | None = field(default=None, metadata={"help": "Train a LoRA adapter of this rank, in place of the network."})
     lora_alpha: float | None = field(default=None, metadata={"help": "The adapter counts alpha / rank; the rank by default."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Of the adapter's inputs."})
 
     def __post_init__(self) -> None:
-        encoding_dtype(self.text_encoder_dtype, "cpu")  # refuses what is none
+        super().__post_init__()
         if self.rank is not None and self.rank < 1:
             raise ValueError(
                 f"rank is {self.rank}; it must be at least 1 (train_stage and finetune_domain without it train whole networks)"

@@ -124,16 +124,11 @@ def fit_stage(
             `tokens_to_read` allows, and settings of validation that would do nothing.
     """
     slot, scheduler_slot = pipe.slots(stage)
-    network, scheduler = network_of(pipe, stage), getattr(pipe, scheduler_slot)
-    if scheduler is None:
-        raise ValueError(f"the cascade has no {scheduler_slot}, which says how noise is added; assign one")
-    says = scheduler.config["prediction_type"]
-    if loss.prediction_type not in (None, says) and not model.from_scratch:
-        raise ValueError(f"prediction_type={loss.prediction_type}, but {scheduler_slot} of this checkpoint says {says}; leave it out")
+    network = network_of(pipe, stage)
+    loss, scheduler = loss_of(pipe, stage, loss, from_scratch=model.from_scratch)
     rules = TextRules.of(pipe.config)
     check_validation(network, train, validation)
     train = replace(train, max_sequence_length=tokens_to_read(train.max_sequence_length, rules, cache))
-    loss = replace(loss, prediction_type=loss.prediction_type or says)
     scheduler.register_to_config(prediction_type=loss.prediction_type)
     if model.rank is not None:
         add_lora(network.module, rank=model.rank, alpha=model.lora_alpha, dropout=model.lora_dropout, seed=train.seed)
@@ -155,6 +150,22 @@ def fit_stage(
     if this_process().is_main_process:
         scheduler.save_pretrained(train.output_dir / scheduler_slot)
     return finished
+
+
+def loss_of(pipe: ImagenCascadePipeline, stage: int, loss: LossSettings, *, from_scratch: bool = False) -> tuple[LossSettings, Any]:
+    """What a stage predicts, by its scheduler where `loss` leaves it open, and this scheduler.
+
+    Raises:
+        ValueError: for a stage without one, and a prediction type that the stage's weights were not trained for.
+    """
+    slot = pipe.slots(stage)[1]
+    scheduler = getattr(pipe, slot)
+    if scheduler is None:
+        raise ValueError(f"the cascade has no {slot}, which says how noise is added; assign one")
+    says = scheduler.config["prediction_type"]
+    if loss.prediction_type not in (None, says) and not from_scratch:
+        raise ValueError(f"prediction_type={loss.prediction_type}, but {slot} of this checkpoint says {says}; leave it out")
+    return replace(loss, prediction_type=loss.prediction_type or says), scheduler
 
 
 def _fresh_network(name: str, slot: str, revision: str | None) -> ModelMixin | None:

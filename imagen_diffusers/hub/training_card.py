@@ -45,6 +45,11 @@ from imagen_diffusers import ImagenCascadePipeline{bundled}
 
 pipe = ImagenCascadePipeline.from_pretrained({base}, dtype=torch.float32)
 pipe.load_lora_weights({repo}{place})""",
+    "word": """import torch
+from imagen_diffusers import ImagenCascadePipeline{bundled}
+
+pipe = ImagenCascadePipeline.from_pretrained({base}, dtype=torch.float32)
+pipe.load_textual_inversion({repo})""",
     "cascade": """import torch
 from imagen_diffusers import ImagenCascadePipeline
 
@@ -52,7 +57,8 @@ pipe = ImagenCascadePipeline.from_pretrained({repo}, dtype=torch.float32)""",
 }
 LEFT_OUT = ("hub_token", "output_dir")
 LENGTHS = ("max_train_steps", "num_train_epochs")  # of which a run is given one
-WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "cascade": "A cascade, trained further"}
+TAGS = {"adapter": ["lora"], "word": ["textual_inversion"]}
+WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "word": "A word", "cascade": "A cascade, trained further"}
 
 
 def write_card(
@@ -62,10 +68,10 @@ def write_card(
 
     Args:
         folder: of the result.
-        kind: what the result is, "stage", "adapter" or "cascade".
+        kind: what the result is, "stage", "adapter", "word" (textual inversion) or "cascade".
         base: the cascade it belongs to.
-        slots: the stages that were trained.
-        network: class of the first of them.
+        slots: the stages that were trained; of a word the text encoder.
+        network: class of the first of them, or of the stage that taught a word.
         settings: dataclasses, written out as a table.
         repo: what the usage example loads.
         image: a file in `folder` to show.
@@ -87,7 +93,7 @@ def write_card(
     )
     license = hub.license or inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
     card = ModelCard.from_template(
-        card_data(license, bases, tags=["lora"] if kind == "adapter" else []),
+        card_data(license, bases, tags=TAGS.get(kind, [])),
         template_str=CARD,
         title=folder.resolve().name,
         what=WHAT[kind],

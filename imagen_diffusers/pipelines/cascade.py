@@ -46,9 +46,19 @@ from .stage_numbers import (
 )
 from .stages import StagesMixin, warn_of_another_prediction
 from .texts import TextsMixin
+from .textual_inversion import TextualInversionMixin
 
 
-class Cascade(FolderPipeline, OffloadingPipeline, ImagenLoraLoaderMixin, StagesMixin, TextsMixin, RunningCallMixin, SafetyMixin):
+class Cascade(
+    FolderPipeline,
+    OffloadingPipeline,
+    ImagenLoraLoaderMixin,
+    TextualInversionMixin,
+    StagesMixin,
+    TextsMixin,
+    RunningCallMixin,
+    SafetyMixin,
+):
     """A cascade of pixel diffusion models.
 
     Everything but the base is optional, and any component may be None: a base alone, a super-resolution stage alone, a

@@ -55,6 +55,20 @@ def encode(
     Raises:
         ValueError: for an unknown `padding`, a prompt without a token, and an encoder that does more than encode text, or overflows.
     """
+    return encode_with_gradient(prompts, tokenizer, text_encoder, max_length, padding=padding, device=device, warn=warn)
+
+
+def encode_with_gradient(
+    prompts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: PreTrainedModel,
+    max_length: int,
+    *,
+    padding: str = "longest",
+    device: torch.device | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> TextEmbedding:
+    """As `encode`, for what is learned by way of the encoder."""
     check_padding(padding)
     max_length = readable(max_length, text_encoder)
     rows = []

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .learned_words import vectors_of_words
+
 T = TypeVar("T")
 
 
@@ -17,13 +19,16 @@ class Tokens(NamedTuple):
 
 
 def tokenized(prompts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    """Whole prompts as their tokenizer makes them.
+    """Whole prompts as their tokenizer makes them, of learned words all vectors.
 
     Raises:
         ValueError: for a prompt without a token, as the empty one of a tokenizer that puts none around its texts.
     """
     found = tokenizer(prompts, padding=False, truncation=False, verbose=False, return_special_tokens_mask=True)
-    texts = [Tokens(ids, count_closing(special)) for ids, special in zip(found["input_ids"], found["special_tokens_mask"], strict=True)]
+    rows, several = found["input_ids"], vectors_of_words(tokenizer)
+    if several:
+        rows = [[token for first in row for token in several.get(first, (first,))] for row in rows]
+    texts = [Tokens(ids, count_closing(special)) for ids, special in zip(rows, found["special_tokens_mask"], strict=True)]
     for prompt, text in zip(prompts, texts, strict=True):
         if not text.ids:
             raise ValueError(f'{type(tokenizer).__name__} makes no token of the prompt "{prompt}"; give one with words')

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from .cleaning import clean_captions
+from .learned_words import vectors_of_words
 from .prompts import TextRules
 from .tokens import count_closing, cut
 
@@ -88,8 +89,10 @@ def weighted_tokens(weighted: WeightedText, tokenizer: PreTrainedTokenizerBase, 
     text, weights = cleaned(weighted) if rules.clean_caption else weighted
     found = tokenizer(text, padding=False, truncation=False, verbose=False, return_offsets_mapping=True, return_special_tokens_mask=True)
     each = [_mean_weight(text[start:end], weights[start:end]) for start, end in found["offset_mapping"]]
-    longest, end = rules.max_sequence_length, count_closing(found["special_tokens_mask"])
-    return cut(found["input_ids"], longest, end), cut(each, longest, end)
+    several = vectors_of_words(tokenizer)
+    read = [(token, weight) for first, weight in zip(found["input_ids"], each, strict=True) for token in several.get(first, (first,))]
+    read = cut(read, rules.max_sequence_length, count_closing(found["special_tokens_mask"]))
+    return [token for token, _ in read], [weight for _, weight in read]
 
 
 def cleaned(weighted: WeightedText) -> WeightedText:
