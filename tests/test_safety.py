@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers.pipelines.deepfloyd_if import IFSafetyChecker
 from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
-from transformers import CLIPConfig, CLIPImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline
 
@@ -64,7 +64,7 @@ def test_deepfloyds_checker_and_watermark_fit(tmp_path) -> None:
     checker.w_head.bias.data.zero_()
     watermarker = IFWatermarker()
     watermarker.watermark_image[...] = 255
-    parts = {"safety_checker": checker, "feature_extractor": CLIPImageProcessorPil(size=32, crop_size=32), "watermarker": watermarker}
+    parts = {"safety_checker": checker, "feature_extractor": CLIPImageProcessor(size=32, crop_size=32), "watermarker": watermarker}
     pipe = ImagenCascadeUpscalePipeline.from_pipe(make_pipeline(**parts))  # the mark is smaller than a pixel of our smallest images
     small = {"image": torch.zeros(2, 3, 16, 16)}
     out = draw(pipe, **small)
@@ -77,7 +77,7 @@ def test_deepfloyds_checker_and_watermark_fit(tmp_path) -> None:
     again = ImagenCascadeUpscalePipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
     assert isinstance(again.watermarker, IFWatermarker)
-    assert isinstance(again.feature_extractor, CLIPImageProcessorPil)
+    assert isinstance(again.feature_extractor, CLIPImageProcessor)
     assert draw(again, **small).images[0].tobytes() == out.images[0].tobytes()
 
 
