@@ -8,30 +8,33 @@ from statistics import median
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imagen_diffusers"
-# Each room and the rooms, or single files, that it imports from besides its own; all of them stand above it. `images` is a file.
+# Each room and the rooms, or single files, that it imports from besides its own; all of them stand above it.
+# `extras` and `images` are files.
 ROOMS: dict[str, tuple[str, ...]] = {
     "models": (),
     "schedulers": (),
-    "text": (),
+    "extras": (),
+    "text": ("extras",),
     "images": (),
-    "hub": (),  # public classes are names there, until one is asked for
+    "hub": ("extras",),  # public classes are names there, until one is asked for
     "sampling": ("models", "schedulers", "text"),
     # What a network is asked for is the same in sampling and in training, so that file, and no other of that room, is both's.
-    "training": ("models", "schedulers", "text", "sampling.network"),
+    "training": ("models", "schedulers", "extras", "text", "sampling.network"),
     # Networks of other origins register themselves where a network is adapted, and know no more of sampling.
     "interop": ("models", "schedulers", "text", "sampling.network"),
     # A cascade knows where bundled folders are and writes its card; its class methods open what interop reads.
     "pipelines": ("models", "schedulers", "text", "sampling", "hub", "interop"),
     "finetuning": ("models", "schedulers", "text", "sampling", "training", "images", "hub", "pipelines"),
     # Evaluations are shared among processes, and kept in folders, as runs of training are; of training they know no more.
-    "evaluation": ("text", "images", "hub", "sampling", "pipelines", "training.processes", "training.folders"),
+    "evaluation": ("extras", "text", "images", "hub", "sampling", "pipelines", "training.processes", "training.folders"),
     # The page is given what loads cascades; the command, which has it, starts the page.
     "web": ("text", "images", "hub", "pipelines"),
     # A graph's network is a stage by its origin's adapter; pipelines come in by argument, and load graphs by the names of their classes.
     # It writes folders that are there in whole or not at all, as training does.
-    "export": ("models", "text", "sampling", "interop", "training.folders"),
+    "export": ("models", "extras", "text", "sampling", "interop", "training.folders"),
     # A command reads words, weight files and captions before it loads what takes seconds.
-    "cli": ("models", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web", "export"),
+    "cli": ("models", "extras", "text", "training", "images", "hub", "interop", "pipelines", "evaluation", "web", "export"),
+    "__main__": ("cli",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {

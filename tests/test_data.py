@@ -487,5 +487,5 @@ def test_sizes_that_do_not_fit_the_stage_are_refused(changes, words) -> None:
 def test_what_reads_images_is_named_where_it_is_missing(tmp_path, monkeypatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[train\]"'):
+    with pytest.raises(ImportError, match=r'pip install "imagen_diffusers\[train\]"'):
         load_rows(DataSettings(train_data_dir=tmp_path))

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.hub.classes import MODULES
+from imagen_diffusers.hub.versions import version_of
 from imagen_diffusers.models import configurations
 
 from .conftest import seeded
@@ -71,6 +73,13 @@ def test_a_wheel_carries_them(tmp_path) -> None:
 def test_the_command_answers_before_torch_is_imported() -> None:
     code = "import sys, imagen_diffusers.cli; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_package_is_run_as_the_command_is(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["imagen-diffusers", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("imagen_diffusers", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"imagen-diffusers {version_of('imagen_diffusers')}\n")
 
 
 def test_every_public_name_is_found_where_the_package_says() -> None:

@@ -133,6 +133,14 @@ def test_every_import_is_declared() -> None:
     assert third <= declared | optional, third - declared - optional
 
 
+def test_messages_name_an_extra_by_one_sentence_of_what_is_declared() -> None:
+    """It is true of an installed wheel as well, which has no constraints.txt."""
+    texts = {path.name: path.read_text() for path in (ROOT / "imagen_diffusers").rglob("*.py")}
+    assert [name for name, text in texts.items() if re.search(r"pip install .*\[|constraints\.txt", text)] == ["extras.py"]
+    named = {extra for text in texts.values() for extra in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
+    assert {"train", "web"} <= named <= setup_arguments()["extras_require"].keys()
+
+
 def test_one_python_is_named_everywhere() -> None:
     least = setup_arguments()["python_requires"].removeprefix(">=")
     assert f"Python {least}+" in (ROOT / "README.md").read_text()

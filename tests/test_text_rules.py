@@ -113,7 +113,7 @@ def test_prompts_are_cleaned_once_and_what_is_missing_is_said_once(monkeypatch, 
         pipe.encode_prompt(PROMPT, negative_prompt="a cube")
     assert seen == [[PROMPT], ["a cube"]] * 2
     assert [record.name for record in caplog.records] == ["imagen_diffusers.text.cleaning"]
-    assert "pip install -c constraints.txt -e '.[deepfloyd]'" in caplog.text
+    assert 'pip install "imagen_diffusers[deepfloyd]"' in caplog.text
     assert clean_captions([" A RED cube "]) == ["a red cube"]
 
 

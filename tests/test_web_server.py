@@ -287,7 +287,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:
         monkeypatch.delattr(f"imagen_diffusers.web.{module}", raising=False)
     result = CliRunner().invoke(app, ["web"])
     assert result.exit_code == 1
-    assert 'pip install -c constraints.txt -e ".[web]"' in result.output
+    assert 'pip install "imagen_diffusers[web]" (in a clone: pip install -c constraints.txt -e ".[web]")' in result.output
 
 
 def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_loaded(monkeypatch) -> None:

@@ -15,7 +15,7 @@ SHARED = "Options of several commands"
 OPENING = """# Commands
 
 What `imagen-diffusers --help` and the help of each command say, in one place; `make docs` writes this page anew. Former spellings of
-options, and underscores in place of hyphens, are read as well.
+options, and underscores in place of hyphens, are read as well. `python -m imagen_diffusers` is the same command, where none is on the path.
 """
 
 

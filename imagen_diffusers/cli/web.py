@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from imagen_diffusers.extras import install
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.hub.versions import version_of
 
@@ -36,7 +37,7 @@ def web(
     try:
         from imagen_diffusers.web import serving
     except ImportError as error:
-        raise ValueError(f'the page needs gradio: pip install -c constraints.txt -e ".[web]" ({error})') from None
+        raise ValueError(f"the page needs gradio ({error}): {install('web')}") from None
     from imagen_diffusers.web.addresses import check_address
     from imagen_diffusers.web.asked import OWN_PRESET, PRESETS
     from imagen_diffusers.web.limits import Limits, read_choice

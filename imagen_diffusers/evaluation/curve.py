@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from imagen_diffusers.extras import install
+
 from .figures import Figure, exact
 
 DISTANCES = ("FID", "KID")  # by any extractor, which stands in brackets; the first that was measured is drawn
@@ -56,7 +58,7 @@ def canvas() -> tuple[Any, Any]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
     except ImportError:
-        raise ImportError('the curve needs matplotlib: pip install -c constraints.txt -e ".[evaluation]"') from None
+        raise ImportError(f"the curve needs matplotlib: {install('evaluation')}") from None
     figure = Canvas(figsize=(5.5, 4))
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()

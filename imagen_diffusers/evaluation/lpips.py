@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from imagen_diffusers.extras import install
+
 WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)  # M is a pooling
 COMPARED = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
@@ -71,7 +73,7 @@ def _published() -> Path:
     try:
         from torchmetrics.functional.image import lpips
     except ImportError:
-        raise ImportError('LPIPS needs torchmetrics: pip install -c constraints.txt -e ".[evaluation]"') from None
+        raise ImportError(f"LPIPS needs torchmetrics: {install('evaluation')}") from None
     return Path(lpips.__file__).parent / "lpips_models" / "vgg.pth"
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from imagen_diffusers.extras import install
 from imagen_diffusers.images import read_image
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
@@ -121,7 +122,7 @@ def fidelities(lpips: Path | None = None) -> dict[str, Fidelity]:
     try:
         from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
     except ImportError:
-        raise ImportError('PSNR and SSIM need torchmetrics: pip install -c constraints.txt -e ".[evaluation]"') from None
+        raise ImportError(f"PSNR and SSIM need torchmetrics: {install('evaluation')}") from None
 
     def psnr(images: Tensor, true: Tensor) -> Tensor:
         return peak_signal_noise_ratio(images, true, data_range=1.0, reduction="none", dim=(1, 2, 3))

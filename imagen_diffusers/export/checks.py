@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imagen_diffusers.extras import install
 from imagen_diffusers.models.adapters import holds_adapter
 
 
@@ -62,7 +63,7 @@ def check_installed(*, openvino: bool, eight_bits: bool = False) -> None:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         extra = "openvino" if openvino else "onnx"
-        raise ImportError(f"these graphs need {', '.join(missing)}; pip install -c constraints.txt -e '.[{extra}]'")
+        raise ImportError(f"these graphs need {', '.join(missing)}: {install(extra)}")
 
 
 def _hooks(module: Any) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagen_diffusers.extras import install
+
 ONNX, OPENVINO = "model.onnx", "openvino_model.xml"  # as optimum names them
 
 
@@ -108,6 +110,4 @@ def runtime_module(name: str, extra: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f"{name} is needed for this and cannot be imported ({error}); pip install -c constraints.txt -e '.[{extra}]'"
-        ) from None
+        raise ImportError(f"{name} is needed for this and cannot be imported ({error}): {install(extra)}") from None

@@ -10,6 +10,8 @@ from typing import Any
 from diffusers.utils.torch_utils import unwrap_module
 from huggingface_hub import ModelCard, ModelCardData
 
+from imagen_diffusers.extras import install
+
 from .card_data import base_models, card_data, card_of, inherited_license
 from .classes import EXPORTED
 
@@ -48,8 +50,8 @@ GRAPHS = """
 ## Graphs
 
 This folder has no weights. It has graphs of {kind}, {written_by}, of these parts of what is told of above: {which}.
-imagen_diffusers runs them with its extra `{extra}` (`pip install -c constraints.txt -e ".[{extra}]"` in its repository), where the folder
-`{name}` lies{fetched}; code above that loads weights does not load them.
+imagen_diffusers runs them with its extra `{extra}`, where the folder `{name}` lies{fetched}: {installed}.
+Code above that loads weights does not load them.
 {usage}
 In a shell it is `imagen-diffusers generate "a prompt" --model {quoted}`.
 {alone}"""
@@ -144,6 +146,7 @@ def _graphs(pipe: Any, kind: str, slots: list[str], name: str, repo: str | None)
         written_by=WRITTEN_BY,
         which=which,
         extra=kind.lower(),
+        installed=install(kind.lower()),
         name=name,
         fetched=fetched,
         usage=USAGE.format(repo=json.dumps(name)),

@@ -16,7 +16,7 @@ def register_with_diffusers(*classes: type) -> None:
     """
     table = getattr(pipeline_loading_utils, "LOADABLE_CLASSES", None)
     if table is None:
-        raise ImportError("this diffusers has no pipeline_loading_utils.LOADABLE_CLASSES; install the version in constraints.txt")
+        raise ImportError("this diffusers has no pipeline_loading_utils.LOADABLE_CLASSES; install diffusers 0.42")
     methods = ["save_pretrained", "from_pretrained"]
     for one in classes:
         if not hasattr(diffusers, one.__name__):
@@ -36,5 +36,5 @@ def register_with_auto_pipelines(model: str, **tasks: type) -> None:
     for task, pipeline in tasks.items():
         table = getattr(auto_pipeline, f"AUTO_{task.upper()}_PIPELINES_MAPPING", None)
         if table is None:
-            raise ImportError(f"this diffusers has no table of Auto pipelines for {task}; install the version in constraints.txt")
+            raise ImportError(f"this diffusers has no table of Auto pipelines for {task}; install diffusers 0.42")
         table[model] = pipeline

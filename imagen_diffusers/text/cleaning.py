@@ -6,6 +6,8 @@ from functools import cache
 from diffusers.utils.import_utils import is_bs4_available, is_ftfy_available
 from transformers.utils import logging as transformers_logging
 
+from imagen_diffusers.extras import install
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,5 +37,6 @@ def clean_captions(prompts: list[str]) -> list[str]:
 def _warn_once() -> None:
     logger.warning(
         "This checkpoint's prompts are cleaned (clean_caption) by beautifulsoup4 and ftfy, which are not both here, and only their case is "
-        "lowered: pip install -c constraints.txt -e '.[deepfloyd]'"
+        "lowered: %s",
+        install("deepfloyd"),
     )

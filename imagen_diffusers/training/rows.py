@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imagen_diffusers.extras import install
+
 from .damaged import is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
@@ -257,7 +259,7 @@ def _library() -> Any:
     try:
         import datasets
     except ImportError:
-        raise ImportError('captioned images are read by the package datasets, which is not here: pip install -e ".[train]"') from None
+        raise ImportError(f"captioned images are read by the package datasets, which is not here: {install('train')}") from None
     return datasets
 
 
