@@ -3,9 +3,9 @@
 import ast
 import json
 import runpy
-import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from imagen_diffusers.models import configurations
 from .conftest import seeded
 
 ROOT = Path(__file__).parent.parent
-# As pip does, but that 54 MB of weights are not compressed.
+# As pip does, but that 54 MB of weights are not compressed, twice, and that nothing of it stays in the clone.
+SOURCE = ("setup.py", "--quiet", "egg_info", "--egg-base", "{0}", "sdist", "--formats=tar", "--dist-dir", "{0}")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1], {'--build-option': ['--compression=stored']})"
 # By the module itself: the package's own name for it imports diffusers first.
 FIND = "from imagen_diffusers.hub.places import bundled; print(bundled('imagen-scenes'), bundled('ddpm-cosine'), flush=True)"
@@ -34,8 +35,12 @@ def test_clone_and_editable_install_find_the_folders_beside_the_package() -> Non
 
 
 def build_wheel(folder: Path) -> Path:
-    shutil.rmtree(ROOT / "build", ignore_errors=True)  # of an earlier build, whose modules would all go into this one
-    subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    """Of the source distribution, which is all that other packagers have."""
+    subprocess.run([sys.executable, *(word.format(folder) for word in SOURCE)], cwd=ROOT, check=True, capture_output=True)
+    (source,) = folder.glob("*.tar")
+    with tarfile.open(source) as archive:
+        archive.extractall(folder, filter="data")
+    subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=source.with_suffix(""), check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -59,10 +64,17 @@ def test_a_wheel_carries_them(tmp_path) -> None:
     wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-        assert {name.split("/")[0] for name in archive.namelist() if ".dist-info" not in name} == {"imagen_diffusers"}
-        assert not any("imagen-emoji" in name for name in archive.namelist())
-        modules = {name for name in archive.namelist() if name.endswith(".py")}
-        assert modules == {path.relative_to(ROOT).as_posix() for path in (ROOT / "imagen_diffusers").rglob("*.py")}
+        carried = {name for name in archive.namelist() if ".dist-info" not in name}
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in archive.namelist())
+    modules = [ROOT / "imagen_diffusers" / "py.typed", *(ROOT / "imagen_diffusers").rglob("*.py")]
+    data = [
+        path for kind in ("pipelines", "schedulers") for path in (ROOT / kind).rglob("*") if path.suffix in (".json", ".safetensors", ".md")
+    ]
+    expected = {path.relative_to(ROOT) for path in modules} | {
+        Path("imagen_diffusers", "hub_data", path.relative_to(ROOT)) for path in data
+    }
+    assert carried == {path.as_posix() for path in expected if "imagen-emoji" not in path.parts}
+    assert not list(tmp_path.glob("*/tests"))  # which could not run without what is in the repository alone
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {FIND}; bundled('imagen-emoji')"
     asked = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     found = [Path(path) for path in asked.stdout.split()]
