@@ -7,6 +7,7 @@ import pytest
 from diffusers.guiders import AdaptiveProjectedGuidance, SkipLayerGuidance
 from diffusers.hooks.layer_skip import LayerSkipConfig
 from PIL import Image, ImageChops, ImageOps
+from safetensors.torch import save_file
 from transformers import T5EncoderModel
 from typer.testing import CliRunner
 
@@ -240,6 +241,22 @@ def test_an_adapter_changes_the_image_as_much_as_its_weight_says(folder, tmp_pat
     assert read_settings(tmp_path / "on.png")["lora"] == [str(tmp_path / "look")]
     result = call(*plain, "--lora", tmp_path / "nowhere", "--output", tmp_path / "x.png")
     assert "Error:" in result.output
+
+
+def test_a_learned_word_is_said_by_the_prompt(folder, tmp_path) -> None:
+    """With the row of another word it is that word."""
+    pipe = make_pipeline()
+    row = pipe.text_encoder.get_input_embeddings().weight.detach()[pipe.tokenizer.convert_tokens_to_ids("blue")]
+    save_file({"<mine>": row[None].clone()}, tmp_path / "learned_embeds.safetensors")
+    drawn = {}
+    for name, prompt, more in (("blue", "a blue cube", []), ("mine", "a <mine> cube", ["--textual-inversion", tmp_path])):
+        path = tmp_path / f"{name}.png"
+        result = call("generate", prompt, "--model", folder, "--dtype", "float32", "--stop-at", 1, "--seed", 5, "--output", path, *more)
+        assert result.exit_code == 0, result.output
+        drawn[name] = Image.open(path).tobytes()
+    assert drawn["mine"] == drawn["blue"] and read_settings(path)["textual_inversion"] == [str(tmp_path)]
+    result = call("generate", "a cube", "--model", folder, "--textual-inversion", folder, "--output", tmp_path / "x.png")
+    assert f'--textual-inversion is "{folder}", which holds no learned_embeds.safetensors' in result.output.replace("\n", " ")
 
 
 def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> None:

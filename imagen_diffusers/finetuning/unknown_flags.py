@@ -13,7 +13,9 @@ ELSEWHERE = {
     "pre_compute_text_embeddings": "--text_cache takes text that imagen-diffusers encode-text has encoded once",
     "tokenizer_max_length": "give --max_sequence_length",
     "proportion_empty_prompts": "give --text_dropout",
-    "train_text_encoder": "text encoders stay as they are",
+    "train_text_encoder": "text encoders stay as they are; textual_inversion.py teaches them a word",
+    "save_steps": "give --checkpointing_steps",
+    "repeats": "images come again as often as --max_train_steps asks",
     "enable_xformers_memory_efficient_attention": "attention is torch's own, which needs no xformers",
 }
 

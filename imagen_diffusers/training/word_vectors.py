@@ -37,7 +37,8 @@ class WordVectors(torch.nn.Module):
 
     def forward(self, prompts: list[str]) -> TextEmbedding:
         tokenizer, text_encoder = self._reader
-        with self._in_the_table():
+        own_precision = torch.autocast(self.vectors.device.type, enabled=False)  # in float16 T5 overflows
+        with own_precision, self._in_the_table():
             how: dict[str, Any] = {"padding": self.rules.text_padding, "warn": self._warn}
             text = encode_with_gradient(cleaned(prompts, self.rules), tokenizer, text_encoder, self.rules.max_sequence_length, **how)
         return TextEmbedding(text.embeds.float(), text.mask)
