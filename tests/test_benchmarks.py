@@ -15,7 +15,7 @@ from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DCo
 
 @pytest.fixture(params=["cuda", "mps"])
 def accelerator(request, monkeypatch) -> str:
-    """A machine with one of this kind, under torch 2.6: without what later releases have."""
+    """A machine with one of this kind, under torch 2.7: without what later releases have."""
     kind = request.param
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
