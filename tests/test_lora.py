@@ -197,6 +197,27 @@ def test_what_is_fused_is_known_to_all_pipelines_of_the_network(saved) -> None:
         pipe.unfuse_lora()
 
 
+def test_fusing_leaves_no_scale_behind(saved, caplog) -> None:
+    """peft takes an adapter out by the scale that it has by then, and diffusers leaves the scale of fusing on all active ones."""
+    pipe = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    layers = pipe.lora_state_dict(saved[0], return_lora_metadata=True)
+    state, told = ({key: value for key, value in given.items() if key.startswith("unet.")} for given in layers)
+    for name in ("a", "b"):
+        pipe.load_lora_weights(dict(state), adapter_name=name, metadata=told)
+    pipe.set_adapters(["a", "b"], [0.75, 0.5])
+    scales = {name: dict(layer.scaling) for name, layer in pipe.unet.named_modules() if hasattr(layer, "merged_adapters")}
+    weights = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    pipe.fuse_lora(lora_scale=0.5, adapter_names=["a"])
+    assert "b of unet does not act while a is fused into its weights" in caplog.text
+    pipe.fuse_lora(lora_scale=0.25, adapter_names=["b"])  # which is of b alone
+    for change in (lambda: pipe.set_adapters("a", 0.3), lambda: pipe.set_adapters("b")):  # peft would take out 0.3 of a
+        with pytest.raises(ValueError, match=r"a, b is fused into the weights; call unfuse_lora\(\) first"):
+            change()
+    pipe.unfuse_lora()
+    torch.testing.assert_close(dict(pipe.unet.state_dict()), weights, rtol=0, atol=1e-6)
+    assert scales == {name: dict(layer.scaling) for name, layer in pipe.unet.named_modules() if name in scales}
+
+
 def test_adapters_move_to_a_device_by_their_names(saved) -> None:
     pipe = make_pipeline()
     for name in ("look", "other"):

@@ -16,6 +16,7 @@ from imagen_diffusers.models.attention import has_fused_projections
 
 from .adapter_names import named
 from .lora_files import LoraFilesMixin, moved_to_stage
+from .lora_scales import forget_scales, give_back_scales, only_fused_ones_scaled
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,25 @@ class _Unwrapped(LoraBaseMixin):
     def __init__(self, pipe: LoraBaseMixin):
         for stage in UNETS:
             setattr(self, stage, unwrap_module(getattr(pipe, stage)))
+
+
+def _check_none_fused(names: set[str]) -> None:
+    if names:
+        raise ValueError(f"{', '.join(sorted(names))} is fused into the weights; call unfuse_lora() first, which takes it out of them")
+
+
+def _warn_of_idle(unets: dict[str, Any]) -> None:
+    """Say which active adapters are not among those that are fused, beside which peft's layers pass them over."""
+    from imagen_diffusers.models.lora import chosen_adapters
+
+    for stage, unet in unets.items():
+        fused = merged_adapters(unet)
+        idle = [name for name in chosen_adapters(unet) if name not in fused]
+        if fused and idle:
+            logger.warning(
+                f"{', '.join(idle)} of {stage} does not act while {', '.join(sorted(fused))} is fused into its weights; fuse both, or call "
+                "unfuse_lora()"
+            )
 
 
 class ImagenLoraLoaderMixin(LoraFilesMixin):
@@ -117,10 +137,12 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
         Unlike diffusers' own it takes adapters that were not made for all stages; in a stage that none of them was made for, none acts.
 
         Raises:
-            ValueError: for an adapter that was not loaded, or is named twice, a weight of what is no stage, or counts that differ.
+            ValueError: for an adapter that was not loaded, or is named twice, a weight of what is no stage, or counts that differ, and
+                while one is fused, beside which none acts, and which is taken out by the weight it has.
         """
         there = self.get_list_adapters()
         names = named(adapter_names, there)
+        _check_none_fused(self._fused)
         weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
         if len(weights) != len(names):
             raise ValueError(f"{len(names)} adapters and {len(weights)} weights; give one weight each")
@@ -132,6 +154,7 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
             unet = unwrap_module(getattr(self, stage))
             unet.enable_lora()
             unet.set_adapters([n for n, _ in mine], [w for _, w in mine])
+            forget_scales([unet])
 
     def get_active_adapters(self) -> list[str]:
         """The adapters that are chosen, of all stages; diffusers' own names those of one."""
@@ -147,7 +170,12 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
     def _merged_adapters(self) -> set[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What diffusers' `fused_loras` gives out. The networks know it, which several pipelines may share."""
         unets = [unwrap_module(getattr(self, stage)) for stage in UNETS]
-        return {name for unet in unets for name in (*merged_adapters(unet), *getattr(unet, FOR_GOOD, ()))}
+        return self._fused | {name for unet in unets for name in getattr(unet, FOR_GOOD, ())}
+
+    @property
+    def _fused(self) -> set[str]:
+        """Those of them that can be taken out again."""
+        return {name for stage in UNETS for name in merged_adapters(unwrap_module(getattr(self, stage)))}
 
     def fuse_lora(
         self,
@@ -158,13 +186,18 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
     ) -> None:
         """Add adapters into the weights, for speed: the active ones, of all stages that have one, by default.
 
+        Others do not act until `unfuse_lora`, with a warning for those that did.
+
         Raises:
             ValueError: where no stage has one, and for a name that none of these stages has.
         """
         components = components or self._adapted("fuse_lora adds adapters into the weights")
         if adapter_names is not None:
             adapter_names = named(adapter_names, {s: names for s, names in self.get_list_adapters().items() if s in components})
-        _Unwrapped(self).fuse_lora(components, lora_scale, safe_fusing, adapter_names)
+        unets = {stage: unet for stage in components if (unet := unwrap_module(getattr(self, stage, None))) is not None}
+        with only_fused_ones_scaled(unets.values()):
+            _Unwrapped(self).fuse_lora(components, lora_scale, safe_fusing, adapter_names)
+        _warn_of_idle(unets)
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs: Any) -> None:
         """Take fused adapters out of the weights again; of all stages that have one by default.
@@ -177,7 +210,9 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
                 f"{', '.join(sorted(self._merged_adapters))} is fused into the weights, and unload_lora_weights() took off its layers, "
                 "which alone could take it out: load the pipeline again; call unfuse_lora() before unload_lora_weights() another time"
             )
-        _Unwrapped(self).unfuse_lora(components=components or self._adapted("unfuse_lora takes adapters out of the weights"), **kwargs)
+        components = components or self._adapted("unfuse_lora takes adapters out of the weights")
+        _Unwrapped(self).unfuse_lora(components=components, **kwargs)
+        give_back_scales(unet for stage in components if (unet := unwrap_module(getattr(self, stage))) is not None)
 
     def unload_lora_weights(self) -> None:
         """Take the adapters of all stages off; what was fused stays in the weights."""
@@ -194,9 +229,7 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
             ValueError: for one that is not there, and one that is fused, whose layers alone know how to take it out of the weights.
         """
         names = named(adapter_names, self.get_list_adapters())
-        fused = {name for stage in UNETS for name in merged_adapters(unwrap_module(getattr(self, stage)))} & {*names}
-        if fused:
-            raise ValueError(f"{', '.join(sorted(fused))} is fused into the weights; call unfuse_lora() first, which takes it out of them")
+        _check_none_fused(self._fused & {*names})
         _Unwrapped(self).delete_adapters(names)
         for stage in UNETS:
             unet: Any = unwrap_module(getattr(self, stage))
