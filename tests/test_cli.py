@@ -441,7 +441,8 @@ def test_an_image_is_edited_again_by_its_file(folder, tmp_path) -> None:
     assert Image.open(again).tobytes() == Image.open(first).tobytes()
     assert read_settings(again) == read_settings(first)
     generated = {"prompt": "a red cube", "seed": 5, "num_inference_steps": [2, 1], "stop_at": 2, "negative_prompt": "a sphere"}
-    save_png(Image.open(image), first, {**generated, "model": folder})
+    varied = {"strength": [0.5, 1.0]}  # as `vary` remembers it
+    save_png(Image.open(image), first, {**generated, **varied, "model": folder})
     result = call(*marked, "a blue cube", "--from", first, "--seed", 6, "--stop-at", 1, "--output", again)
     assert result.exit_code == 0, result.output
     told = read_settings(again)
@@ -452,6 +453,25 @@ def test_an_image_is_edited_again_by_its_file(folder, tmp_path) -> None:
         "stop_at": 1,
         "num_inference_steps": 2,
     }
+    assert told["strength"] == 0.5
+
+
+def test_an_edit_goes_on_from_its_small_result_by_its_file(folder, tmp_path) -> None:
+    image, small, out = (tmp_path / f"{name}.png" for name in ("image", "small", "out"))
+    Image.effect_noise((32, 32), 60).save(image)
+    told = {"prompt": "a red cube", "seed": 5, "model": folder, "dtype": "float32", "stop_at": 1, "num_inference_steps": 2}
+    save_png(Image.new("RGB", (16, 16), "red"), small, told)
+    from_it = ["edit", image, "--from", small, "--low-res", small]
+    assert call(*from_it, "--output", out).exit_code == 0
+    assert Image.open(out).size == (64, 64)
+    for remembered, more, steps in (
+        ({"stop_at": 3, "num_inference_steps": [3, 2, 1]}, [], [2, 1]),
+        ({"stop_at": 3, "num_inference_steps": [2, 1], "start_at": 2, "low_res_digest": ""}, ["--stop-at", 2], 2),
+    ):
+        save_png(Image.new("RGB", (16, 16), "red"), small, {**told, **remembered})
+        result = call(*from_it, *more, "--output", out)
+        assert result.exit_code == 0, result.output
+        assert read_settings(out)["num_inference_steps"] == steps
 
 
 def test_files_that_no_edit_can_go_by_are_said(tmp_path) -> None:

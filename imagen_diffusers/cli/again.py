@@ -44,10 +44,22 @@ def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) ->
     return replace(group, **{name: as_option(told[name]) for name in left})
 
 
-def of_the_first(group: Any, context: typer.Context, stages: int) -> Any:
-    """A group of options whose remembered numbers are those of the first stages alone, where fewer run than then."""
-    lists = {name: value.split(",") for name in PER_STAGE if isinstance(value := getattr(group, name), str) and not said(context, name)}
-    return replace(group, **{name: ",".join(values[:stages]) for name, values in lists.items() if len(values) > 1})
+def of_the_first(group: Any, context: typer.Context, stages: int | None, skipped: int = 0) -> Any:
+    """A group of options whose remembered numbers are those of the first stages alone, where fewer run than then.
+
+    Args:
+        group, context: the options, and what the command line says of them.
+        stages: the last one that runs, counted from the first that ran then; None for all of them.
+        skipped: those before the first one that runs.
+    """
+    lists = {name: getattr(group, name) for name in PER_STAGE if not said(context, name)}
+    return replace(group, **{name: first_numbers(value, stages, skipped) for name, value in lists.items()})
+
+
+def first_numbers(value: Any, stages: int | None, skipped: int = 0) -> Any:
+    """Of numbers of several stages, as an option has them, those of the first; what is none, or one for all stages, as it is."""
+    values = value.split(",") if isinstance(value, str) else []
+    return ",".join(values[skipped:stages]) if len(values) > 1 else value
 
 
 def say_which_of_several(context: typer.Context, told: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """`imagen-diffusers edit` and `imagen-diffusers vary`: images that start from an image."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .again import as_option, of_the_first, remembered, said, say_which_of_several, with_remembered
+from .again import as_option, first_numbers, of_the_first, remembered, said, say_which_of_several, with_remembered
 from .best import BestOptions
 from .conditions import digests
 from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
@@ -61,6 +61,21 @@ class StageOptions:
         from imagen_diffusers.images import read_image
 
         return {**asdict(self), "low_res": None if self.low_res is None else read_image(self.low_res)}
+
+    @property
+    def first(self) -> int:
+        """The first one that runs, as far as is known before images are read."""
+        return self.start_at or (1 if self.low_res is None else 2)
+
+    def going_on(self, context: typer.Context) -> "StageOptions":
+        """Without the remembered end of a small result that is gone on from, where the command line says no other."""
+        ended = self.stop_at is not None and self.stop_at < self.first and not said(context, "stop_at")
+        return replace(self, stop_at=None) if ended else self
+
+    def counted_from(self, told: dict[str, Any]) -> tuple[int | None, int]:
+        """The last stage that runs, None for all, and those before the first one, counted from the first of a remembered run."""
+        began = told.get("start_at") or (2 if "low_res_digest" in told else 1)
+        return None if self.stop_at is None else self.stop_at - began + 1, max(self.first - began, 0)
 
     def files(self) -> list[Path]:
         """That are read."""
@@ -150,10 +165,13 @@ def edit(
         told = remembered(source, CHANGE, PAINT)
         groups = (with_remembered(context, group, told) for group in (text, pipeline, sampling, size, painting, stages))
         text, pipeline, sampling, size, painting, stages = groups
+        stages = stages.going_on(context)
         prompt = told.get("prompt") if prompt is None else prompt
         strength = strength if said(context, "strength") else as_option(told.get("strength"))
         say_which_of_several(context, told)
-        sampling = sampling if stages.stop_at is None else of_the_first(sampling, context, stages.stop_at)
+        of_these = stages.counted_from(told)
+        sampling = of_the_first(sampling, context, *of_these)
+        strength = strength if said(context, "strength") else first_numbers(strength, *of_these)
     if prompt is None:
         raise typer.BadParameter("it is missing; say what the result shows, or give --from an image", param_hint="PROMPT")
     lacking = {
