@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner
 
 from imagen_diffusers import ImagenCascadePipeline, ImagenDDPMScheduler
@@ -82,3 +83,9 @@ def test_what_cannot_be_assembled_is_one_line(folder, tmp_path) -> None:
         told = assemble(folder, dest, *(word for stage in stages for word in ("--stage", stage)))
         assert told.exit_code == 1 and said in told.output and told.output.count("\n") == 1, told.output
         assert not new.exists()
+    config = T5Config(vocab_size=16, d_model=48, d_kv=8, num_heads=2, d_ff=32, num_layers=1)
+    T5EncoderModel(config).save_pretrained(tmp_path / "encoder")
+    make_tokenizer().save_pretrained(tmp_path / "encoder")
+    told = assemble(folder, new, "--stage", base, "--text-encoder", tmp_path / "encoder")
+    assert told.exit_code == 1 and "text is 48 wide, and the stages take others (unet 32, unet_2 32)" in told.output, told.output
+    assert not new.exists()

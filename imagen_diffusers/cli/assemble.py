@@ -100,6 +100,9 @@ def _check(pipe: Any, stages: dict[str, Path]) -> None:
             raise ValueError(f"neither {folder} nor the model has a {scheduler}, which says how noise is added; save one into {folder}")
     check_order(pipe.networks)
     widths = {pipe.slots(n)[0]: network.text_dim for n, network in pipe.networks.items() if network.text_dim is not None}
+    told = ", ".join(f"{slot} {width}" for slot, width in widths.items())
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{slot} {width}" for slot, width in widths.items())
         raise ValueError(f"stages take text of different widths ({told}); all of a cascade are trained with one text encoder")
+    encoded = getattr(getattr(pipe.text_encoder, "config", None), "hidden_size", None)
+    if encoded is not None and widths and encoded not in widths.values():
+        raise ValueError(f"the text encoder's text is {encoded} wide, and the stages take others ({told}); give the one they were trained with")
