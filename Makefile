@@ -7,7 +7,7 @@ COMMA = ,
 # ATEN_CPU_CAPABILITY : ONEDNN_MAX_CPU_ISA : the processor's flag. Kernels add in another order with each.
 INSTRUCTION_SETS = avx2:AVX2:avx2 avx512:AVX512_CORE:avx512f avx512:AVX512_CORE_AMX:amx_tile
 
-.PHONY: demo web test test-numeric lint quality style bench bench-train docs
+.PHONY: demo web test test-thorough test-numeric lint quality style bench bench-train docs
 
 demo: .venv/installed
 	$(BIN)/imagen-diffusers generate "$(PROMPT)" --output image.png --seed 7
@@ -16,8 +16,13 @@ web: .venv/installed-web
 	$(BIN)/imagen-diffusers web
 
 # One process a core, each with one thread: the networks of the tests are too small to share.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: .venv/installed-reference
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not thorough"
+
+test-thorough: .venv/installed-reference
+	$(PYTEST) -m thorough
 
 test-numeric: .venv/installed-reference
 	@set -e; for set in $(INSTRUCTION_SETS); do \

@@ -222,6 +222,7 @@ def make_two_stages() -> ImagenCascadePipeline:
     return make_shallow(unet_2=last, unet_3=None, scheduler_3=None, guidance_scale=(3.0, 1.0))
 
 
+@pytest.mark.thorough
 def test_compiled_networks_draw_the_same_and_are_compiled_once_for_all_prompts() -> None:
     torch.compiler.reset()  # counts how often a function was compiled, over all tests
     pipe, graphs = make_two_stages(), []
@@ -241,6 +242,7 @@ def test_compiled_networks_draw_the_same_and_are_compiled_once_for_all_prompts()
     assert len(graphs) == len(pipe.stage_numbers) + 1  # half the rows, in the stage that was guided
 
 
+@pytest.mark.thorough
 @torch._dynamo.config.patch(recompile_limit=1)
 def test_each_stage_has_graphs_of_its_own_for_any_number_of_images() -> None:
     """All stages run the same code, of which torch keeps so many graphs and no more; here they would be through with the first stage."""

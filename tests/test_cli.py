@@ -101,6 +101,7 @@ def test_upscale(folder, tmp_path) -> None:
     assert Image.open(big).size == (96, 64)
 
 
+@pytest.mark.thorough
 def test_upscale_by_a_factor_and_to_a_size(folder, tmp_path) -> None:
     small, big = tmp_path / "small.png", tmp_path / "big.png"
     Image.new("RGB", (24, 16), "red").save(small)
@@ -396,6 +397,7 @@ def test_one_number_for_all_stages_is_remembered(folder, tmp_path) -> None:
     assert Image.open(again).tobytes() == Image.open(first).tobytes()
 
 
+@pytest.mark.thorough
 def test_weights_blends_and_guiders_are_remembered(folder, tmp_path) -> None:
     first, again, other = tmp_path / "first.png", tmp_path / "again.png", tmp_path / "other.png"
     said = ["--weights", "--negative-prompt", "a (blue:0.5) sphere", "--blend-with", "the (green:2) sphere left", "--blend", 0.4]
@@ -510,6 +512,7 @@ def test_edits_go_on_from_a_small_result(folder, tmp_path, command) -> None:
     assert f"--output would write over {small}" in call(*words, "--output", small).output.replace("\n", " ")
 
 
+@pytest.mark.thorough
 def test_edit_vary_and_extend(folder, tmp_path) -> None:
     image, mask, out = tmp_path / "image.png", tmp_path / "mask.png", tmp_path / "out.png"
     Image.effect_noise((64, 64), 60).convert("RGB").save(image)

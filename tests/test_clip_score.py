@@ -57,6 +57,7 @@ class Embedding(CLIPModel):
         return super().get_text_features(*args, **kwargs).pooler_output
 
 
+@pytest.mark.thorough
 def test_the_score_is_that_of_torchmetrics(folder) -> None:
     """Its means become zero where they are negative, and here each image's score does, so they are compared one by one."""
     from torchmetrics.functional.multimodal import clip_score

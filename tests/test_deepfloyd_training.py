@@ -120,6 +120,7 @@ def test_learns_four_images(tmp_path, low_res) -> None:
     assert after < 0.2 * before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("low_res", "rank"), [(False, None), (True, 2)])
 def test_resume_equals_no_interruption(tmp_path, low_res, rank) -> None:
     def network():
@@ -168,6 +169,7 @@ def wake(folder: Path) -> None:
     save_file(state, path, metadata=told)
 
 
+@pytest.mark.thorough
 def test_an_adapter_trained_here_acts_alike_in_diffusers_own_pipelines(home, folder, images, tmp_path) -> None:  # noqa: F811
     given = ["--train_data_dir", images, "--rank", 2, "--lora_alpha", 3, "--sr_crop_size", 32, "--stages", 1, 2]
     finetune_style.main(flags(folder, 1, tmp_path, *given))
@@ -207,6 +209,7 @@ def test_dreambooth(folder, images, tmp_path) -> None:  # noqa: F811
     assert "| `weighting` | by_prediction |" in card and "deepfloyd" in card.lower()
 
 
+@pytest.mark.thorough
 def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
     finetune_domain.main(flags(folder, 2, tmp_path, "--train_data_dir", images, "--stages", 1, 2))
     pipe, before = (quiet(ImagenCascadePipeline.from_pretrained(place)) for place in (tmp_path, folder))

@@ -128,6 +128,7 @@ def test_the_kernel_distance_of_one_distribution_is_none_on_average() -> None:
     assert together.min() < 0
 
 
+@pytest.mark.thorough
 def test_the_interval_of_the_kernel_distance_covers_it() -> None:
     """Features of 24 kinds, whose shares are known in both distributions, and so the distance; two pairs of distributions."""
     g, inside, off = seeded(6), [], []

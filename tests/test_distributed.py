@@ -88,6 +88,7 @@ def one(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "launched"), [("ddp", False), ("fsdp2", False), pytest.param("ddp", True, marks=pytest.mark.slow)], ids=str
 )
@@ -146,6 +147,7 @@ run(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.thorough
 def test_two_processes_evaluate_to_the_bits_of_one(tmp_path) -> None:
     script = tmp_path / "script.py"
     script.write_text(EVALUATE)

@@ -458,6 +458,7 @@ def test_an_encoder_is_asked_which_names_words_are_nearest_to(folder, monkeypatc
     assert torch.stack((one, other)).norm(dim=-1) == pytest.approx(torch.ones(2), abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_cascade_is_trained_measured_put_together_and_sampled_from(folder, tmp_path, monkeypatch) -> None:
     tiny = {
         "base": (ImagenUNet2DConditionModel, {**TINY_BASE, "sample_size": 64, "patch_size": 4}),

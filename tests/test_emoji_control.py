@@ -37,6 +37,7 @@ def small(monkeypatch) -> None:
     monkeypatch.setattr(control, "PHRASED", 500)
 
 
+@pytest.mark.thorough
 def test_what_is_read_are_captions_as_visits_have_them(folder) -> None:
     dataset = EmojiDataset("base", folder)
     read = [dataset.read(2, number) for number in range(600)]
@@ -71,6 +72,7 @@ def test_words_are_hidden_and_asked_for(folder) -> None:
     assert 0.09 < kept < 0.14  # a tenth, and a few of the other words are the same
 
 
+@pytest.mark.thorough
 def test_the_encoder_learns_captions(folder) -> None:
     dataset = EmojiDataset("base", folder)
     tokenizer = control.build_tokenizer(dataset)

@@ -72,6 +72,7 @@ def true_images(folder: Path) -> torch.Tensor:
     return torch.stack([train_judge.held_out_composition(THINGS, folder, i) for i in range(len(THINGS))])
 
 
+@pytest.mark.thorough
 def test_the_judge_learns(folder, tmp_path) -> None:
     training = train_judge.Training(THINGS, folder, tmp_path, steps=12, size=8, learning_rate=3e-3)
     losses = [training._one_step(*training.batches[number])[0] for number in range(12)]
@@ -97,6 +98,7 @@ def test_accuracy_is_the_share_of_first_and_of_five_names(folder) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_the_judge_is_trained_on_both_styles(styled, tmp_path) -> None:
     things = read_things(styled)
     training = train_judge.Training(things, styled, tmp_path, steps=2, size=4, learning_rate=3e-3)
@@ -376,6 +378,7 @@ def test_a_judge_trained_here_goes_before_the_bundled_one(tmp_path, monkeypatch)
     assert judges.usual_folder() == tmp_path / "chosen"
 
 
+@pytest.mark.thorough
 def test_the_bundled_cascade_generates_things_on_the_background_that_is_asked_for() -> None:
     """The dynamic thresholding of other cascades turned yellow ones olive."""
     pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-emoji"), variant="fp16")

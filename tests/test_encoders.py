@@ -228,6 +228,7 @@ def test_a_stage_is_trained_on_what_it_is_sampled_with(kind, tmp_path) -> None:
         torch.testing.assert_close(row, embeds[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_command_and_the_scripts_put_it_in_place_of_the_cascades(cascade, images, tmp_path) -> None:  # noqa: F811
     tokenizer, encoder = make_encoder("Gemma")
     tokenizer.save_pretrained(tmp_path / "own")

@@ -54,6 +54,7 @@ def words(place: Path, output: Path) -> list:
     return ["evaluate", "--prompts", place / "prompts.txt", "--output", output, *model, "--stop-at", 1]
 
 
+@pytest.mark.thorough
 def test_the_whole_command(place, tmp_path) -> None:
     output = tmp_path / "report"
     measures = ["--metrics", "fid,kid,clip", "--reference", place / "true", *MEANS, "--clip", place / "clip"]
@@ -74,6 +75,7 @@ def test_the_whole_command(place, tmp_path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
 
 
+@pytest.mark.thorough
 def test_statistics_that_were_written_once_are_a_reference(place, tmp_path) -> None:
     stats = tmp_path / "stats.npz"
     result = call("evaluate-stats", place / "true", *MEANS, "--output", stats, "--device", "cpu")
@@ -109,6 +111,7 @@ def test_a_mistyped_model_is_told_before_the_reference_is_measured(place, tmp_pa
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.thorough
 def test_super_resolution_and_steps(place, tmp_path) -> None:
     true, plain = place / "true" / "metadata.jsonl", [w for w in words(place, tmp_path / "sr") if w not in ("--stop-at", 1)]
     plain[2] = true

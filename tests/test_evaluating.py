@@ -53,6 +53,7 @@ def test_the_first_stage_is_swept_and_later_ones_keep_their_settings(shared_pipe
         sweep(shared_pipe, "guidance_scale", [2, 2.0])
 
 
+@pytest.mark.thorough
 def test_a_report_holds_what_a_scorer_says_of_every_image(shared_pipe, tmp_path) -> None:
     found = run(shared_pipe, tmp_path / "report", save_images=True)
     points, parts = sweep(shared_pipe, "guidance_scale", [1, 3], stop_at=1), groups.groups(7, 3)
@@ -76,6 +77,7 @@ def test_a_report_holds_what_a_scorer_says_of_every_image(shared_pipe, tmp_path)
     assert read_settings(kept) == told
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> None:
     pipe, whole, ended = make_pipeline(), tmp_path / "whole", tmp_path / "ended"
     run(pipe, whole)
@@ -101,6 +103,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path, monkeypatch) ->
     assert all((whole / path).read_bytes() == (ended / path).read_bytes() for path in groups_of[0])
 
 
+@pytest.mark.thorough
 def test_more_points_may_be_asked_for_later(shared_pipe, tmp_path, monkeypatch) -> None:
     run(shared_pipe, tmp_path, values=[1])
     made: list = []

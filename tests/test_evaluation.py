@@ -108,6 +108,7 @@ def bundled_oracle() -> Oracle:
     return load(ROOT / style.read_flags([]).oracle)
 
 
+@pytest.mark.thorough
 def test_the_bundled_oracle_reads_renders() -> None:
     scenes = [sample_scene(TEST_SEEDS + i) for i in range(4)]
     read = bundled_oracle().read(render(scenes, 256, samples=2))
@@ -133,6 +134,7 @@ def test_two_cells_that_are_exactly_alike_hold_one_object() -> None:
     assert len(objects_and_floors(maps, floors)[0][0]) == 1
 
 
+@pytest.mark.thorough
 def test_the_oracle_learns() -> None:
     scenes = [sample_scene(i) for i in range(2)]
     images, losses = render(scenes, 256, samples=1), []
@@ -206,6 +208,7 @@ def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, mon
     assert list(tmp_path.rglob("scenes.jsonl"))  # renders are kept there, and not beside the oracle
 
 
+@pytest.mark.thorough
 def test_small_drawings_are_those_that_are_taught_resized() -> None:
     """A network of 256px is taught drawings of 1024px, resized; what judges its images must have seen the same, and not wider strokes."""
     scenes = [sample_scene(3, num_objects=1)]
@@ -221,6 +224,7 @@ def test_drawings_are_made_where_the_renders_are() -> None:
     assert style.pencil(torch.zeros(1, 3, 64, 64, device="meta")).device.type == "meta"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objects", [1, 2])
 def test_a_mask_holds_all_that_an_edit_changes(objects) -> None:
     scenes = [sample_scene(seed, num_objects=objects, unnamed_share=0.0) for seed in (1, 2)]
@@ -265,6 +269,7 @@ def test_what_an_oracle_misreads_is_found_and_shown_more_often(monkeypatch, tmp_
         oracle.main()
 
 
+@pytest.mark.thorough
 def test_an_oracle_sees_scenes_as_often_as_it_is_told() -> None:
     scenes, shown = [sample_scene(seed) for seed in range(4)], []
     data = SimpleNamespace(count=4, scenes=scenes, images=np.zeros((4, 3, 256, 256), np.uint8))

@@ -1,10 +1,13 @@
 """One image through every task, as the example does it."""
 
+import pytest
+
 from examples.every_task import every_task
 
 from .conftest import make_pipeline
 
 
+@pytest.mark.thorough
 def test_every_task_makes_an_image() -> None:
     images = every_task(make_pipeline(num_inference_steps=(4, 4, 4)))  # of which varying makes one in each stage
     whole = images.pop("generate")

@@ -54,6 +54,7 @@ def flags(cascade: str, steps: int, output_dir, *more: object) -> list[str]:
     return [str(f) for f in [*common, *more]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_train_stage(cascade, images, tmp_path, stage) -> None:
     more = ["--train_data_dir", images, "--stage", stage]
@@ -74,6 +75,7 @@ def test_train_stage(cascade, images, tmp_path, stage) -> None:
         assert Image.open(tmp_path / "validation" / "step-000003.png").width == 2 * 128  # two of 16px, which the grid enlarges
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("more", [["--aspect_buckets", "--dataloader_num_workers", 1], ["--exact_stream"]], ids=["parts", "exact"])
 def test_train_stage_on_a_stream(cascade, images, tmp_path, more) -> None:
     place = ["--train_data_dir", images]
@@ -101,6 +103,7 @@ def test_train_stage_from_scratch_on_cached_text(cascade, images, tmp_path) -> N
     assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
 
 
+@pytest.mark.thorough
 def test_finetune_style(cascade, images, tmp_path) -> None:
     more = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32, "--validation_prompts", "a red cube"]
     for steps in (2, 3):
@@ -130,6 +133,7 @@ def test_windows_of_stages_fit_into_all_shapes(cascade, tmp_path) -> None:
     assert (tmp_path / "pytorch_lora_weights.safetensors").exists()
 
 
+@pytest.mark.thorough
 def test_finetune_domain(cascade, images, tmp_path, monkeypatch) -> None:
     computed_in, read = set(), encoding.last_hidden_state
     monkeypatch.setattr(encoding, "last_hidden_state", lambda encoder, *given: computed_in.add(encoder.dtype) or read(encoder, *given))
@@ -145,6 +149,7 @@ def test_finetune_domain(cascade, images, tmp_path, monkeypatch) -> None:
     assert torch.equal(pipe.unet_3.head.conv.weight, make_pipeline().unet_3.head.conv.weight)
 
 
+@pytest.mark.thorough
 def test_dreambooth(cascade, images, tmp_path) -> None:
     more = ["--instance_data_dir", images, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
     more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1, 3]
@@ -220,6 +225,7 @@ def test_null_text_is_the_checkpoints_own() -> None:
     assert torch.equal(null_text(pipe).embeds, encode([""], pipe.tokenizer, pipe.text_encoder, 12).embeds)
 
 
+@pytest.mark.thorough
 def test_the_card_of_a_stages_adapter_loads_it(cascade, images, tmp_path) -> None:
     train_stage.main(flags(cascade, 1, tmp_path, "--train_data_dir", images, "--rank", 2))
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)

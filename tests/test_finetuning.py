@@ -152,6 +152,7 @@ def test_an_unfinished_stage_is_not_shared(cascade, images, tmp_path, capsys) ->
     assert (tmp_path / "README.md").exists()
 
 
+@pytest.mark.thorough
 def test_a_stage_whose_steps_were_taken_before_is_finished(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
     """By a run of more steps, or by one in another folder, whose last checkpoint is gone on from."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -247,6 +248,7 @@ def test_flags_that_would_do_nothing_are_refused(cascade, images, tmp_path, scri
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("streaming", [[], ["--streaming"], ["--streaming", "--exact_stream"]])
 def test_images_of_all_stages_are_looked_at_before_the_first_is_trained(cascade, folder, tmp_path, streaming) -> None:  # noqa: F811
     given = ["--train_data_dir", folder, "--sr_crop_size", 32, "--cache_dir", tmp_path / "cache", "--rank", 2, *streaming]
@@ -255,6 +257,7 @@ def test_images_of_all_stages_are_looked_at_before_the_first_is_trained(cascade,
     assert not list((tmp_path / "out").rglob("checkpoint-*"))
 
 
+@pytest.mark.thorough
 def test_all_stages_that_a_cascade_holds_are_trained_by_default(images, tmp_path) -> None:  # noqa: F811
     make_pipeline(unet_3=None).save_pretrained(tmp_path / "two")
     more = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32]
@@ -465,6 +468,7 @@ def test_a_class_without_prior_preservation_is_asked_about(tmp_path) -> None:
         dreambooth.DreamBoothSettings(tmp_path, "x", class_prompt="a cube")
 
 
+@pytest.mark.thorough
 def test_held_out_images_of_a_divided_folder_are_apart(cascade, images, tmp_path) -> None:  # noqa: F811
     """Of data/train and data/validation the first alone is trained on, whichever of data and data/train is named."""
     for name in ("train", "validation"):

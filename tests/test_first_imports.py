@@ -64,6 +64,7 @@ def program(forks, tmp_path) -> Callable[[str], CompletedProcess]:
     return run
 
 
+@pytest.mark.thorough
 def test_a_program_starts_without_us_and_its_errors_are_told(program) -> None:
     done = program("import sys; print('diffusers' in sys.modules, 'imagen_diffusers' in sys.modules)")
     assert (done.returncode, done.stdout) == (0, "False False\n")
@@ -71,6 +72,7 @@ def test_a_program_starts_without_us_and_its_errors_are_told(program) -> None:
     assert failed.returncode == 1 and "ModuleNotFoundError" in failed.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", ["pipelines.pipeline_imagen_cascade", "finetuning.cascade", "pipelines.cascade"])
 def test_any_module_may_be_the_first_that_is_imported(program, first) -> None:
     """diffusers is told of our pipelines in the middle of whatever imports it first."""
@@ -88,6 +90,7 @@ def folder(tmp_path_factory) -> str:
 IMPORTS = ["import imagen_diffusers", "from diffusers import AutoModel, AutoPipelineForInpainting, DiffusionPipeline"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lines", [IMPORTS, IMPORTS[::-1]], ids=["first", "last"])
 def test_pipelines_and_networks_are_found_when_the_package_is_imported_and_none_of_its_classes(program, folder, lines) -> None:
     """By a program that imports the package first, and by one that imports it last."""
@@ -111,6 +114,7 @@ print(type(pipe).__name__, type(pipe.unet_2).__name__)
 """
 
 
+@pytest.mark.thorough
 def test_what_is_pushed_loads_in_a_program_that_imports_diffusers_alone(program, uploads, tmp_path) -> None:  # noqa: F811
     place = tmp_path / "new"
     make_pipeline().save_pretrained(place, push_to_hub=True, repo_id="me/new")
@@ -119,6 +123,7 @@ def test_what_is_pushed_loads_in_a_program_that_imports_diffusers_alone(program,
     assert done.stdout.split() == ["ImagenCascadePipeline", "ImagenEfficientUNet2DConditionModel"], done.stderr
 
 
+@pytest.mark.thorough
 def test_the_command_says_no_more_than_it_must(program, folder, tmp_path) -> None:
     words = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--output", str(tmp_path / "a.png"), "--seed", "1"]
     done = program(f"from imagen_diffusers.cli import app; app({words!r}, standalone_mode=False)")
@@ -154,6 +159,7 @@ def test_importing_the_package_imports_no_diffusers() -> None:
     subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
 
 
+@pytest.mark.thorough
 def test_the_help_of_every_command_comes_without_torch() -> None:
     said = """
 import sys
@@ -211,6 +217,7 @@ print(pipe("a red cube", num_inference_steps=1, stop_at=1).images[0].size, pipe.
 """
 
 
+@pytest.mark.thorough
 def test_images_are_generated_without_the_packages_of_extras() -> None:
     result = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == "(64, 64) set()\n", result.stderr

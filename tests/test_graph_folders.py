@@ -215,6 +215,7 @@ def folders(place: Path) -> set[str]:
     return {path.name for path in place.iterdir() if path.is_dir()}
 
 
+@pytest.mark.thorough
 def test_an_export_of_fewer_stages_leaves_no_others(writing, tmp_path) -> None:
     list(export_cascade(make_pipeline(), tmp_path))
     (tmp_path / "notes").mkdir()
@@ -275,6 +276,7 @@ def test_files_of_ones_own_stay(writing, tmp_path) -> None:
     assert not (tmp_path / "unet_3").exists() and not (tmp_path / "scheduler_3").exists()
 
 
+@pytest.mark.thorough
 def test_files_of_ones_own_stay_whatever_they_are_called(writing, tmp_path) -> None:
     list(export_cascade(make_pipeline(), tmp_path))
     own = {"unet/vocab.txt", "unet_2/model.onnx.old", "unet_2/words.model", "scheduler_2/tokenizer.json", "tokenizer/tokenizer-notes.json"}
@@ -413,6 +415,7 @@ def test_the_card_of_the_weights_goes_with_their_graphs(writing, tmp_path) -> No
     assert "`unet_2`" in card(place) and "`unet_3`" not in card(place)
 
 
+@pytest.mark.thorough
 def test_licences_are_those_of_the_card(writing, tmp_path) -> None:
     for name in ("one", "other"):
         make_pipeline().save_pretrained(tmp_path / name)

@@ -280,6 +280,7 @@ def test_a_state_from_elsewhere_does_not_come_in(shared_pipe) -> None:
     assert torch.equal(draw(shared_pipe, guider=used).images, draw(shared_pipe, guider=fresh).images)
 
 
+@pytest.mark.thorough
 def test_slices_and_tiles(pipe) -> None:
     call = {"height": 128, "width": 128, "num_inference_steps": 2, "num_images_per_prompt": 2}
     for enable in (pipe.enable_slicing, pipe.enable_tiling):
@@ -303,6 +304,7 @@ def test_deepfloyd_networks_are_guided_and_their_layers_are_not_changed() -> Non
         draw(pipe, guider=SkipLayerGuidance(skip_layer_config=skip(fqn="down_blocks")), **BASE)
 
 
+@pytest.mark.thorough
 def test_compiled_networks_are_guided_and_their_layers_are_not_changed() -> None:
     pipe = make_shallow()
     expected = draw(pipe, guidance_scale=3.0, **BASE).images

@@ -178,6 +178,7 @@ def sampled(
     return expected, made
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize(
     ("variant", "objective", "cond_scale", "steps"),
@@ -275,6 +276,7 @@ def elucidated(imagen, pipe, cond_scale: float, dynamic: bool, dtype: torch.dtyp
     return expected, [images * 2 - 1 for images in made]
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize(("cond_scale", "dynamic"), [(1.5, True), (1.0, False)])
 def test_an_elucidated_cascade_denoises_as_there(package, tmp_path, cond_scale, dynamic) -> None:

@@ -95,6 +95,7 @@ def fit(path: Path, steps: int, low_res: bool = False, unet=None, loss=LOSS, **c
     return fit_stage(unet or network(low_res), Squares(low_res), TABLE, settings(path, steps, **changes), loss, **given).unet
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("low_res", "kind", "steps"), [(False, "epsilon", 40), (True, "sample", 8)])
 def test_learns_four_images(tmp_path, low_res, kind, steps) -> None:
     """From fresh weights, which say zero."""
@@ -116,6 +117,7 @@ def test_learns_four_images(tmp_path, low_res, kind, steps) -> None:
     assert after < 0.5 * before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("low_res", "rank"), [(False, None), (True, 2)])
 def test_resume_equals_no_interruption(tmp_path, low_res, rank) -> None:
     def adapted():
@@ -157,6 +159,7 @@ def images_of(folder: str, adapter: Path | None = None) -> list[torch.Tensor]:
     return pipe("a red cube", generator=seeded(), num_inference_steps=3, output_type="pt").stage_images
 
 
+@pytest.mark.thorough
 def test_finetune_style(folder, images, tmp_path) -> None:  # noqa: F811
     given = ["--train_data_dir", images, "--rank", 2, "--sr_crop_size", 32, "--stages", 1, 2]
     finetune_style.main(flags(folder, 2, tmp_path, *given))
@@ -164,6 +167,7 @@ def test_finetune_style(folder, images, tmp_path) -> None:  # noqa: F811
     assert not any(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 
 
+@pytest.mark.thorough
 def test_dreambooth(folder, images, tmp_path) -> None:  # noqa: F811
     more = ["--instance_data_dir", images, "--instance_prompt", "a red cube", "--with_prior_preservation", "--class_prompt", "a cube"]
     more += ["--class_data_dir", tmp_path / "class", "--num_class_images", 2, "--rank", 2, "--stages", 1]
@@ -171,6 +175,7 @@ def test_dreambooth(folder, images, tmp_path) -> None:  # noqa: F811
     assert not torch.equal(images_of(folder)[0], images_of(folder, tmp_path / "out")[0])
 
 
+@pytest.mark.thorough
 def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
     finetune_domain.main(flags(folder, 2, tmp_path, "--train_data_dir", images, "--stages", 1, 2))
     pipe, before = (ImagenCascadePipeline.from_pretrained(place) for place in (str(tmp_path), folder))
@@ -182,6 +187,7 @@ def test_finetune_domain(folder, images, tmp_path) -> None:  # noqa: F811
     assert torch.isfinite(images_of(str(tmp_path))[-1]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("stage", "more"), [(1, ["--from_scratch"]), (2, ["--rank", 2])])
 def test_train_stage(folder, images, tmp_path, stage, more) -> None:  # noqa: F811
     given = [*measured(images, tmp_path), "--stage", stage, *more]

@@ -96,6 +96,7 @@ def swap(pipe, slot: str, solver: str) -> None:
     setattr(pipe, slot, scheduler)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("solver", "strength"), [*((solver, 0.75) for solver in SOLVERS), ("DDPM", 0.3)])
 def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(loaded, solver, strength) -> None:
     pipe = quiet(ImagenCascadeImg2ImgPipeline.from_pipe(loaded[0]))
@@ -117,6 +118,7 @@ def test_images_equal_deepfloyds_own_pipelines_bit_for_bit(loaded, solver, stren
     assert torch.equal(made[1], (expected / 2 + 0.5).clamp(0, 1))
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize("objective", ["noise", "v"])
 def test_steps_are_skipped_as_by_imagen_pytorch(package, objective) -> None:  # noqa: F811
@@ -216,6 +218,7 @@ def test_one_seed_one_image_in_any_batch(dtype, tolerance) -> None:
     torch.testing.assert_close(twice[:1], alone[0], atol=tolerance, rtol=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 def test_in_slices_and_in_tiles() -> None:
     varied = varying()

@@ -89,6 +89,7 @@ def noises_of_painting(generator: torch.Generator, size: int, steps: int, sample
     return queue
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize(("objective", "samples", "dtype"), [("v", 3, torch.float64), ("noise", 2, torch.float32)])
 def test_parts_are_painted_as_by_imagen_pytorch(package, monkeypatch, objective, samples, dtype) -> None:  # noqa: F811
@@ -257,6 +258,7 @@ def test_without_a_prompt_the_image_alone_is_followed(null_text) -> None:
     assert not torch.allclose(made[0], made[1], atol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize(("dtype", "tolerance"), ROUNDING.items())
 def test_one_seed_one_image_in_any_batch(dtype, tolerance) -> None:
@@ -269,6 +271,7 @@ def test_one_seed_one_image_in_any_batch(dtype, tolerance) -> None:
     torch.testing.assert_close(torch.cat(alone), together, atol=tolerance, rtol=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 def test_in_slices_and_in_tiles() -> None:
     pipe = painting()

@@ -53,6 +53,7 @@ def test_errors_are_of_the_hidden_and_of_the_known(tmp_path) -> None:
     assert measured.filled()[0] == pytest.approx(torch.cat(wrong, 1).mean().item(), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_example_trains_measures_and_is_sampled_from(tmp_path, capsys) -> None:
     make_small().save_pretrained(tmp_path / "cascade")
     given = ["--pretrained_model_name_or_path", tmp_path / "cascade", "--output_dir", tmp_path / "out", "--folder", tmp_path / "renders"]

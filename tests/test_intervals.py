@@ -30,6 +30,7 @@ def clip_scores(*shape: int, seed: int) -> torch.Tensor:
     return torch.where(hit, 27 + 3 * torch.randn(shape, generator=g), 15 + 5 * torch.randn(shape, generator=g)).clamp(min=0)
 
 
+@pytest.mark.thorough
 def test_the_interval_of_a_mean_covers_it() -> None:
     truth = clip_scores(2_000_000, seed=2).double().mean().item()
     covered = sum(low <= truth <= high for low, high in (bootstrap(one, resamples=500) for one in clip_scores(1000, 200, seed=3)))

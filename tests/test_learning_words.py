@@ -58,6 +58,7 @@ def word(folder, cascade, steps: int, images, *more) -> list[str]:  # noqa: F811
     return [str(part) for part in (*given, *asked, *more)]
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_cut_learns_what_one_that_is_not_does(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
     textual_inversion.main(word(tmp_path / "whole", cascade, 4, images, "--lr_scheduler", "linear"))
     cut = tmp_path / "cut"

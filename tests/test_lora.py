@@ -47,6 +47,7 @@ def saved(tmp_path_factory):
     return folder, draw(pipe)
 
 
+@pytest.mark.thorough
 def test_save_and_load_keep_alpha_rank_and_every_bit(saved) -> None:
     folder, expected = saved
     pipe = make_pipeline()
@@ -58,6 +59,7 @@ def test_save_and_load_keep_alpha_rank_and_every_bit(saved) -> None:
     assert torch.equal(draw(pipe), expected)
 
 
+@pytest.mark.thorough
 def test_an_adapter_comes_off_without_a_trace(saved) -> None:
     pipe = make_pipeline()
     before = draw(pipe)
@@ -67,6 +69,7 @@ def test_an_adapter_comes_off_without_a_trace(saved) -> None:
     assert torch.equal(draw(pipe), before)
 
 
+@pytest.mark.thorough
 def test_fused_weights_draw_the_same_images(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0])
@@ -80,6 +83,7 @@ def test_fused_weights_draw_the_same_images(saved) -> None:
         pipe.unfuse_lora()
 
 
+@pytest.mark.thorough
 def test_unfused_weights_are_as_before(saved) -> None:
     pipe = make_pipeline()
     before = draw(pipe)
@@ -99,6 +103,7 @@ def test_unfused_weights_are_as_before(saved) -> None:
     torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-4)  # weights to which an update was added and subtracted
 
 
+@pytest.mark.thorough
 def test_weights_of_adapters_scale_and_switch_them(saved) -> None:
     pipe = make_pipeline()
     before = draw(pipe)
@@ -117,6 +122,7 @@ def test_weights_of_adapters_scale_and_switch_them(saved) -> None:
     assert torch.equal(draw(pipe), before)
 
 
+@pytest.mark.thorough
 def test_two_adapters_of_different_stages_act_together(saved, tmp_path) -> None:
     third = make_pipeline()
     add_lora(third.unet_3, rank=2)
@@ -145,6 +151,7 @@ def adapter_of(slot: str, folder, seed: int = 9) -> None:
     pipe.save_lora_weights(folder, **{f"{slot}_lora_layers": lora_layers(unet), f"{slot}_lora_adapter_metadata": lora_metadata(unet)})
 
 
+@pytest.mark.thorough
 def test_an_adapter_loaded_after_others_were_chosen_acts(saved, tmp_path) -> None:
     """Choosing "b" switches the adapters of the second stage off; "c", loaded for it later, must not stay off with them."""
     adapter_of("unet", tmp_path / "b")
@@ -162,6 +169,7 @@ def test_an_adapter_loaded_after_others_were_chosen_acts(saved, tmp_path) -> Non
     assert torch.equal(draw(pipe), draw(together))
 
 
+@pytest.mark.thorough
 def test_a_choice_of_adapters_outlives_switching_them_off_and_on(saved, tmp_path) -> None:
     adapter_of("unet_3", tmp_path / "b")
     pipe = make_pipeline()
@@ -179,6 +187,7 @@ def test_a_choice_of_adapters_outlives_switching_them_off_and_on(saved, tmp_path
     assert pipe.get_active_adapters() == ["b"]
 
 
+@pytest.mark.thorough
 def test_what_is_fused_is_known_to_all_pipelines_of_the_network(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0], adapter_name="look")
@@ -218,6 +227,7 @@ def test_fusing_leaves_no_scale_behind(saved, caplog) -> None:
     assert scales == {name: dict(layer.scaling) for name, layer in pipe.unet.named_modules() if name in scales}
 
 
+@pytest.mark.thorough
 def test_adapters_move_to_a_device_by_their_names(saved) -> None:
     pipe = make_pipeline()
     for name in ("look", "other"):
@@ -229,6 +239,7 @@ def test_adapters_move_to_a_device_by_their_names(saved) -> None:
         pipe.set_lora_device(["loook"], "cpu")
 
 
+@pytest.mark.thorough
 def test_default_names_are_free_ones(saved) -> None:
     pipe = make_pipeline()
     pipe.load_lora_weights(saved[0])
@@ -239,6 +250,7 @@ def test_default_names_are_free_ones(saved) -> None:
     assert sorted(pipe.get_list_adapters()["unet"]) == ["default_0", "default_1", "default_2"]
 
 
+@pytest.mark.thorough
 def test_the_last_adapter_that_is_deleted_leaves_no_trace(saved, tmp_path) -> None:
     adapter_of("unet", tmp_path / "b")
     pipe = make_pipeline()
@@ -276,6 +288,7 @@ def test_weights_of_one_network_go_into_the_stage_that_is_named(tmp_path) -> Non
         make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None).load_lora_weights(tmp_path, stage=2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("more", [{}, {"adapter_name": "a"}])
 def test_an_adapter_is_loaded_into_all_its_stages_or_none(saved, tmp_path, more) -> None:
     adapter_of("unet_2", tmp_path / "a")
@@ -298,6 +311,7 @@ def test_an_adapter_is_loaded_into_all_its_stages_or_none(saved, tmp_path, more)
     assert torch.equal(draw(pipe), before)
 
 
+@pytest.mark.thorough
 def test_alpha_beside_the_weights_is_read_and_its_absence_said(saved, caplog) -> None:
     state = load_file(saved[0] / "pytorch_lora_weights.safetensors")
     modules = {key.split(".lora_")[0] for key in state}
@@ -329,6 +343,7 @@ def test_a_lora_of_deepfloyd_if_loads_as_in_ifs_own_pipeline(tmp_path) -> None:
     assert not torch.allclose(ours, plain, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_an_adapter_is_swapped_in_place(saved, tmp_path) -> None:
     adapter_of("unet", tmp_path / "one", seed=1)
     adapter_of("unet", tmp_path / "two", seed=2)
@@ -343,6 +358,7 @@ def test_an_adapter_is_swapped_in_place(saved, tmp_path) -> None:
     assert not torch.allclose(draw(pipe), before, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_an_adapter_is_swapped_whole_or_not_at_all(saved, tmp_path) -> None:
     """Of other stages, layers, shapes or settings it is refused, and no weight of the loaded one changes, nor does it go."""
     adapter_of("unet", tmp_path / "one")
@@ -429,6 +445,7 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     assert not has_lora(pipe.unet)
 
 
+@pytest.mark.thorough
 def test_a_cascade_with_an_adapter_is_not_saved(saved, tmp_path, monkeypatch) -> None:
     """Its weights have names that nothing loads; fused and taken off they have their own again."""
     pipe = make_pipeline()
@@ -464,6 +481,7 @@ def test_a_network_with_an_adapter_is_not_saved(tmp_path) -> None:
     assert fused and all(torch.equal(saved[name.replace(".base_layer", "")], value) for name, value in fused.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrapped_first", [True, False])
 @torch.compiler.set_stance("force_eager")  # compiling anew after each change takes long; once is enough, below
 def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> None:
@@ -501,6 +519,7 @@ def test_adapters_of_wrapped_networks_are_as_of_others(saved, wrapped_first) -> 
     assert not has_lora(pipe.unet)
 
 
+@pytest.mark.thorough
 def test_compiled_networks_heed_their_adapters() -> None:
     torch.compiler.reset()
     pipe, plain = make_shallow(), make_shallow()

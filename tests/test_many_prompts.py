@@ -35,6 +35,7 @@ def images(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)).astype(int) for path in sorted(folder.glob("*.png"))]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("text", [[], ["--weights", "--blend-with", "a (green:1.5) cube", "--blend", 0.3, "--negative-prompt", "the cube"]])
 def test_each_prompt_has_the_image_that_it_has_alone_in_any_batch(place, tmp_path, text) -> None:
     for size in (2, 5):
@@ -52,6 +53,7 @@ def test_each_prompt_has_the_image_that_it_has_alone_in_any_batch(place, tmp_pat
         assert max(abs(a - b).max() for a, b in zip(images(tmp_path / size), alone, strict=True)) <= 1  # rounded to the next level
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_ended_goes_on(place, tmp_path, monkeypatch) -> None:
     assert generate(place, tmp_path / "whole", "--seed", 3, "--batch-size", 2).exit_code == 0
     sampled, batches = ImagenCascadePipeline.__call__, []
@@ -77,6 +79,7 @@ def test_a_run_that_was_ended_goes_on(place, tmp_path, monkeypatch) -> None:
     assert again.exit_code == 0 and "5 images, seeds 3 to 7" in again.output
 
 
+@pytest.mark.thorough
 def test_a_run_whose_first_image_is_gone_goes_on_and_one_cut_short_is_named(place, tmp_path) -> None:
     assert generate(place, tmp_path / "out", "--seed", 3).exit_code == 0
     whole = [path.read_bytes() for path in sorted((tmp_path / "out").glob("*.png"))]

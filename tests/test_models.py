@@ -67,6 +67,7 @@ def test_output_has_the_shape_of_the_image(unet) -> None:
         assert torch.equal(unet(**given, return_dict=False)[0], unet(**given).sample)
 
 
+@pytest.mark.thorough
 def test_a_fresh_network_predicts_zero() -> None:
     small = {"sample_size": 16, "block_out_channels": (32, 32), "layers_per_block": 1, "attention_levels": (True, True)}
     for more in ({}, {"noisy_skip": True, "detail_channels": 8, "patch_size": 4}):
@@ -192,6 +193,7 @@ def test_gradient_checkpointing_changes_no_gradient(unet) -> None:
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["base_detail_as_sr", "sr_detail", "sr_cross_text", "unconditional", "unconditional_sr"])
 def test_compiles_without_a_break(name) -> None:
     """Networks that have every part of all of them: compiling one takes seconds."""
@@ -202,6 +204,7 @@ def test_compiles_without_a_break(name) -> None:
     torch.testing.assert_close(compiled(**given).sample, unet(**given).sample, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 @torch._dynamo.config.patch(recompile_limit=1)
 def test_compiled_blocks_have_graphs_of_their_own() -> None:
     """diffusers compiles each by itself, and those of one class differ in widths."""
@@ -211,6 +214,7 @@ def test_compiled_blocks_have_graphs_of_their_own() -> None:
     torch.testing.assert_close(unet(**inputs(unet)).sample, plain(**inputs(unet)).sample, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [pytest.param("base_detail_as_sr", marks=pytest.mark.slow), "sr_detail"])
 def test_one_graph_without_a_break_serves_all_sizes(name) -> None:
     torch.compiler.reset()

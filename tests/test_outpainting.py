@@ -20,6 +20,7 @@ def painter() -> ImagenCascadeInpaintPipeline:
     return quiet(ImagenCascadeInpaintPipeline.from_pipe(make_pipeline()))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("call", [{}, {"stop_at": 2}, {"return_dict": False}], ids=str)
 def test_what_the_image_held_stays_and_the_rest_is_painted(painter, call) -> None:
     made = np.asarray(outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded(), **call))
@@ -34,12 +35,14 @@ def test_a_gray_cascade_extends_gray_images() -> None:
     assert made.mode == "L" and np.array_equal(np.asarray(made)[:, 8:56], np.asarray(HELD.convert("L")))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_an_image_is_turned_upright(painter, orientation) -> None:
     expected = outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded())
     assert outpaint(painter, PROMPT, held_upright(HELD, orientation), *CANVAS, generator=seeded()).tobytes() == expected.tobytes()
 
 
+@pytest.mark.thorough
 def test_windows_are_as_large_as_the_last_stage_that_runs_was_trained_for(painter, monkeypatch) -> None:
     asked = []
 
@@ -94,6 +97,7 @@ def test_the_whole_is_looked_at_and_not_each_window(painter) -> None:
     assert not np.asarray(black).any()
 
 
+@pytest.mark.thorough
 def test_it_is_the_callers_pipeline_that_paints(painter) -> None:
     seen = []
     outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=1, callback_on_step_end=lambda pipe, *_: seen.append(pipe is painter) or {})
@@ -118,6 +122,7 @@ def stop_in(stage: str):
     return stop
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stage", ["first", "last"])
 def test_an_interrupt_hands_out_what_is_painted_so_far(painter, stage) -> None:
     stopped = np.asarray(outpaint(painter, PROMPT, HELD, *CANVAS, generator=seeded(), callback_on_step_end=stop_in(stage)))
@@ -145,6 +150,7 @@ def test_more_than_one_pil_image_is_not_made(painter, call) -> None:
         outpaint(painter, PROMPT, HELD, *CANVAS, **call)
 
 
+@pytest.mark.thorough
 def test_the_whole_is_marked_and_not_each_window(painter) -> None:
     marking = ImagenCascadeInpaintPipeline.from_pipe(painter, watermarker=Corner())
     plain, marked = (outpaint(pipe, PROMPT, HELD, *CANVAS, generator=seeded()) for pipe in (painter, marking))

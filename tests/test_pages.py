@@ -178,6 +178,7 @@ def run_blocks(page: str, names: dict) -> None:
             exec(code, names)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in (ROOT / page).read_text()])
 def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     real = imagen_diffusers.bundled

@@ -94,6 +94,7 @@ def test_a_mask_of_everything_keeps_the_images_size(shared) -> None:
     assert draw(shared, image=a_picture(1, 9, 70), mask_image=mark(0, 0, 70, 9, 9, 70), padding_mask_crop=32).images.shape[-2:] == (9, 70)
 
 
+@pytest.mark.thorough
 def test_one_seed_one_window_in_any_batch(shared) -> None:
     """Windows of several sizes, whose feathers are as many pixels of the image; one mask for all images, and one image for all masks."""
     images, masks = a_picture(3, HEIGHT, WIDTH), torch.cat([mark(20, 30, 25, 36), mark(0, 0, 90, 40), mark(149, 99, WIDTH, HEIGHT)])

@@ -112,6 +112,7 @@ def test_bad_input(given, said) -> None:
             blend(*given)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("blend", [lerp, slerp])
 def test_ends_are_the_prompts_own_images_on_the_bundled_cascade(blend) -> None:
     pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), dtype=torch.float32)

@@ -89,6 +89,7 @@ def test_objects_that_are_only_listed_are_read_back_too() -> None:
     assert told.relations == ["left of", "behind", None]
 
 
+@pytest.mark.thorough
 def test_the_command_keeps_the_best_and_says_its_seed(folder, tmp_path) -> None:  # noqa: F811
     plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--seed", 5]
     assert call(*plain, "--num-images-per-prompt", 4, "--output", tmp_path / "all.png").exit_code == 0

@@ -30,6 +30,7 @@ def reference(keep: bool = True, count: int = 40) -> Statistics:
     return Statistics.of(features, means.fingerprint, keep_features=keep)
 
 
+@pytest.mark.thorough
 def test_distances_stand_beside_shares_and_make_the_curve(shared_pipe, tmp_path) -> None:
     metrics = [Realism(means, ["fid", "kid"], reference()), Judged("bright", bright)]
     evaluation = Evaluation(ROWS, metrics, tmp_path, batch_size=8)
@@ -45,6 +46,7 @@ def test_distances_stand_beside_shares_and_make_the_curve(shared_pipe, tmp_path)
     assert "![" in text and "without the bias" in text and "40 true images" in text
 
 
+@pytest.mark.thorough
 def test_frechet_is_of_all_images_whatever_the_batches(shared_pipe, tmp_path) -> None:
     metrics, values = [Realism(means, ["fid"], reference(keep=False))], []
     for size in (8, 5):
@@ -74,6 +76,7 @@ def test_a_curve_is_a_distance_over_alignment() -> None:
     assert axes([({"guidance_scale": 2}, {"KID (x)": number}), *columns(**{"KID (x)": number, "right": share})]) == ("right", "KID (x)")
 
 
+@pytest.mark.thorough
 def test_the_same_figures_make_the_same_file(tmp_path) -> None:
     number, share = Figure(2.0, 1.0, 3.0, 9), Figure(0.5, 0.4, 0.6, 9, share=True)
     for name in ("one", "other"):
@@ -157,6 +160,7 @@ def test_images_that_cannot_be_enlarged_are_refused(shared_pipe, tmp_path, stage
         Enlarging(stage, tmp_path, {}).check(shared_pipe, [{"prompt": "a cube", **row}])
 
 
+@pytest.mark.thorough
 def test_lpips_is_that_of_torchmetrics(tmp_path, monkeypatch) -> None:
     from torchmetrics.functional.image import lpips
 

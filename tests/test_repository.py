@@ -79,7 +79,7 @@ def test_a_shallow_clone_is_enough(repository, tmp_path) -> None:
 
 def test_what_must_pass_includes_size_and_types() -> None:
     steps = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert steps[-3:] == [".ci/size 160", "make quality", "make test"]
+    assert steps[-4:] == [".ci/size 160", "make quality", "make test", "make test-thorough"]
     assert "pyright" in (ROOT / "Makefile").read_text().split("quality: lint")[1].split("\n\n")[0]
 
 

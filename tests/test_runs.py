@@ -51,6 +51,7 @@ class Calls(Squares):
         return super().__getitem__(index)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_with_a_checkpoint(tmp_path, number) -> None:
     before = signal.getsignal(number)
@@ -164,6 +165,7 @@ run_script(lambda: fit(Path(sys.argv[1]), 10, dataset=Broken(), dataloader_num_w
 """
 
 
+@pytest.mark.thorough
 def test_an_error_in_a_worker_ends_the_program(tmp_path) -> None:
     """Its workers pass over one SIGTERM, and at a program's end multiprocessing sends no other."""
     ended = subprocess.run([sys.executable, "-c", BROKEN, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
@@ -190,6 +192,7 @@ def test_two_runs_into_one_folder_are_refused_until_the_first_is_killed(tmp_path
         pass
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_from_the_last_checkpoint_of_its_folder_alone(tmp_path) -> None:
     fit(tmp_path / "one", 9)
     with pytest.raises(ValueError, match=r"checkpoint-3 is not the last checkpoint of .*, which holds checkpoint-9.*another output_dir"):
@@ -242,6 +245,7 @@ def fit_on_a_small_disk(folder: Path, limit: int) -> None:
     fit(folder, 6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("share", [pytest.param(0.3, marks=pytest.mark.slow), 0.999], ids=["weights", "optimizer"])
 def test_a_disk_that_fills_up_in_a_checkpoint_keeps_the_last_one(tmp_path, share) -> None:
     """Files may not grow beyond a limit, which for the writer is a full disk, wherever it writes from."""
@@ -306,6 +310,7 @@ def test_deepspeed_is_told_what_the_settings_say(tmp_path) -> None:
     tell_deepspeed(SimpleNamespace(state=SimpleNamespace()), settings(tmp_path, 3))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_a_network_that_is_cast_to_bfloat16_is_averaged_and_given_out_in_float32(tmp_path, monkeypatch) -> None:
     prepare = Accelerator.prepare

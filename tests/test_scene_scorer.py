@@ -37,6 +37,7 @@ def test_kinds_take_turns_and_stay_what_they_are() -> None:
     assert all(row["other_scene"] != row["scene"] and len(row["other_scene"]["objects"]) == len(row["scene"]["objects"]) for row in made)
 
 
+@pytest.mark.thorough
 def test_a_row_without_another_of_its_kind_is_judged_by_its_own_prompt_alone(table) -> None:
     alone = rows(3, ("one object", "two objects"))
     assert alone[1]["other_scene"] is None and alone[0]["other_scene"] == alone[2]["scene"]
@@ -58,6 +59,7 @@ def test_true_images_are_right_and_those_of_other_prompts_wrong(table) -> None:
     assert not any(name.startswith("unseen pair") for name in found)  # of which there is none
 
 
+@pytest.mark.thorough
 def test_features_are_one_row_an_image_of_any_size(table) -> None:
     _, images = table
     small = features(images[:2])

@@ -86,6 +86,7 @@ def test_captions_without_images_may_name_every_pair() -> None:
     assert set(HELD_OUT) < {(o.color, o.shape) for o in objects(held_out=None)}
 
 
+@pytest.mark.thorough
 def test_every_texture_that_is_named_is_seen() -> None:
     scene = sample_scene(3, num_objects=1, unnamed_share=0)
     pairs = [(color, texture) for color in COLORS for texture in TEXTURES[1:]]
@@ -162,6 +163,7 @@ def test_a_caption_is_completed_by_what_it_leaves_open() -> None:
     assert brief.completed(full, np.random.default_rng(1)) == (full, [*range(len(full.split()))])
 
 
+@pytest.mark.thorough
 def test_an_encoder_is_taught_what_brief_captions_mean(capsys) -> None:
     tokenizer = build_tokenizer(scenes=300)
     torch.manual_seed(0)
@@ -220,6 +222,7 @@ def test_facts_are_true() -> None:
             assert end in told
 
 
+@pytest.mark.thorough
 def test_no_object_hides_another() -> None:
     """Counted in renders: most of the pixels of the object behind are the same with and without the one before it."""
     checked = 0
@@ -332,6 +335,7 @@ def test_a_mirrored_image_has_the_mirrored_caption(tmp_path) -> None:
     assert seen > 15
 
 
+@pytest.mark.thorough
 def test_windows_are_around_objects_and_move_with_the_view(tmp_path) -> None:
     scene = one(x=0.5, z=0.3)
     whole = object_windows(scene, 64, (0, 0), 64)
@@ -379,6 +383,7 @@ class Gray(torch.nn.Module):
 adapt.register(Gray, ImagenNetwork)
 
 
+@pytest.mark.thorough
 def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("examples.scenes.validation.COUNT", 4)
     monkeypatch.setattr("examples.scenes.validation.WORD_COUNT", 4)
@@ -397,6 +402,7 @@ def test_figures_of_a_base_network(tmp_path, monkeypatch) -> None:
     torch.testing.assert_close(figures.all.around(figures.all.data.errors(Gray())), expected.expand(8))
 
 
+@pytest.mark.thorough
 def test_figures_of_a_super_resolution_network_stand_beside_bicubics(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("examples.scenes.validation.COUNT", 6)
     figures = SceneFigures(

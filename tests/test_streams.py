@@ -188,6 +188,7 @@ def test_a_shape_of_which_no_image_can_be_used_is_left_out_of_its_block(tmp_path
     assert told_of(found) == {str(folder / "7.png")}
 
 
+@pytest.mark.thorough
 def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
     given = {"dataloader_num_workers": 2, "checkpointing_steps": 3, "train_batch_size": 3}
     fit(tmp_path / "one", 6, unet=make_base(), dataset=stream_of(files, 8), **given)
@@ -197,6 +198,7 @@ def test_a_run_on_a_stream_resumes_bit_for_bit(files, tmp_path) -> None:
     assert (tmp_path / "whole" / "stream.json").read_text() == (tmp_path / "one" / "checkpoint-6" / "stream.json").read_text()
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_read_otherwise_is_refused(files, tmp_path) -> None:
     rows, columns = load_rows(DataSettings(train_data_dir=files, streaming=True))
     exact = ImageStream(rows, columns, ImageSettings(16, stride=4))
@@ -363,6 +365,7 @@ def told_of(found: list) -> set[str]:
     return {line.split(":")[0] for batch in found for line in batch["skipped"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("buffer", [0, 7])
 def test_a_row_without_a_name_is_told_of_by_its_number_in_the_pass(tmp_path, buffer) -> None:
     folder = nameless(tmp_path / "rows", 20, broken=(2, 19))

@@ -150,6 +150,7 @@ def test_a_fingerprint_is_the_same_from_files(tmp_path) -> None:
         fingerprint(make_tokenizer(), [], SHORT)
 
 
+@pytest.mark.thorough
 def test_with_a_cache_the_text_encoder_is_not_loaded(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     pipe = make_pipeline()
     list(write_text_cache(tmp_path / "text", ["a red cube", "a blue sphere"], pipe.tokenizer, pipe.text_encoder, rules=SHORT))

@@ -69,6 +69,7 @@ def test_prediction_changes_smoothly_from_tile_to_tile() -> None:
     assert blended.diff(dim=-1).abs().max() <= 1 / 16 + 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.numeric
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_slices_draw_the_same_images(pipe, dtype) -> None:
@@ -86,6 +87,7 @@ def test_slices_draw_the_same_images(pipe, dtype) -> None:
     assert torch.equal(pipe(**{**given, "generator": [seeded(s) for s in range(3)]}).images, at_once)
 
 
+@pytest.mark.thorough
 def test_tiling_is_for_super_resolution_networks_alone(pipe) -> None:
     pipe.enable_tiling(32, 0.5)
     sides = {name: [] for name in ("unet", "unet_2", "unet_3")}

@@ -128,6 +128,7 @@ def test_resume_equals_no_interruption(tmp_path, low_res, changes) -> None:
     assert_resumes(tmp_path, 6, lambda: fit(tmp_path, 6, low_res, **changes))
 
 
+@pytest.mark.thorough
 def test_accumulated_batches_equal_one_batch(tmp_path) -> None:
     whole = fit(tmp_path / "one", 3)
     parts = fit(tmp_path / "two", 3, train_batch_size=2, gradient_accumulation_steps=2)
@@ -149,6 +150,7 @@ def test_pixels_without_weight_teach_nothing(tmp_path) -> None:
     assert all(torch.equal(one, two) for one, two in zip(unet.parameters(), make_base().parameters(), strict=True))
 
 
+@pytest.mark.thorough
 def test_gradient_checkpointing_changes_nothing(tmp_path) -> None:
     plain, spared = fit(tmp_path / "one", 2), fit(tmp_path / "two", 2, gradient_checkpointing=True)
     for one, two in zip(plain.parameters(), spared.parameters(), strict=True):
@@ -192,6 +194,7 @@ def test_learns_four_images(tmp_path) -> None:
     assert loss(fit(tmp_path, 20, learning_rate=1e-2, ema_decay=0.5, checkpointing_steps=20)) < 0.2 * before
 
 
+@pytest.mark.thorough
 def test_weights_that_get_no_gradient_are_said(tmp_path, caplog) -> None:
     small = {"block_out_channels": (16,), "attention_levels": (True,)}
     fit(tmp_path / "whole", 20, unet=make_base(**small))
@@ -202,6 +205,7 @@ def test_weights_that_get_no_gradient_are_said(tmp_path, caplog) -> None:
     assert "weights have had no gradient so far" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_compiled_run_compiles_once(tmp_path, monkeypatch) -> None:
     """A checkpoint writes into the configuration, which graphs depend on, and what is measured has other sizes and no gradients."""
     graphs = []
@@ -226,6 +230,7 @@ def test_a_compiled_run_compiles_once(tmp_path, monkeypatch) -> None:
     assert one_pass == 1 and len(graphs) <= 2
 
 
+@pytest.mark.thorough
 def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
     def adapted():
         unet = make_base()
@@ -253,6 +258,7 @@ def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
     assert all(torch.equal(kept[f"unet.{name.replace('.default', '')}"], value) for name, value in weights.items())
 
 
+@pytest.mark.thorough
 def test_only_the_latest_checkpoints_are_kept(tmp_path) -> None:
     fit(tmp_path, 7, checkpointing_steps=2, checkpoints_total_limit=2)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-7"]
@@ -277,6 +283,7 @@ def groups_of(checkpoint: Path) -> list[dict]:
     return torch.load(checkpoint / "optimizer.bin", weights_only=True)["param_groups"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_goes_on_at_the_rates_that_it_is_given_now(tmp_path, optimizer) -> None:
     given = {"optimizer": optimizer, "lr_scheduler": "linear"}
@@ -298,6 +305,7 @@ def test_a_run_goes_on_at_the_rates_that_it_is_given_now(tmp_path, optimizer) ->
 RANK_2 = {"rank": 2}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("adapter", "changes", "told"),
     [
@@ -326,6 +334,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path, adapter, chang
     fit(tmp_path, 4, unet=network(None if changes else RANK_2))
 
 
+@pytest.mark.thorough
 def test_the_adapter_that_is_trained_is_what_is_written_whatever_its_name(tmp_path) -> None:
     unet = make_base()
     add_lora(unet, rank=2, name="before")
@@ -353,6 +362,7 @@ def test_weights_beside_an_adapter_are_not_trained_in_vain(tmp_path) -> None:
     assert not list_checkpoints(tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("low_res", "make"), [(False, make_base), (True, make_sr)])
 def test_a_checkpoint_that_is_older_than_a_setting_is_of_that_settings_default(tmp_path, low_res, make) -> None:
     fit(tmp_path, 3, low_res)
@@ -381,6 +391,7 @@ class Poison(VisitedDataset):
         return Example(**{**example, "pixel_values": image * torch.nan if index == 0 and number in self.passes else image})
 
 
+@pytest.mark.thorough
 def test_a_step_whose_gradients_are_not_finite_is_left_out(tmp_path, caplog) -> None:
     def run() -> None:
         in_parts = {"train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -403,6 +414,7 @@ def test_a_step_whose_gradients_are_not_finite_is_left_out(tmp_path, caplog) -> 
     assert_same_state(before, after)
 
 
+@pytest.mark.thorough
 def test_too_many_such_steps_in_a_row_end_the_run_and_keep_the_checkpoint(tmp_path, monkeypatch) -> None:
     with pytest.raises(FloatingPointError, match="the last 2 steps, up to step 2, were left out"):
         fit(tmp_path / "short", 2, dataset=Poison(0, 1))  # not one was taken
@@ -449,6 +461,7 @@ def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_pat
     assert scalars(tmp_path, "skipped_steps") == [1]
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_may_accumulate_other_numbers_of_batches(tmp_path, monkeypatch) -> None:
     fit(tmp_path, 3, gradient_accumulation_steps=2, train_batch_size=2)
     seen, backward = [], Accelerator.backward
@@ -457,6 +470,7 @@ def test_a_resumed_run_may_accumulate_other_numbers_of_batches(tmp_path, monkeyp
     assert seen == [False, False, False, True] * 2
 
 
+@pytest.mark.thorough
 def test_dropout_depends_on_the_seed_and_the_step_alone(tmp_path) -> None:
     def adapter(folder: str, state: int, seed: int = 0) -> dict[str, torch.Tensor]:
         unet, text = make_base(), {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder()}
@@ -504,6 +518,7 @@ def test_of_captions_that_are_cut_the_first_alone_is_told_of(caplog) -> None:
     assert caplog.text.count("dropped") == 1 and 'dropped: "' in caplog.text and "Others may be cut as well" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_said_and_keeps_the_checkpoint(tmp_path, monkeypatch) -> None:
     fit(tmp_path, 3)
 
@@ -528,6 +543,7 @@ def train_and_write_every_step(folder: Path) -> None:
     fit(folder, 12, checkpointing_steps=1)
 
 
+@pytest.mark.thorough
 def test_kill_at_random_moments_and_go_on(tmp_path) -> None:
     """Killed again and again, most of the time while it writes (every step writes), a run still ends where the other does."""
     train_and_write_every_step(tmp_path / "whole")

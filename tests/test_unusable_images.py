@@ -75,6 +75,7 @@ def test_prior_preservation_keeps_shapes_apart() -> None:
     assert Mixed(many_shapes(ImageSettings(16)), classes, 0.5).buckets() is None
 
 
+@pytest.mark.thorough
 def test_a_run_on_many_shapes_with_gaps(tmp_path) -> None:
     for steps in (3, 6):
         fit(tmp_path, steps, unet=make_base(), dataset=many_shapes(), train_batch_size=3)

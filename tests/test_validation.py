@@ -77,6 +77,7 @@ def test_an_empty_set_is_refused() -> None:
         HeldOut([], TABLE, LOSS)
 
 
+@pytest.mark.thorough
 def test_figures_of_the_averages_are_written_as_the_run_goes(tmp_path, monkeypatch) -> None:
     data = held_out()
     unet = fit(tmp_path, 4, validation_steps=2, measure=data)
@@ -88,6 +89,7 @@ def test_figures_of_the_averages_are_written_as_the_run_goes(tmp_path, monkeypat
     assert [json.loads(line)["step"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()] == [2, 3]
 
 
+@pytest.mark.thorough
 def test_figures_hold_the_errors_of_one_batch_at_a_time(monkeypatch) -> None:
     alive, most = weakref.WeakSet(), []
     errors_of = HeldOut._errors_of

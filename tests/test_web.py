@@ -226,6 +226,7 @@ def test_each_image_has_the_next_seed(answers) -> None:
     assert Image.open(both[1]).tobytes() == Image.open(alone[0]).tobytes()
 
 
+@pytest.mark.thorough
 def test_downloads_are_generated_again_by_the_command(answers, tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path / "tiny")
     told = seen(answers, prompt="a red cube", seed=7, preset="fast", guidance=2.5)
@@ -368,6 +369,7 @@ def save_adapter(folder, seed: int) -> str:
     return str(folder)
 
 
+@pytest.mark.thorough
 def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery, caplog) -> None:
     adapters = {"look": (save_adapter(tmp_path / "look", 1), 0.5), "broken": (str(tmp_path), 0.0)}
     answers = Answers(Worker(), Sampler(Models(lambda _: make_pipeline(), {"tiny": ""}, adapters), gallery, LIMITS))
@@ -383,6 +385,7 @@ def test_adapters_have_their_weights_and_leave_nothing_behind(tmp_path, gallery,
     assert Image.open(seen(answers, prompt="a red cube", seed=1)[-2].finished).tobytes() == plain
 
 
+@pytest.mark.thorough
 def test_the_page_offers_the_adapters_of_the_model_that_is_chosen(tmp_path, gallery) -> None:
     page = pytest.importorskip("imagen_diffusers.web.page", reason='the page needs gradio: pip install -c constraints.txt -e ".[web]"')
     load = {"one": make_pipeline, "other": lambda: make_pipeline(unet=make_base(block_out_channels=(16, 64)))}
@@ -395,6 +398,7 @@ def test_the_page_offers_the_adapters_of_the_model_that_is_chosen(tmp_path, gall
         assert asyncio.run(choose(name))[slider].items() >= offered.items()
 
 
+@pytest.mark.thorough
 def test_adapters_act_the_same_whichever_were_asked_for_before(tmp_path) -> None:
     adapters = {name: (save_adapter(tmp_path / name, seed), 0.0) for seed, name in enumerate("abc")}
     fresh, used = (Models(lambda _: make_pipeline(), {"tiny": ""}, adapters) for _ in range(2))

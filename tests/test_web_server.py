@@ -87,6 +87,7 @@ def wait_for(job, *states: str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.thorough
 def test_the_server_answers_with_images_that_hold_their_settings(client, tmp_path) -> None:
     import httpx
 
@@ -100,6 +101,7 @@ def test_the_server_answers_with_images_that_hold_their_settings(client, tmp_pat
     assert settings["prompt"] == "a red cube"
 
 
+@pytest.mark.thorough
 def test_an_image_is_sent_and_enlarged(client, tmp_path) -> None:
     from gradio_client import handle_file
 
@@ -108,6 +110,7 @@ def test_an_image_is_sent_and_enlarged(client, tmp_path) -> None:
     assert [one["caption"] for one in stages["value"]] == ["32px"]  # twice is one stage's
 
 
+@pytest.mark.thorough
 def test_the_lines_for_programs_run_and_the_plain_route_is_closed(address, monkeypatch, tmp_path) -> None:
     import httpx
 
@@ -120,6 +123,7 @@ def test_the_lines_for_programs_run_and_the_plain_route_is_closed(address, monke
     assert httpx.post(f"{address}gradio_api/call/generate", json={"data": ["a red cube", "7"]}).status_code == 404
 
 
+@pytest.mark.thorough
 def test_requests_wait_in_line_more_are_refused_and_one_that_is_cancelled_stops_no_other(address, held) -> None:
     held.go.clear()
     clients = [connect(address) for _ in range(4)]
@@ -147,6 +151,7 @@ def steps_until_the_next(address: str, held: Held, before: int) -> int:
     return held.steps - before
 
 
+@pytest.mark.thorough
 def test_cancelling_ends_the_request_at_work_and_lets_the_next_begin(address, held) -> None:
     alone = steps_until_the_next(address, held, held.steps)
     held.go.clear()
@@ -158,6 +163,7 @@ def test_cancelling_ends_the_request_at_work_and_lets_the_next_begin(address, he
     assert steps_until_the_next(address, held, before) < 4 * alone
 
 
+@pytest.mark.thorough
 def test_a_page_that_is_closed_ends_its_request(address, held) -> None:
     import httpx
 
@@ -237,6 +243,7 @@ def test_what_is_dropped_in_and_no_image_goes_again(address) -> None:
     assert said == [[f"the {name} {kinds}", None] for name in ("image", "mask", "image")]
 
 
+@pytest.mark.thorough
 def test_the_command_starts_the_page_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
     pytest.importorskip("gradio")
     import httpx

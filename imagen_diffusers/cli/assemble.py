@@ -105,4 +105,6 @@ def _check(pipe: Any, stages: dict[str, Path]) -> None:
         raise ValueError(f"stages take text of different widths ({told}); all of a cascade are trained with one text encoder")
     encoded = getattr(getattr(pipe.text_encoder, "config", None), "hidden_size", None)
     if encoded is not None and widths and encoded not in widths.values():
-        raise ValueError(f"the text encoder's text is {encoded} wide, and the stages take others ({told}); give the one they were trained with")
+        raise ValueError(
+            f"the text encoder's text is {encoded} wide, and the stages take others ({told}); give the one they were trained with"
+        )
