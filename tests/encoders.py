@@ -43,7 +43,7 @@ def make_umt5() -> Encoder:
 
 def make_bert() -> Encoder:
     vocabulary = _numbered(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s"])
-    tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=16)
+    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=16)
     return tokenizer, BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=16, **SIZES))
 
 
