@@ -109,13 +109,33 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
         dataset(empty_caption)[0]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_broken_list_of_images_is_named(tmp_path, streaming) -> None:
+@pytest.mark.parametrize(
+    "name, lines, said",
+    [
+        ("metadata.jsonl", b'{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "te\n', r"line 2 of %s cannot be read \(Unterminated"),
+        ("metadata.jsonl", b'{"file_name": "0.png", "text": "a"}\n["1.png"]\n', r"line 2 of %s cannot be read \(it is no object"),
+        ("metadata.csv", b"file_name,text\n0.png,a\n1.png,a, b\n", r"%s cannot be read \(.* in line 3, saw 3\)"),
+        ("metadata.csv", b"file_name,text\n0.png,a, b\n1.png,a\n", r"%s cannot be read \(lines have more fields than file_name, text"),
+        ("metadata.csv", b'file_name,text\n0.png,"a\n1.png,a\n', r"%s cannot be read \(.*EOF inside string starting at row 1\)"),
+        ("metadata.csv", b"file_name,text\n0.png,a\n1.png,\xe9\n", r"line 3 of %s cannot be read \('utf-8' codec"),
+    ],
+)
+def test_a_broken_list_of_images_is_named(tmp_path, name, lines, said) -> None:
     for part in ("a", "b"):
         folder_of(tmp_path / part, {f"{i}.png": encoded(noise_image(16, 16)) for i in range(2)}, {})
-    (tmp_path / "b" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "te\n')
-    with pytest.raises(ValueError, match=r"line 2 of .*b/metadata\.jsonl cannot be read \(Unterminated string .*; write it anew"):
-        load_rows(DataSettings(train_data_dir=tmp_path, streaming=streaming, cache_dir=tmp_path / "cache"))
+    (tmp_path / "b" / "metadata.jsonl").unlink()
+    (tmp_path / "b" / name).write_bytes(lines)
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=f"{said % f'.*b/{name}'}.*; write it anew"):
+            load_rows(DataSettings(train_data_dir=tmp_path, streaming=streaming, cache_dir=tmp_path / "cache"))
+
+
+def test_lists_that_are_not_read_may_be_broken(tmp_path) -> None:
+    folder = folder_of(tmp_path / "images", {"0.png": encoded(noise_image(16, 16))}, {"0.png": "a cube"})
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / hidden).mkdir()
+        (folder / hidden / "metadata.jsonl").write_text("{")
+    assert [*load_captions(DataSettings(train_data_dir=folder, streaming=True))[0]] == ["a cube"]
 
 
 def test_of_several_captions_each_visit_takes_one_at_random(tmp_path) -> None:

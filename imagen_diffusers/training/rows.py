@@ -13,6 +13,7 @@ from typing import Any
 from imagen_diffusers.extras import install
 
 from .damaged import is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
+from .lists import check_lists
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
 from .tar_rows import TarRows
@@ -279,19 +280,8 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
         return reading_of(list(map(str, shards)), IMAGE_COLUMNS)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     place = _trained_on(folder, images_in(folder))
-    _check_lists(place)
+    check_lists(place)
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(place.absolute()))}/**"]}}
-
-
-def _check_lists(folder: Path) -> None:
-    """Refuse a metadata.jsonl that cannot be read by its name and line, which `datasets` does not tell, before the first image is read."""
-    for path in sorted(folder.rglob("metadata.jsonl")):
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    json.loads(line.strip() or "{}")
-                except ValueError as error:
-                    raise unreadable(f"line {number} of {path}", error) from None
 
 
 def _shards(folder: Path) -> list[Path]:
