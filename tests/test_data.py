@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_diffusers.training.damaged import damage_told
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
@@ -21,6 +20,7 @@ from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
 from imagen_diffusers.training.reading import RowReader
 from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
+from imagen_diffusers.training.shards import LOOKED_AT
 
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -112,7 +112,11 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     "name, lines, said",
     [
-        ("metadata.jsonl", b'{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "te\n', r"line 2 of %s cannot be read \(Unterminated"),
+        (
+            "metadata.jsonl",
+            b'{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "te\n',
+            r"line 2 of %s cannot be read \(Unterminated",
+        ),
         ("metadata.jsonl", b'{"file_name": "0.png", "text": "a"}\n["1.png"]\n', r"line 2 of %s cannot be read \(it is no object"),
         ("metadata.csv", b"file_name,text\n0.png,a\n1.png,a, b\n", r"%s cannot be read \(.* in line 3, saw 3\)"),
         ("metadata.csv", b"file_name,text\n0.png,a, b\n1.png,a\n", r"%s cannot be read \(lines have more fields than file_name, text"),
@@ -384,6 +388,22 @@ def test_rows_of_tar_shards_may_have_other_kinds_of_images_and_other_metadata(tm
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_tar_shards_may_have_a_text_in_one_row_and_several_in_another(tmp_path, streaming, caplog) -> None:
+    """Which `datasets` would write as one, with brackets."""
+    texts = {"lists": ["one", ["two", "zwei"], "three"], "texts": ["one"] * LOOKED_AT + [["two"], "three"]}
+    read = {"lists": [["one"], ["two", "zwei"], ["three"]], "texts": ["one"] * LOOKED_AT + [None, "three"]}
+    for name, given in texts.items():
+        images = [noise_image(8, 8)] * len(given)
+        more = {i: {".json": json.dumps(text).encode(), ".txt": b""} for i, text in enumerate(given)}
+        tar(tmp_path / name / "0.tar", images, more=more)
+        rows, columns = load_rows(
+            DataSettings(train_data_dir=tmp_path / name, caption_column="json", streaming=streaming, cache_dir=tmp_path / "cache")
+        )
+        assert [row[columns.caption] for row in rows] == read[name]
+    assert caplog.text.count("it is a list, and the first rows of the first shard have texts") == 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_a_text_that_cannot_be_decoded_costs_a_tar_shard_one_row_at_most(tmp_path, streaming, caplog) -> None:
     more = {0: {".json": b"{bad", ".npy": b"junk"}, 2: {".txt": b"a caf\xe9"}, 3: {".json": b"{}"}}
     for part in ("0", "1"):
@@ -391,7 +411,7 @@ def test_a_text_that_cannot_be_decoded_costs_a_tar_shard_one_row_at_most(tmp_pat
     rows, columns = load_rows(DataSettings(train_data_dir=tmp_path / "set", streaming=streaming, cache_dir=tmp_path / "cache"))
     assert [row[columns.caption] for row in rows] == ["image 0", "image 1", None, "image 3", "image 4"] * 2
     assert caplog.text.count(": a text in it cannot be decoded (0002.txt: 'utf-8' codec can't decode") == 2
-    assert not damage_told()
+    assert not columns.told.damage()
 
 
 def test_a_stream_resumes_and_is_shared_like_a_set(five) -> None:

@@ -7,14 +7,38 @@ import tarfile
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 CUT_SHORT, LACKING = "the rest of it cannot be read", "it lacks a column that is read"  # what is told of shards
 _OF_FILES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-_told: list[str] = []  # in this process, since it was last asked
+
+
+class Told:
+    """What the reading of some shards tells, in each process for itself; copies of a stream tell it in one place."""
+
+    def __init__(self) -> None:
+        self._damage: list[str] = []  # since it was last asked for
+        self._logged: set[str] = set()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Told":
+        return self  # each pass is read by a copy of the stream
+
+    def log_once(self, about: str, line: str) -> None:
+        """A warning, and no other one about the same thing."""
+        if about not in self._logged:
+            self._logged.add(about)
+            logger.warning(line)
+
+    def add_damage(self, line: str) -> None:
+        self._damage.append(line)
+        self.log_once(line, line)
+
+    def damage(self) -> list[str]:
+        """Which shards were found damaged in this process, since it was last asked, and what is wrong with them."""
+        told, self._damage = self._damage, []
+        return told
 
 
 class UpToDamage:
@@ -24,10 +48,11 @@ class UpToDamage:
 
     Args:
         read: a builder's `_generate_examples` or `_generate_tables`.
+        told: gets the damage.
     """
 
-    def __init__(self, read: Callable[..., Iterator[Any]]):
-        self.read = read
+    def __init__(self, read: Callable[..., Iterator[Any]], told: Told):
+        self.read, self.told = read, told
 
     def __call__(self, **shard: Any) -> Iterator[Any]:
         try:
@@ -42,27 +67,19 @@ class UpToDamage:
             lacking = on_one_line(error).startswith("No match for FieldRef")  # pyarrow's words for columns; its schema follows
             said = on_one_line(error).partition(" in ")[0] if lacking else on_one_line(error)
             why = LACKING if lacking else CUT_SHORT
-            _told.append(f"{name}: {why} ({said})")
-            warn_once(_told[-1])
+            self.told.add_damage(f"{name}: {why} ({said})")
 
 
-def stream_of(builder: Any) -> Any:
-    """The training split of a builder of `datasets` as a stream, in which damaged shards end early."""
+def stream_of(builder: Any, told: Told) -> Any:
+    """The training split of a builder of `datasets` as a stream, in which damaged shards end early, and are told of."""
     import datasets
 
     name = "_generate_tables" if isinstance(builder, datasets.ArrowBasedBuilder) else "_generate_examples"
-    setattr(builder, name, UpToDamage(getattr(builder, name)))
+    setattr(builder, name, UpToDamage(getattr(builder, name), told))
     try:
         return builder.as_streaming_dataset(split="train")
     finally:
         delattr(builder, name)  # the stream holds it; a worker's copy of the builder must find its own
-
-
-def damage_told() -> list[str]:
-    """Which shards were found damaged in this process, since it was last asked, and what is wrong with them."""
-    told = _told.copy()
-    _told.clear()
-    return told
 
 
 def tells_of_shard(line: str) -> bool:
@@ -70,9 +87,9 @@ def tells_of_shard(line: str) -> bool:
     return any(f": {why} (" in line for why in (CUT_SHORT, LACKING))
 
 
-def empty_stream(said: str = "the training stream is empty") -> ValueError:
+def empty_stream(told: Told, said: str = "the training stream is empty") -> ValueError:
     """What to raise where no row was read, with the first of the shards that are damaged."""
-    return ValueError("; ".join([said, *damage_told()[:3]]))
+    return ValueError("; ".join([said, *told.damage()[:3]]))
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -98,9 +115,3 @@ def unreadable(file: str, error: BaseException) -> ValueError:
 
 def on_one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())
-
-
-@cache
-def warn_once(told: str) -> None:
-    """Once in each process, and not in each pass."""
-    logger.warning(told)

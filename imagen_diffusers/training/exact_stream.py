@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .damaged import damage_told, empty_stream
+from .damaged import empty_stream
 from .examples import Example
 from .order import Share
 from .pyramid import MOST_UNUSABLE, ImageSettings, UnusableError, none_usable
@@ -76,7 +76,9 @@ class ImageStream(IterableDataset):
             except UnusableError as error:
                 skipped.append(str(error))
                 continue
-            return self.reader.example(pyramid, np.random.default_rng((self.seed, position)), [*damage_told(), *skipped])
+            return self.reader.example(
+                pyramid, np.random.default_rng((self.seed, position)), [*self.reader.columns.told.damage(), *skipped]
+            )
         raise none_usable(f"{MOST_UNUSABLE} images in a row", skipped)
 
     def _forever(self) -> Iterator[Numbered]:
@@ -87,4 +89,4 @@ class ImageStream(IterableDataset):
                 empty = False
                 yield numbered
             if empty:
-                raise empty_stream()
+                raise empty_stream(self.reader.columns.told)

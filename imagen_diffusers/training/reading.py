@@ -1,7 +1,7 @@
 """A row of a data set to an example: its image at the stage's sizes, and its caption."""
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .damaged import Told
 from .examples import Example
 from .pyramid import ImageSettings, UnusableError, build_pyramid, check_size, cropped, cut, decode, nearest_shape, size_of
 
@@ -20,7 +21,8 @@ class Columns:
     """Where the image and its caption are in a row; `caption` is None where captions are not wanted.
 
     `cond` is where the conditioning image is, read with `cond_channels`, 1 (gray) or 3; None for none. `others` are where rows without an
-    image at `image` may have it. `files` is a digest of the shards that rows are of, where they are of shards.
+    image at `image` may have it. `files` is a digest of the shards that rows are of, where they are of shards, and `told` gets what is
+    wrong with these as they are read.
     """
 
     image: str
@@ -29,6 +31,7 @@ class Columns:
     cond_channels: int = 0
     others: tuple[str, ...] = ()
     files: str | None = None
+    told: Told = field(default_factory=Told, compare=False)
 
     @property
     def images(self) -> list[str]:

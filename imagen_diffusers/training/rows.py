@@ -12,7 +12,7 @@ from typing import Any
 
 from imagen_diffusers.extras import install
 
-from .damaged import is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
+from .damaged import Told, is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
 from .lists import check_lists
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
@@ -95,8 +95,9 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     datasets = _library()
     _check_conditioning(settings.conditioning_image_column, cond_channels)
     columns_of = partial(_columns, settings, captions, cond_channels)
-    rows, there, files = _rows(settings, lambda features: columns_of(list(features), features).read)
-    columns = replace(columns_of(there, rows.features or {}), files=files)
+    told = Told()
+    rows, there, files = _rows(settings, lambda features: columns_of(list(features), features).read, told)
+    columns = replace(columns_of(there, rows.features or {}), files=files, told=told)
     rows = rows.select_columns(columns.read)  # what others hold may be anything
     for column in columns.images:
         rows = rows.cast_column(column, datasets.Image(decode=False))
@@ -109,7 +110,7 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
     Raises:
         ValueError: as `load_rows`.
     """
-    rows, there, _ = _rows(settings, lambda features: [_caption_column(settings, list(features))])
+    rows, there, _ = _rows(settings, lambda features: [_caption_column(settings, list(features))], Told())
     column = _caption_column(settings, there)
     captions = rows.select_columns([column])
     single = not settings.streaming and isinstance(captions.features[column], _library().Value)
@@ -207,11 +208,11 @@ def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[
     return tuple(c for c in IMAGE_COLUMNS if c not in taken and isinstance(features.get(c), _library().Image))
 
 
-def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str]]) -> tuple[Any, list[str], str | None]:
+def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str]], told: Told) -> tuple[Any, list[str], str | None]:
     """The rows as `datasets` gives them, the names of their columns, and a digest of the shards that they are of.
 
     Of a stream of Parquet files these are the columns that `choose` names, and no others are read. Rows that are read in whole are kept
-    in `cache_dir`, for whatever is asked of them later.
+    in `cache_dir`, for whatever is asked of them later. `told` gets what is wrong with shards as they are read.
     """
     datasets = _library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
@@ -222,11 +223,11 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     try:
         builder = datasets.load_dataset_builder(kind, **arguments)
         if isinstance(builder, datasets.packaged_modules.webdataset.WebDataset):
-            builder._get_pipeline_from_tar = TarRows(builder)
+            builder._get_pipeline_from_tar = TarRows(builder, told)
         if settings.streaming:
             if isinstance(builder, datasets.packaged_modules.parquet.Parquet):
                 builder.config.columns = choose(builder.as_streaming_dataset(split="train").features)
-            rows: Any = stream_of(builder)
+            rows: Any = stream_of(builder, told)
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(split="train")

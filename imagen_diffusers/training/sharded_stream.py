@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .damaged import damage_told, empty_stream
+from .damaged import empty_stream
 from .examples import Batch, Example, collate
 from .image_datasets import ImageDataset
 from .order import BucketSampler, Share, shuffled
@@ -123,7 +123,7 @@ class ShardedStream(IterableDataset):
             except UnusableError as error:
                 unusable.append(str(error))
         if not unusable:
-            raise empty_stream()
+            raise empty_stream(self.columns.told)
         raise none_usable(f"{len(unusable)} images in a row", unusable)
 
     def __iter__(self) -> Iterator[tuple[int, Place, Batch] | None]:
@@ -139,7 +139,7 @@ class ShardedStream(IterableDataset):
         """Batches from a place on; each tells of the rows before its end that cannot be used."""
         examples, told, lost = list[Example](), list[str](), 0
         for start, block in self._blocks(place):
-            told += damage_told()
+            told += self.columns.told.damage()
             for found in self._found(block, start, worker):
                 examples += found.examples
                 told += found.unusable
@@ -164,7 +164,8 @@ class ShardedStream(IterableDataset):
                 row, count = start["row"] + len(block), start["block"] + 1
                 start = Place(number=start["number"], rows=rows.state_dict(), row=row, block=count, used=0)
             if empty:
-                raise empty_stream("the training stream is empty, or has fewer images than there are processes and workers to read it")
+                said = "the training stream is empty, or has fewer images than there are processes and workers to read it"
+                raise empty_stream(self.columns.told, said)
             start = beginning(start["number"] + 1)
 
     def _rows_of_pass(self, number: int, state: dict[str, Any] | None) -> Any:

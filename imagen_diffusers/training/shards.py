@@ -133,7 +133,7 @@ def _features(shard: str, image_columns: Iterable[str]) -> Any:
         if isinstance(value, bytes) and f".{name.rsplit('.', 1)[-1].lower()}" in kinds:
             found[name] = datasets.Image(decode=False)
         elif isinstance(value, str) and not name.startswith("__"):
-            found[name] = datasets.Value("string")
+            found.setdefault(name, datasets.Value("string"))  # a list of one, where others are lists
         elif isinstance(value, list) and value and all(isinstance(text, str) for text in value):
             found[name] = datasets.List(datasets.Value("string"))
     if any(name in found for name in image_columns):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from .damaged import on_one_line, warn_once
+from .damaged import Told, on_one_line
 
 
 class TarRows:
@@ -13,19 +13,35 @@ class TarRows:
     Its own way ends at the first field that cannot be decoded, such as metadata beside an image that nobody reads.
     """
 
-    def __init__(self, builder: Any):
-        self.builder = builder
+    def __init__(self, builder: Any, told: Told):
+        self.builder, self.told = builder, told
 
     def __call__(self, shard: str, files: Any) -> Iterator[dict[str, Any]]:
-        wanted, told = self.builder.info.features, list[str]()
+        wanted = self.builder.info.features
+
+        def tell(field: str, error: Exception) -> None:
+            self.told.log_once(
+                f"a text in {shard}", f"{shard}: a text in it cannot be decoded ({field}: {on_one_line(error)}); such count as missing"
+            )
+
         for row in undecoded(shard, files):
             yield {
-                name: decoded(value, lambda error, field=f"{row['__key__']}.{name}": told.append(f"{field}: {on_one_line(error)}"))
+                name: decoded(partial(_as, wanted and wanted.get(name), value), partial(tell, f"{row['__key__']}.{name}"))
                 for name, value in row.items()
                 if wanted is None or name in wanted or name.startswith("__")
             }
-            if told:
-                warn_once(f"{shard}: a text in it cannot be decoded ({told[0]}); such count as missing")
+
+
+def _as(feature: Any, value: Any) -> Any:
+    """A field's value as its column has it, which may hold lists of texts where this row has one; raises what decoding raises."""
+    import datasets
+
+    value = value() if isinstance(value, partial) else value
+    if isinstance(feature, datasets.List) and isinstance(value, str):
+        return [value]
+    if isinstance(feature, datasets.Value) and isinstance(value, list | dict):
+        raise ValueError(f"it is a {type(value).__name__}, and the first rows of the first shard have texts")
+    return value
 
 
 def undecoded(shard: str, files: Any) -> Iterator[dict[str, Any]]:
