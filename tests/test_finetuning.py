@@ -21,7 +21,7 @@ from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSett
 from imagen_diffusers.finetuning.image_sets import image_set, image_settings
 from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
 from imagen_diffusers.finetuning.validating import held_out, image_maker
-from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.hub.upload import HubSettings, push_folder, reserve
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.training.checkpoints import PROGRESS
@@ -391,10 +391,31 @@ class NoEntry(Hub):
         raise OSError("who are you\nand more")
 
 
-def test_a_result_that_is_not_uploaded_is_safe(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "HfApi", NoEntry)
+class Unreachable(Hub):
+    """What httpx raises without a network is no OSError."""
+
+    def create_repo(self, name, exist_ok):
+        raise type("ConnectError", (Exception,), {})("who are you")
+
+
+class CutOff(Hub):
+    """Goes away after the training."""
+
+    def upload_folder(self, **told):
+        raise type("ReadError", (Exception,), {})("who are you")
+
+
+@pytest.mark.parametrize("hub", [NoEntry, Unreachable, CutOff])
+def test_a_result_that_is_not_uploaded_is_safe(tmp_path, monkeypatch, hub) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
     with pytest.raises(OSError, match=f"the result is whole in {tmp_path}, but it could not be uploaded: .*who are you"):
         push_folder(tmp_path, HubSettings(push_to_hub=True))
+
+
+def test_without_a_network_a_repository_is_not_reserved(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", Unreachable)
+    with pytest.raises(ValueError, match="cannot be made or written .who are you.; go online, log in"):
+        reserve(tmp_path, HubSettings(push_to_hub=True))
 
 
 @pytest.mark.parametrize("error", [ValueError("train_data_dir is x,\n  no folder"), OSError("full"), FloatingPointError("NaN")])

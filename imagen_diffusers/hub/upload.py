@@ -37,9 +37,9 @@ def reserve(folder: Path, settings: HubSettings) -> str:
     name = settings.hub_model_id or folder.resolve().name
     try:
         return HfApi(token=settings.hub_token).create_repo(name, exist_ok=True).repo_id
-    except (OSError, ValueError) as error:
+    except Exception as error:  # where there is no network its class is that of httpx, httpx2 or requests, by release
         raise ValueError(
-            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); log in with hf auth login, '
+            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); go online, log in with hf auth login, '
             "give another hub_model_id, or leave push_to_hub out"
         ) from None
 
@@ -57,7 +57,7 @@ def push_folder(folder: Path, settings: HubSettings) -> str:
         told = HfApi(token=settings.hub_token).upload_folder(
             repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights"
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above; whatever it is, the training was not in vain
         raise OSError(
             f"the result is whole in {folder}, but it could not be uploaded: {_first_line(error)}. Run the script again with "
             "--resume_from_checkpoint latest, which only uploads it"
