@@ -12,7 +12,7 @@ from subprocess import PIPE, CompletedProcess
 import pytest
 
 from imagen_diffusers.hub.after_import import after_import
-from imagen_diffusers.pipelines.folders import BY_DIFFUSERS_ALONE
+from imagen_diffusers.hub.upload import BY_DIFFUSERS_ALONE
 
 from .conftest import make_pipeline
 from .test_sharing import uploads  # noqa: F401 (a fixture)

@@ -26,9 +26,13 @@ class Hub:
     """Remembers calls."""
 
     calls: dict = {}
+    there: list[str] = []
 
     def __init__(self, token):
         self.calls["token"] = token
+
+    def file_exists(self, repo_id, name):
+        return name in self.there
 
     def create_repo(self, name, exist_ok):
         return SimpleNamespace(repo_id=f"me/{name}")
@@ -36,6 +40,22 @@ class Hub:
     def upload_folder(self, **told):
         self.calls.update(told)
         return f"https://huggingface.co/{told['repo_id']}"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_trained_cascade_is_loaded_by_diffusers_alone(tmp_path, monkeypatch, there) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "there", ["pipeline.py"] * there)
+    push_folder(tmp_path, HubSettings(push_to_hub=True))
+    assert not (tmp_path / "pipeline.py").exists()  # of a stage or an adapter
+    (tmp_path / "model_index.json").write_text("{}")
+    push_folder(tmp_path, HubSettings(push_to_hub=True))
+    assert (tmp_path / "pipeline.py").exists() != there
+    if not there:
+        assert "from imagen_diffusers import ImagenCascadePipeline" in (tmp_path / "pipeline.py").read_text()
+        (tmp_path / "pipeline.py").write_text("# by hand")
+        push_folder(tmp_path, HubSettings(push_to_hub=True))
+        assert (tmp_path / "pipeline.py").read_text() == "# by hand"
 
 
 def test_checkpoints_and_logs_stay_here(tmp_path, monkeypatch) -> None:
@@ -260,6 +280,7 @@ def test_cards_of_trained_weights_carry_a_licence(tmp_path, base, network, licen
 def test_the_card_of_a_stage_of_the_bundled_cascade_loads(tmp_path) -> None:
     pipe = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"))
     pipe.unet.save_pretrained(tmp_path / "unet")
+    pipe.scheduler.save_pretrained(tmp_path / "scheduler")
     network = type(pipe.unet).__name__
     write_card(tmp_path, "stage", base="imagen-scenes", slots=["unet"], network=network, settings=[], repo=str(tmp_path))
     assert run_usage(tmp_path)["pipe"].stage_numbers == [1, 2, 3]

@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+BY_DIFFUSERS_ALONE = "DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo, trust_remote_code=True)"
+CUSTOM_PIPELINE = f'''"""For programs that import diffusers alone: {BY_DIFFUSERS_ALONE}."""
+
+from imagen_diffusers import ImagenCascadePipeline  # noqa: F401
+'''
 LEFT_HERE = [
     "checkpoint-*",
     "checkpoint-*/**",
@@ -39,13 +44,13 @@ def reserve(folder: Path, settings: HubSettings) -> str:
         return HfApi(token=settings.hub_token).create_repo(name, exist_ok=True).repo_id
     except Exception as error:  # where there is no network its class is that of httpx, httpx2 or requests, by release
         raise ValueError(
-            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); go online, log in with hf auth login, '
-            "give another hub_model_id, or leave push_to_hub out"
+            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); go online, log in '
+            "with hf auth login, give another hub_model_id, or leave push_to_hub out"
         ) from None
 
 
 def push_folder(folder: Path, settings: HubSettings) -> str:
-    """Upload the result, without checkpoints and logs; returns its address.
+    """Upload the result, without checkpoints and logs, and a cascade with the `pipeline.py` of its own `push_to_hub`; returns its address.
 
     Raises:
         OSError: where that fails; it says what is left to do.
@@ -53,10 +58,11 @@ def push_folder(folder: Path, settings: HubSettings) -> str:
     from huggingface_hub import HfApi
 
     try:
-        repo = reserve(folder, settings)
-        told = HfApi(token=settings.hub_token).upload_folder(
-            repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights"
-        )
+        repo, hub = reserve(folder, settings), HfApi(token=settings.hub_token)
+        custom = folder / "pipeline.py"
+        if (folder / "model_index.json").exists() and not custom.exists() and not hub.file_exists(repo, custom.name):
+            custom.write_text(CUSTOM_PIPELINE)
+        told = hub.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights")
     except Exception as error:  # as above; whatever it is, the training was not in vain
         raise OSError(
             f"the result is whole in {folder}, but it could not be uploaded: {_first_line(error)}. Run the script again with "

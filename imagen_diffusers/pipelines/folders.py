@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from imagen_diffusers.hub.classes import EXPORTED
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.hub.upload import CUSTOM_PIPELINE
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.loading import check_complete
@@ -30,11 +31,6 @@ from .slots import UNETS
 
 logger = logging.getLogger(__name__)
 
-BY_DIFFUSERS_ALONE = "DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo, trust_remote_code=True)"
-CUSTOM_PIPELINE = f'''"""For programs that import diffusers alone: {BY_DIFFUSERS_ALONE}."""
-
-from imagen_diffusers import ImagenCascadePipeline  # noqa: F401
-'''
 OF_THE_HUB = ("commit_message", "private", "token", "create_pr")
 
 
