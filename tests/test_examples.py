@@ -22,6 +22,7 @@ from imagen_diffusers.training.text_cache import fingerprint, write_text_cache
 
 from .conftest import SHORT, make_pipeline, seeded
 from .test_data import noise_image, tar
+from .test_sharing import run_usage
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,8 @@ def test_train_stage_from_scratch_on_cached_text(cascade, images, tmp_path) -> N
     trained = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")
     assert not any(torch.equal(a, b) for a, b in zip(trained.parameters(), pipe.unet.parameters(), strict=True) if a.ndim > 1)
     assert json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
+    shown = run_usage(tmp_path / "out")["pipe"]
+    assert pipe.scheduler.config.prediction_type == "sample" and shown.scheduler.config.prediction_type == "epsilon"
 
 
 @pytest.mark.thorough

@@ -39,7 +39,8 @@ USAGE = {
 {imports}ImagenCascadePipeline{bundled}
 
 {slot} = {network}.from_pretrained({repo}, subfolder="{slot}")
-pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot}, dtype=torch.float32)""",
+pipe = ImagenCascadePipeline.from_pretrained({base}, {slot}={slot}, dtype=torch.float32)
+pipe.{scheduler} = pipe.{scheduler}.from_pretrained({repo}, subfolder="{scheduler}")""",
     "adapter": """import torch
 from imagen_diffusers import ImagenCascadePipeline{bundled}
 
@@ -88,6 +89,7 @@ def write_card(
         place=f', subfolder="{slots[0]}", weight_name="{LORA_WEIGHT_NAME_SAFE}"' if alone else "",
         repo=json.dumps(repo),
         slot=slots[0],
+        scheduler=slots[0].replace("unet", "scheduler"),
         network=network,
         imports=_imports(network),
     )
