@@ -10,7 +10,7 @@ VERSION = next(
 )
 # Each minimum was run against the tests, with torch 2.13; older torch was not, and 2.6 has no FailOnRecompileLimitHit, which compiled
 # networks meet.
-TRAIN = ["datasets>=4.5", "peft>=0.20", "tensorboard"]
+TRAIN = ["datasets>=4.5", "pandas", "peft>=0.20", "tensorboard"]
 EVALUATION = ["matplotlib", "torchmetrics>=1.9"]
 EMOJI = ["resvg-py>=0.5"]
 WEB = ["gradio>=6.29", "starlette>=1.0.1"]
