@@ -376,11 +376,16 @@ def test_rows_of_tar_shards_may_have_other_kinds_of_images_and_other_metadata(tm
     images = [noise_image(24, 24, i) for i in range(7)]
     told = {i: {".json": json.dumps({"width": i if i < 6 else "unknown"}).encode()} for i in range(7)}
     tar(tmp_path / "set" / "0.tar", images, lambda i: "PNG" if i % 2 else "WEBP", told)
-    tar(tmp_path / "set" / "1.tar", images, lambda i: "JPEG")  # of which the first shard has none
+    tar(tmp_path / "set" / "1.tar", images[1:], lambda i: "JPEG")  # of which the first shard has none
+    with tarfile.open(tmp_path / "set" / "1.tar", "a") as file:
+        for suffix, content in {"JPG": encoded(images[0], "JPEG"), "txt": b"image 6"}.items():
+            info = tarfile.TarInfo(f"0006.{suffix}")
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
     data = DataSettings(train_data_dir=tmp_path / "set", streaming=streaming, cache_dir=tmp_path / "cache")
     rows, columns = load_rows(data)
     read = list(rows)
-    assert [columns.image_of(row)["path"][-4:] for row in read] == ["webp", ".png"] * 3 + ["webp"] + ["jpeg"] * 7
+    assert [columns.image_of(row)["path"][-4:] for row in read] == ["webp", ".png"] * 3 + ["webp"] + ["jpeg"] * 6 + [".JPG"]
     reader = RowReader(columns, ImageSettings(16), None)
     assert [reader.pyramid(row, "").captions[0] for row in read] == [f"image {i}" for i in range(7)] * 2
     with pytest.raises(ValueError, match='image_column is "bmp"; the columns are webp, txt, png'):

@@ -19,6 +19,7 @@ from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shard
 from .tar_rows import TarRows
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
+AS_WRITTEN = (*IMAGE_COLUMNS, "JPG", "JPEG", "PNG", "WEBP")  # columns of tar shards are endings, which cameras write so
 CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
 LISTS = "metadata.*"  # of a folder's images, which alone are read then
 TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
@@ -165,7 +166,7 @@ def _check_conditioning(column: str | None, channels: int) -> None:
 
 def _columns(settings: DataSettings, captions: bool, cond_channels: int, there: list[str], features: Mapping[str, Any]) -> Columns:
     """Which of the columns that are there to read."""
-    image, caption, cond = _column("image", settings.image_column, IMAGE_COLUMNS, there), None, None
+    image, caption, cond = _column("image", settings.image_column, AS_WRITTEN, there), None, None
     if captions:
         caption = _caption_column(settings, there)
     if settings.conditioning_image_column is not None:
@@ -205,7 +206,7 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
 
 def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
     """Where tar shards have the images of rows that have none in the first image column."""
-    return tuple(c for c in IMAGE_COLUMNS if c not in taken and isinstance(features.get(c), _library().Image))
+    return tuple(c for c in AS_WRITTEN if c not in taken and isinstance(features.get(c), _library().Image))
 
 
 def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str]], told: Told) -> tuple[Any, list[str], str | None]:
@@ -269,7 +270,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     """The arguments of `datasets.load_dataset` for files, a Hub id or a folder."""
     files = None if settings.data_files is None else [str(name) for name in settings.data_files]
     if files is not None and settings.dataset_name in (None, *KINDS.values()):
-        return reading_of(files, IMAGE_COLUMNS, settings.dataset_name)
+        return reading_of(files, AS_WRITTEN, settings.dataset_name)
     if settings.dataset_name is not None:
         of_files = {} if files is None else {"data_files": {"train": files}}
         return settings.dataset_name, {"name": settings.dataset_config_name, **of_files}
@@ -278,7 +279,7 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     check_folder(folder)
     shards = _shards(folder)
     if shards:
-        return reading_of(list(map(str, shards)), IMAGE_COLUMNS)
+        return reading_of(list(map(str, shards)), AS_WRITTEN)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
     place = _trained_on(folder, images_in(folder))
     check_lists(place)
