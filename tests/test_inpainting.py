@@ -11,6 +11,8 @@ from torch import Tensor
 
 from benchmarks.imagen_pytorch_package import float64_throughout, told_noise
 from imagen_diffusers import ImagenCascadeInpaintPipeline, ImagenDDIMScheduler
+from imagen_diffusers.pipelines import image_inputs, masks
+from imagen_diffusers.pipelines.image_inputs import from_pil
 from imagen_diffusers.pipelines.masks import feathered, mask_to_tensor, resize_mask
 from imagen_diffusers.sampling.inpainting import Inpainting
 from imagen_diffusers.sampling.membrane import membrane
@@ -323,11 +325,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_mask_is_the_same_in_every_form(form) -> None:
-    mask = a_mask(16, 24)
+def test_a_mask_is_the_same_in_every_form(form, monkeypatch) -> None:
+    mask, converted = a_mask(16, 24), []
+    for module in (masks, image_inputs):
+        monkeypatch.setattr(module, "from_pil", lambda *given: converted.append(given) or from_pil(*given))
     read = mask_to_tensor(FORMS[form](mask), blank(16, 24))
     assert read.dtype == torch.bool
     assert torch.equal(read, mask)
+    assert len(converted) <= 1  # a mask of a large image takes its time
 
 
 def test_transparent_parts_of_a_mask_stay() -> None:

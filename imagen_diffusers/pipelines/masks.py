@@ -27,9 +27,6 @@ def mask_to_tensor(given: Any, image: Tensor) -> Tensor:
         ValueError: for masks of another size, coloured ones, one without a pixel to paint, and for a gray photo that is its own mask.
     """
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    for one in listed:
-        if isinstance(one, Image.Image):
-            _check_gray(one)
     gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black", may_be_signed=False)
     if gray.shape[-2:] != image.shape[-2:]:
         given_size, size = (f"{one.shape[-1]}x{one.shape[-2]}" for one in (gray, image))
@@ -44,13 +41,21 @@ def mask_to_tensor(given: Any, image: Tensor) -> Tensor:
     return mask
 
 
-def _check_gray(one: Image.Image) -> None:
-    """See that a mask is no coloured image, whose brightness says nothing of what is to be painted."""
+def _read_pil(one: Image.Image) -> Image.Image | np.ndarray:
+    """One that cannot be coloured as it is, to be read later; others as gray (H, W, 1), uint8.
+
+    Raises:
+        ValueError: for a coloured one, whose brightness says nothing of what is to be painted.
+    """
+    bands = {*one.getbands()} - {"A", "a"}
+    if len(bands) == 1 and "P" not in bands:
+        return one
     levels = from_pil("mask_image", one, 3, "black")
     spread = int((levels.max(-1) - levels.min(-1)).max(initial=0))
     if spread > COLOURED:
         marked = '; where transparency marks it, give ImageOps.invert(mask_image.getchannel("A"))' if "A" in one.getbands() else ""
         raise ValueError(f"mask_image is coloured, as photos are: its channels differ by up to {spread} levels of 255; {GIVE}{marked}")
+    return np.array(Image.fromarray(levels).convert("L"))[..., None]
 
 
 def _is_its_photo(gray: Tensor, image: Tensor) -> bool:
@@ -59,7 +64,9 @@ def _is_its_photo(gray: Tensor, image: Tensor) -> bool:
 
 
 def _as_gray(one: Any) -> Any:
-    """Bools as 0 and 255, and arrays and tensors with a channel; all else as it is."""
+    """Bools as 0 and 255, arrays and tensors with a channel, and PIL images that may be coloured read; all else as it is."""
+    if isinstance(one, Image.Image):
+        return _read_pil(one)
     if isinstance(one, np.ndarray):
         one = one.astype(np.uint8) * 255 if one.dtype == bool else one
         return one[..., None] if one.ndim == 3 and one.shape[-1] not in (1, 3) else one  # (N, H, W), as diffusers reads it
