@@ -215,6 +215,9 @@ def test_what_a_changed_configuration_adds_begins_as_in_a_new_network(folder) ->
     torch.manual_seed(7)
     given = {"subfolder": "unet", "low_cpu_mem_usage": False, "output_loading_info": True}
     grown, info = ImagenUNet2DConditionModel.from_pretrained(folder, **given, **changes)
+    drawn = torch.rand(())
+    torch.manual_seed(7)
+    assert torch.rand(()) == drawn
     torch.manual_seed(7)
     new, saved = ImagenUNet2DConditionModel.from_config(grown.config), make_base().state_dict()
     assert {name.split(".")[0] for name in info["missing_keys"]} == {"detail", "noisy_path"}

@@ -116,7 +116,8 @@ def _begun(network: Any, missing: list[str], saved: dict[str, Any], asked: Colle
             f"{added[0]} the first; give low_cpu_mem_usage=False, too, for them to begin as in a new network, or leave the configuration"
         )
     if added:
-        new = type(network).from_config(network.config).state_dict()
+        with torch.random.fork_rng(devices=[]):  # loading draws no random numbers that others would miss
+            new = type(network).from_config(network.config).state_dict()
         network.load_state_dict({name: new[name] for name in added}, strict=False)
     return [name for name in missing if name in of_saved]
 
