@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.prompts import PLAIN_TEXT
+from imagen_diffusers.training import loop
 from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, named_averages
 from imagen_diffusers.training.exact_stream import ImageStream
@@ -164,6 +165,18 @@ def test_the_end_of_a_run_is_a_stage_folder(tmp_path) -> None:
     for one, two, three in zip(unet.parameters(), loaded.parameters(), averaged.parameters(), strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, three)
+
+
+def test_a_process_that_measures_nothing_stores_no_weights(monkeypatch) -> None:
+    monkeypatch.setattr(loop, "in_shards", lambda accelerator: False)
+    unet, stored = make_base(), []
+    ema = SimpleNamespace(store=stored.append, copy_to=lambda own: None, restore=lambda own: None)
+    settings = SimpleNamespace(torch_compile=False)
+    run = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=False), unet=unet, ema=ema, settings=settings)
+    loop._Fit.validate(cast(Any, run), pytest.fail, None, 1)
+    assert not stored
+    loop._Fit.validate(cast(Any, run), pytest.fail, lambda unet: {}, 1)
+    assert len(stored) == 1
 
 
 def test_averages_are_gathered_where_they_are_written_alone(monkeypatch) -> None:

@@ -265,6 +265,9 @@ class _Fit:
     ) -> None:
         """Figures of the averaged weights, and an image, by the main process, or by all where each holds only shards of the network."""
         main = self.accelerator.is_main_process
+        shows = image is not None and (main or in_shards(self.accelerator))
+        if not shows and measure is None:
+            return  # and holds no second copy of the weights meanwhile
         own = [p for _, p in trainable(self.unet)]
         if self.ema is not None:
             self.ema.store(own)
@@ -272,7 +275,7 @@ class _Fit:
         self.unet.eval()
         # Without the network's graphs: other sizes without gradients would take minutes to compile.
         with torch.compiler.set_stance("force_eager") if self.settings.torch_compile else nullcontext():
-            shown = image(self.unet) if image is not None and (main or in_shards(self.accelerator)) else None
+            shown = image(self.unet) if image is not None and shows else None
             figures = None if measure is None else measure(self.unet)
         self.unet.train()
         for module in self.unet.modules():
