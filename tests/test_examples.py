@@ -57,7 +57,7 @@ def flags(cascade: str, steps: int, output_dir, *more: object) -> list[str]:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_train_stage(cascade, images, tmp_path, stage) -> None:
+def test_train_stage(cascade, images, tmp_path, stage, capsys) -> None:
     more = ["--train_data_dir", images, "--stage", stage]
     if stage == 1:
         more += ["--validation_steps", 2, "--validation_prompts", "a red cube", "a blue sphere"]
@@ -73,7 +73,9 @@ def test_train_stage(cascade, images, tmp_path, stage) -> None:
     assert f'{kind.__name__}.from_pretrained("{tmp_path}", subfolder="{slot}")' in card
     assert "| `learning_rate` | 0.0001 |" in card
     if stage == 1:
-        assert Image.open(tmp_path / "validation" / "step-000003.png").width == 2 * 128  # two of 16px, which the grid enlarges
+        shown = tmp_path / "validation" / "step-000003.png"
+        assert Image.open(shown).width == 2 * 128  # two of 16px, which the grid enlarges
+        assert f"step 3: {shown}\n" in capsys.readouterr().out
 
 
 @pytest.mark.thorough

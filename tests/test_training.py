@@ -654,12 +654,12 @@ def test_a_run_may_be_counted_in_epochs(tmp_path) -> None:
         in_steps(epochs, stream, 1)
 
 
-def test_losses_are_reported_by_noise_level(tmp_path) -> None:
+def test_losses_are_reported_by_noise_level(tmp_path, capfd) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     matmul = torch.backends.cuda.matmul
     assert not matmul.allow_tf32
-    fit(tmp_path, 6, report_to="tensorboard", logging_steps=3, allow_tf32=True)
+    fit(tmp_path, 7, report_to="tensorboard", logging_steps=3, allow_tf32=True)
     allowed, matmul.allow_tf32 = matmul.allow_tf32, False
     assert allowed
     events = EventAccumulator(str(tmp_path / "logs" / "imagen"))
@@ -667,7 +667,8 @@ def test_losses_are_reported_by_noise_level(tmp_path) -> None:
     tags = set(events.Tags()["scalars"])
     assert {"loss", "lr", "grad_norm", "examples_per_second", "skipped_images"} <= tags
     assert len([t for t in tags if t.startswith("loss_by_log_snr")]) == 4
-    assert [e.step for e in events.Scalars("loss")] == [3, 6]
+    assert [e.step for e in events.Scalars("loss")] == [3, 6, 7]  # the last step's as well
+    assert f"loss={events.Scalars('loss')[-1].value:.3g}]" in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_a_run_that_goes_on_is_the_same_run_on_wandb(tmp_path) -> None:

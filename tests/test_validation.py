@@ -78,10 +78,11 @@ def test_an_empty_set_is_refused() -> None:
 
 
 @pytest.mark.thorough
-def test_figures_of_the_averages_are_written_as_the_run_goes(tmp_path, monkeypatch) -> None:
+def test_figures_of_the_averages_are_written_as_the_run_goes(tmp_path, capsys) -> None:
     data = held_out()
     unet = fit(tmp_path, 4, validation_steps=2, measure=data)
     lines = read_figures(tmp_path)
+    assert f"step 4: log_snr_-6 {lines[-1]['log_snr_-6']:.4g}, log_snr_-4 " in capsys.readouterr().out
     assert [line["step"] for line in lines] == [2, 4]
     unet.eval()
     assert lines[-1] == {"step": 4, **data(unet)}  # what the run gives out is what was measured last

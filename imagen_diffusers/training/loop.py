@@ -38,7 +38,7 @@ from .network import network_to_train
 from .optimizers import make_optimizer
 from .order import Share
 from .processes import StopFlag, check_precision, process_group, tell_deepspeed
-from .reports import Meter, Skipped, show_images, start_tracking, warn_of_idle_weights
+from .reports import Meter, Skipped, say_validated, show_images, start_tracking, warn_of_idle_weights
 from .run_settings import TrainSettings
 from .same_run import kind_of_run
 from .seeds import global_state_from, seed_of
@@ -127,7 +127,7 @@ def train_stage(
         start_tracking(accelerator, settings.tracker_project_name, stage, told, settings.output_dir, checkpoint is not None)
 
         with StopFlag(accelerator, settings.time_limit) as stop:
-            for step in _shown(fit.steps(start), f"{stage} {network.sample_size}px", start, settings.steps, accelerator):
+            for step in _shown(fit, f"{stage} {network.sample_size}px", start):
                 last = stop.raised() or step == settings.steps
                 if step % settings.checkpointing_steps == 0 or last:
                     fit.checkpoints.save(step, fit.model)
@@ -154,14 +154,6 @@ def _check_dtype(unet: ModelMixin) -> None:
                 f"{name} is in {weight.dtype}; weights are trained in float32: load the network so (dtype=torch.float32), "
                 "and let mixed_precision say what it computes in"
             )
-
-
-def _shown(steps: Iterator[int], name: str, start: int, total: int, accelerator: Accelerator) -> Iterator[int]:
-    """The steps as they are done, which a bar shows, the last one, too, after which nobody asks for another."""
-    with tqdm(total=total, initial=start, desc=f"training {name}", mininterval=5, disable=not accelerator.is_main_process) as bar:
-        for step in steps:
-            bar.update(step - bar.n)
-            yield step
 
 
 class _Fit:
@@ -214,12 +206,12 @@ class _Fit:
         kept_beside = (self.optimizer, self.ema, self.batches, self.left_out)
         kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
         self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, *kept_beside, kind, kept)
-        self.skipped = Skipped(settings.output_dir)
+        self.skipped, self.meter = Skipped(settings.output_dir), Meter()
 
     def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
         batches = self.batches.from_step(start)
-        meter, norm = Meter(), None
+        norm = None
         for step in range(start, self.settings.steps):
             told: list[StageLoss] = []
             for micro in range(self.settings.gradient_accumulation_steps):
@@ -230,7 +222,7 @@ class _Fit:
                     self.accelerator.backward(loss.losses.mean())
                     norm = self._move()
             losses, log_snr, errors = (torch.cat(parts) for parts in zip(*told, strict=True))
-            meter.add(losses, log_snr)
+            self.meter.add(losses, log_snr)
             if self.running is not None:
                 self.running.update(log_snr, errors)
             if not self.left_out.note(step, norm, losses):
@@ -239,8 +231,8 @@ class _Fit:
                     self.ema.step(p for _, p in trainable(self.unet))
             if step + 1 - start == SETTLED and self.accelerator.is_main_process:
                 warn_of_idle_weights(trainable(self.unet), self.optimizer.optimizer)
-            if (step + 1) % self.settings.logging_steps == 0:
-                report = {**meter.report(), "lr": self.learning_rate.highest}
+            if (step + 1) % self.settings.logging_steps == 0 or step + 1 == self.settings.steps:
+                report = {**self.meter.report(), "lr": self.learning_rate.highest}
                 report |= {} if norm is None or not math.isfinite(norm) else {"grad_norm": norm}  # some engines clip on their own
                 report |= {"skipped_images": self.skipped.counts()[0], "skipped_steps": step + 1 - self.learning_rate.steps}
                 self.accelerator.log(report, step=step + 1)
@@ -283,11 +275,14 @@ class _Fit:
                 module.reshard()  # without a backward pass gathered weights would stay, and be averages in the next step
         if self.ema is not None:
             self.ema.restore(own)
+        images = None
         if main and shown is not None:
-            show_images(self.accelerator, self.settings.output_dir / "validation", shown, step)
+            images = show_images(self.accelerator, self.settings.output_dir / "validation", shown, step)
         if main and figures is not None:
             self.accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
             write_figures(self.settings.output_dir, step, figures)
+        if main:
+            say_validated(step, figures, images)
 
     def _losses(self, batch: Batch, step: int, micro: int) -> StageLoss:
         device, settings = self.accelerator.device, self.settings
@@ -324,3 +319,14 @@ class _Fit:
             return None
         text = self.text_reader.read(batch)
         return pad_to(text, self.settings.max_sequence_length) if self.settings.torch_compile else text  # one shape, compiled once
+
+
+def _shown(fit: _Fit, name: str, start: int) -> Iterator[int]:
+    """The steps as they are done, which a bar shows with their loss, the last one, too, after which nobody asks for another."""
+    hidden = not fit.accelerator.is_main_process
+    with tqdm(total=fit.settings.steps, initial=start, desc=f"training {name}", mininterval=5, disable=hidden) as bar:
+        for step in fit.steps(start):
+            if fit.meter.loss is not None:
+                bar.set_postfix(loss=f"{fit.meter.loss:.3g}", refresh=False)
+            bar.update(step - bar.n)
+            yield step

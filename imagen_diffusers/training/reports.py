@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from .damaged import tells_of_shard
 from .folders import in_one_rename
@@ -28,15 +29,21 @@ MOST = 100_000  # passed-over images that are counted and listed
 
 @dataclass
 class Meter:
-    """Means since the last report."""
+    """Means since the last report; `loss` is the last one's until there are others."""
 
     losses: list[float] = field(default_factory=list)
     log_snrs: list[float] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
+    loss: float | None = None
+    total: float = 0.0
+    count: int = 0
 
     def add(self, losses: Tensor, log_snr: Tensor) -> None:
         self.losses += losses.tolist()
         self.log_snrs += log_snr.tolist()
+        finite = losses[losses.isfinite()]
+        self.total, self.count = self.total + float(finite.sum()), self.count + len(finite)
+        self.loss = self.total / self.count if self.count else self.loss
 
     def report(self) -> dict[str, float]:
         """The mean loss, the same for each of `LEVELS`, and examples per second; starts anew. Losses that are not finite are left out."""
@@ -49,7 +56,7 @@ class Meter:
             inside = losses[finite & (log_snrs >= low) & (log_snrs < high)]
             if len(inside):
                 told[f"loss_by_log_snr/{low:g}_to_{high:g}"] = inside.mean()
-        self.losses, self.log_snrs, self.since = [], [], now
+        self.losses, self.log_snrs, self.since, self.total, self.count = [], [], now, 0.0, 0
         return {key: float(value) for key, value in told.items()}
 
 
@@ -144,13 +151,22 @@ def _kept_id(path: Path, goes_on: bool) -> str:
     return path.read_text()
 
 
-def show_images(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> None:
-    """Save a validation grid, and hand it to the tracker where it takes images."""
+def say_validated(step: int, figures: dict[str, float] | None, images: Path | None) -> None:
+    """What a validation found, and where its images are, in a line above the bar."""
+    told = [f"{name} {value:.4g}" for name, value in (figures or {}).items()] + ([] if images is None else [str(images)])
+    if told:
+        tqdm.write(f"step {step}: {', '.join(told)}")
+
+
+def show_images(accelerator: Accelerator, folder: Path, grid: Image.Image, step: int) -> Path:
+    """Save a validation grid, and hand it to the tracker where it takes images; the file that it is in."""
     folder.mkdir(parents=True, exist_ok=True)
-    grid.save(folder / f"step-{step:06d}.png")
+    path = folder / f"step-{step:06d}.png"
+    grid.save(path)
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             pixels = torch.from_numpy(np.array(grid)).permute(2, 0, 1)[None]
             tracker.log_images({"validation": pixels}, step=step)
         elif tracker.name == "wandb":
             tracker.log_images({"validation": [grid]}, step=step)
+    return path
