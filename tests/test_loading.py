@@ -320,10 +320,11 @@ def test_what_is_no_pipeline_is_said_at_once(tmp_path) -> None:
         ImagenCascadePipeline.from_pretrained("nowhere")
     with pytest.raises(OSError, match=f"^{tmp_path} is no pipeline: it holds no model_index.json"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
+    make_base().save_pretrained(tmp_path / "stage-1" / "unet")
+    with pytest.raises(OSError, match=f"not come to its end; go on .* CASCADE my-cascade --stage {tmp_path / 'stage-1'},"):
+        ImagenCascadePipeline.from_pretrained(tmp_path)
     make_base().save_pretrained(tmp_path / "unet")
-    with pytest.raises(
-        OSError, match=rf"one stage, unet, as train_stage.py writes it; .* assemble imagen-scenes my-cascade --stage {tmp_path}"
-    ):
+    with pytest.raises(OSError, match=f"one stage, unet, as train_stage.py writes it; .* assemble CASCADE my-cascade --stage {tmp_path},"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
 
 

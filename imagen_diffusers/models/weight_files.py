@@ -148,13 +148,26 @@ def check_index(folder: str, name: str) -> None:
     """
     if Path(folder, name).is_file():
         return
-    slot = next((slot for slot in ("unet", "unet_2", "unet_3") if Path(folder, slot, "config.json").is_file()), None)
-    if slot is not None:
+    slots = {place: _slot_in(place) for place in (Path(folder), *sorted(Path(folder).glob("stage-*")))}
+    stages = [place for place, slot in slots.items() if slot is not None]
+    if stages:
+        alone = slots[Path(folder)] is not None
+        held = (
+            f"but one stage, {slots[stages[0]]}, as train_stage.py writes it; put it"
+            if alone
+            else ("but stages of a training that has not come to its end; go on with it by --resume_from_checkpoint latest, or put them")
+        )
+        named = " ".join(f"--stage {place}" for place in (stages[:1] if alone else stages))
         raise OSError(
-            f"{folder} is no pipeline: it holds no {name}, but one stage, {slot}, as train_stage.py writes it; put it into the cascade it "
-            f"was trained for, such as imagen-scenes: imagen-diffusers assemble imagen-scenes my-cascade --stage {folder}, and give that"
+            f"{folder} is no pipeline: it holds no {name}, {held} into the cascade that training began from, CASCADE (imagen-scenes, "
+            f"imagen-emoji, ...): imagen-diffusers assemble CASCADE my-cascade {named}, and give my-cascade"
         )
     raise OSError(f"{folder} is no pipeline: it holds no {name}; give the folder that does, or load an adapter by load_lora_weights")
+
+
+def _slot_in(folder: Path) -> str | None:
+    """The first stage whose network a folder holds."""
+    return next((slot for slot in ("unet", "unet_2", "unet_3") if (folder / slot / "config.json").is_file()), None)
 
 
 def check_json(folder: Path) -> None:
