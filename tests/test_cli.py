@@ -320,7 +320,8 @@ def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> Non
         assert result.exit_code == 0, result.output
         images.append(Image.open(path).tobytes())
     assert images[0] == images[1] == images[2]
-    shown = CliRunner().invoke(app, ["generate", "--help"]).output
+    shown = CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "80"}).output
+    assert "--num-images-per-prompt" in shown and "--num-inference-steps" in shown  # whole, on a narrow terminal
     assert "--steps" not in shown
     assert "--stages" not in shown
 

@@ -5,6 +5,7 @@ Nothing imports this folder. One file per command, or two that differ in little;
 diffusers are imported inside the commands, so that --help and a mistyped option answer at once.
 """
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ from .web import web
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich's tables cut long options' names short on narrow terminals
     help="Imagen: text to a 1024px image by a cascade of pixel diffusion models.",
     context_settings={"token_normalize_func": spelling},
 )
@@ -47,4 +49,5 @@ def _about(
 
 
 for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, assemble, convert, export):
-    app.command()(in_a_sentence(ungrouped(command)))
+    summary = inspect.cleandoc(command.__doc__ or "").split("\n\n")[0].replace("\n", " ")  # whole: click ends it at the line's end
+    app.command(short_help=summary)(in_a_sentence(ungrouped(command)))

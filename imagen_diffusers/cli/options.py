@@ -31,7 +31,10 @@ Variant = Annotated[str | None, typer.Option(help='Of the weight files, for exam
 Revision = Annotated[str | None, typer.Option(help="Of a Hub repository: a branch, a tag or a commit.")]
 Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GPU where there is one.')]
 Output = Annotated[
-    Path, typer.Option(help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png. With --prompts, a folder.")
+    Path,
+    typer.Option(
+        help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png. Of a file of prompts, or a folder, a folder."
+    ),
 ]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the first image; the next ones count up. Chosen and printed by default.")
