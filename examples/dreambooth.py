@@ -24,12 +24,13 @@ from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.examples import Mixed
 from imagen_diffusers.training.folders import in_one_rename
+from imagen_diffusers.training.image_folders import images_in
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
-from imagen_diffusers.training.rows import DataSettings, images_in
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 

@@ -20,11 +20,11 @@ from imagen_diffusers.hub.training_card import write_card
 from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.training.checkpoints import GO_ON
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
 from imagen_diffusers.training.reports import say_skipped
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 
 

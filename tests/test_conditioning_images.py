@@ -19,13 +19,14 @@ from imagen_diffusers.models.lora import add_lora
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.training.checkpoints import list_checkpoints
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import Conditioned, Example, VisitedDataset, collate
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.optimizers import split_for_muon
 from imagen_diffusers.training.pyramid import ImageSettings, build_pyramid
-from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.rows import load_rows
 from imagen_diffusers.training.validation import HeldOut
 
 from .conftest import make_base, make_pipeline, make_sr, seeded

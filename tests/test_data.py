@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import collate
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings, UnusableError, build_pyramid, cut, decode, nearest_shape
 from imagen_diffusers.training.reading import RowReader
-from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
+from imagen_diffusers.training.rows import load_captions, load_rows
 from imagen_diffusers.training.shards import LOOKED_AT
 
 

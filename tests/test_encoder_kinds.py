@@ -15,8 +15,8 @@ from imagen_diffusers.finetuning.text_encoding import open_text_cache
 from imagen_diffusers.text.encoders import class_of, load_text_encoder, readable
 from imagen_diffusers.text.encoding import last_hidden_state
 from imagen_diffusers.text.prompts import TextRules
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.fingerprints import fingerprint
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
 from .conftest import TEXT_DIM

@@ -33,8 +33,8 @@ from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 from imagen_diffusers.text.encoders import class_of, encoding_dtype, load_text_encoder, readable
 from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.weighting import weighted_embeddings
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.fingerprints import fingerprint
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 
 from .conftest import SHORT, TEXT_DIM, make_pipeline, seeded

@@ -25,9 +25,10 @@ from imagen_diffusers.hub.upload import HubSettings, push_folder, reserve
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import add_lora, lora_layers
 from imagen_diffusers.training.checkpoints import PROGRESS
+from imagen_diffusers.training.data_settings import DataSettings
+from imagen_diffusers.training.image_folders import images_in
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings, build_pyramid
-from imagen_diffusers.training.rows import DataSettings, images_in
 from imagen_diffusers.training.run_settings import TrainSettings
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from imagen_diffusers.training import sharded_stream
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.loaders import Batches, first_usable
 from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.pyramid import ImageSettings
 from imagen_diffusers.training.reading import RowReader
-from imagen_diffusers.training.rows import DataSettings, load_captions, load_rows
+from imagen_diffusers.training.rows import load_captions, load_rows
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.sharded_stream import ShardedStream
 

@@ -14,10 +14,10 @@ from imagen_diffusers.finetuning.text_encoding import null_text, open_text_cache
 from imagen_diffusers.text.cleaning import _warn_once, clean_captions
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.examples import Example
 from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache, write_text_cache
 

@@ -38,7 +38,8 @@ def encode_text(
     from imagen_diffusers.pipelines.slots import UNETS
     from imagen_diffusers.text.encoders import encoding_dtype
     from imagen_diffusers.text.prompts import TextRules
-    from imagen_diffusers.training.rows import DataSettings, load_captions
+    from imagen_diffusers.training.data_settings import DataSettings
+    from imagen_diffusers.training.rows import load_captions
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)

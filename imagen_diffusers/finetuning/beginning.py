@@ -5,8 +5,8 @@ from pathlib import Path
 
 from imagen_diffusers.hub.upload import HubSettings, reserve
 from imagen_diffusers.training.checkpoints import LATEST, find_checkpoint
+from imagen_diffusers.training.image_folders import LISTS, check_folder, read_in_whole
 from imagen_diffusers.training.processes import main_decides
-from imagen_diffusers.training.rows import LISTS, check_folder, read_in_whole
 from imagen_diffusers.training.run_settings import TrainSettings
 
 

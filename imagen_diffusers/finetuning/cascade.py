@@ -16,13 +16,13 @@ from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text.words import warn_of_unknown_words
 from imagen_diffusers.training.checkpoints import GO_ON, LATEST
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.loaders import TrainingSet, first_usable
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.reports import say_skipped
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .beginning import check_beginning

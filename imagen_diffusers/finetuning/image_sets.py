@@ -3,11 +3,12 @@
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.pipelines.sizes import reference_size
 from imagen_diffusers.sampling.network import StageNetwork
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.image_datasets import ImageDataset
 from imagen_diffusers.training.network import network_to_train
 from imagen_diffusers.training.pyramid import ImageSettings, WindowSettings
-from imagen_diffusers.training.rows import DataSettings, load_rows
+from imagen_diffusers.training.rows import load_rows
 from imagen_diffusers.training.sharded_stream import ShardedStream
 from imagen_diffusers.training.text_cache import TextCache
 

@@ -21,12 +21,12 @@ from imagen_diffusers.pipelines.slots import UNETS
 from imagen_diffusers.schedulers.noise import log_snr_table
 from imagen_diffusers.text.encoders import encoding_dtype, load_tokenizer
 from imagen_diffusers.text.prompts import TextRules
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.loaders import TrainingSet
 from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import this_process
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.text_cache import TextCache
 

@@ -15,8 +15,8 @@ from imagen_diffusers.pipelines.slots import UNETS
 from imagen_diffusers.text import encoders
 from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.prompts import TextRules, no_text_row, read_prompts
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.fingerprints import fingerprint, holds_t5
-from imagen_diffusers.training.rows import DataSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .flags import ModelSettings, StageValidationSettings, ValidationSettings

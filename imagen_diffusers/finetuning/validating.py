@@ -16,11 +16,12 @@ from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
 from imagen_diffusers.sampling.network import StageNetwork
 from imagen_diffusers.text.prompts import TextRules
+from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.image_datasets import HeldOutImages, ImageDataset
+from imagen_diffusers.training.image_folders import check_folder
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import main_decides
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.rows import DataSettings, check_folder
 from imagen_diffusers.training.run_settings import TrainSettings
 from imagen_diffusers.training.validation import HeldOut
 

@@ -4,82 +4,27 @@ WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
 
 import glob
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from imagen_diffusers.extras import install
-
 from .damaged import Told, is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
+from .data_settings import CAPTION_COLUMNS, IMAGE_COLUMNS, DataSettings
+from .image_folders import LISTS, check_folder, images_in, read_in_whole, shards_of, trained_on
+from .library import library
 from .lists import check_lists
 from .reading import Columns, captions_in
-from .shards import KINDS, digest_of, is_hidden, reading_of, shards_below, shards_in
+from .shards import KINDS, digest_of, reading_of
 from .tar_rows import TarRows
 
-IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
 AS_WRITTEN = (*IMAGE_COLUMNS, "JPG", "JPEG", "PNG", "WEBP")  # columns of tar shards are endings, which cameras write so
-CAPTION_COLUMNS = ("text", "caption", "txt", "prompt")
-LISTS = "metadata.*"  # of a folder's images, which alone are read then
-TRAIN_FOLDERS = ("train", "training")  # these and the next as `datasets` has them
 TO_METADATA = (  # of captions in .txt files beside the images
     'import json, pathlib; d = pathlib.Path({folder}); (d / "metadata.jsonl").write_text("".join(json.dumps({{"file_name": '
     'i.relative_to(d).as_posix(), "text": t.read_text(encoding="utf-8").strip()}}) + "\\n" for i in sorted(d.rglob("*")) if '
     'i.suffix.lower() in {kinds} and i.name[0] != "." and not any(p.startswith((".", "__")) for p in i.relative_to(d).parts[:-1]) and '
     '(t := i.with_suffix(".txt")).is_file()), encoding="utf-8")'
 )
-HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where captioned images are. Field names are the flags of diffusers' training scripts."""
-
-    train_data_dir: Path | None = field(
-        default=None, metadata={"help": "Folder of images with metadata.jsonl, of Parquet, or of tar shards."}
-    )
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, in place of train_data_dir."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Which configuration of the Hub dataset."})
-    data_files: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Parquet files or tar shards, in place of train_data_dir: paths, globs, URLs (https://, s3://, hf://); of dataset_name "
-            "its files that are read."
-        },
-    )
-    image_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(IMAGE_COLUMNS)}."})
-    caption_column: str | None = field(default=None, metadata={"help": f"By default the first there of: {', '.join(CAPTION_COLUMNS)}."})
-    conditioning_image_column: str | None = field(
-        default=None, metadata={"help": "For a network conditioned on images (cond_channels 1 or 3): their column."}
-    )
-    max_train_samples: int | None = field(
-        default=None,
-        metadata={
-            "help": "Use the first so many. Those of a stream without exact_stream are divided among processes and workers, each of which "
-            "takes the first of its own files."
-        },
-    )
-    streaming: bool = field(default=False, metadata={"help": "Read as a stream, in its own order, without unpacking it first."})
-    shuffle_buffer: int = field(default=1000, metadata={"help": "Of a stream: rows shuffled among each other; 0 keeps their order."})
-    exact_stream: bool = field(
-        default=False,
-        metadata={
-            "help": "Of a stream: steps are the same on any number of processes, each of which then reads everything, by one worker."
-        },
-    )
-    text_cache: Path | None = field(default=None, metadata={"help": "Folder written by `imagen-diffusers encode-text`."})
-    cache_dir: Path | None = field(default=None, metadata={"help": "Where `datasets` keeps what it unpacks."})
-
-    def __post_init__(self) -> None:
-        if (self.train_data_dir is None) == (self.dataset_name is None and self.data_files is None):
-            raise ValueError("give exactly one of train_data_dir, dataset_name and data_files, which may also be files of dataset_name")
-        if self.data_files is not None and (isinstance(self.data_files, str) or not self.data_files):
-            raise ValueError(f"data_files is {self.data_files!r}; give a list of paths, globs or URLs")
-        if self.max_train_samples is not None and self.max_train_samples < 1:
-            raise ValueError(f"max_train_samples is {self.max_train_samples}; it must be at least 1, or None to use all")
-        if self.shuffle_buffer < 0:
-            raise ValueError(f"shuffle_buffer is {self.shuffle_buffer}; it must be at least 0")
 
 
 def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: int = 0) -> tuple[Any, Columns]:
@@ -93,7 +38,7 @@ def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: i
     Raises:
         ValueError: for a place without images, or images without captions, and for conditioning images that the network does not take.
     """
-    datasets = _library()
+    datasets = library()
     _check_conditioning(settings.conditioning_image_column, cond_channels)
     columns_of = partial(_columns, settings, captions, cond_channels)
     told = Told()
@@ -114,41 +59,8 @@ def load_captions(settings: DataSettings) -> tuple[Iterator[str], int | None]:
     rows, there, _ = _rows(settings, lambda features: [_caption_column(settings, list(features))], Told())
     column = _caption_column(settings, there)
     captions = rows.select_columns([column])
-    single = not settings.streaming and isinstance(captions.features[column], _library().Value)
+    single = not settings.streaming and isinstance(captions.features[column], library().Value)
     return (caption for row in captions for caption in captions_in(row[column])), len(rows) if single else None
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The files in `folder`, and in folders in it, that `datasets` reads as images: by their names, and none that is hidden."""
-    kinds = {*_library().packaged_modules.imagefolder.ImageFolder.EXTENSIONS}
-    return [path for path in folder.rglob("*") if path.suffix.lower() in kinds and not is_hidden(path.relative_to(folder))]
-
-
-def read_in_whole(folder: Path) -> Path | None:
-    """The folder all images in which, at any depth, are read: this one, or its `train`; None where shards alone are read."""
-    if _shards(folder):
-        return None
-    images = images_in(folder)
-    return _trained_on(folder, images) if images else folder
-
-
-def check_folder(folder: Path, flag: str = "train_data_dir") -> None:
-    """See that a folder is there and holds images.
-
-    Args:
-        folder: of images.
-        flag: that named it.
-
-    Raises:
-        ValueError: where it does not.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{flag} is {folder}, which is no folder")
-    if not images_in(folder) and not _shards(folder):
-        raise ValueError(
-            f"{flag}: no images in {folder}; put images there (.png, .jpg, ...), with metadata.jsonl, Parquet files (.parquet) or shards "
-            "of WebDataset (.tar, not compressed), in it or in folders in it"
-        )
 
 
 def _check_conditioning(column: str | None, channels: int) -> None:
@@ -206,7 +118,7 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
 
 def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
     """Where tar shards have the images of rows that have none in the first image column."""
-    return tuple(c for c in AS_WRITTEN if c not in taken and isinstance(features.get(c), _library().Image))
+    return tuple(c for c in AS_WRITTEN if c not in taken and isinstance(features.get(c), library().Image))
 
 
 def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str]], told: Told) -> tuple[Any, list[str], str | None]:
@@ -215,7 +127,7 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     Of a stream of Parquet files these are the columns that `choose` names, and no others are read. Rows that are read in whole are kept
     in `cache_dir`, for whatever is asked of them later. `told` gets what is wrong with shards as they are read.
     """
-    datasets = _library()
+    datasets = library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     kind, arguments = _builder(settings)
@@ -257,15 +169,6 @@ def _refuse_damage(error: Exception, first: str, place: str) -> None:
         ) from None
 
 
-def _library() -> Any:
-    """Hugging Face `datasets`, which comes with what training needs."""
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(f"captioned images are read by the package datasets, which is not here: {install('train')}") from None
-    return datasets
-
-
 def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     """The arguments of `datasets.load_dataset` for files, a Hub id or a folder."""
     files = None if settings.data_files is None else [str(name) for name in settings.data_files]
@@ -277,39 +180,10 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     folder = settings.train_data_dir
     assert folder is not None
     check_folder(folder)
-    shards = _shards(folder)
+    shards = shards_of(folder)
     if shards:
         return reading_of(list(map(str, shards)), AS_WRITTEN)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    place = _trained_on(folder, images_in(folder))
+    place = trained_on(folder, images_in(folder))
     check_lists(place)
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(place.absolute()))}/**"]}}
-
-
-def _shards(folder: Path) -> list[Path]:
-    """Those in a folder; where it holds none and no images, those in folders in it, of which `_trained_on` says which."""
-    if shards := shards_in(folder):
-        return shards
-    below = [] if images_in(folder) else shards_below(folder)
-    place = _trained_on(folder, below)
-    return [path for path in below if place in path.parents]
-
-
-def _trained_on(folder: Path, paths: Sequence[Path]) -> Path:
-    """A folder that holds images or shards, `paths`; its `train` where all of them are there and in `validation`, `test` and the like.
-
-    Raises:
-        ValueError: for a folder that is divided so in part.
-    """
-    places = {path.relative_to(folder).parts[0] for path in paths}
-    train, held_out = ([p for p in sorted(places) if p.lower() in names] for names in (TRAIN_FOLDERS, HELD_OUT_FOLDERS))
-    if not train or not held_out:
-        return folder
-    others = {*places, *(path.name for path in folder.glob(LISTS))} - {*train, *held_out}
-    if others or len(train) > 1:
-        shown = sorted(others) or train[1:]
-        raise ValueError(
-            f"{folder} holds {train[0]} and {held_out[0]}, of which only the first is for training, and beside them "
-            f"{', '.join(shown[:3])}{', ...' * (len(shown) > 3)}: give train_data_dir={folder / train[0]}, with a metadata.jsonl of its own"
-        )
-    return folder / train[0]
