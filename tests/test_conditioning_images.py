@@ -214,7 +214,7 @@ def conditioned(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("conditioned")
     make_pipeline(unet=make_base(cond_channels=CHANNELS)).save_pretrained(folder / "cascade")
     for name, seed in (("colours", 0), ("gray", 1), ("image", 2)):
-        noise_image(16, 16, seed).convert("L" if name == "gray" else "RGB").save(folder / f"{name}.png")
+        noise_image(16, 16, seed).convert("LA" if name == "gray" else "RGB").save(folder / f"{name}.png")
     Image.new("L", (8, 8)).save(folder / "small.png")
     (folder / "prompts.txt").write_text("cube")
     return folder

@@ -23,7 +23,8 @@ def read_conditions(paths: Sequence[Path]) -> Any:
     sizes = {f"{image.width}x{image.height}" for image in images}
     if len(sizes) > 1:
         raise ValueError(f"--cond-image names files of {', '.join(sorted(sizes))}, whose channels cannot be put together; give one size")
-    return torch.cat([images_to_tensor("cond_images", one, 1 if len(one.getbands()) == 1 and one.mode != "P" else 3) for one in images], 1)
+    gray = [len(bands := {*image.getbands()} - {"A"}) == 1 and "P" not in bands for image in images]
+    return torch.cat([images_to_tensor("cond_images", one, 1 if is_gray else 3) for one, is_gray in zip(images, gray, strict=True)], 1)
 
 
 def digests(paths: Sequence[Path]) -> list[str]:
