@@ -14,15 +14,18 @@ from .conftest import WORDS, make_tokenizer, seeded
 
 BLOCKS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = {**BLOCKS, "vocab_size": 3 + len(WORDS), "max_position_embeddings": 8, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
-PROMPTS = ["the blue sphere on the left", "a red cube", "green"]  # of the first the cosine is negative
+PROMPTS = ["the blue sphere on the left", "a red cube", "green"]  # of the first and the last the cosine is negative
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(1)
     vision = {**BLOCKS, "image_size": 32, "patch_size": 8}
-    CLIPModel(CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=12)).save_pretrained(place)
+    model, generator = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=12)), seeded(3)
+    for name, weight in sorted(model.named_parameters()):  # what a new model draws differs among releases of transformers
+        if "norm" not in name and name != "logit_scale":
+            weight.data.normal_(0, 0.2, generator=generator)
+    model.save_pretrained(place)
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(processor, make_tokenizer()).save_pretrained(place)
     return place
@@ -43,7 +46,7 @@ def cosines(folder: Path, given: Tensor, prompts: list[str]) -> Tensor:
 
 def test_the_score_is_the_networks_own_logits(folder) -> None:
     scores, wanted = load_clip(str(folder)).scores(images(), PROMPTS), cosines(folder, images(), PROMPTS).diagonal()
-    assert (wanted < 0).tolist() == [True, False, False]
+    assert (wanted < 0).tolist() == [True, False, True]
     torch.testing.assert_close(scores, 100 * wanted.clamp(min=0), rtol=0, atol=1e-4)
 
 
