@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,11 @@ def test_the_page_on_installing_names_the_oldest_torch() -> None:
 
 def test_the_first_thing_a_reader_types_is_a_clone_without_history() -> None:
     assert "git clone --depth 1" in (ROOT / "README.md").read_text().split("make demo")[0]
+
+
+def test_a_call_of_ours_of_what_will_go_is_shown_and_one_of_others_is_not() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        for kind in (DeprecationWarning, FutureWarning):
+            warnings.warn_explicit("theirs", kind, "file.py", 1, module="diffusers.models.unets")
+            warnings.warn_explicit("ours", kind, "file.py", 1, module="imagen_diffusers.models.blocks")
+    assert [(str(told.message), told.category) for told in shown] == [("ours", DeprecationWarning), ("ours", FutureWarning)]
