@@ -66,7 +66,7 @@ def test_a_run_that_is_cut_learns_what_one_that_is_not_does(cascade, images, tmp
     assert "--resume_from_checkpoint latest" in capsys.readouterr().out and not (cut / FILE).exists()
     with pytest.raises(ValueError, match="resume_from_checkpoint"):
         textual_inversion.main(word(cut, cascade, 4, images))
-    textual_inversion.main(word(cut, cascade, 4, images, "--lr_scheduler", "linear", "--resume_from_checkpoint", "latest"))
+    textual_inversion.main(word(cut, cascade, 4, images, "--lr_scheduler", "linear", "--resume_from_checkpoint", cut / "checkpoint-1"))
     whole, resumed = load_file(tmp_path / "whole" / FILE), load_file(cut / FILE)
     assert list(whole) == ["<mine>"] and torch.equal(whole["<mine>"], resumed["<mine>"])
     assert not torch.equal(whole["<mine>"], load_file(cut / "checkpoint-1" / FILE)["<mine>"])
@@ -101,6 +101,26 @@ def test_learning_lowers_the_error_and_changes_no_network(stage, tmp_path, monke
     for slot in ("unet", "unet_2", "unet_3"):
         pairs = zip(getattr(pipe, slot).parameters(), getattr(like, slot).parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tmp_path) -> None:
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
+
+    def learn(steps: int, count: int = 1, **more) -> bool:
+        asked = WordSettings(tmp_path, "<mine>", "cube", num_vectors=count)
+        run = WordRun(tmp_path, max_train_steps=steps, train_batch_size=2, **more)
+        return learning.learn_word(make_pipeline(), 1, [{"pixel_values": image}], asked, run, LossSettings(text_dropout=0.0))
+
+    learn(1)
+    there = str(tmp_path / "checkpoint-1")
+    with pytest.raises(ValueError, match="num_vectors=1 there and 2 here; go on with what is there"):
+        learn(2, count=2, resume_from_checkpoint="latest")
+    with pytest.raises(ValueError, match="seed=0 there and 1 here"):
+        learn(2, seed=1, resume_from_checkpoint=there)
+    assert learn(2, resume_from_checkpoint=there) and (tmp_path / "checkpoint-2").is_dir()
+    (tmp_path / "checkpoint-2" / FILE).unlink()
+    with pytest.raises(ValueError, match="is of a run that learned no word; choose another output_dir"):
+        learn(3, resume_from_checkpoint="latest")
 
 
 def test_the_word_begins_with_the_initializer(tmp_path) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from diffusers.loaders.textual_inversion import TEXT_INVERSION_NAME_SAFE
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.text.learned_words import input_table
 from imagen_diffusers.text.prompts import TextRules
-from imagen_diffusers.training.checkpoints import find_checkpoint
+from imagen_diffusers.training.checkpoints import KIND, PROGRESS, find_checkpoint, remove_unfinished
 from imagen_diffusers.training.examples import Batch, on_device
 from imagen_diffusers.training.folders import in_one_rename, one_run_in, put_in_place
 from imagen_diffusers.training.learning_rate import LearningRate
@@ -30,6 +29,7 @@ from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.processes import StopFlag, check_precision, process_group
 from imagen_diffusers.training.reports import Skipped
 from imagen_diffusers.training.run_settings import LearningRates, TrainSettings
+from imagen_diffusers.training.same_run import STEP, check_same_kind
 from imagen_diffusers.training.seeds import seed_of
 from imagen_diffusers.training.word_vectors import WordVectors
 
@@ -138,6 +138,7 @@ def learn_word(pipe: ImagenCascadePipeline, stage: int, dataset: TrainingSet, wo
     """
     check_precision(run.mixed_precision)
     with process_group(), one_run_in(run.output_dir):
+        remove_unfinished(run.output_dir)
         checkpoint = find_checkpoint(run.output_dir, run.resume_from_checkpoint)
         learning = _Learning(pipe, stage, dataset, word, run, loss)
         step = start = 0 if checkpoint is None else learning.load(checkpoint)
@@ -218,25 +219,31 @@ class _Learning:
         part.mkdir(parents=True, exist_ok=True)
         save_file(self.file(), part / FILE)
         moments = {name: value for name, value in self._moments().items() if isinstance(value, Tensor)}
-        save_file({"vectors": self.vectors.vectors.detach().cpu(), **moments}, part / STATE, metadata={"run": json.dumps({"step": step})})
+        save_file({"vectors": self.vectors.vectors.detach().cpu(), **moments}, part / STATE)
+        (part / KIND).write_text(json.dumps(self._kind()))
+        (part / PROGRESS).write_text(json.dumps({"step": step}))
         put_in_place(part, place)
 
     def load(self, checkpoint: Path) -> int:
         """Go on from a checkpoint; the steps done.
 
         Raises:
-            ValueError: for one of another word.
+            ValueError: for one of another word, of another run of it, and of none.
         """
-        if list(load_file(checkpoint / FILE)) != [self.word.placeholder_token]:
-            raise ValueError(f"{checkpoint} is of another word than {self.word.placeholder_token}; choose another output_dir")
-        state = load_file(checkpoint / STATE)
-        with safe_open(checkpoint / STATE, "pt") as file:
-            step = json.loads(file.metadata()["run"])["step"]
+        if not (checkpoint / FILE).exists():
+            raise ValueError(f"{checkpoint} is of a run that learned no word; choose another output_dir")
+        check_same_kind(json.loads((checkpoint / KIND).read_text()), self._kind(), checkpoint)
+        state, step = load_file(checkpoint / STATE), json.loads((checkpoint / PROGRESS).read_text())["step"]
         with torch.no_grad():
             self.vectors.vectors.copy_(state.pop("vectors"))
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: state}})
         self.rate.load_state_dict({**self.rate.state_dict(), "last_epoch": step})
         return step
+
+    def _kind(self) -> dict[str, Any]:
+        """What a run cannot change when it goes on, by the names of the flags."""
+        word = {"placeholder_token": self.word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
+        return {**word, STEP: self.run.train_batch_size * self.share.processes, "seed": self.run.seed}
 
     def _moments(self) -> dict[str, Any]:
         return self.optimizer.state_dict()["state"].get(0, {})
