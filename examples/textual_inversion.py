@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
     which, cascade, word, crop, run, loss, validation, hub = settings
     prompts, folder = validation.validation_prompts, run.output_dir
     with process_group() as processes:
-        check_beginning(run.settings, hub, [folder], train_data_dir=word.train_data_dir)
+        check_beginning(run.as_of_a_stage(), hub, [folder], train_data_dir=word.train_data_dir)
         pipe = load_cascade(ModelSettings(**asdict(cascade)), seed=run.seed, stage=None if prompts else which.stage)
         images = image_set(pipe, which.stage, DataSettings(train_data_dir=word.train_data_dir), crop, seed=run.seed, prompt="")
         finished = learn_word(pipe, which.stage, images, word, run, loss)

@@ -97,10 +97,10 @@ class WordRun:
     time_limit: float = field(default=math.inf, metadata={"help": "End after so many seconds, with a checkpoint."})
 
     def __post_init__(self) -> None:
-        self.settings  # noqa: B018 (which refuses what a run cannot be)
+        self.as_of_a_stage()  # refuses what a run cannot be
 
-    @property
-    def settings(self) -> TrainSettings:
+    def as_of_a_stage(self) -> TrainSettings:
+        """For what knows the runs of stages."""
         return TrainSettings(**asdict(self))
 
 
@@ -182,10 +182,10 @@ class _Learning:
         pipe.load_textual_inversion({word.placeholder_token: beginning(pipe, word)})
         self.vectors = WordVectors(word.placeholder_token, pipe.tokenizer, pipe.text_encoder, TextRules.of(pipe.config))
         own = torch.optim.AdamW(self.vectors.parameters(), lr=run.learning_rate, weight_decay=0.0)
-        self.rate = LearningRate(own, run.settings, device)
+        self.rate = LearningRate(own, run.as_of_a_stage(), device)
         self.reader, self.optimizer = self.accelerator.prepare(self.vectors, own)
         self.share = Share(run.train_batch_size, self.accelerator.num_processes, self.accelerator.process_index)
-        self.batches = Batches(dataset, self.share, run.settings, pinned=device.type == "cuda")
+        self.batches = Batches(dataset, self.share, run.as_of_a_stage(), pinned=device.type == "cuda")
         self.skipped = Skipped(run.output_dir)
 
     def take(self, batch: Batch, number: int) -> None:
