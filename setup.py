@@ -8,8 +8,7 @@ ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "imagen_diffusers" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
-# Each minimum was run against the tests, with torch 2.13; older torch was not, and 2.6 has no FailOnRecompileLimitHit, which compiled
-# networks meet.
+# Most tests were run with these minimums, of which a few differ in last bits, and with torch 2.13; older releases of torch were not.
 TRAIN = ["datasets>=4.5", "pandas", "peft>=0.20", "tensorboard"]
 EVALUATION = ["matplotlib", "torchmetrics>=1.9"]
 EMOJI = ["resvg-py>=0.5"]

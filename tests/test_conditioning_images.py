@@ -239,8 +239,7 @@ def test_commands_take_them(conditioned, tmp_path, words) -> None:
     pipe, given = (ImagenCascadeImg2ImgPipeline.from_pipe(pipe), of_vary) if "vary" in words else (pipe, {"prompt": "cube"})
     images = [images_to_tensor("", Image.open(conditioned / f"{name}.png"), n) for name, n in (("gray", 1), ("colours", 3))]
     expected = pipe(**given, cond_images=torch.cat(images, 1), stop_at=1, num_inference_steps=1, generator=seeded(1)).images[0]
-    levels = np.asarray(Image.open(made)).astype(int) - np.asarray(expected)
-    assert np.abs(levels).max() <= 1  # a sum over loaded weights may differ in its last bit from one over made ones
+    assert Image.open(made).tobytes() == expected.tobytes()
 
 
 def test_commands_say_which_they_do_not_take(conditioned, tmp_path) -> None:

@@ -362,7 +362,7 @@ def test_a_callback_reads_and_sets_the_guiders_scale(shared_pipe) -> None:
     both = [{"guidance_scale": 3.0}, {"guider": ClassifierFreeGuidance(2.0, use_original_formulation=True)}]
     for callback in (at(5.0, 1), at(1.0, 1)):
         one, other = (draw(shared_pipe, callback_on_step_end=callback, **how, **BASE).images for how in both)
-        torch.testing.assert_close(one, other, atol=5e-5, rtol=1e-5)  # the same sums in another order
+        torch.testing.assert_close(one, other, **CLOSE)
         assert seen[:4] == seen[4:]
         seen.clear()
     cut = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
