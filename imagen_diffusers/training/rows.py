@@ -1,12 +1,12 @@
-"""Captioned images from wherever Hugging Face `datasets` reads them: a folder with `metadata.jsonl`, Parquet files or tar shards in
-WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
+"""Captioned images from wherever Hugging Face `datasets` reads them: a folder with `metadata.jsonl` or with .txt files, Parquet files or
+tar shards in WebDataset's layout, here or at URLs, or a Hub id; in whole or as a stream.
 """
 
 import glob
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .damaged import Told, is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
@@ -17,14 +17,9 @@ from .lists import check_lists
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, reading_of
 from .tar_rows import TarRows
+from .texts_beside import has_texts, rows_with_texts
 
 AS_WRITTEN = (*IMAGE_COLUMNS, "JPG", "JPEG", "PNG", "WEBP")  # columns of tar shards are endings, which cameras write so
-TO_METADATA = (  # of captions in .txt files beside the images
-    'import json, pathlib; d = pathlib.Path({folder}); (d / "metadata.jsonl").write_text("".join(json.dumps({{"file_name": '
-    'i.relative_to(d).as_posix(), "text": t.read_text(encoding="utf-8").strip()}}) + "\\n" for i in sorted(d.rglob("*")) if '
-    'i.suffix.lower() in {kinds} and i.name[0] != "." and not any(p.startswith((".", "__")) for p in i.relative_to(d).parts[:-1]) and '
-    '(t := i.with_suffix(".txt")).is_file()), encoding="utf-8")'
-)
 
 
 def load_rows(settings: DataSettings, *, captions: bool = True, cond_channels: int = 0) -> tuple[Any, Columns]:
@@ -97,23 +92,15 @@ def _column(kind: str, wanted: str | None, usual: tuple[str, ...], there: list[s
 
 
 def _caption_column(settings: DataSettings, there: list[str]) -> str:
-    """As `_column`; of a folder of images the error says where captions belong, and how they get there from .txt files."""
+    """As `_column`; of a folder of images the error says where captions belong."""
     try:
         return _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     except ValueError as error:
         folder = None if settings.train_data_dir is None else read_in_whole(settings.train_data_dir)
         if folder is None or any(folder.rglob(LISTS)):
             raise
-        told = [path for path in images_in(folder) if path.with_suffix(".txt").is_file()]
-        needed = "a folder of images needs metadata.jsonl beside them, with file_name and text in each line"
-        if not told or settings.caption_column is not None:
-            raise ValueError(f"{error}. {needed.capitalize()}") from None
-        kinds = json.dumps(sorted({path.suffix.lower() for path in told}))
-        line = TO_METADATA.format(folder=json.dumps(str(folder)), kinds=kinds)
-        raise ValueError(
-            f"no captions are read: {len(told)} images in {folder} have a .txt file beside them, and {needed}; this line of Python "
-            f"writes it: {line}"
-        ) from None
+        needed = "A folder of images needs metadata.jsonl beside them, with file_name and text in each line, or 0.txt beside 0.png"
+        raise ValueError(f"{error}. {needed}") from None
 
 
 def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
@@ -130,6 +117,9 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     datasets = library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
+    if images := _with_texts(settings):
+        rows = rows_with_texts(images, streaming=settings.streaming)
+        return _first(rows, settings), rows.column_names, None
     kind, arguments = _builder(settings)
     arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
     place = settings.train_data_dir or settings.dataset_name or "data_files"
@@ -140,7 +130,7 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
         if settings.streaming:
             if isinstance(builder, datasets.packaged_modules.parquet.Parquet):
                 builder.config.columns = choose(builder.as_streaming_dataset(split="train").features)
-            rows: Any = stream_of(builder, told)
+            rows = stream_of(builder, told)
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(split="train")
@@ -149,10 +139,24 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     except Exception as error:
         _refuse_damage(error, f"the first file of {place}", f"{place}")
         raise
-    if settings.max_train_samples is not None:
-        rows = rows.take(settings.max_train_samples)
+    rows = _first(rows, settings)
     files = arguments["data_files"]["train"] if kind in KINDS.values() and "data_files" in arguments else None
     return rows, rows.column_names or list(next(iter(rows))), None if files is None else digest_of(files)
+
+
+def _first(rows: Any, settings: DataSettings) -> Any:
+    """As many as are asked for."""
+    return rows if settings.max_train_samples is None else rows.take(settings.max_train_samples)
+
+
+def _with_texts(settings: DataSettings) -> list[Path]:
+    """The images of a folder without lists, whose captions are in files beside them; none of any other place."""
+    if settings.train_data_dir is None:
+        return []
+    check_folder(settings.train_data_dir)
+    folder = read_in_whole(settings.train_data_dir)
+    images = [] if folder is None or any(folder.rglob(LISTS)) else images_in(folder)
+    return images if has_texts(images) else []
 
 
 def _refuse_damage(error: Exception, first: str, place: str) -> None:
