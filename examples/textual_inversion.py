@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from imagen_diffusers.finetuning.beginning import check_beginning
-from imagen_diffusers.finetuning.cascade import before_and_after
 from imagen_diffusers.finetuning.flags import CascadeSettings, ModelSettings, ValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
@@ -20,6 +19,7 @@ from imagen_diffusers.finetuning.textual_inversion import WordRun, WordSettings,
 from imagen_diffusers.finetuning.validating import generate_examples
 from imagen_diffusers.hub.training_card import write_card
 from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.losses import LossSettings
@@ -50,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if processes.is_main_process and finished:
             image = "after.png" if prompts else None
             if image is not None:
-                before_and_after([], generate_examples(pipe, prompts, seed=run.seed), prompts, folder / image)
+                labelled_grid(generate_examples(pipe, prompts, seed=run.seed), prompts, columns=len(prompts)).save(folder / image)
             write_card(
                 folder,
                 "word",

@@ -60,7 +60,9 @@ def word(folder, cascade, steps: int, images, *more) -> list[str]:  # noqa: F811
 
 @pytest.mark.thorough
 def test_a_run_that_is_cut_learns_what_one_that_is_not_does(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
-    textual_inversion.main(word(tmp_path / "whole", cascade, 4, images, "--lr_scheduler", "linear"))
+    shown = ["--validation_prompts", "a <mine>", "a red <mine>"]
+    textual_inversion.main(word(tmp_path / "whole", cascade, 4, images, "--lr_scheduler", "linear", *shown))
+    assert "after.png" in (tmp_path / "whole" / "README.md").read_text() and (tmp_path / "whole" / "after.png").exists()
     cut = tmp_path / "cut"
     textual_inversion.main(word(cut, cascade, 4, images, "--lr_scheduler", "linear", "--checkpointing_steps", 1, "--time_limit", 0))
     assert "--resume_from_checkpoint latest" in capsys.readouterr().out and not (cut / FILE).exists()
