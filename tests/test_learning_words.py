@@ -138,6 +138,9 @@ def test_the_word_begins_with_the_initializer(tmp_path) -> None:
         begun("vase")
     with pytest.raises(ValueError, match="a word is learned by a text encoder, and this cascade has none"):
         beginning(ImagenCascadePipeline(), WordSettings(tmp_path, "<mine>", "cube"))
+    with pytest.raises(ValueError, match="this cascade has none; give one by text_encoder"):
+        asked = (WordSettings(tmp_path, "<mine>", "cube"), WordRun(tmp_path / "run"), LossSettings())
+        learning.learn_word(make_pipeline(tokenizer=None, text_encoder=None), 1, [], *asked)
     with pytest.raises(ValueError, match="num_vectors is 0; it must be at least 1"):
         WordSettings(tmp_path, "<mine>", "cube", num_vectors=0)
     with pytest.raises(ValueError, match='templates: "a vase" must have {} once'):

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.text.learned_words import input_table
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.checkpoints import KIND, PROGRESS, find_checkpoint, remove_unfinished
@@ -171,15 +172,18 @@ class _Learning:
         if self.network.text_dim is None:
             raise ValueError(f"stage {stage} takes no text, by which a word could be learned; name another stage")
         self.loss, scheduler = loss_of(pipe, stage, loss)
+        begun = beginning(pipe, word)
         self.accelerator = Accelerator(mixed_precision=run.mixed_precision)
         device = self.accelerator.device
-        self.table, self.null_text = noise_curve(scheduler).to(device), null_text(pipe)
+        self.table = noise_curve(scheduler).to(device)
         unet: Any = self.network.module
         unet.to(device).eval().requires_grad_(False)
         if run.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         pipe.text_encoder.to(device)
-        pipe.load_textual_inversion({word.placeholder_token: beginning(pipe, word)})
+        none = null_text(pipe)
+        self.null_text = None if none is None else TextEmbedding(none.embeds.to(device), none.mask.to(device))
+        pipe.load_textual_inversion({word.placeholder_token: begun})
         self.vectors = WordVectors(word.placeholder_token, pipe.tokenizer, pipe.text_encoder, TextRules.of(pipe.config))
         own = torch.optim.AdamW(self.vectors.parameters(), lr=run.learning_rate, weight_decay=0.0)
         self.rate = LearningRate(own, run.as_of_a_stage(), device)
