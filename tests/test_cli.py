@@ -256,6 +256,9 @@ def test_a_learned_word_is_said_by_the_prompt(folder, tmp_path) -> None:
         assert result.exit_code == 0, result.output
         drawn[name] = Image.open(path).tobytes()
     assert drawn["mine"] == drawn["blue"] and read_settings(path)["textual_inversion"] == [str(tmp_path)]
+    (tmp_path / "word.pt").write_bytes(b"")
+    result = call("generate", "a cube", "--model", folder, "--textual-inversion", tmp_path / "word.pt", "--output", tmp_path / "x.png")
+    assert "a learned word is a .safetensors file" in result.output.replace("\n", " ")
     result = call("generate", "a cube", "--model", folder, "--textual-inversion", folder, "--output", tmp_path / "x.png")
     assert f'--textual-inversion is "{folder}", which holds no learned_embeds.safetensors' in result.output.replace("\n", " ")
 

@@ -163,6 +163,8 @@ def _find_word(given: str) -> str:
     path = place / WORD if place.is_dir() else place
     if not path.is_file():
         raise ValueError(f'--textual-inversion is "{given}", which holds no {WORD}; examples/textual_inversion.py makes one')
+    if path.suffix != ".safetensors":
+        raise ValueError(f'--textual-inversion is "{given}", and a learned word is a .safetensors file; a pickle can run any code')
     check_whole(path)
     return str(path)
 
