@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 import imagen_diffusers.pipelines.folders
 from imagen_diffusers import ImagenCascadePipeline, bundled
+from imagen_diffusers.finetuning.textual_inversion import WordSettings
 from imagen_diffusers.hub.card_data import base_models, inherited_license
 from imagen_diffusers.hub.training_card import write_card
 from imagen_diffusers.hub.upload import LEFT_HERE, HubSettings, push_folder
@@ -74,13 +75,15 @@ def test_checkpoints_and_logs_stay_here(tmp_path, monkeypatch) -> None:
     [("adapter", "load_lora_weights"), ("stage", 'subfolder="unet"'), ("cascade", 'from_pretrained("me/new", dtype=torch.float32)')],
 )
 def test_a_card_says_what_it_is_and_never_the_token(tmp_path, kind, words) -> None:
-    settings = [HubSettings(hub_token="secret"), TrainSettings(output_dir=tmp_path, num_train_epochs=3)]
+    word = WordSettings(tmp_path, "<my-vase>", "vase", templates=["a {}|b"])
+    settings = [HubSettings(hub_token="secret"), TrainSettings(output_dir=tmp_path, num_train_epochs=3), word]
     write_card(tmp_path, kind, base="a/b", slots=["unet"], network="Net", settings=settings, repo="me/new", image="p.png")
     card = (tmp_path / "README.md").read_text()
     assert words in card
     assert "base_model: a/b" in card
     assert "![Images](p.png)" in card
     assert "secret" not in card
+    assert "| `placeholder_token` | &lt;my-vase> |" in card and "| `templates` | a {}\\|b |" in card  # no HTML, and no third cell
     assert "| `num_train_epochs` | 3 |" in card and "max_train_steps" not in card
 
 

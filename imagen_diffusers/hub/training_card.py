@@ -117,4 +117,6 @@ def _imports(network: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """In a cell of a table of Markdown, which takes <my-vase> for HTML, and shows nothing of it."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text.replace("<", "&lt;").replace("|", "\\|")
