@@ -115,6 +115,12 @@ def test_a_call_makes_of_a_word_what_it_makes_of_one_with_the_same_row() -> None
         ({"<vase>": torch.full((1, TEXT_DIM), torch.nan)}, None, "are not finite"),
         ([{"<vase>": vectors(1)}] * 2, ["<a>", "<a>"], "give each a name of its own"),
         ([{"<vase>": vectors(1)}, {"cube": vectors(1)}], None, "already"),  # and neither is learned
+        ([{"<vase>": vectors(1)}, {"<vase>": vectors(1, 8)}], None, '"<vase>" is given 2 times; give each a name of its own by token'),
+        ([{"<vase>": vectors(1)}, {"<vase>_1": vectors(1)}], None, '"<vase>" and "<vase>_1" would be read as one word'),
+        ([{"<vase>": vectors(2)}, {"<vase>_1": vectors(1)}], None, '"<vase>" and "<vase>_1" would be read as one word'),
+        ({"<vase>": vectors(1)[:0]}, None, rf"are a tensor \(0, {TEXT_DIM}\); give \({TEXT_DIM},\)"),
+        ({"<vase>": torch.tensor(1.0)}, None, r"are a tensor \(\); give"),
+        ([], None, "no words are given"),
     ],
 )
 def test_bad_words_are_refused(shared_pipe, words, token, says) -> None:
@@ -122,6 +128,21 @@ def test_bad_words_are_refused(shared_pipe, words, token, says) -> None:
     with pytest.raises(ValueError, match=says):
         shared_pipe.load_textual_inversion(words, token)
     assert (len(shared_pipe.tokenizer), learned_words(shared_pipe.text_encoder)) == (size, {})
+
+
+def test_a_word_is_not_read_as_part_of_another(pipe) -> None:
+    for first, second in (("<pot>", "<pot>_1"), ("<jug>_1", "<jug>")):
+        pipe.load_textual_inversion(vectors(1), token=first)
+        with pytest.raises(ValueError, match=f'"{first[:5]}" and "{first[:5]}_1" would be read as one word of several vectors'):
+            pipe.load_textual_inversion(vectors(1), token=second)
+
+
+def test_a_folder_without_the_file_and_a_damaged_one_are_named(shared_pipe, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"{tmp_path} holds no learned_embeds.safetensors"):
+        shared_pipe.load_textual_inversion(tmp_path)
+    (tmp_path / "learned_embeds.safetensors").write_bytes(b"cut short")
+    with pytest.raises(OSError, match="learned_embeds.safetensors is damaged or cut short; fetch it again"):
+        shared_pipe.load_textual_inversion(tmp_path)
 
 
 def test_what_cannot_learn_or_forget_says_so(shared_pipe) -> None:

@@ -37,14 +37,19 @@ def add_words(words: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, t
         words: vectors (D,) or (n, D) of each.
 
     Raises:
-        ValueError: for a word that is there already or has a space in it, vectors of another width, an encoder without a table, as one
-            that is a graph, and one whose table is offloaded in parts.
+        ValueError: for no words, one that is there already or has a space in it, two that would be read as one, vectors of another shape,
+            an encoder without a table, as one that is a graph, and one whose table is offloaded in parts.
     """
+    if not words:
+        raise ValueError('no words are given; give one at least, as {"<vase>": vectors}')
     table = input_table(text_encoder)
+    for word, given in words.items():
+        _check_vectors(word, given, table)
     vectors = {word: given.reshape(-1, given.shape[-1]) for word, given in words.items()}
     for word, given in vectors.items():
-        _check(word, given, table, tokenizer)
-    names = [name for word, given in vectors.items() for name in _names(word, len(given))]
+        _check(word, given, tokenizer)
+    names = [name for word, given in vectors.items() for name in names_of(word, len(given))]
+    _check_apart(vectors, names, tokenizer, text_encoder)
     before = {"rows": table.num_embeddings, **_kept(text_encoder)}
     tokenizer.add_tokens(names)
     tokens: Any = tokenizer.convert_tokens_to_ids(names)
@@ -68,7 +73,7 @@ def remove_words(words: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase
         known = f"it learned {', '.join(there)}" if there else "it learned none"
         raise ValueError(f"the text encoder learned no {', '.join(unknown) or 'words'}; {known}")
     kept = {word: vectors_of(word, tokenizer, text_encoder) for word in there if words is not None and word not in words}
-    _forget({name for word, number in there.items() for name in _names(word, number)}, tokenizer)
+    _forget({name for word, number in there.items() for name in names_of(word, number)}, tokenizer)
     rows = _kept(text_encoder)["rows"]
     if input_table(text_encoder).num_embeddings != rows:
         _resized(text_encoder, rows)
@@ -79,7 +84,7 @@ def remove_words(words: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase
 
 def tokens_of(word: str, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> list[int]:
     """A learned word's tokens, one for each vector."""
-    tokens: Any = tokenizer.convert_tokens_to_ids(_names(word, learned_words(text_encoder)[word]))
+    tokens: Any = tokenizer.convert_tokens_to_ids(names_of(word, learned_words(text_encoder)[word]))
     return tokens
 
 
@@ -109,18 +114,37 @@ def _kept(text_encoder: PreTrainedModel) -> dict[str, Any]:
     return getattr(text_encoder.config, KEPT, None) or {"words": {}}
 
 
-def _check(word: str, vectors: Tensor, table: torch.nn.Embedding, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_vectors(word: str, vectors: Tensor, table: torch.nn.Embedding) -> None:
+    width, shape = table.embedding_dim, tuple(vectors.shape)
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(f'the vectors of "{word}" are a tensor {shape}; give ({width},), or (n, {width}) for n of them')
+    if shape[-1] != width or not torch.isfinite(vectors).all():
+        fault = "are not finite" if shape[-1] == width else f"are {shape[-1]} wide"
+        raise ValueError(f'the vectors of "{word}" {fault}; this text encoder takes finite ones, {width} wide')
+
+
+def _check_apart(vectors: Mapping[str, Tensor], names: list[str], tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> None:
+    """Refuse "<vase>_1" beside "<vase>", whose second vector it would be."""
+    counts = {**learned_words(encoder), **{word: len(given) for word, given in vectors.items()}}
+    before: Any = tokenizer.added_tokens_encoder
+    added = {*before, *names}
+    further = {word: f"{word}_{counts.get(word, 1)}" for word in added}  # which the word does not have
+    pairs = [(word, more) for word, more in further.items() if more in added and {*names_of(word, counts.get(word, 1)), more} & {*names}]
+    pairs += [(name.rpartition("_")[0], name) for name in names if names.count(name) > 1]
+    if pairs:
+        raise ValueError(f'"{pairs[0][0]}" and "{pairs[0][1]}" would be read as one word of several vectors; give one another name')
+
+
+def _check(word: str, vectors: Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
     if not word or any(character.isspace() for character in word):
         raise ValueError(f'"{word}" is no word: give one without spaces, such as "<vase>"')
-    taken = [name for name in _names(word, len(vectors)) if name in tokenizer.get_vocab()]
+    taken = [name for name in names_of(word, len(vectors)) if name in tokenizer.get_vocab()]
     if taken:
         raise ValueError(f'the tokenizer has "{taken[0]}" already; give the word another name, such as "<my-{word.strip("<>")}>"')
-    if vectors.shape[1] != table.embedding_dim or not torch.isfinite(vectors).all():
-        fault = "are not finite" if vectors.shape[1] == table.embedding_dim else f"are {vectors.shape[1]} wide"
-        raise ValueError(f'the vectors of "{word}" {fault}; this text encoder takes finite ones, {table.embedding_dim} wide')
 
 
-def _names(word: str, vectors: int) -> list[str]:
+def names_of(word: str, vectors: int) -> list[str]:
+    """What the tokenizer calls the vectors of a word that has so many."""
     return [word, *(f"{word}_{i}" for i in range(1, vectors))]
 
 
@@ -131,7 +155,8 @@ def _further(word: str, added: Mapping[str, int]) -> list[int]:
 def _resized(text_encoder: PreTrainedModel, rows: int) -> torch.nn.Embedding:
     """The table with so many rows, the same as far as it goes; torch's random state stays as it was."""
     frozen = not input_table(text_encoder).weight.requires_grad
-    with torch.random.fork_rng():
+    device = input_table(text_encoder).weight.device
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type if device.type != "cpu" else "cuda"):
         table: Any = text_encoder.resize_token_embeddings(rows, mean_resizing=False)
     table.requires_grad_(not frozen)
     return table
