@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imagen_diffusers.text.encoding import encode
+from imagen_diffusers.text.learned_words import add_words, remove_words
 from imagen_diffusers.text.prompts import PLAIN_TEXT
 from imagen_diffusers.training.batch_text import TextReader
 from imagen_diffusers.training.examples import collate
@@ -95,6 +96,20 @@ def test_a_stale_cache_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="another"):
         TextCache(tmp_path, fingerprint(make_tokenizer(), make_text_encoder(), SHORT._replace(max_sequence_length=11)))
     assert fingerprint(make_tokenizer(), make_text_encoder().bfloat16(), SHORT) == fingerprint(make_tokenizer(), make_text_encoder(), SHORT)
+
+
+def test_other_vectors_of_a_word_are_another_encoder(tmp_path) -> None:
+    """Of a large table too few values are looked at for one of them to be a word's."""
+    tokenizer, encoder = make_tokenizer(), make_text_encoder()
+    encoder.resize_token_embeddings(20_000, mean_resizing=False)
+    plain, digests = fingerprint(tokenizer, encoder, SHORT), []
+    for value in (1.0, 2.0):
+        add_words({"<vase>": torch.full((2, 32), value)}, tokenizer, encoder)
+        digests.append(fingerprint(tokenizer, encoder, SHORT))
+        encoder.save_pretrained(tmp_path)
+        assert fingerprint(tokenizer, [tmp_path / "model.safetensors"], SHORT) == digests[-1]
+        remove_words(None, tokenizer, encoder)
+    assert len({plain, *digests}) == 3
 
 
 def test_a_caption_that_was_never_encoded_is_named_and_its_image_passed_over(tmp_path) -> None:

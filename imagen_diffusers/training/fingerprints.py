@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from imagen_diffusers.text.cleaning import cleans
 from imagen_diffusers.text.encoders import POOLER
+from imagen_diffusers.text.learned_words import KEPT, input_table, learned_words, names_of
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 SAMPLED = 512  # values of each weight that go into a fingerprint
@@ -31,7 +32,7 @@ def fingerprint(
     Of encoders without T5's names of weights it changes with their class, their configuration (heads and activations show in no weight),
     and how a text is spelled in tokens, too; pooled outputs, which are not read, have no part in it. Of each weight tensor `SAMPLED`
     values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an encoder loaded in half precision is
-    the same one.
+    the same one. Of words that it learned all values do: a sample falls between them.
 
     Args:
         tokenizer: of the encoder.
@@ -48,6 +49,7 @@ def fingerprint(
     digest.update(json.dumps([vocabulary, rules.max_sequence_length, kind, *told], sort_keys=True, default=str).encode())
     for name, (shape, values) in sorted(sampled.items()):
         digest.update(name.encode() + str(shape).encode() + values)
+    digest.update(_vectors_of_words(tokenizer, text_encoder))
     return digest.hexdigest()
 
 
@@ -57,6 +59,22 @@ def _shape(encoder: Any) -> tuple[str, dict[str, Any]]:
         return {name: relevant(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
     return type(encoder).__name__, relevant(encoder.config.to_diff_dict())
+
+
+def _vectors_of_words(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel | Sequence[Path]) -> bytes:
+    """Those that the encoder learned after its training; empty where it learned none."""
+    if isinstance(encoder, Sequence):
+        config = encoder[0].parent / "config.json"
+        kept = json.loads(config.read_text()).get(KEPT) if config.exists() else None
+        words: dict[str, int] = kept["words"] if kept else {}
+    else:
+        words = learned_words(encoder)
+    if not words:
+        return b""
+    stored = isinstance(encoder, Sequence)
+    table = next(weight for name, weight in stored_weights(encoder) if name == SHARED) if stored else input_table(encoder).weight
+    names = [name for word, number in sorted(words.items()) for name in names_of(word, number)]
+    return _bytes(table[tokenizer.convert_tokens_to_ids(names)])
 
 
 def holds_t5(files: Sequence[Path]) -> bool:
@@ -94,5 +112,8 @@ def _decisive(encoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 def _samples(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[tuple[int, ...], bytes]]]:
     for name, weight in weights:
         flat = weight.flatten()
-        sample = flat[:: max(flat.numel() // SAMPLED, 1)].to("cpu", torch.float32).bfloat16().view(torch.int16)
-        yield name, (tuple(weight.shape), sample.numpy().tobytes())
+        yield name, (tuple(weight.shape), _bytes(flat[:: max(flat.numel() // SAMPLED, 1)]))
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().to("cpu", torch.float32).bfloat16().view(torch.int16).numpy().tobytes()
