@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import HfArgumentParser
 from typer.main import get_command
 
@@ -18,7 +19,7 @@ from imagen_diffusers.cli import app
 from imagen_diffusers.models.conditioning_images import with_cond_channels
 from imagen_diffusers.models.lora import add_lora, lora_layers, lora_metadata
 
-from .conftest import make_base, make_pipeline
+from .conftest import TEXT_DIM, make_base, make_pipeline
 from .test_architecture import PACKAGE, ROOMS
 from .test_repository import setup_arguments
 
@@ -187,6 +188,8 @@ def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     pipe = make_pipeline()
     add_lora(pipe.unet, rank=2, seed=0)
     pipe.save_lora_weights("my-style", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
+    (tmp_path / "my-word").mkdir()
+    save_file({"<my-vase>": torch.ones(1, TEXT_DIM)}, tmp_path / "my-word" / "learned_embeds.safetensors")
     if "inpainting" in page:
         make_pipeline(unet=with_cond_channels(make_base(), 4)).save_pretrained("runs/inpainting/pipeline")
     run_blocks(page, {"__name__": "page", "torch": torch, "pipe": make_pipeline()})
