@@ -15,17 +15,17 @@ from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import CascadeSettings, ModelSettings, ValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import load_cascade
+from imagen_diffusers.finetuning.sharing import say_written
 from imagen_diffusers.finetuning.textual_inversion import WordRun, WordSettings, learn_word
 from imagen_diffusers.finetuning.validating import generate_examples
 from imagen_diffusers.hub.training_card import write_card
-from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.reports import say_skipped
 
 DEFAULTS = {"text_dropout": 0.0, "weighting": "by_prediction"}
 
@@ -61,10 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 repo=hub.hub_model_id or str(folder),
                 image=image,
             )
-            print(f"written to {folder}")
-            say_skipped(folder)
-            if hub.push_to_hub:
-                print(f"uploaded to {push_folder(folder, hub)}")
+            say_written(folder, hub)
         elif processes.is_main_process:
             print(f"the time limit was reached before the last step; {folder} holds a checkpoint to go on from: {GO_ON}")
         processes.wait_for_everyone()

@@ -15,16 +15,16 @@ from imagen_diffusers.finetuning.beginning import check_beginning
 from imagen_diffusers.finetuning.flags import ModelSettings, StageValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
 from imagen_diffusers.finetuning.one_stage import fit_stage, load_cascade
+from imagen_diffusers.finetuning.sharing import say_written
 from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
 from imagen_diffusers.hub.training_card import write_card
-from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.training.checkpoints import GO_ON
 from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import WindowSettings
-from imagen_diffusers.training.reports import say_skipped
 from imagen_diffusers.training.run_settings import TrainSettings
 
 
@@ -67,10 +67,7 @@ def share(
         settings=told,
         repo=hub.hub_model_id or str(train.output_dir),
     )
-    print(f"written to {train.output_dir}")
-    say_skipped(train.output_dir)
-    if hub.push_to_hub:
-        print(f"uploaded to {push_folder(train.output_dir, hub)}")
+    say_written(train.output_dir, hub)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from examples import textual_inversion
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning import textual_inversion as learning
 from imagen_diffusers.finetuning.textual_inversion import FILE, WordRun, WordSettings, beginning
-from imagen_diffusers.text.encoding import encode_with_gradient
+from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.learned_words import input_table
 from imagen_diffusers.text.prompts import TextRules, read_prompts
 from imagen_diffusers.training.losses import LossSettings, StageLoss, draw, stage_loss
@@ -42,7 +42,7 @@ def test_prompts_are_read_as_ever_and_gradients_reach_the_vectors_alone(kind) ->
     own = words.vectors.grad.clone()
 
     table.weight.requires_grad_(True)
-    plain = encode_with_gradient(PROMPTS, pipe.tokenizer, pipe.text_encoder, rules.max_sequence_length)
+    plain = encode(PROMPTS, pipe.tokenizer, pipe.text_encoder, rules.max_sequence_length, gradient=True)
     (plain.embeds @ weight).sum().backward()
     torch.testing.assert_close(own, table.weight.grad[words.tokens] * words.unit, rtol=1e-4, atol=1e-5)
 

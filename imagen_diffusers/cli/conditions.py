@@ -18,13 +18,12 @@ def read_conditions(paths: Sequence[Path]) -> Any:
         return images[0]  # which becomes gray or RGB, as the network takes it
     import torch
 
-    from imagen_diffusers.pipelines.image_inputs import images_to_tensor
+    from imagen_diffusers.pipelines.image_inputs import images_to_tensor, is_gray
 
     sizes = {f"{image.width}x{image.height}" for image in images}
     if len(sizes) > 1:
         raise ValueError(f"--cond-image names files of {', '.join(sorted(sizes))}, whose channels cannot be put together; give one size")
-    gray = [len(bands := {*image.getbands()} - {"A"}) == 1 and "P" not in bands for image in images]
-    return torch.cat([images_to_tensor("cond_images", one, 1 if is_gray else 3) for one, is_gray in zip(images, gray, strict=True)], 1)
+    return torch.cat([images_to_tensor("cond_images", one, 1 if is_gray(one) else 3) for one in images], 1)
 
 
 def digests(paths: Sequence[Path]) -> list[str]:

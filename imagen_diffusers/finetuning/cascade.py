@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from imagen_diffusers.hub.training_card import write_card
-from imagen_diffusers.hub.upload import HubSettings, push_folder
+from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.models.lora import lora_layers, lora_metadata
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
@@ -22,13 +22,13 @@ from imagen_diffusers.training.loaders import TrainingSet, first_usable
 from imagen_diffusers.training.losses import LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
-from imagen_diffusers.training.reports import say_skipped
 from imagen_diffusers.training.text_cache import TextCache
 
 from .beginning import check_beginning
 from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade, save_cascade, stages_held
+from .sharing import say_written
 from .text_encoding import needs_text_encoder, open_text_cache
 from .validating import generate_examples
 
@@ -166,10 +166,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         repo=job.hub.hub_model_id or str(folder),
         image=image,
     )
-    print(f"written to {folder}")
-    say_skipped(folder)
-    if job.hub.push_to_hub:
-        print(f"uploaded to {push_folder(folder, job.hub)}")
+    say_written(folder, job.hub)
 
 
 def _first_captions(datasets: Mapping[int, TrainingSet], stage: int) -> list[str | None]:

@@ -222,7 +222,7 @@ class _Learning:
         part = place.with_name(f"{place.name}.part")
         part.mkdir(parents=True, exist_ok=True)
         save_file(self.file(), part / FILE)
-        moments = {name: value for name, value in self._moments().items() if isinstance(value, Tensor)}
+        moments = self.optimizer.state_dict()["state"].get(0, {})  # none where every step so far was left out
         save_file({"vectors": self.vectors.vectors.detach().cpu(), **moments}, part / STATE)
         (part / KIND).write_text(json.dumps(self._kind()))
         (part / PROGRESS).write_text(json.dumps({"step": step}))
@@ -248,6 +248,3 @@ class _Learning:
         """What a run cannot change when it goes on, by the names of the flags."""
         word = {"placeholder_token": self.word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
         return {**word, STEP: self.run.train_batch_size * self.share.processes, "seed": self.run.seed}
-
-    def _moments(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()["state"].get(0, {})

@@ -63,6 +63,12 @@ def _batch(name: str, one: Any, channels: int, behind: str) -> Tensor:
     raise ValueError(f"{name} is a {type(one).__name__}; give {FORMS}")
 
 
+def is_gray(image: Image.Image) -> bool:
+    """Whether a PIL image has one channel by its mode, beside transparency."""
+    bands = {*image.getbands()} - {"A", "a"}
+    return len(bands) == 1 and "P" not in bands
+
+
 def from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.ndarray:
     """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
     image = ImageOps.exif_transpose(image)  # a camera's note of how it was held

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .image_inputs import from_pil, images_to_tensor
+from .image_inputs import from_pil, images_to_tensor, is_gray
 
 GIVE = "give a gray image, white where it is to be painted anew and black where it stays"
 COLOURED = 32  # levels of 255 between a pixel's channels; compression and scanners leave fewer in what is gray
@@ -47,8 +47,7 @@ def _read_pil(one: Image.Image) -> Image.Image | np.ndarray:
     Raises:
         ValueError: for a coloured one, whose brightness says nothing of what is to be painted.
     """
-    bands = {*one.getbands()} - {"A", "a"}
-    if len(bands) == 1 and "P" not in bands:
+    if is_gray(one):
         return one
     levels = from_pil("mask_image", one, 3, "black")
     spread = int((levels.max(-1) - levels.min(-1)).max(initial=0))

@@ -7,6 +7,7 @@ shapes: B prompts, L tokens, D text width.
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,6 @@ class TextEmbedding(NamedTuple):
     mask: Tensor
 
 
-@torch.no_grad()
 def encode(
     prompts: list[str],
     tokenizer: PreTrainedTokenizerBase,
@@ -39,6 +39,7 @@ def encode(
     padding: str = "longest",
     device: torch.device | None = None,
     warn: Callable[[str], None] | None = None,
+    gradient: bool = False,
 ) -> TextEmbedding:
     """The last layer's contextual embeddings.
 
@@ -51,24 +52,11 @@ def encode(
         device: where the encoder computes, and where the embeddings are; by default where its weights are, which is not the same
             while it is offloaded.
         warn: is told what was dropped; by default the log is.
+        gradient: whether what is learned by way of the encoder gets one.
 
     Raises:
         ValueError: for an unknown `padding`, a prompt without a token, and an encoder that does more than encode text, or overflows.
     """
-    return encode_with_gradient(prompts, tokenizer, text_encoder, max_length, padding=padding, device=device, warn=warn)
-
-
-def encode_with_gradient(
-    prompts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    text_encoder: PreTrainedModel,
-    max_length: int,
-    *,
-    padding: str = "longest",
-    device: torch.device | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> TextEmbedding:
-    """As `encode`, for what is learned by way of the encoder."""
     check_padding(padding)
     max_length = readable(max_length, text_encoder)
     rows = []
@@ -79,7 +67,8 @@ def encode_with_gradient(
             (warn or logger.warning)(f'The text encoder reads {max_length} tokens of a prompt; this part was dropped: "{dropped}"')
     given, attention = padded(rows, tokenizer, max_length, padding, device or text_encoder.device)
     mask = attention.bool()
-    hidden = last_hidden_state(text_encoder, given, attention)
+    with nullcontext() if gradient else torch.no_grad():
+        hidden = last_hidden_state(text_encoder, given, attention)
     if not torch.isfinite(hidden[mask]).all():
         raise ValueError(
             f"{type(text_encoder).__name__} gave NaN or infinite values in {str(hidden.dtype).removeprefix('torch.')}; load it in bfloat16 "

@@ -6,7 +6,6 @@ import glob
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from .damaged import Told, is_damage, is_of_types, of_other_types, on_one_line, stream_of, unreadable
@@ -17,7 +16,7 @@ from .lists import check_lists
 from .reading import Columns, captions_in
 from .shards import KINDS, digest_of, reading_of
 from .tar_rows import TarRows
-from .texts_beside import has_texts, rows_with_texts
+from .texts_beside import TEXTS, has_texts, rows_with_texts
 
 AS_WRITTEN = (*IMAGE_COLUMNS, "JPG", "JPEG", "PNG", "WEBP")  # columns of tar shards are endings, which cameras write so
 
@@ -117,10 +116,10 @@ def _rows(settings: DataSettings, choose: Callable[[Mapping[str, Any]], list[str
     datasets = library()
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-    if images := _with_texts(settings):
-        rows = rows_with_texts(images, streaming=settings.streaming)
-        return _first(rows, settings), rows.column_names, None
     kind, arguments = _builder(settings)
+    if kind == TEXTS:
+        rows = rows_with_texts(**arguments, streaming=settings.streaming)
+        return _first(rows, settings), rows.column_names, None
     arguments |= {"cache_dir": None if settings.cache_dir is None else str(settings.cache_dir)}
     place = settings.train_data_dir or settings.dataset_name or "data_files"
     try:
@@ -149,16 +148,6 @@ def _first(rows: Any, settings: DataSettings) -> Any:
     return rows if settings.max_train_samples is None else rows.take(settings.max_train_samples)
 
 
-def _with_texts(settings: DataSettings) -> list[Path]:
-    """The images of a folder without lists, whose captions are in files beside them; none of any other place."""
-    if settings.train_data_dir is None:
-        return []
-    check_folder(settings.train_data_dir)
-    folder = read_in_whole(settings.train_data_dir)
-    images = [] if folder is None or any(folder.rglob(LISTS)) else images_in(folder)
-    return images if has_texts(images) else []
-
-
 def _refuse_damage(error: Exception, first: str, place: str) -> None:
     """Say of files that are damaged what to do; of the first one, whose columns are those of all, at once."""
     if is_damage(error):
@@ -174,7 +163,7 @@ def _refuse_damage(error: Exception, first: str, place: str) -> None:
 
 
 def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
-    """The arguments of `datasets.load_dataset` for files, a Hub id or a folder."""
+    """The arguments of `datasets.load_dataset` for files, a Hub id or a folder, or of `rows_with_texts`."""
     files = None if settings.data_files is None else [str(name) for name in settings.data_files]
     if files is not None and settings.dataset_name in (None, *KINDS.values()):
         return reading_of(files, AS_WRITTEN, settings.dataset_name)
@@ -188,6 +177,10 @@ def _builder(settings: DataSettings) -> tuple[str, dict[str, Any]]:
     if shards:
         return reading_of(list(map(str, shards)), AS_WRITTEN)
     # All files by name: left to itself, `datasets` takes "train", "test" or "val" in the name of a file or folder for that of a split.
-    place = trained_on(folder, images_in(folder))
+    images = images_in(folder)
+    place = trained_on(folder, images)
+    trained = [image for image in images if place in image.parents]
+    if has_texts(trained) and not any(place.rglob(LISTS)):
+        return TEXTS, {"images": trained}
     check_lists(place)
     return "imagefolder", {"data_files": {"train": [f"{glob.escape(str(place.absolute()))}/**"]}}

@@ -7,6 +7,7 @@ from typing import Any
 from .damaged import unreadable
 from .library import library
 
+TEXTS = "images with .txt files"  # a kind of data beside those that `datasets` has
 FILES = 64  # a stream of such rows has as many parts, which processes and workers divide among themselves
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from imagen_diffusers.text.encoding import TextEmbedding, encode_with_gradient, warning_once
+from imagen_diffusers.text.encoding import TextEmbedding, encode, warning_once
 from imagen_diffusers.text.learned_words import input_table, tokens_of, vectors_of
 from imagen_diffusers.text.prompts import TextRules, cleaned
 
@@ -39,8 +39,8 @@ class WordVectors(torch.nn.Module):
         tokenizer, text_encoder = self._reader
         own_precision = torch.autocast(self.vectors.device.type, enabled=False)  # in float16 T5 overflows
         with own_precision, self._in_the_table():
-            how: dict[str, Any] = {"padding": self.rules.text_padding, "warn": self._warn}
-            text = encode_with_gradient(cleaned(prompts, self.rules), tokenizer, text_encoder, self.rules.max_sequence_length, **how)
+            how: dict[str, Any] = {"padding": self.rules.text_padding, "warn": self._warn, "gradient": True}
+            text = encode(cleaned(prompts, self.rules), tokenizer, text_encoder, self.rules.max_sequence_length, **how)
         return TextEmbedding(text.embeds.float(), text.mask)
 
     def learned(self) -> Tensor:
