@@ -88,6 +88,7 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
         pipe.load_lora_weights(source, adapter_name=f"lora_{i}")
     if adapters:
         pipe.set_adapters([f"lora_{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
+        pipe.fuse_lora()  # beside the weights an adapter takes half as long as they do, and none changes here any more
     for word in words:
         pipe.load_textual_inversion(word)
     if o.tile is not None:
