@@ -240,6 +240,7 @@ def test_an_adapter_changes_the_image_as_much_as_its_weight_says(folder, tmp_pat
         drawn[name] = Image.open(path).tobytes()
     assert drawn["off"] == drawn["none"] != drawn["on"]
     assert read_settings(tmp_path / "on.png")["lora"] == [str(tmp_path / "look")]
+    assert prepare(PipelineOptions(model=folder, lora=[str(tmp_path / "look")])).fused_loras == {"lora_0"}  # which is quicker
     result = call(*plain, "--lora", tmp_path / "nowhere", "--output", tmp_path / "x.png")
     assert "Error:" in result.output
 
