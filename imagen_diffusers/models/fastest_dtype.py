@@ -1,8 +1,13 @@
 """In which type a processor draws fastest."""
 
 import platform
+from functools import cache
 
 import torch
+from diffusers.utils import logging
+
+logger = logging.get_logger(__name__)
+SHORT = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}  # types, and who knows of instructions
 
 
 def fastest_dtype(device: str) -> torch.dtype:
@@ -13,6 +18,19 @@ def fastest_dtype(device: str) -> torch.dtype:
     (`python -m benchmarks.ceilings` measures it). Where a processor has no instruction for it, bfloat16 is emulated.
     """
     return torch.bfloat16 if device != "cpu" or _multiplies_bfloat16() else torch.float32
+
+
+@cache  # said once
+def warn_if_emulated(dtype: torch.dtype, device: str) -> None:
+    """Say so where a processor has no instructions for the type: networks then took thirty times as long as in float32, without a word."""
+    if device != "cpu" or dtype not in SHORT or not torch.backends.mkldnn.is_available():
+        return
+    if not getattr(torch.ops.mkldnn, SHORT[dtype])():
+        name = str(dtype).removeprefix("torch.")
+        logger.warning(
+            f"this processor has no instructions for {name}, in which networks take tens of times as long here as in float32: load the "
+            "pipeline with dtype=torch.float32, or call pipe.to(torch.float32)"
+        )
 
 
 def _multiplies_bfloat16() -> bool:

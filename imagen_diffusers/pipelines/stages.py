@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.models.fastest_dtype import warn_if_emulated
 from imagen_diffusers.sampling.guidance import EVERYWHERE
 from imagen_diffusers.sampling.guiders import check_guider, scale_of
 from imagen_diffusers.sampling.network import StageNetwork, adapt
@@ -25,6 +26,7 @@ class StagesMixin(TilingMixin):
     """What can be asked of a pipeline's stages, and set for all of them."""
 
     config: Any  # of the pipeline
+    _execution_device: Any
 
     @property
     def stage_numbers(self) -> list[int]:
@@ -80,6 +82,7 @@ class StagesMixin(TilingMixin):
         each = zip(numbers, steps, scales, levels, intervals, times, guiders, strict=True)
         for number, count, scale, level, interval, given, own_guider in each:
             name, network = self.slots(number)[0], adapt(self.unet_of(number))
+            warn_if_emulated(network.dtype, self._execution_device.type)
             if own_guider is not None:
                 check_guider(own_guider, name, network)
                 scale = scale_of(own_guider)
