@@ -474,6 +474,25 @@ def test_a_step_that_fp16_leaves_out_moves_neither_schedule_nor_averages(tmp_pat
     assert scalars(tmp_path, "skipped_steps") == [1]
 
 
+class Scaled(Accelerator):
+    """On the CPU with the scaler of fp16, which accelerate makes on GPUs alone."""
+
+    def __init__(self, **given: Any):
+        super().__init__(**given)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    def unscale_gradients(self, optimizer=None) -> None:
+        for each in self._optimizers:
+            self.scaler.unscale_(each.optimizer)
+
+
+def test_a_step_that_fp16_leaves_out_inside_a_fused_optimizer_is_known(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "Accelerator", Scaled)
+    fit(tmp_path, 2, dataset=Poison(1))
+    assert json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text()) == {"step": 2, "ema_step": 1, "left_out_in_a_row": 1}
+    assert torch.load(tmp_path / "checkpoint-2" / "scaler.pt")["scale"] == 2.0
+
+
 @pytest.mark.thorough
 def test_a_resumed_run_may_accumulate_other_numbers_of_batches(tmp_path, monkeypatch) -> None:
     fit(tmp_path, 3, gradient_accumulation_steps=2, train_batch_size=2)

@@ -62,8 +62,8 @@ class LeftOut:
         Raises:
             FloatingPointError: on all processes, after too many in a row, and where an engine took a step that is none.
         """
-        by_another = self.accelerator.optimizer_step_was_skipped
-        if not by_another and self.may_take(norm):
+        by_another = self.accelerator.optimizer_step_was_skipped  # not of a fused optimizer, which leaves fp16's steps out on its own
+        if not by_another and (norm is None or math.isfinite(norm)):
             self.in_a_row = 0
             return False
         if not by_another and self.engine:
