@@ -60,7 +60,8 @@ def test_generate_writes_a_image_that_remembers_its_settings(folder, tmp_path) -
 def test_several_images_and_their_grid(folder, tmp_path) -> None:
     many, alone = tmp_path / "p.png", tmp_path / "alone.png"
     plain = ["generate", "a red cube", "--model", folder, "--dtype", "float32", "--stop-at", 1, "--scheduler", "dpm++"]
-    assert call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5).exit_code == 0
+    anew = call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5)
+    assert anew.exit_code == 0 and "written over" not in anew.output
     assert call(*plain, "--output", alone, "--seed", 6).exit_code == 0
     assert Image.open(tmp_path / "p-2.png").tobytes() == Image.open(alone).tobytes()
     grid = Image.open(tmp_path / "p-grid.png")
@@ -70,6 +71,10 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
     result = call("generate", "--from", tmp_path / "p-grid.png", "--output", alone)  # its first image
     assert result.exit_code == 0 and "Of 3 seeds the first, 5; --seed 6 for another." in result.output
+    assert f"{alone} is there, and written over." in result.output
+    (tmp_path / "p-1.png").unlink()
+    result = call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5)
+    assert result.exit_code == 0 and f"{tmp_path / 'p-2.png'} and 2 more are there, and written over." in result.output
     assert Image.open(tmp_path / "p-1.png").tobytes() == Image.open(alone).tobytes()
 
 

@@ -33,7 +33,8 @@ Device = Annotated[str, typer.Option(help='"cpu", "cuda", ...; "auto" takes a GP
 Output = Annotated[
     Path,
     typer.Option(
-        help="Where to write the PNG. Several images: image-1.png, ... and image-grid.png. Of a file of prompts, or a folder, a folder."
+        help="Where to write the PNG, over one that is there. Several images: image-1.png, ... and image-grid.png. "
+        "Of a file of prompts, or a folder, a folder."
     ),
 ]
 Seed = Annotated[

@@ -69,6 +69,7 @@ def sample(
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
     warn(pipe, texts, pipeline.tile, call.get("stop_at"))
+    say_written_over(paths.get(sampling.output, []))
     if prompt is not None and pipe.takes_text:
         arguments |= text_arguments(pipe, prompt, text)
     seed = fresh_seed() if sampling.seed is None else sampling.seed
@@ -173,6 +174,14 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     if texts and not pipe.takes_text:
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
+
+
+def say_written_over(paths: Sequence[Path]) -> None:
+    """Say so of files that are there, while they are; one image goes where it is told to, as in every other program."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        which = f"{there[0]} is" if len(there) == 1 else f"{there[0]} and {len(there) - 1} more are"
+        typer.secho(f"{which} there, and written over.", fg="yellow", err=True)
 
 
 def fresh_seed() -> int:
