@@ -69,13 +69,21 @@ def test_what_cannot_be_assembled_is_one_line(folder, tmp_path) -> None:
     told = {"unet_lora_layers": lora_layers(adapted), "unet_lora_adapter_metadata": lora_metadata(adapted)}
     ImagenCascadePipeline.save_lora_weights(tmp_path / "adapter" / "unet", **told)
     (tmp_path / "empty").mkdir()
-    new = tmp_path / "new"
+    checkpoint, new = tmp_path / "run" / "checkpoint-20", tmp_path / "new"
+    make_base().save_pretrained(checkpoint / "unet_ema")
+    (checkpoint / "progress.json").write_text('{"step": 20}')
     for dest, stages, said in (
         (base, [base], "is there and not empty, and nothing is written over"),
         (new, [base, again], "both hold unet, and a cascade has one"),
         (new, [folder], "holds unet and unet_2; give the folder of one"),
         (new, [tmp_path / "empty"], "holds no stage; give the folder of one"),
         (new, [tmp_path / "adapter"], f"as --lora {tmp_path / 'adapter' / 'unet'}"),
+        (new, [checkpoint], f"--resume_from_checkpoint {checkpoint} --max_train_steps 20 --output_dir NEW, which writes the stage at once"),
+        (
+            new,
+            [checkpoint.parent],
+            "not come to its end; run its command again with --resume_from_checkpoint latest, and with --max_train_steps 20",
+        ),
         (new, [alone], "nor the model has a scheduler_3, which says how noise is added"),
         (new, [wide], "stages take text of different widths (unet 48, unet_2 32)"),
         (new, [large], "unet makes images of 32px and unet_2 of 32px"),

@@ -57,12 +57,35 @@ def _slot_of(folder: Path) -> str:
     adapter = next((place for place in (folder, *(folder / slot for slot in UNETS)) if (place / ADAPTER).is_file()), None)
     if adapter is not None:
         raise ValueError(f"{folder} holds an adapter, which is no stage; give it to the commands that make images, as --lora {adapter}")
+    _check_ended(folder)
     found = [slot for slot in UNETS if (folder / slot / "config.json").is_file()]
     if len(found) != 1:
         raise ValueError(
             f"{folder} holds {' and '.join(found) or 'no stage'}; give the folder of one, as train_stage.py writes it at its end"
         )
     return found[0]
+
+
+def _check_ended(folder: Path) -> None:
+    """See that a folder is no checkpoint, which tells neither its stage nor its noise curve, and no run that holds checkpoints alone.
+
+    Raises:
+        ValueError: saying how a stage is made of it.
+    """
+    from imagen_diffusers.training.checkpoints import PROGRESS, steps_done
+
+    if (folder / PROGRESS).is_file():
+        steps = json.loads((folder / PROGRESS).read_bytes())["step"]
+        raise ValueError(
+            f"{folder} is a checkpoint, which tells neither its stage nor its noise curve; run the command of its training again with "
+            f"--resume_from_checkpoint {folder} --max_train_steps {steps} --output_dir NEW, which writes the stage at once, and give NEW"
+        )
+    steps = steps_done(folder)
+    if steps and not any(folder.glob("unet*")):
+        raise ValueError(
+            f"{folder} holds checkpoints of a training that has not come to its end; run its command again with "
+            f"--resume_from_checkpoint latest, and with --max_train_steps {steps} for the stage as it is"
+        )
 
 
 def _parts(folder: Path, slot: str) -> dict[str, Any]:
