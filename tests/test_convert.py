@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -136,6 +137,30 @@ def test_group_norms_of_earlier_releases_load(package, tmp_path) -> None:  # noq
     pipe, _ = convert(tmp_path / "old.pt", settings={**SETTINGS, "image_sizes": (16,), "noise_schedules": ("cosine",)})
     assert pipe.unet.config["resnet_groups"] == 8
     assert torch.equal(outputs(pipe.unet, False), outputs(ours.eval(), False))
+
+
+def test_group_norms_have_the_groups_of_their_level(package, tmp_path) -> None:  # noqa: F811
+    """As release 1.26 has them: the first level's first and last, the last level's in the middle, and always 8 of joined maps."""
+    changes = {"resnet_groups": (4, 8), "combine_upsample_fmaps": True, "memory_efficient": True}
+    ours = LucidrainsUNet2DConditionModel(**{**PLAIN, **changes})
+    of_blocks = re.compile(r"(block\d|fmap_convs\.\d)\.norm\.")
+    torch.save({"unets.0." + of_blocks.sub(r"\1.groupnorm.", k): v for k, v in ours.state_dict().items()}, tmp_path / "old.pt")
+    settings = {**SETTINGS, "image_sizes": (16,), "noise_schedules": ("cosine",)}
+    parts, _, assumed = load_components(tmp_path / "old.pt", settings={**settings, "unets": [{"resnet_groups": (4, 8)}]})
+    groups = {name: module.num_groups for name, module in parts["unet"].named_modules() if isinstance(module, torch.nn.GroupNorm)}
+    for place, wanted in (
+        ("init", 4),
+        ("downs.0", 4),
+        ("downs.1", 8),
+        ("mid", 8),
+        ("ups.0", 8),
+        ("ups.1", 4),
+        ("final", 4),
+        ("upsample", 8),
+    ):
+        assert {count for name, count in groups.items() if name.startswith(place)} == {wanted}, place
+    assert not any("resnet_groups" in line for line in assumed)
+    assert "network 1: assumed resnet_groups=8" in load_components(tmp_path / "old.pt", settings=settings)[2]
 
 
 def test_what_does_not_fit_is_named(package, tmp_path) -> None:  # noqa: F811

@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from .blocks import GROUPS
+
 # What names and shapes do not tell, with that package's defaults; a saved or given configuration may say otherwise.
 UNTOLD = {"use_linear_cross_attn": False, "scale_skip_connection": True, "self_cond": False, "resize_mode": "nearest"}
-GROUPS = 8  # of group norm, in releases that have it
 HEADS, HEAD_DIM = 8, 64  # where nothing attends that would tell
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from .attention import LinearCrossAttention, UnitAttention
 
+GROUPS = 8  # of group norm, in releases that have it, where nothing else is said
+
 
 class ChannelRMSNorm(nn.Module):
     """Each pixel's channels to length sqrt(C), times a gain (releases from 2.0 on)."""

@@ -235,8 +235,8 @@ def build(state: dict[str, Tensor], said: dict[str, Any], name: str) -> tuple[Lu
     if config["self_cond"]:
         config["cond_images_channels"] -= config["channels"]
     if config["resnet_groups"] is not None:
-        groups = said.get("resnet_groups", config["resnet_groups"])
-        config["resnet_groups"] = groups[0] if isinstance(groups, list | tuple) else groups
+        notes += [] if "resnet_groups" in said else [f"{name}: assumed resnet_groups={config['resnet_groups']}"]
+        config["resnet_groups"] = said.get("resnet_groups", config["resnet_groups"])
     config |= {k: said[k] for k in ("sample_size", "noise_schedule", "low_res_noise_schedule", "low_res_resize_mode") if k in said}
     unet = LucidrainsUNet2DConditionModel(**config)
     weights = {key.replace(".groupnorm.", ".norm."): value for key, value in state.items()}

@@ -21,7 +21,7 @@ from imagen_diffusers.models.graphs import OwnGraphsMixin
 from imagen_diffusers.models.loading import OwnMemoryMixin
 
 from .attention import PerceiverResampler, Transformer
-from .blocks import ConvBlock, CrossEmbed, LearnedFourier, Parallel, ResnetBlock, downsample, upsample
+from .blocks import GROUPS, ConvBlock, CrossEmbed, LearnedFourier, Parallel, ResnetBlock, downsample, upsample
 
 EDM = "edm"  # the noise_schedule of a network trained under EDM's preconditioning
 
@@ -43,7 +43,7 @@ class LucidrainsUNet2DConditionModel(
             all levels, or one each, finest first.
         cond_dim: width of the conditioning tokens; `dim` by default.
         memory_efficient: resample before a level's blocks going down and after them going up.
-        resnet_groups: of group norm, in releases up to 1.26; None for the RMS norm of later ones.
+        resnet_groups: of group norm, in releases up to 1.26, one value for all levels, or one each; None for the RMS norm of later ones.
         resize_mode: how conditioning images of another size are resized.
         noise_schedule, low_res_noise_schedule, low_res_resize_mode: what `Imagen` was given for this stage: the curves that
             time and level are on, and how the condition is enlarged. "edm" is `ElucidatedImagen`'s, whose network is
@@ -103,7 +103,7 @@ class LucidrainsUNet2DConditionModel(
         self_cond: bool = False,
         combine_upsample_fmaps: bool = False,
         pixel_shuffle_upsample: bool = True,
-        resnet_groups: int | None = None,
+        resnet_groups: int | tuple[int, ...] | None = None,
         resize_mode: str = "nearest",
         noise_schedule: str = "cosine",
         low_res_noise_schedule: str = "linear",
@@ -114,6 +114,7 @@ class LucidrainsUNet2DConditionModel(
         self.levels = len(dim_mults)
         self.token_dim, self.time_dim = cond_dim or dim, dim * 4 * (2 if lowres_cond else 1)
         self.skip_scale = 2**-0.5 if scale_skip_connection else 1.0
+        groups = per_level(resnet_groups, self.levels)
         self._build_conditioning(c)
         in_channels = channels * (1 + lowres_cond + self_cond) + cond_images_channels
         width = init_dim or dim
@@ -122,16 +123,17 @@ class LucidrainsUNet2DConditionModel(
             if init_cross_embed
             else nn.Conv2d(in_channels, width, init_conv_kernel_size, padding=init_conv_kernel_size // 2)
         )
-        self.init_resnet_block = self._block(width, width, gated=use_global_context_attn) if memory_efficient else None
-        self._build_levels(c, [width, *(dim * m for m in dim_mults)])
+        self.init_resnet_block = self._block(width, width, groups[0], gated=use_global_context_attn) if memory_efficient else None
+        self._build_levels(c, [width, *(dim * m for m in dim_mults)], groups)
         wide = dim
         self.upsample_combiner = None
         if combine_upsample_fmaps:
             maps = [dim * m for m in reversed(dim_mults)]
-            self.upsample_combiner = nn.ModuleDict({"fmap_convs": nn.ModuleList(ConvBlock(m, dim, resnet_groups) for m in maps)})
+            of_maps = None if resnet_groups is None else GROUPS  # whatever the other blocks have
+            self.upsample_combiner = nn.ModuleDict({"fmap_convs": nn.ModuleList(ConvBlock(m, dim, of_maps) for m in maps)})
             wide += dim * len(maps)
         wide += dim if init_conv_to_final_conv_residual else 0
-        self.final_res_block = self._block(wide, dim, gated=True) if final_resnet_block else None
+        self.final_res_block = self._block(wide, dim, groups[0], gated=True) if final_resnet_block else None
         wide = (dim if final_resnet_block else wide) + (channels if lowres_cond else 0)
         self.final_conv = nn.Conv2d(wide, channels_out or channels, final_conv_kernel_size, padding=final_conv_kernel_size // 2)
         nn.init.zeros_(self.final_conv.weight)
@@ -225,33 +227,35 @@ class LucidrainsUNet2DConditionModel(
         self.null_text_embed = nn.Parameter(torch.randn(1, c.max_text_len, self.token_dim))
         self.null_text_hidden = nn.Parameter(torch.randn(1, self.time_dim))
 
-    def _build_levels(self, c: Any, widths: list[int]) -> None:
+    def _build_levels(self, c: Any, widths: list[int], groups: tuple[int | None, ...]) -> None:
         """Going down, in the middle, and going up; `downs` and `ups` are lists of the parts of a level."""
         names = ("num_resnet_blocks", "layer_attns", "layer_attns_depth", "layer_cross_attns", "use_linear_attn", "use_linear_cross_attn")
-        settings = list(zip(*(per_level(c[name], self.levels) for name in names), strict=True))
+        settings = list(zip(groups, *(per_level(c[name], self.levels) for name in names), strict=True))
         pairs, efficient, gated = list(zip(widths[:-1], widths[1:], strict=True)), c.memory_efficient, c.use_global_context_attn
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
-        for i, ((narrow, wide), (blocks, attends, depth, crosses, linear, linear_cross)) in enumerate(zip(pairs, settings, strict=True)):
+        for i, ((narrow, wide), (norm, blocks, attends, depth, crosses, linear, linear_cross)) in enumerate(
+            zip(pairs, settings, strict=True)
+        ):
             here, last = wide if efficient else narrow, i + 1 == self.levels
             attention = "linear" if linear_cross else "cross" if crosses else None
             after = nn.Identity() if efficient else Parallel(narrow, wide) if last else downsample(narrow, wide)
             down = [
                 downsample(narrow, wide) if efficient else nn.Identity(),
-                self._block(here, here, attention=attention),
-                nn.ModuleList(self._block(here, here, gated=gated) for _ in range(blocks)),
+                self._block(here, here, norm, attention=attention),
+                nn.ModuleList(self._block(here, here, norm, gated=gated) for _ in range(blocks)),
                 self._transformer(here, depth, attends, linear),
                 after,
             ]
             up = [
-                self._block(wide + here, wide, attention=attention),
-                nn.ModuleList(self._block(wide + here, wide, gated=gated) for _ in range(blocks)),
+                self._block(wide + here, wide, norm, attention=attention),
+                nn.ModuleList(self._block(wide + here, wide, norm, gated=gated) for _ in range(blocks)),
                 self._transformer(wide, depth, attends, linear),
                 upsample(wide, narrow, c.pixel_shuffle_upsample) if i > 0 or efficient else nn.Identity(),
             ]
             self.downs.append(nn.ModuleList(down))
             self.ups.insert(0, nn.ModuleList(up))
         # The middle is always cross-attended by 8 heads of 64, whatever the others have.
-        middle = {"time_dim": self.time_dim, "groups": c.resnet_groups, "attention": "cross", "context_dim": self.token_dim}
+        middle = {"time_dim": self.time_dim, "groups": groups[-1], "attention": "cross", "context_dim": self.token_dim}
         self.mid_block1 = ResnetBlock(widths[-1], widths[-1], **middle)
         dims = {"heads": c.attn_heads, "head_dim": c.attn_dim_head, "mult": 2.0, "context_dim": None, "linear": False}
         self.mid_attn = Transformer(widths[-1], depth=c.layer_mid_attns_depth, **dims) if c.attend_at_middle else None
@@ -314,10 +318,10 @@ class LucidrainsUNet2DConditionModel(
             x = after(x)
         return x, maps
 
-    def _block(self, wide: int, to: int, *, attention: str | None = None, gated: bool = False) -> ResnetBlock:
+    def _block(self, wide: int, to: int, groups: int | None, *, attention: str | None = None, gated: bool = False) -> ResnetBlock:
         c: Any = self.config
         heads = {"heads": c.attn_heads, "head_dim": c.attn_dim_head}
-        given = {"time_dim": self.time_dim, "groups": c.resnet_groups, "context_dim": self.token_dim}
+        given = {"time_dim": self.time_dim, "groups": groups, "context_dim": self.token_dim}
         return ResnetBlock(wide, to, attention=attention, gated=gated, **given, **heads)
 
     def _transformer(self, width: int, depth: int, attends: bool, linear: bool) -> nn.Module:
