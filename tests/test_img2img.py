@@ -259,6 +259,14 @@ def test_an_image_keeps_its_shape_in_a_size_the_stages_can_make(shared, height, 
     assert draw(shared, image=a_picture(1, height, width), strength=0.5, height=32, width=48).images.shape[-2:] == (32, 48)
 
 
+def test_stages_that_enlarge_three_times_share_a_size() -> None:
+    """Of strides 2 and 4, which in pixels of the second stage are 6 and 4."""
+    pipe = varying(unet_2=make_sr(sample_size=48), unet_3=None)
+    assert draw(pipe, image=a_picture(1, 48, 30), strength=0.5).images.shape[-2:] == (48, 24)
+    with pytest.raises(ValueError, match="both must be multiples of 12, such as height=48, width=24"):
+        draw(pipe, image=a_picture(1, 48, 30), height=48, width=30)
+
+
 def held_upright(image: Image.Image, orientation: int) -> Image.Image:
     """The same picture, as a camera that was held so keeps it."""
     turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import cache
 from numbers import Real
 from typing import Any
@@ -49,7 +50,8 @@ def checked_scale(scale: Any) -> float:
 def finest_step(networks: Sequence[StageNetwork]) -> int:
     """What height and width of the last stage's images must be multiples of, so that every stage's are multiples of its stride."""
     last = networks[-1].sample_size
-    return max(network.stride * last // network.sample_size for network in networks)
+    strides = [Fraction(network.stride * last, network.sample_size) for network in networks]  # in pixels of the last stage
+    return math.lcm(*(stride.numerator for stride in strides))
 
 
 def size_like(networks: Sequence[StageNetwork], image: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
