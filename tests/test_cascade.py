@@ -641,7 +641,10 @@ def test_times_that_make_no_way_to_an_image_are_refused(shared_pipe, monkeypatch
         ),
         (
             diffusers.EulerDiscreteScheduler,
-            [({"sigmas": [1.0, 5.0]}, "sigmas of a stage is"), ({"sigmas": [1.0, -1.0]}, "sigmas of unet are .* of at least 0")],
+            [
+                ({"sigmas": [1.0, 5.0]}, "sigmas of a stage is"),
+                *(({"sigmas": given}, "sigmas of unet are .*and after them 0") for given in ([1.0, -1.0], [9.0, 1.0], [9.0], [0.0])),
+            ],
         ),
     ):
         pipe.scheduler = kind.from_config(shared_pipe.scheduler.config)

@@ -63,7 +63,8 @@ class ImagenCascadePipeline(Cascade):
                 contrast down, as imagen-pytorch 2.1 does with 0.
             guider: of `diffusers.guiders`, in place of the three; one for all stages, or one (or None, unguided) each. It is copied, and
                 acts on what the networks predict.
-            timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage.
+            timesteps, sigmas: in place of `num_inference_steps`, where schedulers take them; a list, or one (or None) a stage. Sigmas
+                end in 0.
             num_images_per_prompt: images per prompt.
             generator: one, or one per image. The same one gives the same image in any batch.
             latents: noise to start from, standard normal (N, C, H, W) of the first stage that runs; or one (or None) for each.

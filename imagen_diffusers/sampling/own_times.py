@@ -17,11 +17,11 @@ def check_times(scheduler: Scheduler, kind: str, values: Sequence[float], name: 
         name: of the stage.
 
     Raises:
-        ValueError: for sigmas below 0, timesteps outside the curve, and fractions for a scheduler of whole timesteps.
+        ValueError: for sigmas that do not end in 0, timesteps outside the curve, and fractions for a scheduler of whole timesteps.
     """
     if kind == "sigmas":
-        if values[-1] < 0:
-            raise ValueError(f"sigmas of {name} are {values}; give numbers of at least 0")
+        if len(values) < 2 or values[-1] != 0:  # the last one is where a stage ends, and no step
+            raise ValueError(f"sigmas of {name} are {values}; give the sigma of each step and after them 0, where no noise is left")
         return
     which = type(scheduler).__name__
     last = scheduler.config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS) - 1
