@@ -17,7 +17,7 @@ TAKES_NO_X0 = frozenset(
     }
 )
 # Their last step ends at the curve's first noise level instead of at none, which can be seen on the curve of a large image.
-ENDS_IN_NOISE = frozenset({"DEISMultistepScheduler", "SASolverScheduler", "TCDScheduler"})
+ENDS_IN_NOISE = frozenset({"DEISMultistepScheduler", "PNDMScheduler", "SASolverScheduler", "TCDScheduler"})
 # What their first steps are is laid out from step 0 on; begun later, they go wrong even where the network knows the answer.
 BEGINS_AT_THE_FIRST = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})
 # It averages the noise that outputs imply over several steps: where the first outputs are far off, no later step mends them.
