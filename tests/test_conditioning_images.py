@@ -186,6 +186,14 @@ def test_sampling_and_training_show_the_network_the_same(size) -> None:
     torch.testing.assert_close(told[0], resize(images / 255, (16, 16)).clamp(0, 1))
 
 
+def test_there_are_as_many_images_as_of_them_where_there_is_no_text() -> None:
+    pipe = make_pipeline(unet=make_base(cond_channels=3, encoder_hid_dim=None), unet_2=None, unet_3=None, text_encoder=None, tokenizer=None)
+    shown = torch.rand(2, 3, 16, 16, generator=seeded(3))
+    both = pipe(cond_images=shown, generator=[seeded(1), seeded(2)], output_type="pt").images
+    alone = pipe(cond_images=shown[1], generator=seeded(2), output_type="pt").images
+    torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-4)
+
+
 def test_a_cascade_is_sampled_with_them() -> None:
     """In the stage that takes them, in tiles and with guidance."""
     plain = make_pipeline()

@@ -242,11 +242,11 @@ class Cascade(
         if edit is not None and images is None:
             sides = edit.sides([networks[n] for n in numbers], *sides)
         sizes = plan_sizes(stages, reference_size(networks, numbers[0]), *sides, images, request.scale)
-        rows = max(1 if edit is None else edit.rows, 1 if images is None else len(images))
+        cond_images = prepare_cond_images(request.cond_images, stages, device)
+        rows = max(1 if edit is None else edit.rows, *(len(given) for given in (images, cond_images) if given is not None), 1)
         texts, prompts = self._texts(request, stages, rows)
         each = (prompts, request.num_images_per_prompt)
         generators = stage_generators(request.generator, prompts * request.num_images_per_prompt, len(SLOTS))
-        cond_images = prepare_cond_images(request.cond_images, stages, device)
         images = None if images is None else one_per_prompt(request.name_of_low_res, images, *each)
         cond_images = None if cond_images is None else one_per_prompt("cond_images", cond_images, *each)
         tasks = [(None, None)] * len(stages) if edit is None else edit.for_stages(sizes, *each)
