@@ -97,10 +97,11 @@ def test_the_whole_is_looked_at_and_not_each_window(painter) -> None:
     assert not np.asarray(black).any()
 
 
-@pytest.mark.thorough
-def test_it_is_the_callers_pipeline_that_paints(painter) -> None:
-    seen = []
-    outpaint(painter, PROMPT, HELD, *CANVAS, stop_at=1, callback_on_step_end=lambda pipe, *_: seen.append(pipe is painter) or {})
+@pytest.mark.parametrize("more", [{}, {"watermarker": Corner()}], ids=["plain", "marked"])
+def test_it_is_the_callers_pipeline_that_paints(painter, more) -> None:
+    """Its offloading is its own, and others interrupt it."""
+    pipe, seen = ImagenCascadeInpaintPipeline.from_pipe(painter, **more), []
+    outpaint(pipe, PROMPT, HELD, *CANVAS, stop_at=1, callback_on_step_end=lambda running, *_: seen.append(running is pipe) or {})
     assert seen and all(seen)
 
 

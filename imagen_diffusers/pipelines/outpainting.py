@@ -80,13 +80,12 @@ def outpaint(
     middle = (top + image.height / 2, left + image.width / 2)
     windows = [(y, x) for y in spans(painted_height, size, shared) for x in spans(painted_width, size, shared)]
     windows.sort(key=lambda w: max(abs((span.start + span.stop) / 2 - at) for span, at in zip(w, middle, strict=True)))
-    looked_at = pipe.safety_checker is not None or pipe.watermarker is not None
-    painter = type(pipe).from_pipe(pipe, safety_checker=None, watermarker=None) if looked_at else pipe
     for window in tqdm([w for w in windows if unknown[w].any()], desc="outpainting"):
         shape = {"height": window[0].stop - window[0].start, "width": window[1].stop - window[1].start}
         given = {"seamless": True, **call, **shape, "output_type": "pil", "return_dict": True}
-        painted: Any = painter(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
-        if painter.interrupt:  # what it returns is noisy yet, or small
+        with pipe.unseen():
+            painted: Any = pipe(prompt, Image.fromarray(canvas[window]), unknown[window], **given)
+        if pipe.interrupt:  # what it returns is noisy yet, or small
             break
         canvas[window] = np.asarray(painted.images[0])
         unknown[window] = False
