@@ -305,7 +305,15 @@ def test_several_judgements_of_one_image_are_not_independent() -> None:
     inside = [figure_of(entries([[right] * 4 for right in one])) for one in images]
     assert 0.9 <= sum(figure.low <= 0.7 <= figure.high for figure in inside) / 200 <= 0.98
     assert figure_of(entries([[True, True]] * 10))[1:4] == (*wilson(10, 10), 20)
+    assert figure_of(entries([[True] * 3, [False] * 3] * 10))[1:3] == pytest.approx(wilson(10, 20), abs=1e-9)
     assert figure_of(entries([[True, False]]))[1:3] == (0.0, 1.0)
+
+
+def test_few_wrong_judgements_leave_the_whole_out_of_reach() -> None:
+    """Two of 400, in images of their own, are as unsure as if all were independent; resampling images would find all right in some."""
+    figure = figure_of(entries([[True, True]] * 198 + [[True, False]] * 2))
+    assert figure[1:3] == pytest.approx(wilson(398, 400), abs=1e-4) and figure.high < 1
+    assert figure_of(entries([[True, True]] * 199 + [[False, False]])).low < figure_of(entries([[True, True]] * 199 + [[True, False]])).low
 
 
 def test_figures_are_written_for_people() -> None:

@@ -118,7 +118,7 @@ def score_set(name: str, oracle: Oracle, images: Tensor, scenes: list[Scene]) ->
     }
     for more in ((), ("material",), ("size",), ("texture",)):
         alike = [
-            any(same(o, one, ("shape", "color", *more)) for one in seen) for s, seen in zip(scenes, read, strict=True) for o in s.objects
+            [any(same(o, one, ("shape", "color", *more)) for one in seen) for o in s.objects] for s, seen in zip(scenes, read, strict=True)
         ]
         judged[f"an object's {', '.join(('colour', 'shape', *more))}"] = alike
     return {f"{name}: {what}": figure_of(entries(values)) for what, values in judged.items()}

@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: int, count: int) -> Interval:
+def wilson(right: float, count: float) -> Interval:
     """Of the share `right / count`: Wilson's score interval, which stays within [0, 1] and holds for small counts, too.
 
     Raises:
@@ -31,17 +31,37 @@ def wilson(right: int, count: int) -> Interval:
     return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
+def clustered(rights: Tensor, counts: Tensor) -> Interval:
+    """Of the share that is right of several judgements an image, which are not independent: Wilson's interval of as many independent ones
+    as would leave the share as unsure as its spread over images does (Korn and Graubard 1998). Where all are alike, each image counts one.
+
+    Resampling images instead would find 100 % in reach where one judgement is wrong, and surer than where none is.
+
+    Args:
+        rights, counts: (N,), how many judgements of each image are right, and how many there are; at least one image, and one judgement.
+    """
+    rights, counts = rights.double().cpu(), counts.double().cpu()
+    right, count = rights.sum().item(), counts.sum().item()
+    share, images = right / count, len(rights)
+    if share in (0, 1):
+        return wilson(share * images, images)
+    if images == 1:
+        return Interval(0.0, 1.0)
+    variance = (rights - share * counts).square().sum().item() / count**2
+    independent = min(share * (1 - share) / variance, count) if variance else count
+    return wilson(share * independent, independent)
+
+
 def normal(value: float, error: float) -> Interval:
     """Of a value whose errors are normal with standard deviation `error`."""
     return Interval(value - Z * error, value + Z * error)
 
 
-def bootstrap(values: Tensor, counts: Tensor | None = None, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(values: Tensor, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Of the mean of independent values (N,): the percentile bootstrap, the same interval in every run.
 
     Args:
         values: at least two, one an image, say.
-        counts: (N,), of how many values each of them is the sum, where these depend on one another; 1 by default.
         resamples: how many times N values are taken with replacement.
         seed: of what is taken.
 
@@ -52,10 +72,9 @@ def bootstrap(values: Tensor, counts: Tensor | None = None, *, resamples: int = 
         raise ValueError(f"an interval of a mean needs at least two values in one dimension; these have the shape {tuple(values.shape)}")
     values, generator = values.double().cpu(), torch.Generator().manual_seed(seed)
     few = max(AT_ONCE // len(values), 1)
-    counts = torch.ones_like(values) if counts is None else counts.double().cpu()
     means = []
     for done in range(0, resamples, few):
         taken = torch.randint(len(values), (min(few, resamples - done), len(values)), generator=generator)
-        means.append(values[taken].sum(1) / counts[taken].sum(1))
+        means.append(values[taken].mean(1))
     # The nearest of the means, as between one that is infinite and another there is nothing.
     return Interval(*torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), interpolation="nearest").tolist())

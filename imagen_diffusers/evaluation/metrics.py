@@ -15,7 +15,7 @@ from torch import Tensor
 from .digests import source_digest
 from .figures import Figure
 from .groups import Measured
-from .intervals import Interval, bootstrap, wilson
+from .intervals import bootstrap, clustered
 from .scorers import Judgement, Scorer
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Metric(Protocol):
 class Judged:
     """A scorer's judgements: shares of what is right, with Wilson's intervals, and means of numbers, bootstrapped over images.
 
-    Where an image has several judgements of what is right, shares are bootstrapped over images, too.
+    Where an image has several judgements of what is right, they count as many as they are independent.
 
     Args:
         name: of the scorer, in files.
@@ -118,19 +118,10 @@ def figure_of(entries: Tensor) -> Figure:
         interval = bootstrap(values) if len(values) > 1 else (float("-inf"), float("inf"))
         return Figure(values.mean().item(), *interval, len(values))
     right, count = (int(n) for n in entries[:, :2].sum(0))
-    return Figure(right / count if count else float("nan"), *_share_interval(entries[entries[:, 1] > 0]), count, share=True)
-
-
-def _share_interval(entries: Tensor) -> Interval:
-    """Of entries (N, 3) with something to judge; what is judged of one image is not independent, so images are resampled."""
-    rights, counts, _ = entries.unbind(1)
-    if not len(entries):
-        return Interval(0.0, 1.0)
-    if (counts == 1).all():
-        return wilson(int(rights.sum()), len(entries))
-    if rights.any() and (rights < counts).any():
-        return bootstrap(rights, counts) if len(entries) > 1 else Interval(0.0, 1.0)
-    return wilson(len(entries) if rights.any() else 0, len(entries))  # where all are alike, resampling finds no other
+    if not count:
+        return Figure(float("nan"), 0.0, 1.0, 0, share=True)
+    judged = entries[entries[:, 1] > 0]
+    return Figure(right / count, *clustered(judged[:, 0], judged[:, 1]), count, share=True)
 
 
 def _judged(name: str) -> str:
