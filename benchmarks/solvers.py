@@ -26,7 +26,7 @@ from examples.scenes.raytrace import render
 from examples.scenes.scene import Scene
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.cli.options import SCHEDULERS
-from imagen_diffusers.evaluation.intervals import bootstrap
+from imagen_diffusers.evaluation.intervals import paired
 from imagen_diffusers.sampling.guidance import is_guided
 
 from .ceilings import machine
@@ -123,10 +123,8 @@ def _points(m: Measured, first: Measured) -> str:
     if m is first or m.right is None or first.right is None:
         return ""
     points = 100 * (m.right - first.right)
-    if len(points) < 2:  # of which there is no interval
-        return f"{points.mean():+.1f}"
-    low, high = bootstrap(points)
-    return f"{points.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+    low, high = paired(int((points > 0).sum()), int((points < 0).sum()), len(points))
+    return f"{points.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def plot(measured: list[Measured], path: Path) -> None:

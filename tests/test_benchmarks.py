@@ -96,7 +96,7 @@ def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
     worse = first._replace(name="fast", right=torch.tensor([1.0, 0.0, 0.0, 1.0] * 50))
     rows = [line.split(" | ") for line in solvers.report([first, alike, worse], 200).splitlines()[-3:]]
     assert [row[4] for row in rows] == ["75%", "75%", "50%"]
-    assert rows[0][5] == "" and rows[1][5] == "+0.0 (+0.0 to +0.0)"
+    assert rows[0][5] == "" and rows[1][5] == "+0.0 (-1.4 to +1.4)"  # 200 that are alike do not say that all are
     # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
     difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
     assert difference == -25 and abs(low + 31.0) < 1 and abs(high + 19.0) < 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from imagen_diffusers.evaluation.intervals import bootstrap, normal, wilson
+from imagen_diffusers.evaluation.intervals import bootstrap, normal, paired, wilson
 
 from .conftest import seeded
 
@@ -21,6 +21,15 @@ def test_wilsons_interval_covers_the_share(share, count) -> None:
     right = np.random.default_rng(1).binomial(count, share, 4000)
     covering = [n for n in range(count + 1) if wilson(n, count).low <= share <= wilson(n, count).high]
     assert 0.93 <= np.isin(right, covering).mean() <= 0.97
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0.01, 0.01), (0.05, 0.01), (0.1, 0.05)])
+def test_the_interval_of_a_paired_difference_covers_it(only_first, only_second) -> None:
+    """Also where no pair differs, of which resampling knows one difference alone."""
+    drawn = np.random.default_rng(1).multinomial(100, [only_first, only_second, 1 - only_first - only_second], 2000)
+    covered = [low <= only_first - only_second <= high for low, high in (paired(int(a), int(b), 100) for a, b, _ in drawn)]
+    assert np.mean(covered) >= 0.94
+    assert paired(0, 0, 100) == pytest.approx((-0.027, 0.027), abs=5e-4) and paired(3, 0, 3).high == 1.0
 
 
 def clip_scores(*shape: int, seed: int) -> torch.Tensor:

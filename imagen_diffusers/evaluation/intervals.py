@@ -52,6 +52,17 @@ def clustered(rights: Tensor, counts: Tensor) -> Interval:
     return wilson(share * independent, independent)
 
 
+def paired(first: int, second: int, count: int) -> Interval:
+    """Of the difference of two shares of the same `count` trials: Bonett and Price's (2012), which holds where few differ, or none.
+
+    Args:
+        first, second: in how many trials the first alone is right, and in how many the second alone.
+    """
+    one, other = (first + 1) / (count + 2), (second + 1) / (count + 2)
+    half = Z * math.sqrt((one + other - (one - other) ** 2) / (count + 2))
+    return Interval(max(one - other - half, -1.0), min(one - other + half, 1.0))
+
+
 def normal(value: float, error: float) -> Interval:
     """Of a value whose errors are normal with standard deviation `error`."""
     return Interval(value - Z * error, value + Z * error)
