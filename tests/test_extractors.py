@@ -18,8 +18,10 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    ConvNextImageProcessor,
     Dinov2Config,
     Dinov2Model,
+    LevitImageProcessor,
     ViTConfig,
     ViTImageProcessor,
     ViTModel,
@@ -96,6 +98,23 @@ def test_a_shorter_side_and_the_middle_are_the_processors(tmp_path) -> None:
     processor.save_pretrained(tmp_path)
     wanted = processor([to_pil(image) for image in given], return_tensors="pt").pixel_values
     torch.testing.assert_close(Preparation.load(str(tmp_path))(given), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ConvNextImageProcessor(size={"shortest_edge": 32}),  # enlarges by 1 / 0.875 first, and cuts the middle out
+        LevitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),  # likewise, unsaid in its configuration
+        CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 32, "width": 32}),  # has black around the image
+        CLIPImageProcessor(**CROPPED, do_rescale=False),
+    ],
+    ids=["crop_pct", "unsaid", "padded", "in 255ths"],
+)
+def test_a_processor_that_does_more_is_refused(tmp_path, processor) -> None:
+    """Features of images that the model was not made for would be no one else's."""
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"does more than resize, crop the middle and normalise"):
+        Preparation.load(str(tmp_path))
 
 
 def test_a_fingerprint_changes_with_what_decides_the_features(saved, tmp_path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
 from imagen_diffusers.text.encoders import without_own_code
 
+SAME = 3 / 255  # of a channel: what rounding to 8 bits moves pixels by, at most
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers of them, as processors' configs have them
 
 
@@ -39,20 +41,24 @@ class Preparation:
         """As the image processor of a transformers model says, by its folder or Hub id.
 
         Raises:
-            ValueError: for a filter that torch has no antialiased form of.
+            ValueError: for a filter that torch has no antialiased form of, and for a processor that does more than is done here.
             OSError: for a folder or a Hub id without one.
         """
-        told = without_own_code(AutoImageProcessor.from_pretrained, name, backend="pil").to_dict()  # the same with torchvision and without
+        processor = without_own_code(AutoImageProcessor.from_pretrained, name, backend="pil")  # the same with torchvision and without
+        told = processor.to_dict()
         number = int(told.get("resample", 3))
         if number not in FILTERS:
             raise ValueError(f"the image processor of {name} resizes by Pillow's filter {number}; give a model with one of {FILTERS}")
-        size, crop = told["size"], told.get("crop_size") if told.get("do_center_crop") else None
+        size, crop = told.get("size") or {}, told.get("crop_size") if told.get("do_center_crop") else None
         normalized = {n: tuple(told[f"image_{n}"]) for n in ("mean", "std")} if told.get("do_normalize", True) else {}
-        return cls(
-            size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"]),
-            (crop["height"], crop["width"]) if crop else None,
-            FILTERS[number],
-            **normalized,
+        if "shortest_edge" in size or {"height", "width"} <= size.keys():
+            sides = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+            made = cls(sides, (crop["height"], crop["width"]) if crop else None, FILTERS[number], **normalized)
+            if made._is_that_of(processor):
+                return made
+        raise ValueError(
+            f"the image processor of {name}, a {type(processor).__name__}, does more than resize, crop the middle and normalise; give a "
+            "model without such, or module:name of an extractor of your own, which calls it"
         )
 
     @property
@@ -66,6 +72,14 @@ class Preparation:
             images = _middle(images, *self.crop)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
         return (images - mean) / std
+
+    def _is_that_of(self, processor: Any) -> bool:
+        """Whether a processor, which rounds to 8 bits in between, makes the same of an image of soft spots."""
+        spots = 0.1 + 0.8 * torch.rand(1, 3, 7, 10, generator=torch.Generator().manual_seed(0))
+        image = (resized(spots, (224, 320)) * 255).round()
+        theirs = processor(Image.fromarray(image[0].permute(1, 2, 0).byte().numpy()), return_tensors="pt")["pixel_values"]
+        ours, std = self(image / 255), torch.tensor(self.std).view(3, 1, 1)
+        return ours.shape == theirs.shape and bool(((ours - theirs).abs() * std).max() < SAME)
 
     def _sides(self, height: int, width: int) -> tuple[int, int]:
         if not isinstance(self.size, int):
