@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadeInpaintPipeline
 from imagen_diffusers.cli import app, sampling
+from imagen_diffusers.cli.again import first_numbers
+from imagen_diffusers.cli.guiders import WITHOUT
 from imagen_diffusers.cli.loading import prepare
 from imagen_diffusers.cli.options import PipelineOptions
 from imagen_diffusers.hub.versions import version_of
@@ -396,6 +398,23 @@ def test_fewer_stages_of_a_file_have_its_first_numbers_and_another_model_its_own
     result = call("generate", "--from", first, "--model", folder, "--stop-at", 1, "--output", base)
     assert result.exit_code == 0, result.output
     assert (read_settings(base)["model"], read_settings(base)["revision"]) == (folder, None)
+
+
+def test_fewer_stages_of_a_file_have_its_first_guiders_and_no_sides_of_its_last(folder, tmp_path) -> None:
+    first, base = tmp_path / "first.png", tmp_path / "base.png"
+    told = {"prompt": "a red cube", "seed": 5, "model": folder, "dtype": "float32", "guider": [WITHOUT, MOMENTUM, WITHOUT]}
+    save_png(Image.new("RGB", (64, 64)), first, {**told, "num_inference_steps": [2, 1, 1]})
+    again = ["generate", "--from", first, "--stop-at", 1, "--output", base]
+    result = call(*again)
+    assert result.exit_code == 0, result.output
+    assert (read_settings(base)["guidance_scale"], read_settings(base).get("guider")) == (1, None)
+    assert first_numbers([WITHOUT, MOMENTUM, WITHOUT], 2) == [WITHOUT, MOMENTUM]
+    save_png(Image.new("RGB", (96, 64)), first, {**told, "height": 64, "width": 96})
+    result = call(*again)
+    assert result.exit_code == 1 and "made with --height and --width, of its own last stage's image; give" in result.output
+    assert "made with --width, of its own last stage's" in call(*again, "--height", 16).output
+    edit = ["edit", first, "--from", first, "--stop-at", 1, "--output", base]
+    assert "made with --height and --width, of its own last stage's" in call(*edit).output
 
 
 def test_one_number_for_all_stages_is_remembered(folder, tmp_path) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import typer
 
+from .guiders import WITHOUT
 from .options import OF_THE_MACHINE, TEXT_TO_IMAGE
 
 OF_THE_MODEL = {"revision", "variant"}  # and of no other
-PER_STAGE = ("num_inference_steps", "guidance_scale", "noise_level")
+PER_STAGE = ("num_inference_steps", "guidance_scale", "noise_level", "guider")
 INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
 
@@ -45,7 +46,7 @@ def with_remembered(context: typer.Context, group: Any, told: dict[str, Any]) ->
 
 
 def of_the_first(group: Any, context: typer.Context, stages: int | None, skipped: int = 0) -> Any:
-    """A group of options whose remembered numbers are those of the first stages alone, where fewer run than then.
+    """A group of options whose remembered numbers and guiders are those of the first stages alone, where fewer run than then.
 
     Args:
         group, context: the options, and what the command line says of them.
@@ -53,13 +54,30 @@ def of_the_first(group: Any, context: typer.Context, stages: int | None, skipped
         skipped: those before the first one that runs.
     """
     lists = {name: getattr(group, name) for name in PER_STAGE if not said(context, name)}
-    return replace(group, **{name: first_numbers(value, stages, skipped) for name, value in lists.items()})
+    cut = {name: first_numbers(value, stages, skipped) for name, value in lists.items()}
+    if cut.get("guider") == [WITHOUT]:  # which is for one stage of several
+        cut |= {"guider": None, "guidance_scale": "1"}
+    return replace(group, **cut)
 
 
 def first_numbers(value: Any, stages: int | None, skipped: int = 0) -> Any:
-    """Of numbers of several stages, as an option has them, those of the first; what is none, or one for all stages, as it is."""
+    """Of numbers, or guiders, of several stages, as an option has them, those of the first; what is none, or one for all, as it is."""
+    if isinstance(value, list):
+        return value[skipped:stages] if len(value) > 1 else value
     values = value.split(",") if isinstance(value, str) else []
     return ",".join(values[skipped:stages]) if len(values) > 1 else value
+
+
+def check_sides(context: typer.Context, source: Path, told: dict[str, Any], stop_at: int | None) -> None:
+    """See that a remembered height or width, which is of the last stage's image, is not taken for that of another stage's.
+
+    Raises:
+        ValueError: where it would be.
+    """
+    taken = [f"--{name}" for name in ("height", "width") if told.get(name) is not None and not said(context, name)]
+    if taken and stop_at != told.get("stop_at"):
+        sides = " and ".join(taken)
+        raise ValueError(f"{source} was made with {sides}, of its own last stage's image; give {sides} of what is made now, too")
 
 
 def say_which_of_several(context: typer.Context, told: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .again import as_option, first_numbers, of_the_first, remembered, said, say_which_of_several, with_remembered
+from .again import as_option, check_sides, first_numbers, of_the_first, remembered, said, say_which_of_several, with_remembered
 from .best import BestOptions
 from .conditions import digests
 from .options import ImageFile, PipelineOptions, SamplingOptions, StopAt, TextOptions, numbers
@@ -166,6 +166,7 @@ def edit(
         groups = (with_remembered(context, group, told) for group in (text, pipeline, sampling, size, painting, stages))
         text, pipeline, sampling, size, painting, stages = groups
         stages = stages.going_on(context)
+        check_sides(context, source, told, stages.stop_at)
         prompt = told.get("prompt") if prompt is None else prompt
         strength = strength if said(context, "strength") else as_option(told.get("strength"))
         say_which_of_several(context, told)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .again import of_the_first, remembered, said, say_which_of_several, with_remembered
+from .again import check_sides, of_the_first, remembered, said, say_which_of_several, with_remembered
 from .best import BestOptions
 from .many import ManyOptions, sample_many
 from .options import PipelineOptions, SamplingOptions, StopAt, TextOptions
@@ -44,6 +44,7 @@ def generate(
         prompt = told.get("prompt") if prompt is None else prompt
         say_which_of_several(context, told)
         call = {name: value if said(context, name) else told.get(name) for name, value in call.items()}
+        check_sides(context, source, told, call["stop_at"])
         sampling = sampling if stop_at is None else of_the_first(sampling, context, stop_at)
     if many.prompts is not None:
         return sample_many(many, text, pipeline, sampling, **call)
