@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from imagen_diffusers.evaluation import groups
+from imagen_diffusers.evaluation.asked import cascade_digest
 from imagen_diffusers.evaluation.digests import source_digest
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import Point, generate, sweep
@@ -18,6 +19,7 @@ from imagen_diffusers.evaluation.intervals import wilson
 from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.images import read_settings
+from imagen_diffusers.models.lora import add_lora
 
 from .conftest import forbid_networks, make_base, make_pipeline, seeded
 from .measures import bright
@@ -281,6 +283,22 @@ def test_names_that_change_from_batch_to_batch_are_refused_at_once(shared_pipe, 
         groups.save_file({name: torch.zeros(1, 3)}, tmp_path / f"group-{i:06d}.safetensors")
     with pytest.raises(ValueError, match="group-000001.safetensors differs"):
         groups.gathered(tmp_path, 3, 1)
+
+
+def test_other_weights_of_an_adapter_and_other_tiles_are_another_cascade() -> None:
+    """Neither is among the weights, and an evaluation in Python does not go on from what was measured with others."""
+    pipe = make_pipeline()
+    digests = [cascade_digest(pipe)]
+    pipe.enable_tiling(16)
+    digests.append(cascade_digest(pipe))
+    pipe.disable_tiling()
+    assert cascade_digest(pipe) == digests[0]
+    add_lora(pipe.unet, rank=2)
+    for change in (lambda: None, lambda: pipe.set_adapters("default", 0.5), pipe.disable_lora):
+        change()
+        digests.append(cascade_digest(pipe))
+    pipe.enable_lora()
+    assert len(set(digests)) == 5 and cascade_digest(pipe) == digests[3]
 
 
 def test_judgements_become_shares_and_means() -> None:

@@ -14,7 +14,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import sweep
 from imagen_diffusers.evaluation.lpips import Lpips, _vgg16
 from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
-from imagen_diffusers.evaluation.realism import Realism
+from imagen_diffusers.evaluation.realism import Realism, check_count
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.evaluation.statistics import Statistics
 from imagen_diffusers.evaluation.super_resolution import Enlarging, fidelities, square
@@ -54,6 +54,12 @@ def test_frechet_is_of_all_images_whatever_the_batches(shared_pipe, tmp_path) ->
         (figures,) = evaluate(shared_pipe, evaluation, sweep(shared_pipe, stop_at=1)).values()
         values.append(figures["FID (means)"].value)
     assert values[0] == pytest.approx(values[1], rel=1e-4)  # images differ by rounding
+
+
+def test_an_inception_score_is_of_no_single_images() -> None:
+    check_count(["is"], means, 20)
+    with pytest.raises(ValueError, match="is taken over 10 parts of the images, and of one image it is 1 whatever it shows; there are 19"):
+        check_count(["is"], means, 19)
 
 
 def test_the_kernel_distance_needs_features() -> None:

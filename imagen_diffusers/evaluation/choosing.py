@@ -99,7 +99,9 @@ class Choice:
             check_count(self.distances, extractor, count)
             found.append(Realism(extractor, self.distances, self._reference(extractor, folder)))
         if "is" in self.metrics and self.extractor is not None:
-            found.append(InceptionScore(load_extractor(f"inception-logits:{self.extractor.removeprefix(INCEPTION)}", device)))
+            extractor = load_extractor(f"inception-logits:{self.extractor.removeprefix(INCEPTION)}", device)
+            check_count(["is"], extractor, count)
+            found.append(InceptionScore(extractor))
         if self.clip is not None:
             found.append(Judged("clip", load_clip(self.clip, device)))
         return [*found, *(Judged(name, own_scorer(name)) for name in self.scorer)]

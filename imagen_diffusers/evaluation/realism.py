@@ -23,10 +23,16 @@ def check_count(wanted: Sequence[str], extractor: Extractor, count: int, what: s
     """Refuse too few images, or true ones, before any is generated.
 
     Raises:
-        ValueError: where Frechet's distance has no covariance, and the kernel distance no two images to compare.
+        ValueError: where Frechet's distance has no covariance, the kernel distance no two images to compare, and the inception score parts
+            of one image.
     """
     if "kid" in wanted and count < 2:
         raise ValueError(f"kid needs at least two images, and there are {count} {what}; give a few hundred")
+    if "is" in wanted and count < 2 * SPLITS:
+        raise ValueError(
+            f"is, the inception score, is taken over {SPLITS} parts of the images, and of one image it is 1 whatever it shows; there are "
+            f"{count} {what}, give at least {2 * SPLITS}, and some thousands to compare with publications"
+        )
     least = max(extractor.width + 1, 4)  # of fewer there are no two halves to leave out in turn
     if "fid" in wanted and count < least:
         raise ValueError(
