@@ -17,12 +17,20 @@ from typer.testing import CliRunner
 from imagen_diffusers.cli import app
 from imagen_diffusers.images import read_settings
 from imagen_diffusers.web.addresses import check_address
+from imagen_diffusers.web.answers import Refused
 from imagen_diffusers.web.limits import Limits
 from imagen_diffusers.web.models import Models
 
 from .conftest import make_pipeline
 
 LIMITS = replace(Limits(), waiting=2, file_bytes=50_000)
+
+
+def test_what_is_refused_is_shown_as_it_was_typed() -> None:
+    """gradio makes HTML of an error: of a "<vase>" nothing would be seen."""
+    from imagen_diffusers.web.clicks import _error  # imports gradio
+
+    assert _error(Refused('the seed is "<vase> & 7"')).message == 'the seed is "&lt;vase&gt; &amp; 7"'
 
 
 class Held:

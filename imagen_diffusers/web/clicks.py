@@ -163,5 +163,5 @@ def _in_line(name: str) -> dict[str, Any]:
 
 
 def _error(refused: Refused) -> gr.Error:
-    """To be read for as long as it takes."""
-    return gr.Error(str(refused), duration=None, print_exception=False)
+    """To be read for as long as it takes; gradio shows it as HTML."""
+    return gr.Error(escape(str(refused), quote=False), duration=None, print_exception=False)
