@@ -67,7 +67,7 @@ def share(
         settings=told,
         repo=hub.hub_model_id or str(train.output_dir),
     )
-    say_written(train.output_dir, hub)
+    say_written(train.output_dir, hub, train.logging_dir)
 
 
 if __name__ == "__main__":

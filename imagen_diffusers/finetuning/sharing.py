@@ -6,8 +6,8 @@ from imagen_diffusers.hub.upload import HubSettings, push_folder
 from imagen_diffusers.training.reports import say_skipped
 
 
-def say_written(folder: Path, hub: HubSettings) -> None:
-    """Of a result that is in `folder` with its card; the main process alone does this.
+def say_written(folder: Path, hub: HubSettings, logs: str = "logs") -> None:
+    """Of a result that is in `folder` with its card, and beside it the tracker's `logs`; the main process alone does this.
 
     Raises:
         OSError: where the upload fails; the result is whole then.
@@ -15,4 +15,4 @@ def say_written(folder: Path, hub: HubSettings) -> None:
     print(f"written to {folder}")
     say_skipped(folder)
     if hub.push_to_hub:
-        print(f"uploaded to {push_folder(folder, hub)}")
+        print(f"uploaded to {push_folder(folder, hub, logs)}")

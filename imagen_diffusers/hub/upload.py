@@ -11,7 +11,6 @@ from imagen_diffusers import ImagenCascadePipeline  # noqa: F401
 LEFT_HERE = [
     "checkpoint-*",
     "checkpoint-*/**",
-    "logs/**",
     "stage-*/**",
     "*.part/**",
     "*.deleted/**",
@@ -49,8 +48,13 @@ def reserve(folder: Path, settings: HubSettings) -> str:
         ) from None
 
 
-def push_folder(folder: Path, settings: HubSettings) -> str:
+def push_folder(folder: Path, settings: HubSettings, logs: str = "logs") -> str:
     """Upload the result, without checkpoints and logs, and a cascade with the `pipeline.py` of its own `push_to_hub`; returns its address.
+
+    Args:
+        folder: of the result.
+        settings: of the upload.
+        logs: the tracker's folder in it.
 
     Raises:
         OSError: where that fails; it says what is left to do.
@@ -62,7 +66,8 @@ def push_folder(folder: Path, settings: HubSettings) -> str:
         custom = folder / "pipeline.py"
         if (folder / "model_index.json").exists() and not custom.exists() and not hub.file_exists(repo, custom.name):
             custom.write_text(CUSTOM_PIPELINE)
-        told = hub.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=LEFT_HERE, commit_message="Upload trained weights")
+        left = [*LEFT_HERE, f"{Path(logs).as_posix()}/**"]
+        told = hub.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=left, commit_message="Upload trained weights")
     except Exception as error:  # as above; whatever it is, the training was not in vain
         raise OSError(
             f"the result is whole in {folder}, but it could not be uploaded: {_first_line(error)}. Run the script again with "
