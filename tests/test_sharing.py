@@ -66,8 +66,10 @@ def test_checkpoints_and_logs_stay_here(tmp_path, monkeypatch) -> None:
     assert Hub.calls["token"] == "t"
     names = ["unet/config.json", "README.md", "pytorch_lora_weights.safetensors", "checkpoint-3/model.safetensors", "logs/unet/events"]
     kept = list(huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=Hub.calls["ignore_patterns"]))
-    assert Hub.calls["ignore_patterns"] == LEFT_HERE
+    assert Hub.calls["ignore_patterns"] == [*LEFT_HERE, "logs/**"]
     assert kept == names[:3]
+    push_folder(folder, HubSettings(push_to_hub=True), "./tensorboard/")
+    assert list(huggingface_hub.utils.filter_repo_objects(["tensorboard/events"], ignore_patterns=Hub.calls["ignore_patterns"])) == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,18 @@ def test_licences_and_bases_are_those_of_what_weights_were_made_from(tmp_path) -
     assert told["license"] == "deepfloyd-if-license"
     assert told["base_model"] == ["DeepFloyd/IF-I-XL-v1.0", "DeepFloyd/IF-II-L-v1.0"]
     assert base_models(["me/new", None, "me/new", str(tmp_path), "imagen-scenes"]) == ["me/new"]
-    assert inherited_license("me/nowhere", ["Net"]) == "unknown"
+    assert inherited_license("me/nowhere", ["Net"]) == {"license": "unknown"}
+
+
+@pytest.mark.parametrize(("link", "there"), [("LICENSE.md", "https://huggingface.co/me/base/blob/main/LICENSE.md"), ("https://a.b/c",) * 2])
+def test_a_licence_that_the_hub_has_no_word_for_keeps_its_name_and_place(tmp_path, monkeypatch, link, there) -> None:
+    card = f"---\nlicense: other\nlicense_name: of-my-own\nlicense_link: {link}\n---\nby hand"
+    monkeypatch.setattr(ModelCard, "load", staticmethod(lambda repo_id, **_: ModelCard(card)))
+    settings = [HubSettings(push_to_hub=True)]  # so that the base's card is asked for
+    write_card(tmp_path, "adapter", base="me/base", slots=["unet"], network="Net", settings=settings, repo="me/new")
+    monkeypatch.undo()
+    told = header(tmp_path)
+    assert (told["license"], told["license_name"], told["license_link"]) == ("other", "of-my-own", there)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ DEEPFLOYD_NETWORK, DEEPFLOYD_LICENSE = "UNet2DConditionModel", "deepfloyd-if-lic
 UNKNOWN = "unknown"  # one of the Hub's own words for licences
 
 
-def card_data(license: str, bases: list[str], tags: list[str]) -> ModelCardData:
-    """The header of a card: what the Hub sorts and filters by."""
+def card_data(license: dict[str, str], bases: list[str], tags: list[str]) -> ModelCardData:
+    """The header of a card: what the Hub sorts and filters by; its licence as of `inherited_license`."""
     return ModelCardData(
-        license=license,
+        **license,  # pyright: ignore[reportArgumentType]
         base_model=bases[0] if len(bases) == 1 else bases or None,
         library_name="imagen_diffusers",
         pipeline_tag="text-to-image",
@@ -26,17 +26,24 @@ def base_models(names: list[str | None]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name and is_hub_id(name) and not Path(name).exists()))
 
 
-def inherited_license(base: str | None, networks: list[str], *, ask: bool = False, token: str | None = None) -> str:
+def inherited_license(base: str | None, networks: list[str], *, ask: bool = False, token: str | None = None) -> dict[str, str]:
     """The licence that weights made from others have: DeepFloyd IF's for its networks, else what the base's card says.
+
+    As fields of a card's header: one that the Hub has no word for, "other", with its name and where it is to be read.
 
     Args:
         base, ask, token: as in `card_of`.
         networks: class names of the stages' networks.
     """
     if DEEPFLOYD_NETWORK in networks:
-        return DEEPFLOYD_LICENSE
+        return {"license": DEEPFLOYD_LICENSE}
     card = card_of(base, ask=ask, token=token)
-    return UNKNOWN if card is None else card.data.to_dict().get("license") or UNKNOWN
+    told = {} if card is None else card.data.to_dict()
+    found = {name: told[name] for name in ("license", "license_name", "license_link") if told.get(name)}
+    link = found.get("license_link")
+    if link is not None and "://" not in link and base_models([base]):  # a file there
+        found["license_link"] = f"https://huggingface.co/{base}/blob/main/{link}"
+    return {"license": UNKNOWN, **found}
 
 
 def card_of(base: str | None, *, ask: bool = False, token: str | None = None) -> ModelCard | None:

@@ -93,7 +93,9 @@ def write_card(
         network=network,
         imports=_imports(network),
     )
-    license = hub.license or inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
+    license = (
+        {"license": hub.license} if hub.license else inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
+    )
     card = ModelCard.from_template(
         card_data(license, bases, tags=TAGS.get(kind, [])),
         template_str=CARD,
