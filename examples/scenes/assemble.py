@@ -21,7 +21,7 @@ from imagen_diffusers.schedulers.noise import beta_table, shift_betas
 from .data import VIEWS
 from .train import NETWORKS, SUFFIXES, build, text_of
 
-# Chosen by looking at images of prompts outside the evaluation's, and guidance by the table of docs/quality.md.
+# Chosen by looking at images of prompts outside the evaluation's, and guidance by the table of docs/quality.md, of a third of them.
 STEPS, GUIDANCE, NOISE_LEVEL = (16, 12, 2), (2.0, 1.5, 1.0), (0.0, 40.0, 20.0)
 
 
