@@ -210,6 +210,9 @@ def test_groups_of_other_images_are_named(shared_pipe, tmp_path) -> None:
 def test_a_scorer_judges_every_image(shared_pipe, tmp_path) -> None:
     with pytest.raises(ValueError, match='the scorer short gave 1 values of "x" for 3 images; give one each'):
         run(shared_pipe, tmp_path, metrics=[Judged("short", lambda images, rows: {"x": [True]})])
+    listed: Any = lambda images, rows: [True] * len(rows)  # noqa: E731
+    with pytest.raises(ValueError, match="the scorer listed returned a list; it must return a dictionary"):
+        run(shared_pipe, tmp_path, metrics=[Judged("listed", listed)])
 
 
 def test_a_scorer_says_none_where_there_is_nothing_to_judge(shared_pipe, tmp_path) -> None:

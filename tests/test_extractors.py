@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -190,6 +191,14 @@ def one_number(given: Tensor) -> Tensor:
     return given.mean()
 
 
+def of_numpy(given: Tensor) -> Any:
+    return mean_colours(given).numpy()
+
+
+def of_pil(given: Any) -> Tensor:
+    return given.convert("RGB")
+
+
 class Doubled:
     width, fingerprint = 3, {"class": "Doubled", "version": 2}
 
@@ -207,6 +216,10 @@ def test_a_callable_of_ones_own() -> None:
     assert torch.equal(doubled(images(8, 8)), 2 * mean_colours(images(8, 8)).float())
     with pytest.raises(ValueError, match=r"made features \(\) of 1 images; it must make \(B, D\)"):
         load_extractor(f"{here}:one_number")
+    with pytest.raises(ValueError, match=r"made a ndarray of images; it must make a tensor \(B, D\)"):
+        load_extractor(f"{here}:of_numpy")
+    with pytest.raises(ValueError, match=r"failed on images \(1, 3, 256, 256\), a tensor in \[0, 1\], with AttributeError: .*convert"):
+        load_extractor(f"{here}:of_pil")
     with pytest.raises(ValueError, match="holds no function nothing"):
         load_extractor(f"{here}:nothing")
 

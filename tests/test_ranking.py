@@ -22,6 +22,10 @@ from .measures import bright, darkest
 from .test_cli import call, folder  # noqa: F401 (a fixture)
 
 
+def mistaken(images, given):
+    return {}[len(images)]  # the first image alone: no other is made
+
+
 def gray(level: float) -> Image.Image:
     return Image.new("RGB", (8, 8), (round(level * 255),) * 3)
 
@@ -56,6 +60,13 @@ def test_what_is_no_number_comes_last() -> None:
 def test_what_cannot_be_ranked_is_refused() -> None:
     with pytest.raises(ValueError, match="it must judge each of them"):
         rank([gray(0.1)] * 3, "a red cube", lambda images, given: {"x": [1.0]})
+    for judged, message in (
+        ([1.0] * 3, "the scorer returned a list; it must return a dictionary"),
+        ({"x": 1.0}, 'the scorer gave a float as "x"; give a list with a value for each image'),
+        ({"x": ["good"] * 3}, """the scorer gave 'good' as "x" of an image; give a value"""),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rank([gray(0.1)] * 3, "a red cube", lambda images, given, judged=judged: judged)  # pyright: ignore[reportArgumentType]
     for nothing in (None, float("nan")):
         with pytest.raises(ValueError, match="the scorer judged none of the images"):
             rank([gray(0.1)] * 3, "a red cube", lambda images, given, value=nothing: {"x": [value] * 3})
@@ -142,6 +153,10 @@ def test_the_best_of_edits_is_kept(folder, tmp_path, words) -> None:  # noqa: F8
         (["--scorer", "tests.measures:darkest"], "give both, or neither"),
         (["--best-of", 2, "--num-images-per-prompt", 3, "--scorer", "tests.measures:darkest"], "of which 3 images cannot be kept"),
         (["--best-of", 2, "--scorer", "tests.measures:nothing"], "tests.measures holds no function nothing"),
+        (
+            ["--best-of", 2, "--scorer", "tests.test_ranking:mistaken"],
+            "--scorer tests.test_ranking:mistaken failed with KeyError: 1; --debug",
+        ),
         (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "nowhere.at_all:nothing is not there: no module nowhere"),
     ],
 )

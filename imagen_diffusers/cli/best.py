@@ -1,16 +1,16 @@
 """Images of more seeds than are kept, and a scorer that finds the best of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
-    from imagen_diffusers.evaluation.scorers import Judgement
+    from imagen_diffusers.evaluation.scorers import Judgement, Scorer
 
-Chooser = Callable[[list, Sequence[int]], list[int]]
+Chooser = Callable[[Iterable[Any], Sequence[int]], tuple[list[Any], list[int]]]
 
 
 class Best(NamedTuple):
@@ -25,7 +25,7 @@ class Best(NamedTuple):
     scorer: str
 
     def chooser(self, prompt: str | None, count: int) -> Chooser:
-        """What says, of images and their seeds, how each was judged, and which are kept: the numbers of the `count` best, the best first.
+        """What says, of images as they come and their seeds, how each was judged: the `count` best and their seeds, the best first.
 
         A scorer of one's own reads an empty prompt where there is none.
 
@@ -34,7 +34,7 @@ class Best(NamedTuple):
         """
         if count > self.of:
             raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or ask for fewer")
-        from imagen_diffusers.evaluation.ranking import best_first, judge
+        from imagen_diffusers.evaluation.ranking import best_first, judge, judge_each
         from imagen_diffusers.evaluation.scorers import is_own, load_scorer
 
         if prompt is None and not is_own(self.scorer):
@@ -42,16 +42,36 @@ class Best(NamedTuple):
                 f'--scorer "{self.scorer}" is a CLIP, which compares images with a prompt, and there is none; give module:name of '
                 "a function that judges images alone"
             )
-        scorer = load_scorer(self.scorer)
+        scorer = _named(load_scorer(self.scorer), self.scorer)
 
-        def choose(images: list, seeds: Sequence[int]) -> list[int]:
-            judged = judge(images, prompt or "", scorer)
+        def choose(images: Iterable[Any], seeds: Sequence[int]) -> tuple[list[Any], list[int]]:
+            made: list[Any] = []
+            for image in images:
+                made.append(image)
+                if len(made) == 1:
+                    judge_each(made, prompt or "", scorer)  # what it refuses is said before the rest is generated
+            judged = judge(made, prompt or "", scorer)
             order = best_first(judged)
             for i in order:
                 typer.echo(f"seed {seeds[i]}: {', '.join(f'{name} {said(values[i])}' for name, values in judged.items())}")
-            return order[:count]
+            return [made[i] for i in order[:count]], [seeds[i] for i in order[:count]]
 
         return choose
+
+
+def _named(scorer: "Scorer", name: str) -> "Scorer":
+    """The scorer, of which whatever fails in it is told with its name: it may be a function of one's own."""
+    import torch
+
+    def judge(*given: Any) -> Any:
+        try:
+            return scorer(*given)
+        except (ValueError, OSError, ImportError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ValueError(f"--scorer {name} failed with {type(error).__name__}: {error}; --debug shows where") from error
+
+    return judge
 
 
 @dataclass(frozen=True)

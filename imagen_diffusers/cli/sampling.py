@@ -79,11 +79,8 @@ def sample(
         settings = told_of(prompt, text, pipeline, sampling, task, source, **call) | (told or {})
         with _named(None if output == sampling.output else source):
             images = _images(draw or _draw, pipe, seeds, {**arguments, **given})
-            if choose is None:
-                _save(images, paths[output], seeds, settings)
-            else:
-                chosen = choose(all_made := list(images), seeds)
-                _save([all_made[i] for i in chosen], paths[output], [seeds[i] for i in chosen], settings)
+            kept_images, kept_seeds = (images, seeds) if choose is None else choose(images, seeds)
+            _save(kept_images, paths[output], kept_seeds, settings)
 
 
 def told_of(

@@ -70,7 +70,7 @@ class OwnExtractor:
         made: the callable, or a class of such.
 
     Raises:
-        ValueError: for features of another shape than (B, D).
+        ValueError: for anything but features (B, D), and for whatever fails in it.
     """
 
     def __init__(self, name: str, made: Callable[[Tensor], Tensor]):
@@ -80,7 +80,16 @@ class OwnExtractor:
         self.width = getattr(self.made, "width", None) or self(torch.full((1, 3, PROBED, PROBED), 0.5)).shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
-        features = self.made(images)
+        try:
+            features = self.made(images)
+        except (ValueError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{self.name} failed on images {tuple(images.shape)}, a tensor in [0, 1], with {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(features, Tensor):
+            raise ValueError(f"{self.name} made a {type(features).__name__} of images; it must make a tensor (B, D)")
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(f"{self.name} made features {tuple(features.shape)} of {len(images)} images; it must make (B, D)")
         return features.float()

@@ -16,7 +16,7 @@ from .digests import source_digest
 from .figures import Figure
 from .groups import Measured
 from .intervals import bootstrap, clustered
-from .scorers import Judgement, Scorer
+from .scorers import Judgement, Scorer, check_judged
 
 T = TypeVar("T")
 Rows = Sequence[dict[str, Any]]  # of prompts
@@ -60,6 +60,7 @@ class Judged:
 
     def measure(self, images: Tensor, rows: Rows) -> Measured:
         judged = self.scorer(images, rows)
+        check_judged(judged, f"the scorer {self.name}")
         for name, values in judged.items():
             if len(values) != len(images):
                 raise ValueError(f'the scorer {self.name} gave {len(values)} values of "{name}" for {len(images)} images; give one each')

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 
-from .scorers import Judgement, Scorer
+from .scorers import Judgement, Scorer, check_judged
 
 Judgements = Mapping[str, Sequence[Judgement]]
 
@@ -35,15 +35,26 @@ def judge(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any
     Raises:
         ValueError: as `rank`.
     """
+    judged = judge_each(images, prompt, scorer)
+    if all(goodness(one) == -math.inf for values in judged.values() for one in values):
+        raise ValueError("the scorer judged none of the images, of which none is then the best; ask one that reads this prompt")
+    return judged
+
+
+def judge_each(images: Sequence[Image.Image] | Tensor, prompt: str | Mapping[str, Any], scorer: Scorer) -> Judgements:
+    """As `judge`, of images in which there may be nothing to judge.
+
+    Raises:
+        ValueError: for no images, and for a scorer that does not judge each of them.
+    """
     given = images_to_tensor("images", images)
     row = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
     with torch.no_grad():
         judged = scorer(given, [row] * len(given))
+    check_judged(judged)
     counts = [len(values) for values in judged.values()]
     if any(count != len(given) for count in counts) or not counts:
         raise ValueError(f"the scorer judged {counts} of {len(given)} images; it must judge each of them")
-    if all(goodness(one) == -math.inf for values in judged.values() for one in values):
-        raise ValueError("the scorer judged none of the images, of which none is then the best; ask one that reads this prompt")
     return judged
 
 

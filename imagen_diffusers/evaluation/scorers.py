@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 # True or false, several of these, a number, or None where there is nothing to judge.
@@ -45,6 +47,28 @@ def is_own(place: str) -> bool:
     return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
+def check_judged(judged: Any, scorer: str = "the scorer") -> None:
+    """See that a scorer, which may be anybody's function, returned judgements by name.
+
+    Raises:
+        ValueError: naming it, and what it returned instead.
+    """
+    each = "a value for each image: true or false, several of these, a number, or None"
+    if not isinstance(judged, Mapping):
+        raise ValueError(f'{scorer} returned a {type(judged).__name__}; it must return a dictionary, {{"name": values}}, with {each}')
+    for name, values in judged.items():
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise ValueError(f'{scorer} gave a {type(values).__name__} as "{name}"; give a list with {each}')
+        wrong = [one for one in values if not _is_judgement(one)]
+        if wrong:
+            raise ValueError(f'{scorer} gave {wrong[0]!r} as "{name}" of an image; give {each}')
+
+
+def _is_judgement(one: Any) -> bool:
+    several = isinstance(one, Sequence) and not isinstance(one, str)
+    return one is None or several or isinstance(one, (Real, np.bool_)) or isinstance(one, Tensor) and one.numel() == 1
+
+
 def own(place: str) -> Any:
     """What a module calls by this name; modules of the folder that a program runs in are found, too.
 
@@ -63,6 +87,8 @@ def own(place: str) -> Any:
         raise ModuleNotFoundError(
             f"{place} is not there: no module {error.name} in the folder that this runs in, nor installed", name=error.name
         ) from None
+    if not name:
+        raise ValueError(f"{place} is a module's name alone; give module:name of a function in it")
     if not callable(found):
         raise ValueError(f"{module} holds no function {name}; give module:name of one that is there")
     return found
