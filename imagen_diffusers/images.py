@@ -98,15 +98,18 @@ def read_settings(path: Path) -> dict[str, Any]:
     """What `save_png` wrote.
 
     Raises:
-        ValueError: for a file without it, or with something else in its place.
+        ValueError: for a file without it, or with something else in its place, and for one that is no image.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         told = image.info.get(METADATA_KEY)
         if told is None:  # another program may have put it behind the image, which is then decoded
             told = getattr(image, "text", {}).get(METADATA_KEY)
     if told is None:
         raise ValueError(f"{path} does not say how it was made; give a PNG that imagen-diffusers wrote, and no program changed since")
-    settings = json.loads(told)
+    try:
+        settings = json.loads(told)
+    except ValueError:
+        settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"{path} says {told[:40]} in place of settings; give a PNG that imagen-diffusers wrote")
     return settings

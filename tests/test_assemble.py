@@ -91,6 +91,8 @@ def test_what_cannot_be_assembled_is_one_line(folder, tmp_path) -> None:
         told = assemble(folder, dest, *(word for stage in stages for word in ("--stage", stage)))
         assert told.exit_code == 1 and said in told.output and told.output.count("\n") == 1, told.output
         assert not new.exists()
+    told = assemble(folder, new, "--stage", base, "--text-encoder", "nowhere")
+    assert told.exit_code == 1 and '"nowhere" is not there: it is no path' in told.output, told.output
     config = T5Config(vocab_size=16, d_model=48, d_kv=8, num_heads=2, d_ff=32, num_layers=1)
     T5EncoderModel(config).save_pretrained(tmp_path / "encoder")
     make_tokenizer().save_pretrained(tmp_path / "encoder")

@@ -453,7 +453,12 @@ def test_what_cannot_be_generated_again_is_said(folder, tmp_path) -> None:
     Image.new("RGB", (32, 32)).save(plain)
     assert "does not say how it was made" in call("generate", "--from", plain, "--model", folder).output
     assert call("upscale", plain, "a red cube", "--model", folder, "--output", large).exit_code == 0
-    assert "of another image" in call("generate", "--from", large).output
+    assert "was made by upscale of another image" in call("generate", "--from", large).output
+    save_png(Image.open(plain), large, {"task": "ImagenCascadeInpaintPipeline"})
+    told = call("generate", "--from", large).output
+    assert f"its file does not hold; give an image made by generate, or this one to edit, as --from {large}" in told
+    (tmp_path / "notes.txt").write_text("a red cube")
+    assert "notes.txt is not an image that can be read; give" in call("generate", "--from", tmp_path / "notes.txt").output
     made = tmp_path / "made.png"
     assert call("generate", "a red cube", "--model", folder, "--output", made).exit_code == 0
     assert f"--output would write over {made}, which is read" in call("generate", "--from", made, "--output", made).output
@@ -589,7 +594,10 @@ def test_edit_vary_and_extend(folder, tmp_path) -> None:
     ("words", "message"),
     [
         (["edit", "IMAGE", "a cube", "--jump-n-sample", 2], "give --mask"),
-        (["edit", "IMAGE", "a cube", "--padding-mask-crop", 0], "--seamless, --padding-mask-crop are about what a mask marks; give --mask"),
+        (
+            ["edit", "IMAGE", "a cube", "--padding-mask-crop", 0],
+            "--seamless, --padding-mask-crop are about what a mask marks; give --mask or --mask-alpha",
+        ),
         (["edit", "IMAGE", "a cube", "--mask", "IMAGE"], "image.png, the image itself; give another image, as large and white where"),
         (["edit", "IMAGE", "a cube", "--mask-alpha"], "--mask-alpha marks what is transparent by half or more, and no pixel of"),
         (["edit", "IMAGE", "a cube", "--mask-alpha", "--mask", "IMAGE"], "--mask and --mask-alpha both say what is painted anew; give one"),

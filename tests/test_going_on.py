@@ -73,7 +73,7 @@ BAD: list[tuple[dict, str]] = [
     ({"start_at": 2}, "stage 2 needs low_res=, to enlarge it"),
     ({"start_at": 1, "low_res": torch.zeros(3, 16, 16)}, "stage 1 takes no image; leave low_res out, or start at a stage that enlarges"),
     ({"start_at": 4, "low_res": torch.zeros(3, 16, 16)}, r"start_at is 4; this pipeline holds the stages \[1, 2, 3\]"),
-    ({"stop_at": 1, "low_res": torch.zeros(3, 16, 16)}, "no stage lies between start_at=2 and stop_at=1"),
+    ({"stop_at": 1, "low_res": torch.zeros(3, 16, 16)}, "between start_at=2 and stop_at=1, and low_res is 16x16; give a larger"),
     ({"low_res": torch.zeros(3, 64, 64)}, "no stage enlarges an image of 64px"),
     ({"low_res": torch.zeros(2, 3, 16, 16)}, "low_res holds 2 images for 1 prompts; give one, or one per prompt"),
     ({"low_res": "small.png"}, "low_res is a str; give PIL images"),

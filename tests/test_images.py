@@ -92,6 +92,11 @@ def test_settings_are_read_without_decoding_the_image_unless_they_stand_behind_i
     assert read_settings(tmp_path / "b.png") == {"seed": 8}
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("it was decoded"))
     assert read_settings(tmp_path / "a.png") == {"seed": 7}
+    broken = PngInfo()
+    broken.add_text(METADATA_KEY, "{seed")
+    Image.fromarray(RAMP).save(tmp_path / "c.png", pnginfo=broken)
+    with pytest.raises(ValueError, match="c.png says {seed in place of settings"):
+        read_settings(tmp_path / "c.png")
 
 
 def test_images_of_other_formats_and_of_more_pixels_may_be_refused(tmp_path) -> None:

@@ -407,6 +407,7 @@ BAD: list[tuple[dict, str]] = [
     ({"mask_image": None}, "mask_image is missing; give a mask, white where"),
     ({"mask_image": a_mask(32, 64)}, "mask_image is 64x32 and image 64x64; give a mask of the image's own size"),
     ({"mask_image": torch.zeros(64, 64)}, "mask_image marks no pixel; make white what is to be painted anew"),
+    ({"mask_image": np.eye(64, dtype=np.uint8)}, "mask_image marks no pixel, since none is brighter than 1 of 255; make white"),
     ({"mask_image": torch.cat([a_mask(), torch.zeros(1, 1, 64, 64).bool()]), "prompt": ["a", "a"]}, "mask_image 1 of 2 marks no pixel"),
     ({"mask_image": a_mask().repeat(3, 1, 1, 1)}, "mask_image holds 3 images for 1 prompts; give one, or one per prompt"),
     (

@@ -159,6 +159,9 @@ def test_what_does_not_fit_is_one_sentence(place, tmp_path, monkeypatch, more, m
 
 
 def test_a_column_and_a_batch_are_of_a_file(place, tmp_path) -> None:
+    file = place / "prompts.txt"
+    said = call("generate", file, "--model", place / "cascade", "--output", tmp_path / "x.png").output
+    assert f"which is a file; for the prompts in it give --prompts {file}" in " ".join(said.split())
     for more in (["--column", "words"], ["--batch-size", 2]):
         said = call("generate", "a red cube", "--model", place / "cascade", "--output", tmp_path / "x.png", *more).output
         assert "are about a file of prompts; give one as --prompts" in " ".join(said.split())

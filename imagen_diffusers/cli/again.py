@@ -10,6 +10,11 @@ from .guiders import WITHOUT
 from .options import OF_THE_MACHINE, TEXT_TO_IMAGE
 
 OF_THE_MODEL = {"revision", "variant"}  # and of no other
+BY = {  # which command makes an image of another one, by its task
+    "ImagenCascadeImg2ImgPipeline": "edit or vary",
+    "ImagenCascadeInpaintPipeline": "edit",
+    "ImagenCascadeUpscalePipeline": "upscale",
+}
 PER_STAGE = ("num_inference_steps", "guidance_scale", "noise_level", "guider")
 INSTEAD = {"guider": "guidance_scale", "guidance_scale": "guider"}  # which take each other's place
 
@@ -29,8 +34,10 @@ def remembered(path: Path, *others: str) -> dict[str, Any]:
     told = read_settings(path)
     task = told.get("task", TEXT_TO_IMAGE)
     if task not in (TEXT_TO_IMAGE, *others) or "left" in told:  # where the image stands on a larger canvas
+        by = "extend" if "left" in told else BY.get(task, task)
         wanted = "generate, edit or vary" if others else "generate"
-        raise ValueError(f"{path} was made by {task} of another image, which its file does not hold; give an image made by {wanted}")
+        edited = f", or this one to edit, as --from {path}" if by.startswith("edit") else ""
+        raise ValueError(f"{path} was made by {by} of another image, which its file does not hold; give an image made by {wanted}{edited}")
     prompt, seed = told.get("prompt"), told.get("seed", 0)
     if not isinstance(prompt, str | None) or type(seed) is not int:
         raise ValueError(f"{path} says that its prompt is {prompt!r} and its seed {seed!r}; give a PNG that imagen-diffusers wrote")

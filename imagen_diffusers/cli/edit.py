@@ -130,7 +130,7 @@ class PaintingOptions:
             return image, {"mask_image": read_image(mask), **call}
         if self != PaintingOptions():
             options = ", ".join(f"--{name.replace('_', '-')}" for name in call)
-            raise ValueError(f"{options} are about what a mask marks; give --mask, or leave them out")
+            raise ValueError(f"{options} are about what a mask marks; give --mask or --mask-alpha, or leave them out")
         return image, {}
 
 

@@ -48,7 +48,7 @@ def encode_text(
     captions, count = chain.from_iterable(part for part, _ in parts), sum(counts) if len(counts) == len(parts) else None
     where = pick_device(device)
     computes_in = encoding_dtype(dtype, where)
-    own = {} if text_encoder is None else text_components(find(text_encoder, ()), dtype=computes_in)
+    own = {} if text_encoder is None else text_components(text_encoder, dtype=computes_in)
     pipe = load(model, str(computes_in).removeprefix("torch."), where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:
         raise ValueError(f'"{model}" has no text encoder and tokenizer to encode with; give another --model, or a --text-encoder')

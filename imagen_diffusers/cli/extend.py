@@ -13,7 +13,7 @@ Offset = Annotated[int | None, typer.Option(min=0, help="Pixels of the result be
 
 def extend(
     image: ImageFile,
-    prompt: str,
+    prompt: Annotated[str, typer.Argument(help="What the whole canvas shows.")],
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,

@@ -43,9 +43,14 @@ def load(
 
 
 def text_components(place: str, **how: Any) -> dict[str, Any]:
-    """Tokenizer and text encoder of one folder or repository, as transformers saves them; `how` the encoder is loaded, as there."""
+    """Tokenizer and text encoder of one folder or repository, as transformers saves them; `how` the encoder is loaded, as there.
+
+    Raises:
+        ValueError: for one that is not there.
+    """
     from imagen_diffusers.text.encoders import load_text_encoder, load_tokenizer
 
+    place, _ = find_and_fetch(place, ["config.json"])
     return {"tokenizer": load_tokenizer(place), "text_encoder": load_text_encoder(place, **how)}
 
 

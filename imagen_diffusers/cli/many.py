@@ -42,6 +42,8 @@ class ManyOptions:
             raise ValueError("--column and --batch-size are about a file of prompts; give one as --prompts, or leave them out")
         if self.prompts is not None and prompt is not None:
             raise ValueError(f'PROMPT is "{prompt}", beside a file of --prompts; give one of them')
+        if prompt is not None and Path(prompt).suffix in (".txt", ".jsonl", ".csv", ".tsv") and Path(prompt).is_file():
+            raise ValueError(f'PROMPT is "{prompt}", which is a file; for the prompts in it give --prompts {prompt}')
         if self.prompts is not None and best_of is not None:
             raise ValueError("--best-of chooses among images of one prompt; leave it out, or give a PROMPT in place of --prompts")
 

@@ -17,7 +17,7 @@ Side = Annotated[int | None, typer.Option(min=1, help="Of the result, in pixels.
 
 def upscale(
     image: Annotated[Path, typer.Argument(exists=True, help="Any image file, or a folder of them; transparent parts show white.")],
-    prompt: str,
+    prompt: Annotated[str, typer.Argument(help="What IMAGE shows.")],
     text: TextOptions,
     pipeline: PipelineOptions,
     sampling: SamplingOptions,

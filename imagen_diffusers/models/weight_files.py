@@ -162,7 +162,9 @@ def check_index(folder: str, name: str) -> None:
             f"{folder} is no pipeline: it holds no {name}, {held} into the cascade that training began from, CASCADE (imagen-scenes, "
             f"imagen-emoji, ...): imagen-diffusers assemble CASCADE my-cascade {named}, and give my-cascade"
         )
-    raise OSError(f"{folder} is no pipeline: it holds no {name}; give the folder that does, or load an adapter by load_lora_weights")
+    raise OSError(
+        f"{folder} is no pipeline: it holds no {name}; give the folder that does, or load an adapter by load_lora_weights (--lora)"
+    )
 
 
 def _slot_in(folder: Path) -> str | None:

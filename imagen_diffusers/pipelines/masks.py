@@ -37,7 +37,9 @@ def mask_to_tensor(given: Any, image: Tensor) -> Tensor:
     empty = [i for i, one in enumerate(mask) if not one.any()]
     if empty:
         which = "" if len(mask) == 1 else f" {empty[0]} of {len(mask)}"
-        raise ValueError(f"mask_image{which} marks no pixel; make white what is to be painted anew, and black what stays")
+        brightest = gray[empty[0]].max().item() * 255
+        none = f", since none is brighter than {brightest:.0f} of 255" if brightest > 0 else ""
+        raise ValueError(f"mask_image{which} marks no pixel{none}; make white what is to be painted anew, and black what stays")
     return mask
 
 

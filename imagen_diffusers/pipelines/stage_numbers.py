@@ -40,7 +40,10 @@ def numbers_to_run(
         start_at = there[0] if images is None else _first_to_enlarge(networks, images, argument)
     numbers = [n for n in there if start_at <= n <= (stop_at or there[-1])]
     if not numbers:
-        raise ValueError(f"no stage lies between start_at={start_at} and stop_at={stop_at}")
+        first = "" if images is None else f", and {argument} is {images.shape[-1]}x{images.shape[-2]}"
+        raise ValueError(
+            f"no stage lies between start_at={start_at} and stop_at={stop_at}{first}; give a larger stop_at, or start at an earlier stage"
+        )
     gaps = [n for n in range(numbers[0], numbers[-1]) if n not in there]
     if gaps:
         raise ValueError(
