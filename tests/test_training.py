@@ -491,6 +491,11 @@ def test_a_step_that_fp16_leaves_out_inside_a_fused_optimizer_is_known(tmp_path,
     fit(tmp_path, 2, dataset=Poison(1))
     assert json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text()) == {"step": 2, "ema_step": 1, "left_out_in_a_row": 1}
     assert torch.load(tmp_path / "checkpoint-2" / "scaler.pt")["scale"] == 2.0
+    fit(tmp_path, 3)
+    assert torch.load(tmp_path / "checkpoint-3" / "scaler.pt")["scale"] == 2.0
+    (tmp_path / "checkpoint-3" / "scaler.pt").unlink()  # as of a run in another precision
+    fit(tmp_path, 4)
+    assert torch.load(tmp_path / "checkpoint-4" / "scaler.pt")["scale"] == 4.0
 
 
 @pytest.mark.thorough

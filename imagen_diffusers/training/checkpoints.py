@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import SCALER_NAME, gather_object
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
@@ -163,7 +163,7 @@ class Checkpoints:
             check_same_kind(json.loads((path / KIND).read_text()), self.kind, path)
         self.batches.load_state_dict(json.loads((path / STREAM).read_text()) if (path / STREAM).exists() else None)
         frozen = any(not p.requires_grad for p in self.unet.parameters())
-        with _as_set(self.optimizer):
+        with _as_set(self.optimizer), _scale_of(self.accelerator, path):
             self.accelerator.load_state(str(path), strict=not frozen)
         self.accelerator.step = 0  # batches of the step begun: each of ours begins anew, however many batches a step had before
         if self.ema is not None:
@@ -203,6 +203,15 @@ def _as_set(optimizer: Optimizer) -> Iterator[None]:
     yield
     for group, own in zip(optimizer.param_groups, made_with, strict=True):
         group.update(own)
+
+
+@contextmanager
+def _scale_of(accelerator: Accelerator, path: Path) -> Iterator[None]:
+    """Loaded inside, fp16's scaler goes on from the checkpoint, or begins anew where that is of a run in another precision."""
+    own = accelerator.scaler
+    accelerator.scaler = own if (path / SCALER_NAME).exists() else None
+    yield
+    accelerator.scaler = own
 
 
 def trainable(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
