@@ -270,6 +270,7 @@ def test_what_cannot_drive_is_refused_by_name(scheduler) -> None:
     [
         ("RePaintScheduler", "its step needs original_image, mask"),
         ("CogVideoXDPMScheduler", "its step needs old_pred_original_sample, timestep_back"),
+        ("UnCLIPScheduler", "unless it is told, its step goes to the time before"),
         ("DPMSolverMultistepInverseScheduler", "it goes from an image to noise"),
         ("DDIMInverseScheduler", "it is not a variance-preserving|it goes from an image to noise"),
     ],

@@ -119,6 +119,8 @@ def _check_step(scheduler: Any) -> None:
     more = [argument for argument in more if argument not in ("model_output", "timestep", "sample")]
     if more:
         raise ValueError(f"{name} cannot drive this cascade: its step needs {', '.join(more)}, which it does not have; {USE}")
+    if accepts(scheduler.step, "prev_timestep"):  # UnCLIP's
+        raise ValueError(f"{name} cannot drive this cascade: unless it is told, its step goes to the time before, of all 1000; {USE}")
     if is_of(scheduler, INVERTS):
         raise ValueError(f"{name} cannot drive this cascade: it goes from an image to noise; {USE}")
 
