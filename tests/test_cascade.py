@@ -4,6 +4,7 @@ import gc
 import re
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -22,6 +23,7 @@ import imagen_diffusers
 from imagen_diffusers import ImagenCascadePipeline, ImagenCascadeUpscalePipeline, ImagenDDPMScheduler, ImagenDPMSolverMultistepScheduler
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.sampling.guidance import guide
+from imagen_diffusers.schedulers.driving import signal_and_noise
 from imagen_diffusers.schedulers.noise import resize
 from imagen_diffusers.schedulers.prediction import PREDICTION_TYPES
 from imagen_diffusers.text.encoding import NULL_TEXTS
@@ -906,6 +908,20 @@ def test_more_steps_than_there_are_times_are_taken_or_refused(name) -> None:
         return
     with pytest.raises(ValueError, match=f"num_inference_steps is 1001, and {name} has 1000 times to choose from; give at most 1000"):
         stage.prepared_scheduler(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", STOCK + IMAGEN)
+def test_one_step_begins_in_noise_or_is_refused(name) -> None:
+    cls = getattr(imagen_diffusers if name in IMAGEN else diffusers, name)
+    own_curve, curve = cls is imagen_diffusers.LucidrainsScheduler, ImagenDDPMScheduler(log_snr_shift=-1.0).config
+    stage = make_pipeline(scheduler=cls() if own_curve else cls.from_config(curve)).stages([1], 1)[0]
+    try:
+        scheduler = stage.prepared_scheduler(torch.device("cpu"))
+    except ValueError as error:
+        assert "the one step of unet would be at time 0 with" in str(error)
+        again = cls.from_config(curve, timestep_spacing="trailing")
+        scheduler = replace(stage, scheduler=again).prepared_scheduler(torch.device("cpu"))
+    assert signal_and_noise(scheduler, scheduler.timesteps[0])[0] < 0.8
 
 
 def test_networks_in_the_wrong_slots_are_refused() -> None:

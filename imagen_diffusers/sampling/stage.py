@@ -18,6 +18,7 @@ from imagen_diffusers.schedulers.driving import (
     accepts,
     as_output,
     check_drivable,
+    check_one_step,
     check_steps,
     check_variance,
     clean_image,
@@ -104,6 +105,7 @@ class Stage:
         if self.times is None:
             check_steps(scheduler, self.num_inference_steps)
             scheduler.set_timesteps(self.num_inference_steps, device=device)
+            check_one_step(scheduler, self.name)
         else:
             kind, values = self.times
             if not accepts(scheduler.set_timesteps, kind):

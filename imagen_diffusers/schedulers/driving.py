@@ -32,6 +32,7 @@ USE = "use DDPM, DDIM, DPM-Solver++, UniPC, Euler or one of the Imagen scheduler
 # Where the curve leaves less of the image than this, the first outputs are so far off that what averages noise makes nothing but noise; the
 # cosine curve leaves 1.5e-10, linear ones 4e-5 and more.
 LEAST_SIGNAL_FOR_AVERAGES = 1e-6
+FINISHED = 0.9  # the alpha from which on there is little to do
 
 
 def check_drivable(scheduler: Any) -> None:
@@ -99,6 +100,27 @@ def check_variance(scheduler: Any, name: str, learned: bool) -> None:
     raise ValueError(
         f"the network of {name} learns no variance, and its scheduler has variance_type={scheduler.config['variance_type']}: take "
         f'{kind}.from_config(scheduler.config, variance_type="fixed_small")'
+    )
+
+
+def check_one_step(scheduler: Any, name: str) -> None:
+    """Refuse one step that begins where images are finished, as diffusers' "linspace" and "leading" spacing lay out one alone.
+
+    Call it after `set_timesteps`.
+
+    Args:
+        name: of the stage.
+
+    Raises:
+        ValueError: saying what would do.
+    """
+    first, *more = scheduler.timesteps
+    if more or preconditions(scheduler) or signal_and_noise(scheduler, first)[0] < FINISHED:
+        return
+    kind = type(scheduler).__name__
+    raise ValueError(
+        f"the one step of {name} would be at time {first.item():g} with {kind}, where images are finished, and it begins in noise; give "
+        f'more steps, or take {kind}.from_config(scheduler.config, timestep_spacing="trailing")'
     )
 
 
