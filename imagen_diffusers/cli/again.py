@@ -34,7 +34,7 @@ def remembered(path: Path, *others: str) -> dict[str, Any]:
     told = read_settings(path)
     task = told.get("task", TEXT_TO_IMAGE)
     if task not in (TEXT_TO_IMAGE, *others) or "left" in told:  # where the image stands on a larger canvas
-        by = "extend" if "left" in told else BY.get(task, task)
+        by = "extend" if "left" in told else BY.get(task, str(task))
         wanted = "generate, edit or vary" if others else "generate"
         edited = f", or this one to edit, as --from {path}" if by.startswith("edit") else ""
         raise ValueError(f"{path} was made by {by} of another image, which its file does not hold; give an image made by {wanted}{edited}")
