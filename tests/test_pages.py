@@ -187,7 +187,8 @@ def test_python_blocks_run(page, cascade, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     pipe = make_pipeline()
     add_lora(pipe.unet, rank=2, seed=0)
-    pipe.save_lora_weights("my-style", unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
+    for name in ("my-style", "my-guidance"):
+        pipe.save_lora_weights(name, unet_lora_layers=lora_layers(pipe.unet), unet_lora_adapter_metadata=lora_metadata(pipe.unet))
     (tmp_path / "my-word").mkdir()
     save_file({"<my-vase>": torch.ones(1, TEXT_DIM)}, tmp_path / "my-word" / "learned_embeds.safetensors")
     if "inpainting" in page:

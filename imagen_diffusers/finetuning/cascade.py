@@ -19,12 +19,13 @@ from imagen_diffusers.training.checkpoints import GO_ON, LATEST
 from imagen_diffusers.training.data_settings import DataSettings
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.loaders import TrainingSet, first_usable
-from imagen_diffusers.training.losses import LossSettings
+from imagen_diffusers.training.losses import DistillationSettings, LossSettings
 from imagen_diffusers.training.processes import as_main_says, process_group, this_process
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 from imagen_diffusers.training.text_cache import TextCache
 
 from .beginning import check_beginning
+from .distilling import sample_without_guidance
 from .flags import ModelSettings, StagesSettings, StagesTrainSettings, StageValidationSettings, ValidationSettings, parse
 from .image_sets import image_set, image_settings, network_of
 from .one_stage import fit_stage, load_cascade, save_cascade, stages_held
@@ -44,6 +45,7 @@ class FineTuning:
         which: the stages; those that the cascade holds, where none are chosen, are known after `with_stages_held`.
         model, crop, train, loss, validation, hub: its other settings.
         told: all of them, and others, for the card.
+        distilled: the guidance scales that adapters learn, by stage, in place of images; see `training/distillation.py`.
         begun: when, by `time.monotonic`; the time limit counts from here.
 
     Raises:
@@ -59,6 +61,7 @@ class FineTuning:
     validation: ValidationSettings
     hub: HubSettings
     told: list[Any]
+    distilled: Mapping[int, float] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,11 @@ class FineTuning:
         """Of the stages' runs."""
         return [self.train.output_dir / f"stage-{stage}" for stage in self.stages]
 
+    def loss_of(self, stage: int) -> LossSettings:
+        """What a stage is trained by."""
+        scale = self.distilled.get(stage)
+        return self.loss if scale is None else DistillationSettings(**asdict(self.loss), distilled_guidance=scale)
+
     @property
     def time_left(self) -> float:
         """In seconds, as the main process counts."""
@@ -98,9 +106,12 @@ class FineTuning:
 
 def with_stages_held(job: FineTuning) -> FineTuning:
     """The same of all stages that the cascade holds, where none were chosen."""
-    if job.which.stages is not None:
-        return job
-    which = replace(job.which, stages=stages_held(job.model))
+    return job if job.which.stages is not None else with_stages(job, stages_held(job.model))
+
+
+def with_stages(job: FineTuning, stages: list[int]) -> FineTuning:
+    """The same of these stages."""
+    which = replace(job.which, stages=stages)
     return replace(job, which=which, told=[which if settings is job.which else settings for settings in job.told])
 
 
@@ -165,6 +176,7 @@ def _share(pipe: ImagenCascadePipeline, before: list[Image.Image], job: FineTuni
         settings=job.told,
         repo=job.hub.hub_model_id or str(folder),
         image=image,
+        guidance_scale=list(pipe.config["guidance_scale"]) if job.distilled else None,
     )
     say_written(folder, job.hub)
 
@@ -199,8 +211,11 @@ def fit_stages(pipe: ImagenCascadePipeline, images: Images, job: FineTuning, cac
         if left <= 0:
             return False
         own = replace(job.train, output_dir=folder, time_limit=left)
-        if not fit_stage(pipe, stage, datasets.pop(stage), job.model, own, job.loss, StageValidationSettings(), cache=cache):
+        loss = job.loss_of(stage)
+        if not fit_stage(pipe, stage, datasets.pop(stage), job.model, own, loss, StageValidationSettings(), cache=cache):
             return False
+        if stage in job.distilled:
+            sample_without_guidance(pipe, stage)
     if this_process().is_main_process:
         _save(pipe, job, cache)
     return True

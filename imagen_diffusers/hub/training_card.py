@@ -63,7 +63,16 @@ WHAT = {"stage": "Weights", "adapter": "A LoRA adapter", "word": "A word", "casc
 
 
 def write_card(
-    folder: Path, kind: str, *, base: str, slots: list[str], network: str, settings: list[Any], repo: str, image: str | None = None
+    folder: Path,
+    kind: str,
+    *,
+    base: str,
+    slots: list[str],
+    network: str,
+    settings: list[Any],
+    repo: str,
+    image: str | None = None,
+    guidance_scale: list[float] | None = None,
 ) -> None:
     """Write README.md: what this is, how to load it, an image, and every setting it was trained with.
 
@@ -76,6 +85,7 @@ def write_card(
         settings: dataclasses, written out as a table.
         repo: what the usage example loads.
         image: a file in `folder` to show.
+        guidance_scale: what the cascade is sampled with by an adapter that learned guidance; None for its own.
     """
     told = {name: value for s in settings for name, value in asdict(s).items() if name not in LEFT_OUT}
     told = {name: value for name, value in told.items() if name not in LENGTHS or value is not None}
@@ -93,6 +103,7 @@ def write_card(
         network=network,
         imports=_imports(network),
     )
+    usage += "" if guidance_scale is None else f"\npipe.register_to_config(guidance_scale={guidance_scale})"
     license = (
         {"license": hub.license} if hub.license else inherited_license(find(base), [network], ask=hub.push_to_hub, token=hub.hub_token)
     )

@@ -17,6 +17,7 @@ from imagen_diffusers.schedulers.noise import alpha_sigma, q_sample
 from imagen_diffusers.schedulers.prediction import check_prediction_type, target
 from imagen_diffusers.text.encoding import TextEmbedding, pad_together
 
+from .distillation import guided
 from .network import with_cond_images
 from .seeds import seed_of
 from .times import TimeSampling, check_time_sampling, draw_times
@@ -55,6 +56,7 @@ class LossSettings:
         default=999.0, metadata={"help": "Augmentation levels are uniform in [0, this), one for each example (section 2.4)."}
     )
     noise_offset: float = field(default=0.0, metadata={"help": "Standard deviation of one more noise value a channel; 0 is off."})
+    distilled_guidance = None  # learns from images
 
     def __post_init__(self) -> None:
         if self.prediction_type is not None:
@@ -79,6 +81,18 @@ class LossSettings:
     def cap(self) -> float:
         """Of the weighting, where it has one."""
         return CAP if self.snr_gamma is None else self.snr_gamma
+
+
+@dataclass(frozen=True)
+class DistillationSettings(LossSettings):
+    """The loss of an adapter that learns what guidance of a scale does, in place of what images show; see `distillation.py`."""
+
+    distilled_guidance: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.distilled_guidance > 1:
+            raise ValueError(f"distilled_guidance is {self.distilled_guidance}; it is a guidance scale above 1, where guidance begins")
 
 
 @dataclass(frozen=True)
@@ -180,14 +194,21 @@ def stage_loss(
     noisy = q_sample(images, draws.noise, log_snr)
 
     level = draws.level * settings.max_noise_level
-    if text is not None:
-        text = drop_text(text, null_text, draws.text < settings.text_dropout)
     if low_res is not None:
         low_res = network.condition(low_res, draws.low_res_noise, level)
-    arguments = with_cond_images(network, network.arguments(text, low_res, level), cond_images, images)
-    output = network.predict(noisy, times, arguments)[:, : network.channels]
-    alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
-    counted = pixel_errors(output - target(images, draws.noise, alpha, sigma, settings.prediction_type), settings)
+
+    def predict(dropped: Tensor) -> Tensor:
+        told = None if text is None else drop_text(text, null_text, dropped)
+        arguments = with_cond_images(network, network.arguments(told, low_res, level), cond_images, images)
+        return network.predict(noisy, times, arguments)[:, : network.channels]
+
+    dropped = draws.text < settings.text_dropout
+    if settings.distilled_guidance is None:
+        alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
+        wanted = target(images, draws.noise, alpha, sigma, settings.prediction_type)
+    else:
+        wanted = guided(network.module, predict, dropped, settings.distilled_guidance)
+    counted = pixel_errors(predict(dropped) - wanted, settings)
     errors = (counted if pixel_weight is None else counted * pixel_weight[:, None]).mean((1, 2, 3))
     if settings.weighting == "running":
         assert running is not None

@@ -1,0 +1,60 @@
+"""Guidance distilled into an adapter (Meng et al. 2023, section 3.1): one evaluation predicts what took two under guidance.
+
+The network without its adapter teaches. The adapter learns its guided prediction (Imagen, equation 2) of the same noisy image, which is no
+sample but a function of what the network is given: the error has no noise of its own, and few steps are enough.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from imagen_diffusers.models.lora import trained_adapter
+from imagen_diffusers.sampling.network import StageNetwork
+
+
+def check_distillation(network: StageNetwork, scale: float | None) -> None:
+    """Refuse what has no guidance to learn, or nowhere to put it, by a `ValueError`.
+
+    Args:
+        scale: of the guidance, as `LossSettings` say; None where the network learns from images, which all of them can.
+    """
+    if scale is None:
+        return
+    if network.text_dim is None:
+        raise ValueError(f"this {type(network.module).__name__} takes no text, so it has no guidance to distill: leave its stage out")
+    if trained_adapter(network.module) is None:
+        raise ValueError("guidance is distilled into an adapter, since the network without it is the teacher: give rank, or call add_lora")
+
+
+@torch.no_grad()
+def guided(module: nn.Module, predict: Callable[[Tensor], Tensor], dropped: Tensor, scale: float) -> Tensor:
+    """What the network without its adapters predicts under guidance (B, C, H, W); for an image without text that is what it is then.
+
+    Args:
+        module: the network.
+        predict: its prediction, without text for the images that are told (B,).
+        dropped: the images that are without text.
+        scale: w of equation 2.
+    """
+    with _as_teacher(module):
+        with_text, without = predict(dropped), predict(torch.ones_like(dropped))
+    return without + scale * (with_text - without)
+
+
+@contextmanager
+def _as_teacher(module: nn.Module) -> Iterator[None]:
+    """Without adapters, and without dropout."""
+    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+    training = module.training
+    for layer in layers:
+        layer.enable_adapters(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+        for layer in layers:
+            layer.enable_adapters(True)

@@ -1,0 +1,165 @@
+"""Guidance distilled into an adapter: what is learned, that the teacher is the network without it, and the script."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from examples import distill_guidance
+from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers.finetuning.distilling import GuidanceSettings, sample_without_guidance, scales_to_distill
+from imagen_diffusers.models.lora import add_lora
+from imagen_diffusers.sampling.network import adapt
+from imagen_diffusers.schedulers.noise import q_sample
+from imagen_diffusers.text.encoding import TextEmbedding
+from imagen_diffusers.training.distillation import check_distillation
+from imagen_diffusers.training.losses import DistillationSettings, stage_loss
+
+from .conftest import TEXT_DIM, make_base, make_sr, seeded
+from .test_deepfloyd import base_network
+from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
+from .test_losses import TABLE, draws_of
+from .test_sharing import run_usage
+
+COUNT = 4
+
+
+def batch(unet) -> dict:
+    """Four images with text, and what else the network takes."""
+    side = unet.config["sample_size"]
+    text = TextEmbedding(torch.randn(COUNT, 5, TEXT_DIM, generator=seeded(1)), torch.ones(COUNT, 5, dtype=torch.bool))
+    given = {"images": torch.rand(COUNT, 3, side, side, generator=seeded()) * 2 - 1, "text": text}
+    return given | ({"low_res": torch.rand(COUNT, 3, side // 2, side // 2, generator=seeded(2)) * 2 - 1} if adapt(unet).has_low_res else {})
+
+
+def loss_of(unet, settings: DistillationSettings, **changes):
+    draws = draws_of(COUNT, settings, shape=(3, unet.config["sample_size"], unet.config["sample_size"]))
+    return stage_loss(adapt(unet), draws=draws, log_snr_table=TABLE, settings=settings, **{**batch(unet), **changes})
+
+
+@pytest.mark.parametrize("make", [make_base, make_sr, base_network])
+def test_an_adapter_that_changes_nothing_lacks_what_guidance_adds(make) -> None:
+    """(w - 1)(with text - without), and nothing where there is no text."""
+    settings = DistillationSettings(prediction_type="sample", distilled_guidance=3.0, text_dropout=0.5)
+    unet = make()
+    plain, given = adapt(unet), batch(unet)
+    side = unet.config["sample_size"]
+    draws = draws_of(COUNT, settings, shape=(3, side, side))
+    times = plain.trained_at(draws.times * (len(TABLE) - 1))
+    noisy, level = q_sample(given["images"], draws.noise, plain.log_snr(TABLE, times)), draws.level * settings.max_noise_level
+    low_res = plain.condition(given["low_res"], draws.low_res_noise, level) if "low_res" in given else None
+    none = TextEmbedding(torch.zeros_like(given["text"].embeds), given["text"].mask)
+    with torch.no_grad():
+        of_text, of_none = (plain.predict(noisy, times, plain.arguments(text, low_res, level))[:, :3] for text in (given["text"], none))
+    dropped = draws.text < 0.5
+    assert 0 < dropped.sum() < COUNT
+    expected = (4 * (of_text - of_none).square().mean((1, 2, 3))) * ~dropped
+
+    add_lora(unet, rank=2)
+    errors = loss_of(unet, settings).errors
+    # Float32's rounding of predictions around 1, squared.
+    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-10)
+    assert expected.max() > 1e-6
+
+
+def test_the_teacher_has_neither_adapter_nor_dropout() -> None:
+    """An adapter that was trained before is no part of it; network and adapter are afterwards as they were."""
+    settings = DistillationSettings(prediction_type="sample", distilled_guidance=2.0, text_dropout=0.0)
+    unet = make_base(dropout=0.5)
+    add_lora(unet, rank=2)
+    taught: list[torch.Tensor] = []
+    network = adapt(unet)
+    predict = network.predict
+
+    def watched(*given):
+        output = predict(*given)
+        if not torch.is_grad_enabled():
+            taught.append(output)
+        return output
+
+    network.predict = watched  # pyright: ignore[reportAttributeAccessIssue]
+    unet.train()
+    before = {name: p.requires_grad for name, p in unet.named_parameters()}
+    draws = draws_of(COUNT, settings, shape=(3, 16, 16))
+    for _ in range(2):
+        losses = stage_loss(network, draws=draws, log_snr_table=TABLE, settings=settings, **batch(unet)).losses
+        losses.mean().backward()
+        assert unet.training and {name: p.requires_grad for name, p in unet.named_parameters()} == before
+        with torch.no_grad():
+            for name, p in unet.named_parameters():
+                if ".lora_" in name:
+                    p.add_(0.1)
+    assert len(taught) == 4
+    assert torch.equal(taught[0], taught[2]) and torch.equal(taught[1], taught[3])
+    gradients = {name for name, p in unet.named_parameters() if p.grad is not None}
+    assert gradients == {name for name in before if before[name]} != set()
+
+
+def test_an_adapter_learns_it() -> None:
+    """Half of what guidance adds in a few steps: the network and its adapter are there to do it."""
+    settings = DistillationSettings(prediction_type="sample", distilled_guidance=3.0, text_dropout=0.0)
+    unet = make_base()
+    add_lora(unet, rank=8)
+    optimizer = torch.optim.Adam([p for p in unet.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(12):
+        loss = loss_of(unet, settings).losses.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses) < 0.5 * losses[0]
+
+
+def test_what_cannot_be_distilled_is_refused() -> None:
+    unet = make_base()
+    with pytest.raises(ValueError, match="distilled into an adapter.*give rank"):
+        check_distillation(adapt(unet), 2.0)
+    check_distillation(adapt(unet), None)
+    with pytest.raises(ValueError, match="takes no text, so it has no guidance"):
+        check_distillation(adapt(make_sr(encoder_hid_dim=None, attention_kind="self")), 2.0)
+    for scale in (1.0, 0.5, float("nan")):
+        with pytest.raises(ValueError, match="distilled_guidance is .* above 1"):
+            DistillationSettings(distilled_guidance=scale)
+
+
+def test_which_guidance_is_distilled(shared_pipe) -> None:
+    """That of the cascade is 3, 2 and none."""
+
+    def scales(given: list[float] | None, stages: list[int] | None) -> dict[int, float]:
+        return scales_to_distill(shared_pipe, GuidanceSettings(given), stages, [1, 2, 3])
+
+    assert scales(None, None) == {1: 3.0, 2: 2.0}
+    assert scales(None, [2]) == {2: 2.0}
+    assert scales([5.0], None) == {1: 5.0, 2: 5.0, 3: 5.0}
+    assert scales([5.0, 4.0], [1, 3]) == {1: 5.0, 3: 4.0}
+    for given, stages in ((None, [2, 3]), ([1.0], None), ([2.0, 0.5], [1, 2])):
+        with pytest.raises(ValueError, match="no guidance to distill: leave the stage out"):
+            scales(given, stages)
+    with pytest.raises(ValueError, match="2 values for 3 stages"):
+        scales([2.0, 3.0], None)
+
+
+def test_what_has_learned_is_sampled_without_guidance(pipe) -> None:
+    sample_without_guidance(pipe, 1)
+    assert list(pipe.config["guidance_scale"]) == [1.0, 2.0, 1.0]
+
+
+@pytest.mark.thorough
+def test_the_script(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
+    """Of the guided stages one file of adapters; the images after it are generated without guidance."""
+    scales = []
+    monkeypatch.setattr(
+        "imagen_diffusers.finetuning.cascade.generate_examples",
+        lambda pipe, *_, **__: scales.append(list(pipe.config["guidance_scale"])) or [],
+    )
+    monkeypatch.setattr("imagen_diffusers.finetuning.cascade.before_and_after", lambda *_: None)
+    given = ["--train_data_dir", images, "--rank", 2, "--validation_prompts", "a red cube"]
+    for steps in (1, 2):
+        distill_guidance.main(flags(cascade, steps, tmp_path, *given))
+    assert scales == [[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]] * 2
+    assert {name.split(".")[0] for name in load_file(tmp_path / "pytorch_lora_weights.safetensors")} == {"unet", "unet_2"}
+    assert "| `guidance_scale` | 3.0, 2.0 |" in (tmp_path / "README.md").read_text()
+    assert list(run_usage(tmp_path)["pipe"].config["guidance_scale"]) == [1.0, 1.0, 1.0]
+    pipe = ImagenCascadePipeline.from_pretrained(cascade)
+    pipe.load_lora_weights(tmp_path)
+    assert pipe("a red cube", guidance_scale=1, output_type="pt", generator=seeded()).images.shape == (1, 3, 64, 64)
