@@ -345,6 +345,7 @@ CALLS: list[tuple[dict, str]] = [
     ({"timesteps": (t for t in ())}, "timesteps has 1 lists for 3 stages"),
     ({"timesteps": [(t for t in ()), None, None]}, r"timesteps of a stage is \[\]; give a list of at least one time"),
     ({"latents": "x"}, "latents hold 'x'; give a tensor of standard normal noise"),
+    ({"latents": np.zeros((1, 3, 16, 16))}, "latents hold a ndarray; give a tensor"),
     ({"latents": 5}, "latents hold 5; give a tensor"),
     ({"latents": [None, "x", None]}, "latents hold 'x'; give a tensor"),
     ({"image": torch.zeros(0, 3, 16, 16)}, r"image is of the shape \(0, 3, 16, 16\); give at least one image of at least one pixel"),

@@ -277,3 +277,7 @@ def test_a_scheduler_that_takes_the_output_for_something_else_is_told_of(caplog)
     (record,) = caplog.records
     assert 'scheduler had prediction_type="sample" and has "epsilon" now' in record.message
     assert "DDIMScheduler.from_config(pipe.scheduler.config)" in record.message
+    with pytest.raises(
+        ValueError, match=r"scheduler_2 is the class DDIMScheduler; give .*DDIMScheduler.from_config\(pipe.scheduler_2.config\)"
+    ):
+        pipe.scheduler_2 = diffusers.DDIMScheduler

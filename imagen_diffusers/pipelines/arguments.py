@@ -153,7 +153,8 @@ def noise_per_stage(given: Any, stages: Sequence[Stage], sizes: Sequence[tuple[i
     tensors = [given] if given is None or isinstance(given, Tensor) else list(given) if isinstance(given, Sequence) else [given]
     strange = [one for one in tensors if one is not None and not isinstance(one, Tensor)]
     if strange:
-        raise ValueError(f"latents hold {strange[0]!r}; give a tensor of standard normal noise, or one, or None, for each stage that runs")
+        told = f"a {type(strange[0]).__name__}" if hasattr(strange[0], "shape") else repr(strange[0])
+        raise ValueError(f"latents hold {told}; give a tensor of standard normal noise, or one, or None, for each stage that runs")
     if len(tensors) > len(stages):
         raise ValueError(f"latents has {len(tensors)} tensors for {len(stages)} stages; give one, or None, for each stage that runs")
     tensors += [None] * (len(stages) - len(tensors))

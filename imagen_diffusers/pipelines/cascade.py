@@ -158,8 +158,15 @@ class Cascade(
         super().register_to_config(**checked_config(kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
+        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it.
+
+        Raises:
+            ValueError: for a scheduler that is a class.
+        """
         if name.startswith("scheduler"):
+            if isinstance(value, type):
+                kind = value.__name__
+                raise ValueError(f"{name} is the class {kind}; give an object of it, {kind}.from_config(pipe.{name}.config)")
             warn_of_another_prediction(name, self.__dict__.get(name), value)
         empty = name in self._optional_components and value is not None and tuple(self.config.get(name) or ()) == (None, None)
         if empty:
