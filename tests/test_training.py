@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -324,6 +325,7 @@ RANK_2 = {"rank": 2}
     [
         (None, {"optimizer": "muon"}, "optimizer=adamw there and muon here"),
         (None, {"loss": RUNNING}, "weighting=another than running there and running here"),
+        (None, {"loss": replace(LOSS, prediction_type="v_prediction")}, "prediction_type=sample there and v_prediction here"),
         (None, {"train_batch_size": 2}, "train_batch_size x gradient_accumulation_steps x processes=4 there and 2 here"),
         (None, {"seed": 1}, "seed=0 there and 1 here"),
         ({"rank": 3}, {}, "rank=2 there and 3 here"),
