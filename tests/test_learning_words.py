@@ -20,6 +20,7 @@ from .conftest import TEXT_DIM, make_pipeline
 from .encoders import MAKERS
 from .test_encoders import cascade_of
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
+from .test_training import Scaled
 
 PROMPTS = ["a <vase> on the cube", "a red sphere"]
 
@@ -123,6 +124,22 @@ def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tm
     (tmp_path / "checkpoint-2" / FILE).unlink()
     with pytest.raises(ValueError, match="is of a run that learned no word; choose another output_dir"):
         learn(3, resume_from_checkpoint="latest")
+
+
+def test_the_scale_of_fp16_is_gone_on_with(tmp_path, monkeypatch) -> None:
+    image, scales = torch.zeros(3, 16, 16), []
+
+    class Growing(Scaled):
+        def __init__(self, **given) -> None:
+            super().__init__(**given)
+            self.scaler.set_growth_interval(1)
+
+    monkeypatch.setattr(learning, "Accelerator", Growing)
+    for steps in (1, 2):
+        run = WordRun(tmp_path, max_train_steps=steps, train_batch_size=1, resume_from_checkpoint="latest")
+        learning.learn_word(make_pipeline(), 1, [{"pixel_values": image}], WordSettings(tmp_path, "<mine>", "cube"), run, LossSettings())
+        scales.append(json.loads((tmp_path / f"checkpoint-{steps}" / "progress.json").read_text())["scaler"]["scale"])
+    assert scales == [8.0, 16.0]
 
 
 def test_the_word_begins_with_the_initializer(tmp_path) -> None:

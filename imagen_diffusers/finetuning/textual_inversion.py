@@ -225,7 +225,8 @@ class _Learning:
         moments = self.optimizer.state_dict()["state"].get(0, {})  # none where every step so far was left out
         save_file({"vectors": self.vectors.vectors.detach().cpu(), **moments}, part / STATE)
         (part / KIND).write_text(json.dumps(self._kind()))
-        (part / PROGRESS).write_text(json.dumps({"step": step}))
+        scaler = self.accelerator.scaler  # of fp16
+        (part / PROGRESS).write_text(json.dumps({"step": step, "scaler": None if scaler is None else scaler.state_dict()}))
         put_in_place(part, place)
 
     def load(self, checkpoint: Path) -> int:
@@ -237,12 +238,14 @@ class _Learning:
         if not (checkpoint / FILE).exists():
             raise ValueError(f"{checkpoint} is of a run that learned no word; choose another output_dir")
         check_same_kind(json.loads((checkpoint / KIND).read_text()), self._kind(), checkpoint)
-        state, step = load_file(checkpoint / STATE), json.loads((checkpoint / PROGRESS).read_text())["step"]
+        state, progress = load_file(checkpoint / STATE), json.loads((checkpoint / PROGRESS).read_text())
         with torch.no_grad():
             self.vectors.vectors.copy_(state.pop("vectors"))
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: state}})
-        self.rate.load_state_dict({**self.rate.state_dict(), "last_epoch": step})
-        return step
+        self.rate.load_state_dict({**self.rate.state_dict(), "last_epoch": progress["step"]})
+        if self.accelerator.scaler is not None and progress.get("scaler"):
+            self.accelerator.scaler.load_state_dict(progress["scaler"])
+        return progress["step"]
 
     def _kind(self) -> dict[str, Any]:
         """What a run cannot change when it goes on, by the names of the flags."""
