@@ -145,6 +145,10 @@ def test_offloading_leaves_graphs_where_they_are(tmp_path) -> None:
     graphs = cascade_of_graphs(tmp_path)
     graphs.enable_model_cpu_offload(device="cpu")
     assert len(graphs("a cube").images) == 1
+    mixed = make_pipeline(text_encoder=graphs.text_encoder)
+    mixed.enable_model_cpu_offload(device="cpu")
+    mixed.unet._hf_hook.execution_device = "meta"  # stands for a GPU, which is not where the graph is
+    assert ImagenCascadePipeline.from_pipe(mixed)._execution_device == mixed._execution_device == torch.device("meta")
 
 
 def test_what_a_graph_is_not_given(tmp_path) -> None:

@@ -193,6 +193,7 @@ class Cascade(
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         if isinstance(pipeline, Cascade):
             made._rows, made._tiles = pipeline._rows, pipeline._tiles
+            made._exclude_from_cpu_offload = pipeline._exclude_from_cpu_offload  # by which the device of offloaded networks is found
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))  # diffusers makes it when it is first set
         return made if dtype is None else made.to(dtype)
 
