@@ -356,6 +356,12 @@ def test_soft_masks_slight_colours_and_drawings_that_are_their_own_masks_are_rea
     assert torch.equal(mask_to_tensor(gray(expected), expected.float().expand(1, 3, 64, 64)), expected)
 
 
+@pytest.mark.gpu
+def test_a_soft_mask_is_of_an_image_on_a_gpu() -> None:
+    image = a_picture().cuda()  # as another call hands it out
+    assert torch.equal(mask_to_tensor(a_mask() * 0.6, image), a_mask().cuda())
+
+
 def test_several_masks_are_read_in_order() -> None:
     masks = torch.cat([a_mask(16, 24), ~a_mask(16, 24)])
     for given in (masks, masks[:, 0], masks[:, 0].numpy(), list(masks), [gray(masks[:1]), gray(masks[1:])]):

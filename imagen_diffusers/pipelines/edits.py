@@ -62,15 +62,15 @@ class Edit:
             raise ValueError("image is missing; give the image to start from")
         strengths = strength_per_stage(self.strength, numbers)
         check_resize_mode(self.resize_mode)
-        image = images_to_tensor("image", self.image, channels)
+        image = images_to_tensor("image", self.image, channels).to(device)
         if self.mask_image is None:
-            return ReadEdit(image.to(device), strengths, self.resize_mode)
+            return ReadEdit(image, strengths, self.resize_mode)
         check_count("jump_length", self.jump_length)
         check_edge(self.mask_feather, self.seamless, self.padding_mask_crop, self.resize_mode)
-        mask = mask_to_tensor(self.mask_image, image).to(device)
+        mask = mask_to_tensor(self.mask_image, image)
         samples = whole_per_stage("jump_n_sample", 1 if self.jump_n_sample is None else self.jump_n_sample, {}, numbers)
         painting = (mask, float(self.mask_feather), self.jump_length, samples, self.seamless, self.padding_mask_crop)
-        return ReadEdit(image.to(device), strengths, self.resize_mode, *painting)
+        return ReadEdit(image, strengths, self.resize_mode, *painting)
 
 
 @dataclass(frozen=True)

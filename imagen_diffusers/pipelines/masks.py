@@ -21,13 +21,13 @@ def mask_to_tensor(given: Any, image: Tensor) -> Tensor:
 
     Args:
         given: what `images_to_tensor` takes, also of bool; arrays and tensors (N, H, W), too, and tensors (H, W); one or a list.
-        image: the images they are of (N, c, height, width), in [0, 1].
+        image: the images they are of (N, c, height, width), in [0, 1]; masks come to their device.
 
     Raises:
         ValueError: for masks of another size, coloured ones, one without a pixel to paint, and for a gray photo that is its own mask.
     """
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black", may_be_signed=False)
+    gray = images_to_tensor("mask_image", [_as_gray(one) for one in listed], 1, behind="black", may_be_signed=False).to(image.device)
     if gray.shape[-2:] != image.shape[-2:]:
         given_size, size = (f"{one.shape[-1]}x{one.shape[-2]}" for one in (gray, image))
         raise ValueError(f"mask_image is {given_size} and image {size}; give a mask of the image's own size")
