@@ -6,8 +6,8 @@ from typing import Any
 
 from diffusers.utils.torch_utils import unwrap_module
 
-from imagen_diffusers.models.adapters import adapter_weights
 from imagen_diffusers.pipelines.cascade import Cascade
+from imagen_diffusers.pipelines.lora_scales import acting_scales
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.processes import main_decides
 
@@ -31,7 +31,7 @@ def cascade_digest(pipe: Cascade) -> str:
     for module in filter(None, [*networks, pipe.text_encoder]):
         decisive.append(weights_digest({name: weight for name, weight in module.state_dict().items() if not weight.is_meta}))
         decisive.append(getattr(module, "computes_in", "").replace("f32", ""))  # so that what was measured before graphs said it counts
-        decisive.append(repr(weights) if (weights := adapter_weights(module)) else "")  # likewise
+        decisive.append(repr(scales) if (scales := acting_scales(module)) else "")  # likewise
     decisive.append("" if pipe._tiles is None else f"tiles {pipe._tiles}")
     return text_digest("".join(decisive))
 

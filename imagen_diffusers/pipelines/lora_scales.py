@@ -1,4 +1,6 @@
-"""The scales of adapters around fusing: what is in the weights is taken out by the scale it went in with, and then has its own again."""
+"""The scales of adapters, and what becomes of them around fusing: what is in the weights is taken out by the scale it went in with, and
+then has its own again.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,12 @@ def forget_scales(unets: Iterable[nn.Module]) -> None:
     """Since other ones were set."""
     for layer in _layers(unets):
         layer.__dict__.pop(OWN, None)
+
+
+def acting_scales(unet: nn.Module) -> list[dict[str, float]]:
+    """Of every layer with adapters, in order, the scales of those that act."""
+    acting = [(layer, () if layer.disable_adapters else layer.active_adapters) for layer in _layers([unet])]
+    return [{name: layer.scaling[name] for name in names if name in layer.scaling} for layer, names in acting]
 
 
 def _layers(unets: Iterable[nn.Module]) -> Iterator[Any]:
