@@ -308,7 +308,7 @@ def test_judgements_become_shares_and_means() -> None:
     share = figure_of(entries([True, False, None, [True, True, False]]))
     assert (share.value, share.count, share.share) == (3 / 5, 5, True)
     assert 0 <= share.low < 3 / 5 < share.high <= 1
-    assert 0 < figure_of(entries([True, False, True])).low < 2 / 3
+    assert figure_of(entries([True, False, True]))[1:3] == wilson(2, 3)
     mean = figure_of(entries([1, None, 2.0, 6]))
     assert (mean.value, mean.count, mean.share) == (3.0, 3, False)
     assert 1 <= mean.low < 3 < mean.high <= 6

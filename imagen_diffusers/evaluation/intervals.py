@@ -43,6 +43,8 @@ def clustered(rights: Tensor, counts: Tensor) -> Interval:
     rights, counts = rights.double().cpu(), counts.double().cpu()
     right, count = rights.sum().item(), counts.sum().item()
     share, images = right / count, len(rights)
+    if count == images:
+        return wilson(right, count)
     if share in (0, 1):
         return wilson(share * images, images)
     if images == 1:
