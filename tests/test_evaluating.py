@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.guiders import ClassifierFreeGuidance
 from PIL import Image
+from safetensors.torch import save_file
 
 from imagen_diffusers.evaluation import groups
-from imagen_diffusers.evaluation.asked import cascade_digest
+from imagen_diffusers.evaluation.asked import as_json, cascade_digest, keep_or_refuse
 from imagen_diffusers.evaluation.digests import source_digest
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.generating import Point, generate, sweep
 from imagen_diffusers.evaluation.intervals import wilson
 from imagen_diffusers.evaluation.metrics import Judged, entries, figure_of
+from imagen_diffusers.evaluation.report import write_report
 from imagen_diffusers.evaluation.runs import Evaluation, evaluate
 from imagen_diffusers.images import read_settings
 from imagen_diffusers.models.lora import add_lora
@@ -302,6 +305,24 @@ def test_other_weights_of_an_adapter_and_other_tiles_are_another_cascade() -> No
         digests.append(cascade_digest(pipe))
     pipe.enable_lora()
     assert len(set(digests)) == 5 and cascade_digest(pipe) == digests[3]
+
+
+def test_arguments_that_are_no_json_are_told_apart_and_written(tmp_path) -> None:
+    """A guider, or an image that networks are conditioned on: the report ended in an error, and two large tensors were one."""
+    (tmp_path / "own-settings").mkdir()
+    save_file({"x": torch.zeros(1)}, tmp_path / "own-settings" / "group-000000.safetensors")
+    large = torch.zeros(1, 3, 64, 64)
+    (tmp_path / "run.json").write_text(as_json({"guider": ClassifierFreeGuidance(2.0), "image": Image.new("RGB", (2, 2)), "cond": large}))
+    keep_or_refuse(tmp_path, {"guider": ClassifierFreeGuidance(2.0), "image": Image.new("RGB", (2, 2)), "cond": large.clone()})
+    asked = {
+        "guider": ClassifierFreeGuidance(3.0),
+        "image": Image.new("RGB", (2, 2), "red"),
+        "cond": large.index_fill(3, torch.tensor(30), 1),
+    }
+    with pytest.raises(ValueError, match="guider was .* image was .* cond was "):
+        keep_or_refuse(tmp_path, asked)
+    write_report(tmp_path, asked, [], {}, [])
+    assert "ClassifierFreeGuidance" in json.loads((tmp_path / "report.json").read_text())["asked"]["guider"]
 
 
 def test_judgements_become_shares_and_means() -> None:

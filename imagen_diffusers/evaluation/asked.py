@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from diffusers.utils.torch_utils import unwrap_module
+from PIL import Image
+from torch import Tensor
 
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.lora_scales import acting_scales
@@ -60,10 +64,23 @@ def read_notes(path: Path) -> dict[str, Any]:
     return told
 
 
+def as_json(told: dict[str, Any]) -> str:
+    """JSON of what was asked for: images and tensors by a digest, and what else it has no form for, such as guiders, as it prints."""
+    return json.dumps(told, indent=2, ensure_ascii=False, default=_in_words)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there in whole, or not at all."""
     with in_one_rename(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Image.Image):
+        value = np.array(value)
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{tuple(value.shape)} {weights_digest({'': torch.as_tensor(value)})}"
+    return repr(value)
 
 
 def _settings(configured: Any) -> list[tuple[str, Any]]:
@@ -72,7 +89,7 @@ def _settings(configured: Any) -> list[tuple[str, Any]]:
 
 
 def _keep(folder: Path, asked: dict[str, Any]) -> None:
-    path, text = folder / FILE, json.dumps(asked, indent=2, ensure_ascii=False, default=repr)
+    path, text = folder / FILE, as_json(asked)
     measured = [path for path in folder.glob(f"*/{GROUP_FILES}") if path.parent.suffix != UNJOINED]  # and not those of a reference
     if not measured:  # whatever was asked for there before
         return write_whole(path, text + "\n")

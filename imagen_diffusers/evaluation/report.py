@@ -1,11 +1,10 @@
 """What an evaluation found, for programs (report.json), for people (report.md) and as the paper's curve (curve.png)."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from .asked import write_whole
+from .asked import as_json, write_whole
 from .figures import INTERVAL, Figure, exact
 
 Figures = dict[str, Figure]  # by name
@@ -27,7 +26,7 @@ def write_report(folder: Path, asked: dict[str, Any], columns: Columns, stages: 
 
     found = [{"settings": settings, "figures": _plain(figures)} for settings, figures in columns]
     whole = {"asked": asked, "notes": notes, "points": found, "stages": {name: _plain(figures) for name, figures in stages.items()}}
-    write_whole(folder / "report.json", json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "report.json", as_json(whole) + "\n")
     tables = [markdown([(title(settings), figures) for settings, figures in columns])] if columns else []
     tables += [markdown(list(stages.items()))] if stages else []
     curve = folder / "curve.png"

@@ -15,7 +15,7 @@ from imagen_diffusers.pipelines.stage_numbers import numbers_to_run
 from imagen_diffusers.training.folders import one_run_in
 from imagen_diffusers.training.processes import process_group, this_process
 
-from .asked import cascade_digest, keep_or_refuse, read_notes, write_whole
+from .asked import as_json, cascade_digest, keep_or_refuse, read_notes, write_whole
 from .curve import canvas
 from .figures import Figure
 from .generating import Point, generate, save
@@ -143,7 +143,8 @@ def _measuring(pipe: ImagenCascadePipeline, e: Evaluation, point: Point) -> Any:
     def measure(chosen: range) -> Measured:
         images = generate(pipe, e.rows, chosen, point, e.seed)
         if e.save_images:
-            save(images, e.rows, chosen, e.output / point.name / "images", {**(e.told or {}), **point.call}, e.seed)
+            told = json.loads(as_json({**(e.told or {}), **point.call}))
+            save(images, e.rows, chosen, e.output / point.name / "images", told, e.seed)
         return measure_all(e.metrics, images, [e.rows[i] for i in chosen])
 
     return measure
