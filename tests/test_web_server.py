@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from imagen_diffusers.cli import app
@@ -293,6 +295,14 @@ def test_what_the_command_is_told_wrong_is_said_before_anything_is_served(words,
     result = CliRunner().invoke(app, ["web", *words])
     assert result.exit_code == 1
     assert message in result.output and "Traceback" not in result.output
+
+
+def test_an_adapters_weight_is_one_that_the_page_asks_for(tmp_path) -> None:
+    """Beyond its slider's end each click was refused until that was moved."""
+    save_file({"unet.x": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.safetensors")
+    result = CliRunner().invoke(app, ["web", "--lora", f"{tmp_path}:3"])
+    assert result.exit_code == 1
+    assert f"the weight of --lora {tmp_path.name} is 3.0; give a number from -2 to 2" in result.output
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:

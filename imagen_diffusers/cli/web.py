@@ -39,14 +39,16 @@ def web(
     except ImportError as error:
         raise ValueError(f"the page needs gradio ({error}): {install('web')}") from None
     from imagen_diffusers.web.addresses import check_address
-    from imagen_diffusers.web.asked import OWN_PRESET, PRESETS
-    from imagen_diffusers.web.limits import Limits, read_choice
+    from imagen_diffusers.web.asked import MAX_WEIGHT, OWN_PRESET, PRESETS
+    from imagen_diffusers.web.limits import Limits, read_choice, read_number
     from imagen_diffusers.web.models import Models, NotLoaded
 
     begins = OWN_PRESET if preset is None else read_choice("--preset", preset, PRESETS[1:])
     options = o.PipelineOptions(dtype=dtype, device=device, offload=offload, tile=tile)
     places = named("--model", [(given, find(given, ("pipelines",))) for given in model or [o.DEFAULT_MODEL]])
     adapters = named("--lora", [(named_adapter(given)[0], find_adapter(given)) for given in lora or []])
+    for name, (_, weight) in adapters.items():
+        read_number(f"the weight of --lora {name}", weight, -MAX_WEIGHT, MAX_WEIGHT)  # as the page asks for it
     models = Models(lambda place: prepare(replace(options, model=place)), places, adapters)
     told = {"version": version_of("imagen_diffusers"), **asdict(options)}
     check_address(host, port)
