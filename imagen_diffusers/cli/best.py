@@ -34,8 +34,9 @@ class Best(NamedTuple):
         """
         if count > self.of:
             raise ValueError(f"--best-of is {self.of}, of which {count} images cannot be kept; give a larger one, or ask for fewer")
+        from imagen_diffusers.evaluation.own_functions import is_own
         from imagen_diffusers.evaluation.ranking import best_first, judge, judge_each
-        from imagen_diffusers.evaluation.scorers import is_own, load_scorer
+        from imagen_diffusers.evaluation.scorers import load_scorer
 
         if prompt is None and not is_own(self.scorer):
             raise ValueError(

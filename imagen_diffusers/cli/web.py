@@ -14,9 +14,7 @@ from imagen_diffusers.hub.versions import version_of
 from . import options as o
 from .loading import find_adapter, named_adapter, prepare
 
-Models = Annotated[
-    list[str] | None, typer.Option("--model", help="A folder, the name of a bundled pipeline, or a Hub id. Given again, there is a choice.")
-]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Folder, bundled name, or Hub id. Given again, there is a choice.")]
 Share = Annotated[bool, typer.Option("--share", help="A public address as well, by a tunnel of gradio's: whoever has it can use the page.")]
 
 

@@ -7,8 +7,8 @@ from .clip import load_clip
 from .extractors import Extractor, load_extractor
 from .features import write_folder_features
 from .metrics import Judged, Metric
+from .own_functions import own_scorer
 from .realism import DISTANCES, InceptionScore, Realism, check_count
-from .scorers import own_scorer
 from .statistics import Statistics
 
 INCEPTION = "inception:"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .digests import source_digest
-from .scorers import is_own, own
+from .own_functions import is_own, own
 
 PROBED = 256  # side of the gray image that tells how wide a user's own features are
 

@@ -44,7 +44,7 @@ from .stage_numbers import (
     numbers_that_enlarge,
     numbers_to_run,
 )
-from .stages import StagesMixin, warn_of_another_prediction
+from .stages import StagesMixin, check_swapped
 from .texts import TextsMixin
 from .textual_inversion import TextualInversionMixin
 
@@ -158,16 +158,9 @@ class Cascade(
         super().register_to_config(**checked_config(kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it.
-
-        Raises:
-            ValueError: for a scheduler that is a class.
-        """
+        """Assigning to a slot that was empty registers it, so that `save_pretrained` does not drop it."""
         if name.startswith("scheduler"):
-            if isinstance(value, type):
-                kind = value.__name__
-                raise ValueError(f"{name} is the class {kind}; give an object of it, {kind}.from_config(pipe.{name}.config)")
-            warn_of_another_prediction(name, self.__dict__.get(name), value)
+            check_swapped(name, self.__dict__.get(name), value)
         empty = name in self._optional_components and value is not None and tuple(self.config.get(name) or ()) == (None, None)
         if empty:
             self.register_modules(**{name: value})

@@ -145,13 +145,19 @@ class StagesMixin(TilingMixin):
         return scheduler
 
 
-def warn_of_another_prediction(name: str, before: Any, after: Any) -> None:
-    """Say where a scheduler takes the network's output for something else than the one it replaces did: it would make noise of it.
+def check_swapped(name: str, before: Any, after: Any) -> None:
+    """Warn where a scheduler takes the network's output for something else than the one it replaces did: it would make noise of it.
 
     Args:
         name: of the slot.
         before, after: the schedulers; either may be None.
+
+    Raises:
+        ValueError: for a class.
     """
+    if isinstance(after, type):
+        kind = after.__name__
+        raise ValueError(f"{name} is the class {kind}; give an object of it, {kind}.from_config(pipe.{name}.config)")
     if before is None or after is None or preconditions(before) or preconditions(after):
         return
     said, says = (getattr(scheduler, "config", {}).get("prediction_type") for scheduler in (before, after))
