@@ -106,6 +106,8 @@ def test_it_is_the_callers_pipeline_that_paints(painter, more) -> None:
 
 
 def test_several_prompts_are_refused(painter) -> None:
+    with pytest.raises(ValueError, match="pipe is of ImagenCascadePipeline, which .*; give ImagenCascadeInpaintPipeline.from_pipe"):
+        outpaint(make_pipeline(), PROMPT, HELD, *CANVAS)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="prompt is a list; one call extends one image"):
         outpaint(painter, [PROMPT, PROMPT], HELD, *CANVAS)
 

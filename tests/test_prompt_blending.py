@@ -95,6 +95,11 @@ def test_a_fraction_of_numpy_is_a_number() -> None:
 BAD = [
     ((text(2, 0), text(2, 1), []), r"fractions are \[\]; give one or several in \[0, 1\]"),
     ((text(2, 0), text(2, 1), [0.5, 1.5]), "fractions are"),
+    (
+        ("a red cube", text(2, 1), 0.5),
+        r"the first text is a str; give its embeddings and mask, as weighted_embeddings\(pipe, prompt\) does",
+    ),
+    ((text(2, 0)[0], text(2, 1), 0.5), "the first text is a Tensor; give"),
     ((text(2, 0), text(2, 1), -0.1), "fractions are -0.1"),
     ((text(2, 0), text(2, 1), math.nan), "fractions are nan"),
     ((text(2, 0), text(2, 1, width=4), 0.5), "the texts are 8 and 4 wide"),

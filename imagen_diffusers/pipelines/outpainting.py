@@ -45,23 +45,12 @@ def outpaint(
         what is not painted yet repeats the image's edge.
 
     Raises:
-        ValueError: for what is no PIL image, a canvas smaller than the image, an image that does not stand on it, sizes no stage can have,
-            and a call for more than one PIL image.
+        ValueError: for another task's pipeline, what is no PIL image, a canvas smaller than the image, an image that does not stand on it,
+            sizes no stage can have, and a call for more than one PIL image.
     """
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"image is a {type(image).__name__}; one call extends one image: give a PIL image")
+    _check(pipe, prompt, image, overlap, call)
     image = ImageOps.exif_transpose(image)  # before its sides are read
     left, top = place(image.size, width, height, left, top)
-    if not isinstance(overlap, Real) or not 0 < overlap < 1:
-        raise ValueError(f"overlap is {overlap!r}; give a share of a window greater than 0 and less than 1")
-    if not isinstance(prompt, str | None):
-        raise ValueError(f"prompt is a {type(prompt).__name__}; one call extends one image: give a string, or None")
-    for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
-        if call.get(name, only) != only:
-            raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
-    for name in ("start_at", "low_res", "padding_mask_crop"):
-        if call.get(name) is not None:
-            raise ValueError(f"{name} is of one painting, and an image is extended by several; leave it out")
     last = call.get("stop_at") if call.get("stop_at") in pipe.stage_numbers else None  # the call says what is wrong with another one
     numbers = [n for n in pipe.stage_numbers if last is None or n <= last]
     stages, channels = pipe.stages(numbers), channels_of_images(pipe.networks, numbers)
@@ -92,6 +81,23 @@ def outpaint(
     extended: Any
     extended, _ = pipe.hand_out(images_to_tensor("image", Image.fromarray(canvas[:height, :width]), channels), "pil")
     return extended[0]
+
+
+def _check(pipe: Any, prompt: Any, image: Any, overlap: Any, call: dict[str, Any]) -> None:
+    if not isinstance(pipe, ImagenCascadeInpaintPipeline):
+        raise ValueError(f"pipe is of {type(pipe).__name__}, which paints no part; give ImagenCascadeInpaintPipeline.from_pipe(pipe)")
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image is a {type(image).__name__}; one call extends one image: give a PIL image")
+    if not isinstance(overlap, Real) or not 0 < overlap < 1:
+        raise ValueError(f"overlap is {overlap!r}; give a share of a window greater than 0 and less than 1")
+    if not isinstance(prompt, str | None):
+        raise ValueError(f"prompt is a {type(prompt).__name__}; one call extends one image: give a string, or None")
+    for name, only in (("num_images_per_prompt", 1), ("output_type", "pil")):
+        if call.get(name, only) != only:
+            raise ValueError(f"{name} is {call[name]!r}; one call extends one image and returns it as a PIL image: leave {name} out")
+    for name in ("start_at", "low_res", "padding_mask_crop"):
+        if call.get(name) is not None:
+            raise ValueError(f"{name} is of one painting, and an image is extended by several; leave it out")
 
 
 def place(size: tuple[int, int], width: int, height: int, left: int | None = None, top: int | None = None) -> tuple[int, int]:

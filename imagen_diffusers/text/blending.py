@@ -77,6 +77,10 @@ def _stretched(text: TextEmbedding, count: int) -> Tensor:
 
 
 def _checked(name: str, text: tuple[Tensor, Tensor]) -> TextEmbedding:
+    if not isinstance(text, Sequence) or [isinstance(part, Tensor) for part in text] != [True, True]:
+        raise ValueError(
+            f"the {name} text is a {type(text).__name__}; give its embeddings and mask, as weighted_embeddings(pipe, prompt) does"
+        )
     embeds, mask = text
     if embeds.ndim != 3 or len(embeds) != 1 or mask.shape != embeds.shape[:2] or not mask.any():
         raise ValueError(
