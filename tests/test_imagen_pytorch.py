@@ -213,7 +213,7 @@ def test_conditioning_images_are_asked_for(package) -> None:
     pipe = ImagenCascadePipeline(unet=pair(package, cond_images_channels=2)[1], scheduler=LucidrainsScheduler(), null_text="learned")
     given = {"prompt_embeds": torch.ones(1, 5, 24)}
     with pytest.raises(ValueError, match="prompt_embeds hold a prompt of zeros alone, which are padding"):
-        pipe(prompt_embeds=torch.zeros(1, 5, 24))
+        pipe(prompt_embeds=torch.zeros(1, 5, 24), cond_images=torch.zeros(1, 2, 8, 8))
     with pytest.raises(ValueError, match="unet was trained with conditioning images; give cond_images"):
         pipe(**given)
     with pytest.raises(ValueError, match="cond_images has 3 channels; give 2"):
