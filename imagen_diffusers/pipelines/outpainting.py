@@ -83,7 +83,7 @@ def outpaint(
     return extended[0]
 
 
-def _check(pipe: Any, prompt: Any, image: Any, overlap: Any, call: dict[str, Any]) -> None:
+def _check(pipe: Any, prompt: Any, image: Any, overlap: float, call: dict[str, Any]) -> None:
     if not isinstance(pipe, ImagenCascadeInpaintPipeline):
         raise ValueError(f"pipe is of {type(pipe).__name__}, which paints no part; give ImagenCascadeInpaintPipeline.from_pipe(pipe)")
     if not isinstance(image, Image.Image):
