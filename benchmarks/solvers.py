@@ -2,18 +2,20 @@
 
     python -m benchmarks.solvers --count 40
     python -m benchmarks.solvers --count 200 --way quality --way fast
+    python -m benchmarks.solvers --count 200 --way quality --way my-preset --objects 2
 
 Presets first, then every solver by itself; each takes over the bundled schedulers' curve, prediction type and thresholding.
-Images of 256px for prompts of one object are read by the oracle of `examples.scenes.oracle`, and its features give the Frechet
-distance to true renders of the same scenes; without a trained oracle only the cost is told. All ways have the same prompts and
-seeds, so that the interval beside a difference from the first is of pairs, and take turns, batch by batch.
+Images of 256px, for prompts of one object or of two and their relation, are read by the oracle of `examples.scenes.oracle`, and
+its features give the Frechet distance to true renders of the same scenes; without a trained oracle only the cost is told. All
+ways have the same prompts and seeds, so that the interval beside a difference from the first is of pairs, and take turns, batch
+by batch.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from tqdm import trange
@@ -49,10 +51,10 @@ def evaluations(pipe: ImagenCascadePipeline, stages: int = STAGES) -> int:
 
 
 def ways(names: Iterable[str]) -> Iterator[tuple[str, Callable[[ImagenCascadePipeline], None]]]:
-    """Of `WAYS` those with these names, and what makes a freshly loaded pipeline sample so."""
+    """Of `WAYS`, and folders of presets, those with these names, and what makes a freshly loaded pipeline sample so."""
     for name in names:
-        if name in PRESETS:
-            yield name, lambda pipe, name=name: pipe.use_preset(bundled(name))
+        if name not in SCHEDULERS.values():
+            yield name, lambda pipe, name=name: pipe.use_preset(bundled(name) if name in PRESETS else name)
             continue
         for steps in STEPS:
             yield name, lambda pipe, name=name, steps=steps: _swap(pipe, name, steps)
@@ -82,8 +84,10 @@ def quality(oracle: Oracle, images: torch.Tensor, scenes: list[Scene], true: tor
 
 
 @torch.no_grad()
-def measure_all(count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterable[str] = WAYS) -> list[Measured]:
-    scenes, prompts = scenes_and_prompts(count, 1, TEST_SEEDS + 80_000)
+def measure_all(
+    count: int = COUNT, oracle_folder: Path = ORACLE, names: Iterable[str] = WAYS, objects: Literal[1, 2] = 1
+) -> list[Measured]:
+    scenes, prompts = scenes_and_prompts(count, objects, TEST_SEEDS + 80_000)
     oracle = load(oracle_folder) if (oracle_folder / "oracle.safetensors").exists() else None
     true = None
     if oracle is not None:
@@ -148,9 +152,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=COUNT, help="prompts")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
-    parser.add_argument("--way", choices=WAYS, action="append", help="these alone; the first is what others are compared with")
+    parser.add_argument("--objects", type=int, choices=(1, 2), default=1, help="in each prompt; of two their relation counts, too")
+    these = "one of these, or a folder of a preset; given again for more, of which the first is what others are compared with"
+    parser.add_argument("--way", action="append", metavar=f"{{{','.join(WAYS)}}}", help=these)
     args = parser.parse_args()
-    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle, args.way or WAYS), args.count)}")
+    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle, args.way or WAYS, args.objects), args.count)}")
 
 
 if __name__ == "__main__":

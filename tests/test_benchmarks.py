@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,6 +101,13 @@ def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
     # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
     difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
     assert difference == -25 and abs(low + 31.0) < 1 and abs(high + 19.0) < 1
+
+
+def test_a_preset_of_ones_own_is_a_way_too() -> None:
+    (own, sample_so), (solver, _), _ = solvers.ways(["my-preset", "ImagenDDPMScheduler"])
+    given: list[str] = []
+    sample_so(SimpleNamespace(use_preset=given.append))  # pyright: ignore[reportArgumentType]
+    assert given == [own] == ["my-preset"] and solver == "ImagenDDPMScheduler"
 
 
 @pytest.fixture

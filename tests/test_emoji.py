@@ -356,6 +356,18 @@ def test_the_largest_stage_is_shown_things_as_large_as_their_images_are(folder, 
     assert EmojiFigures("sr1024", folder, *_noise_and_loss(), count=2, **_text(folder)).bicubic.keys() == {"bicubic", "thing/bicubic"}
 
 
+@pytest.mark.parametrize(("flattened", "at_least", "at_most"), [(None, 15, 35), (0.0, 0, 0), (1.0, 60, 60)])
+def test_how_often_things_are_shown_flat_can_be_said(folder, flattened, at_least, at_most) -> None:
+    dataset = EmojiDataset("base", folder, flattened=flattened)
+    (hand,) = (i for i, thing in enumerate(dataset.things) if thing.name == "raised hand")
+    assert at_least <= sum("flat" in dataset.visit(hand, number)["prompt"] for number in range(60)) <= at_most
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="--flattened is a share, from 0 to 1, not 1.5"):
+        train.EmojiSettings("base", flattened=1.5)
+
+
 def test_compositions_have_the_size_of_an_icon_within_that_of_the_stage(tmp_path, monkeypatch) -> None:
     (tmp_path / "icons").mkdir()
     icons = {"long": (2000, 30), "large": (700, 650), "small": (50, 60)}

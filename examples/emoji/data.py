@@ -12,7 +12,7 @@ size and background, mirrored or not, in another skin tone or style, under anoth
 import argparse
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +77,16 @@ VIEWS = {
 class EmojiDataset(VisitedDataset):
     """The things of a folder for one stage; what a visit shows depends on `seed`, the thing and the number of the pass alone.
 
+    With `flattened` that share of the visits to a thing that may be trained in the flat style shows it, and not the view's.
+
     Raises:
         OSError: for what is no folder of things, and where drawings are too small for the 1024px stage.
     """
 
-    def __init__(self, stage: str, folder: Path, *, seed: int = 0):
+    def __init__(self, stage: str, folder: Path, *, seed: int = 0, flattened: float | None = None):
         self.view, self.folder, self.seed = VIEWS[stage], folder, seed
+        if flattened is not None:
+            self.view = replace(self.view, flattened=flattened)
         self.things = read_things(folder)
         self.held_out = held_out(self.things)
         self.unseen_in_flat = unseen_in_flat(self.things)

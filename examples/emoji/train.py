@@ -42,6 +42,14 @@ class EmojiSettings:
     pretrained: Path | None = field(
         default=None, metadata={"help": "Pipeline, folder or name, whose weights of this stage are begun with where they fit."}
     )
+    flattened: float | None = field(
+        default=None,
+        metadata={"help": "Share of the visits to a thing that may be trained in the flat style which show it so; by default the stage's."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.flattened is not None and not 0 <= self.flattened <= 1:
+            raise ValueError(f"--flattened is a share, from 0 to 1, not {self.flattened}")
 
 
 def build(stage: str, text_dim: int, pretrained: Path | None = None, *, seed: int = 0) -> ConditionedUNet:
@@ -74,7 +82,8 @@ def main(args: Sequence[str] | None = None) -> None:
         measure = EmojiFigures(emoji.stage, emoji.folder, table, loss, **text, max_sequence_length=train.max_sequence_length)
     text_dim = encode(["an emoji"], **text, max_length=train.max_sequence_length).embeds.shape[-1]  # not every config tells
     unet = build(emoji.stage, text_dim, emoji.pretrained, seed=train.seed)
-    train_stage(unet, EmojiDataset(emoji.stage, emoji.folder, seed=train.seed), table, train, loss, **text, measure=measure)
+    data = EmojiDataset(emoji.stage, emoji.folder, seed=train.seed, flattened=emoji.flattened)
+    train_stage(unet, data, table, train, loss, **text, measure=measure)
 
 
 if __name__ == "__main__":
