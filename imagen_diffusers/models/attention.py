@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .adapters import holds_adapter
 from .blocks import zeroed
+from .group_norm import GroupNorm
 
 ATTENTION_KINDS = ("self", "self_text", "cross_text")
 
@@ -98,7 +99,7 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
         text_width = text_dim or 0
         self.heads = max(hidden_dim // head_dim, 1)
         self.is_cross_attention = kind == "cross_text"
-        self.norm = nn.GroupNorm(norm_groups, channels)
+        self.norm = GroupNorm(norm_groups, channels)
         self.norm_text = nn.LayerNorm(text_width) if kind != "self" else None
         source_dim = text_width if self.is_cross_attention else channels
         self.to_q = nn.Linear(channels, hidden_dim, bias=False)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .group_norm import GroupNorm
+
 
 class ResnetBlock(nn.Module):
     """GN-SiLU-conv, GN-SiLU-conv and a shortcut (Imagen, figure A.27), conditioned by scale and shift of the second norm.
@@ -34,10 +36,10 @@ class ResnetBlock(nn.Module):
     ):
         super().__init__()
         self.resample = resample
-        self.norm1 = nn.GroupNorm(norm_groups, in_channels)
+        self.norm1 = GroupNorm(norm_groups, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.to_scale_shift = nn.Linear(embedding_dim, 2 * out_channels)
-        self.norm2 = nn.GroupNorm(norm_groups, out_channels)
+        self.norm2 = GroupNorm(norm_groups, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         project = always_project or in_channels != out_channels
@@ -98,7 +100,7 @@ class PatchHead(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, patch_size: int, norm_groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, in_channels)
+        self.norm = GroupNorm(norm_groups, in_channels)
         self.conv = zeroed(nn.Conv2d(in_channels, out_channels * patch_size**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(patch_size)
 
@@ -160,7 +162,7 @@ class DetailHead(nn.Module):
         norm_groups: int,
     ):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, in_channels)
+        self.norm = GroupNorm(norm_groups, in_channels)
         self.from_features = nn.Conv2d(in_channels, channels * patch_size**2, 1)
         self.shuffle = nn.PixelShuffle(patch_size)
         self.from_image = nn.Conv2d(image_channels, channels, 3, padding=1)
