@@ -1,5 +1,7 @@
 """Guidance distilled into an adapter: what is learned, that the teacher is the network without it, and the script."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,7 +9,7 @@ from safetensors.torch import load_file
 from examples import distill_guidance
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.distilling import GuidanceSettings, sample_without_guidance, scales_to_distill
-from imagen_diffusers.models.lora import add_lora
+from imagen_diffusers.models.lora import add_lora, chosen_adapters, trained_adapter
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.schedulers.noise import q_sample
 from imagen_diffusers.text.encoding import TextEmbedding
@@ -92,6 +94,29 @@ def test_the_teacher_has_neither_adapter_nor_dropout() -> None:
     assert torch.equal(taught[0], taught[2]) and torch.equal(taught[1], taught[3])
     gradients = {name for name, p in unet.named_parameters() if p.grad is not None}
     assert gradients == {name for name in before if before[name]} != set()
+
+
+def test_a_frozen_adapter_acts_in_teacher_and_pupil() -> None:
+    """The network that has learned a look teaches: an adapter that changes nothing yet lacks what guidance adds, and the look stays."""
+    settings = DistillationSettings(prediction_type="sample", distilled_guidance=3.0, text_dropout=0.0)
+    unet = make_base()
+    add_lora(unet, rank=2, name="look")
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if ".lora_B." in name:
+                weight.normal_(std=0.2, generator=seeded())
+    fused = deepcopy(unet)
+    fused.fuse_lora()
+    fused.unload_lora()
+    add_lora(fused, rank=2, name="guidance")
+    add_lora(unet, rank=2, name="guidance")
+    unet.set_adapters(["look", "guidance"])
+    for name, weight in unet.named_parameters():
+        if ".look." in name:
+            weight.requires_grad_(False)
+    expected = loss_of(fused, settings).losses
+    torch.testing.assert_close(loss_of(unet, settings).losses, expected, rtol=1e-4, atol=1e-8)
+    assert trained_adapter(unet) == "guidance" and chosen_adapters(unet) == ["look", "guidance"]
 
 
 def test_an_adapter_learns_it() -> None:

@@ -1,6 +1,6 @@
 """Guidance distilled into an adapter (Meng et al. 2023, section 3.1): one evaluation predicts what took two under guidance.
 
-The network without its adapter teaches. The adapter learns its guided prediction (Imagen, equation 2) of the same noisy image, which is no
+The network without the adapter teaches. The adapter learns its guided prediction (Imagen, equation 2) of the same noisy image, which is no
 sample but a function of what the network is given: the error has no noise of its own, and few steps are enough.
 """
 
@@ -31,7 +31,7 @@ def check_distillation(network: StageNetwork, scale: float | None) -> None:
 
 @torch.no_grad()
 def guided(module: nn.Module, predict: Callable[[Tensor], Tensor], dropped: Tensor, scale: float) -> Tensor:
-    """What the network without its adapters predicts under guidance (B, C, H, W); for an image without text that is what it is then.
+    """What the network without the adapter predicts under guidance (B, C, H, W); for an image without text that is what it is then.
 
     Args:
         module: the network.
@@ -46,15 +46,16 @@ def guided(module: nn.Module, predict: Callable[[Tensor], Tensor], dropped: Tens
 
 @contextmanager
 def _as_teacher(module: nn.Module) -> Iterator[None]:
-    """Without adapters, and without dropout."""
-    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
-    training = module.training
-    for layer in layers:
-        layer.enable_adapters(False)
+    """Without the adapter that is trained, beside which frozen ones may act, and without dropout."""
+    trained, training = trained_adapter(module), module.training
+    layers = [(layer, layer._active_adapter) for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer, _ in layers:
+        # peft's own ways to choose adapters would let frozen ones be trained from then on.
+        layer._active_adapter = [name for name in layer.active_adapters if name != trained]
     module.eval()
     try:
         yield
     finally:
         module.train(training)
-        for layer in layers:
-            layer.enable_adapters(True)
+        for layer, chosen in layers:
+            layer._active_adapter = chosen
