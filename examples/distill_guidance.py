@@ -16,7 +16,7 @@ from imagen_diffusers.finetuning.cascade import FineTuning, fit_and_share, with_
 from imagen_diffusers.finetuning.distilling import GuidanceSettings, scales_to_distill
 from imagen_diffusers.finetuning.flags import ModelSettings, StagesSettings, StagesTrainSettings, ValidationSettings, parse, run_script
 from imagen_diffusers.finetuning.image_sets import image_set
-from imagen_diffusers.finetuning.one_stage import load_cascade, stages_held
+from imagen_diffusers.finetuning.one_stage import load_cascade
 from imagen_diffusers.finetuning.text_encoding import needs_text_encoder, open_text_cache
 from imagen_diffusers.hub.upload import HubSettings
 from imagen_diffusers.training.data_settings import DataSettings
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
         check_beginning(train, hub, job.folders, train_data_dir=data.train_data_dir)
         pipe = load_cascade(model, seed=train.seed, text_encoder=needs_text_encoder(data, validation))
         cache = open_text_cache(pipe, model, data)
-        scales = scales_to_distill(pipe, guidance, which.stages, stages_held(model))
+        scales = scales_to_distill(pipe, guidance, which.stages)
         told = [replace(guidance, guidance_scale=list(scales.values())) if one is guidance else one for one in job.told]
         job = with_stages(replace(job, distilled=scales, told=told), list(scales))
 

@@ -16,7 +16,7 @@ from imagen_diffusers.text.encoding import TextEmbedding
 from imagen_diffusers.training.distillation import check_distillation
 from imagen_diffusers.training.losses import DistillationSettings, stage_loss
 
-from .conftest import TEXT_DIM, make_base, make_sr, seeded
+from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
 from .test_deepfloyd import base_network
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
 from .test_losses import TABLE, draws_of
@@ -151,7 +151,7 @@ def test_which_guidance_is_distilled(shared_pipe) -> None:
     """That of the cascade is 3, 2 and none."""
 
     def scales(given: list[float] | None, stages: list[int] | None) -> dict[int, float]:
-        return scales_to_distill(shared_pipe, GuidanceSettings(given), stages, [1, 2, 3])
+        return scales_to_distill(shared_pipe, GuidanceSettings(given), stages)
 
     assert scales(None, None) == {1: 3.0, 2: 2.0}
     assert scales(None, [2]) == {2: 2.0}
@@ -162,11 +162,25 @@ def test_which_guidance_is_distilled(shared_pipe) -> None:
             scales(given, stages)
     with pytest.raises(ValueError, match="2 values for 3 stages"):
         scales([2.0, 3.0], None)
+    for stages in ([4], [1, 0], [-1]):
+        with pytest.raises(ValueError, match=r"is not there; this cascade holds the stages \[1, 2, 3\]"):
+            scales(None, stages)
+
+
+def test_stages_without_text_are_left_out_before_any_is_trained() -> None:
+    plain = make_sr(encoder_hid_dim=None, attention_kind="self")
+    pipe = make_pipeline(unet_2=plain)
+    assert scales_to_distill(pipe, GuidanceSettings([5.0, 4.0, 3.0]), None) == {1: 5.0, 3: 3.0}
+    with pytest.raises(ValueError, match="stage 2 takes no text, so it has no guidance to distill: leave it out of --stages"):
+        scales_to_distill(pipe, GuidanceSettings(), [1, 2])
 
 
 def test_what_has_learned_is_sampled_without_guidance(pipe) -> None:
     sample_without_guidance(pipe, 1)
     assert list(pipe.config["guidance_scale"]) == [1.0, 2.0, 1.0]
+    pipe.register_to_config(guidance_scale=[3.0])  # which calls that name another do with
+    sample_without_guidance(pipe, 2)
+    assert list(pipe.config["guidance_scale"]) == [3.0, 1.0]
 
 
 @pytest.mark.thorough

@@ -6,6 +6,8 @@ from typing import Any
 from imagen_diffusers.pipelines.arguments import per_stage
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
+from .image_sets import network_of
+
 
 @dataclass(frozen=True)
 class GuidanceSettings:
@@ -16,23 +18,26 @@ class GuidanceSettings:
     )
 
 
-def scales_to_distill(
-    pipe: ImagenCascadePipeline, guidance: GuidanceSettings, stages: list[int] | None, held: list[int]
-) -> dict[int, float]:
+def scales_to_distill(pipe: ImagenCascadePipeline, guidance: GuidanceSettings, stages: list[int] | None) -> dict[int, float]:
     """The guidance scale of each stage that is to learn one.
 
     Args:
         guidance: scales as they were given.
         stages: those that were chosen; None for those with text and a scale above 1.
-        held: those of the cascade.
 
     Raises:
-        ValueError: for a number of scales that is not that of the stages, and where there is no guidance to learn.
+        ValueError: for a stage that is not there, a number of scales that is not that of the stages, and where there is no guidance to
+            learn.
     """
-    numbers = held if stages is None else stages
+    numbers = pipe.stage_numbers if stages is None else stages
+    networks = pipe.networks if stages is None else {n: network_of(pipe, n) for n in numbers}
+    without_text = [n for n in numbers if networks[n].text_dim is None]
+    if without_text and (stages is not None or without_text == numbers):
+        told = ", ".join(map(str, without_text))
+        raise ValueError(f"stage {told} takes no text, so it has no guidance to distill: leave it out of --stages")
     given: Any = guidance.guidance_scale
     scales = per_stage("guidance_scale", given[0] if given is not None and len(given) == 1 else given, pipe.config, numbers, least=0)
-    found = {n: float(scale) for n, scale in zip(numbers, scales, strict=True) if scale > 1}
+    found = {n: float(scale) for n, scale in zip(numbers, scales, strict=True) if scale > 1 and n not in without_text}
     if not found or (stages is not None and len(found) < len(stages)):
         without = ", ".join(str(n) for n in numbers if n not in found)
         raise ValueError(
@@ -45,5 +50,6 @@ def scales_to_distill(
 def sample_without_guidance(pipe: ImagenCascadePipeline, stage: int) -> None:
     """Recommend so for a stage whose adapter has learned it."""
     scales = list(pipe.config["guidance_scale"])
+    scales += [1.0] * (stage - len(scales))  # where the configuration says less than the stages that there are
     scales[stage - 1] = 1.0
     pipe.register_to_config(guidance_scale=scales)
