@@ -196,6 +196,8 @@ def test_the_script(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F8
     for steps in (1, 2):
         distill_guidance.main(flags(cascade, steps, tmp_path, *given))
     assert scales == [[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]] * 2
+    with pytest.raises(ValueError, match="checkpoint-2 is a checkpoint of another run: guidance_scale=3.0 there and 5.0 here"):
+        distill_guidance.main(flags(cascade, 2, tmp_path, *given, "--guidance_scale", 5))
     assert {name.split(".")[0] for name in load_file(tmp_path / "pytorch_lora_weights.safetensors")} == {"unet", "unet_2"}
     assert "| `guidance_scale` | 3.0, 2.0 |" in (tmp_path / "README.md").read_text()
     assert list(run_usage(tmp_path)["pipe"].config["guidance_scale"]) == [1.0, 1.0, 1.0]
