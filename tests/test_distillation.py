@@ -40,7 +40,7 @@ def loss_of(unet, settings: DistillationSettings, **changes):
 
 @pytest.mark.parametrize("make", [make_base, make_sr, base_network])
 def test_an_adapter_that_changes_nothing_lacks_what_guidance_adds(make) -> None:
-    """(w - 1)(with text - without), and nothing where there is no text."""
+    """(w - 1)(with text - without), and nothing where there is no text, nor of a variance, which is taught unguided."""
     settings = DistillationSettings(prediction_type="sample", distilled_guidance=3.0, text_dropout=0.5)
     unet = make()
     plain, given = adapt(unet), batch(unet)
@@ -54,7 +54,7 @@ def test_an_adapter_that_changes_nothing_lacks_what_guidance_adds(make) -> None:
         of_text, of_none = (plain.predict(noisy, times, plain.arguments(text, low_res, level))[:, :3] for text in (given["text"], none))
     dropped = draws.text < 0.5
     assert 0 < dropped.sum() < COUNT
-    expected = (4 * (of_text - of_none).square().mean((1, 2, 3))) * ~dropped
+    expected = (4 * (of_text - of_none).square().mean((1, 2, 3))) * ~dropped / (2 if plain.learns_variance else 1)
 
     add_lora(unet, rank=2)
     errors = loss_of(unet, settings).errors
@@ -117,6 +117,26 @@ def test_a_frozen_adapter_acts_in_teacher_and_pupil() -> None:
     expected = loss_of(fused, settings).losses
     torch.testing.assert_close(loss_of(unet, settings).losses, expected, rtol=1e-4, atol=1e-8)
     assert trained_adapter(unet) == "guidance" and chosen_adapters(unet) == ["look", "guidance"]
+
+
+def test_a_learned_variance_is_taught_too() -> None:
+    """As it was with text, which sampling takes under guidance; left out of the loss, an adapter would change it as it goes."""
+    settings = DistillationSettings(prediction_type="epsilon", distilled_guidance=3.0, text_dropout=0.0)
+    unet = base_network()
+    add_lora(unet, rank=2)
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if ".lora_B." in name:
+                weight.normal_(std=0.2, generator=seeded())
+    outputs = []
+    network = adapt(unet)
+    predict = network.predict
+    network.predict = lambda *given: outputs.append(predict(*given)) or outputs[-1].clone()  # pyright: ignore[reportAttributeAccessIssue]
+    draws = draws_of(COUNT, settings, shape=(3, 16, 16))
+    errors = stage_loss(network, draws=draws, log_snr_table=TABLE, settings=settings, **batch(unet)).errors
+    with_text, without, pupil = outputs
+    wanted = torch.cat((without + 3 * (with_text - without), with_text), dim=1)[:, [0, 1, 2, 9, 10, 11]]
+    torch.testing.assert_close(errors, (pupil - wanted).square().mean((1, 2, 3)))
 
 
 def test_an_adapter_learns_it() -> None:

@@ -30,18 +30,22 @@ def check_distillation(network: StageNetwork, scale: float | None) -> None:
 
 
 @torch.no_grad()
-def guided(module: nn.Module, predict: Callable[[Tensor], Tensor], dropped: Tensor, scale: float) -> Tensor:
-    """What the network without the adapter predicts under guidance (B, C, H, W); for an image without text that is what it is then.
+def guided(network: StageNetwork, predict: Callable[[Tensor], Tensor], dropped: Tensor, scale: float) -> Tensor:
+    """What the network without the adapter puts out under guidance (B, C, H, W); for an image without text that is what it is then.
+
+    A variance that it learned is, as in sampling, not guided, and the adapter learns to leave it so.
 
     Args:
-        module: the network.
-        predict: its prediction, without text for the images that are told (B,).
+        network: the stage's, by its adapter.
+        predict: its output, without text for the images that are told (B,).
         dropped: the images that are without text.
         scale: w of equation 2.
     """
-    with _as_teacher(module):
+    with _as_teacher(network.module):
         with_text, without = predict(dropped), predict(torch.ones_like(dropped))
-    return without + scale * (with_text - without)
+    prediction = slice(network.channels)
+    with_text[:, prediction] = without[:, prediction] + scale * (with_text[:, prediction] - without[:, prediction])
+    return with_text
 
 
 @contextmanager

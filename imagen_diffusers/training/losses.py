@@ -172,7 +172,7 @@ def stage_loss(
     pixel_weight: Tensor | None = None,
     running: RunningError | None = None,
 ) -> StageLoss:
-    """Weighted error for each example, of the prediction alone: where the network learns a variance, too, that is left out.
+    """Weighted error for each example: of what the network predicts, and where it is taught by itself also of a variance that it learned.
 
     Args:
         network: the stage's, by its adapter.
@@ -200,15 +200,15 @@ def stage_loss(
     def predict(dropped: Tensor) -> Tensor:
         told = None if text is None else drop_text(text, null_text, dropped)
         arguments = with_cond_images(network, network.arguments(told, low_res, level), cond_images, images)
-        return network.predict(noisy, times, arguments)[:, : network.channels]
+        return network.predict(noisy, times, arguments)
 
     dropped = draws.text < settings.text_dropout
     if settings.distilled_guidance is None:
         alpha, sigma = alpha_sigma(log_snr[:, None, None, None])
         wanted = target(images, draws.noise, alpha, sigma, settings.prediction_type)
     else:
-        wanted = guided(network.module, predict, dropped, settings.distilled_guidance)
-    counted = pixel_errors(predict(dropped) - wanted, settings)
+        wanted = guided(network, predict, dropped, settings.distilled_guidance)
+    counted = pixel_errors(predict(dropped)[:, : wanted.shape[1]] - wanted, settings)
     errors = (counted if pixel_weight is None else counted * pixel_weight[:, None]).mean((1, 2, 3))
     if settings.weighting == "running":
         assert running is not None

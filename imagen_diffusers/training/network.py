@@ -2,7 +2,7 @@
 
 So any kind of network that can be a stage can be trained: the adapter says how the condition is enlarged and noised, which arguments
 there are besides the noisy images, how time is told, and which channels of the output are the prediction. Of a learned variance, as
-DeepFloyd IF has it, the loss sees nothing: its channels get no gradient of their own, as in diffusers' scripts.
+DeepFloyd IF has it, images say nothing: its channels get no gradient of their own from them, as in diffusers' scripts.
 """
 
 from typing import Any
