@@ -90,6 +90,17 @@ def test_a_stage_is_looked_at_alone(pipe, tmp_path, stage) -> None:
     assert look(pipe.unet_of(stage)).tobytes() == labelled_grid(expected, prompts).tobytes()
 
 
+def test_images_to_enlarge_are_on_white_where_they_are_transparent_as_those_that_are_trained_on(pipe, tmp_path) -> None:
+    looks = []
+    for name, image in (("clear", Image.new("RGBA", (16, 16))), ("white", Image.new("RGB", (16, 16), "white"))):
+        image.save(tmp_path / f"{name}.png")
+        given = StageValidationSettings(validation_prompts=["a red cube"], validation_images=[tmp_path / f"{name}.png"])
+        look = image_maker(pipe, 2, given, seed=1)
+        assert look is not None
+        looks.append(look(pipe.unet_2).tobytes())
+    assert looks[0] == looks[1]
+
+
 @pytest.mark.gpu
 def test_one_stage_is_fine_tuned_on_a_gpu(cascade, images, tmp_path) -> None:  # noqa: F811
     more = ["--train_data_dir", images, "--stages", 1, "--rank", 2, "--validation_prompts", "a red cube"]

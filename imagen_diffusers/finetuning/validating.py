@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor
 
-from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.images import labelled_grid, read_image
 from imagen_diffusers.pipelines.cascade import Cascade
 from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from imagen_diffusers.pipelines.pipeline_imagen_cascade_upscale import ImagenCascadeUpscalePipeline
@@ -114,7 +114,7 @@ def image_maker(
     if network_of(pipe, stage).has_low_res:
         if len(settings.validation_images) != len(prompts):
             raise ValueError(f"{len(prompts)} validation_prompts need as many validation_images to enlarge")
-        images = [Image.open(path).convert("RGB") for path in settings.validation_images]
+        images = [read_image(path) for path in settings.validation_images]
 
     def validate(_: ModelMixin) -> Image.Image:
         larger = ImagenCascadeUpscalePipeline.from_pipe(pipe)
