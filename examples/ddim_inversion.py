@@ -70,7 +70,8 @@ def main() -> None:
     noise = invert(pipe, args.prompt, image, args.num_inference_steps)
     call = {"latents": noise, "num_inference_steps": args.num_inference_steps, "guidance_scale": 1.0, "stop_at": 1}
     shown = [pipe(prompt, **call).images[0] for prompt in (args.prompt, args.other_prompt)]
-    labelled_grid([image.convert("RGB").resize(shown[0].size), *shown], ["image", "again", "other words"], 3).save(args.output)
+    (given,) = pipe.image_processor.numpy_to_pil(images_to_tensor("image", image).permute(0, 2, 3, 1).numpy())  # on white, as inverted
+    labelled_grid([given.resize(shown[0].size), *shown], ["image", "again", "other words"], 3).save(args.output)
 
 
 if __name__ == "__main__":
