@@ -192,6 +192,28 @@ def test_prompts_are_scored_by_the_bundled_oracle() -> None:
         assert isinstance(load(ROOT / script.read_flags([]).oracle), Oracle)
 
 
+def test_images_of_a_subject_are_measured_by_seeds_of_which_none_is_trained_on(tmp_path, monkeypatch) -> None:
+    """`dreambooth.py` generates the class by seeds from 0 on, and trains on these images."""
+    given, measured = [], []
+
+    def drawn(pipe, prompts, batch, stop_at, *, first_seed=0):
+        measured.append(range(first_seed, first_seed + len(prompts)))
+        return torch.zeros(len(prompts), 3, 8, 8)
+
+    pipe = SimpleNamespace(load_lora_weights=lambda *_: None, unload_lora_weights=lambda: None)
+    stand_ins = {"load": lambda _: None, "write_images": lambda *_: None, "load_cascade": lambda: pipe, "draw": drawn}
+    for name, stand_in in (stand_ins | {"score_set": lambda name, *_: {name: share(1, 1)}}).items():
+        monkeypatch.setattr(subject, name, stand_in)
+    monkeypatch.setattr(subject.classifier, "draw_scenes", lambda scenes: torch.zeros(len(scenes), 3, 8, 8))
+    monkeypatch.setattr(subject.classifier, "train", lambda *_: SimpleNamespace(count=lambda _: 0))
+    monkeypatch.setattr(subject.dreambooth, "main", given.append)
+    monkeypatch.setattr("sys.argv", ["", "--output_dir", str(tmp_path), "--count", "3"])
+    subject.main()
+    trained = {*range(int(given[0][given[0].index("--num_class_images") + 1]))}
+    assert len(measured) == 9
+    assert not trained & {seed for seeds in measured for seed in seeds}
+
+
 def test_the_oracle_learns_to_read_drawings_from_scenes_of_its_own(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("examples.scenes.data._rendered", lambda *_, **__: None)
     monkeypatch.setattr("examples.scenes.classifier.draw_scenes", lambda scenes: torch.zeros(len(scenes), 3, 8, 8))
