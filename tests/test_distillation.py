@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from examples import distill_guidance
+from examples.scenes import guidance
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.distilling import GuidanceSettings, sample_without_guidance, scales_to_distill
 from imagen_diffusers.models.lora import add_lora, chosen_adapters, trained_adapter
@@ -19,6 +20,7 @@ from imagen_diffusers.training.losses import DistillationSettings, stage_loss
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
 from .test_deepfloyd import base_network
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
+from .test_lora import adapter_of
 from .test_losses import TABLE, draws_of
 from .test_sharing import run_usage
 
@@ -201,6 +203,18 @@ def test_what_has_learned_is_sampled_without_guidance(pipe) -> None:
     pipe.register_to_config(guidance_scale=[3.0])  # which calls that name another do with
     sample_without_guidance(pipe, 2)
     assert list(pipe.config["guidance_scale"]) == [3.0, 1.0]
+
+
+def test_ways_that_are_measured_after_the_adapters_have_the_weights_of_those_before(pipe, tmp_path, monkeypatch) -> None:
+    adapter_of("unet", tmp_path)
+    pipe.to(torch.bfloat16)
+    monkeypatch.setattr(guidance, "draw", lambda *_: torch.zeros(1))
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    for way in (None, tmp_path, None):
+        guidance.generated(pipe, ["a red cube"], way, 1.0)
+    after = pipe.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 @pytest.mark.thorough

@@ -62,6 +62,7 @@ def teach(args: argparse.Namespace) -> None:
 
 def generated(pipe: ImagenCascadePipeline, prompts: list[str], adapter: Path | None, guidance: float) -> tuple[Tensor, float]:
     """Images in [-1, 1] of a way to sample, and the seconds that one took."""
+    weights = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     if adapter is not None:
         pipe.load_lora_weights(adapter)
         pipe.fuse_lora()
@@ -72,6 +73,7 @@ def generated(pipe: ImagenCascadePipeline, prompts: list[str], adapter: Path | N
     if adapter is not None:
         pipe.unfuse_lora()
         pipe.unload_lora_weights()
+        pipe.unet.load_state_dict(weights)  # to the bit, where taking out what was added leaves roundings, for the ways beside it
     return images, seconds
 
 
