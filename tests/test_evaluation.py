@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.scenes import evaluate, oracle, style, subject
+from examples.scenes import evaluate, guidance, oracle, style, subject
 from examples.scenes.captions import listing
 from examples.scenes.data import ORACLE_SEEDS, TEST_SEEDS
 from examples.scenes.edits import around_last, border_jump, rendered, without_second
@@ -190,6 +190,22 @@ def test_cells_are_inside_the_grid() -> None:
 def test_prompts_are_scored_by_the_bundled_oracle() -> None:
     for script in (style, subject):
         assert isinstance(load(ROOT / script.read_flags([]).oracle), Oracle)
+
+
+@pytest.mark.parametrize("script", [style, subject, guidance])
+def test_an_image_that_a_script_teaches_is_there_in_whole_or_not_at_all(tmp_path, monkeypatch, script) -> None:
+    def half(image, file, *_) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt  # killed here
+
+    monkeypatch.setattr(script, "render", lambda *_, **__: torch.zeros(1, 3, 1024, 1024))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image.Image, "save", half)
+        script.write_images(tmp_path, 1)
+    script.write_images(tmp_path, 1)
+    (path,) = tmp_path.glob("*.png")
+    with Image.open(path) as image:
+        image.load()
 
 
 def test_images_of_a_subject_are_measured_by_seeds_of_which_none_is_trained_on(tmp_path, monkeypatch) -> None:

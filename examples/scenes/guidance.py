@@ -23,6 +23,7 @@ from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.training.folders import in_one_rename
 
 from . import oracle
 from .captions import caption
@@ -48,7 +49,8 @@ def write_images(folder: Path, count: int) -> None:
         path, scene, rng = folder / f"{i:05d}.png", sample_scene(TRAIN_SEEDS + i), np.random.default_rng(i)
         lines.append({"file_name": path.name, "text": caption(scene, rng, complete=bool(rng.random() < COMPLETE))})
         if not path.exists():
-            as_image(render([scene], SIZE, samples=2)[0]).save(path)
+            with in_one_rename(path) as part:  # half an image would be kept, and passed over
+                as_image(render([scene], SIZE, samples=2)[0]).save(part, "PNG")
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 

@@ -25,6 +25,7 @@ from examples import finetune_style
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.training.folders import in_one_rename
 
 from . import classifier, oracle
 from .captions import caption
@@ -81,7 +82,8 @@ def write_images(folder: Path, count: int) -> None:
         lines.append({"file_name": f"{i:02d}.png", "text": caption(scene, np.random.default_rng(i))})
         path = folder / f"{i:02d}.png"
         if not path.exists():
-            as_image(pencil(render([scene], 1024, samples=2))[0]).save(path)
+            with in_one_rename(path) as part:  # half an image would be kept, and passed over
+                as_image(pencil(render([scene], 1024, samples=2))[0]).save(part, "PNG")
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 

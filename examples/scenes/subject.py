@@ -15,6 +15,7 @@ from pathlib import Path
 from examples import dreambooth
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.images import labelled_grid
+from imagen_diffusers.training.folders import in_one_rename
 
 from . import classifier
 from .data import TEST_SEEDS
@@ -41,8 +42,10 @@ def write_images(folder: Path, count: int) -> None:
     """`count` 1024px images of the gnome, on different floors."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        if not (folder / f"{i:02d}.png").exists():
-            as_image(render([with_gnome(SUBJECT_SEEDS + i)], 1024, samples=2)[0]).save(folder / f"{i:02d}.png")
+        path = folder / f"{i:02d}.png"
+        if not path.exists():
+            with in_one_rename(path) as part:  # half an image would be kept, and passed over
+                as_image(render([with_gnome(SUBJECT_SEEDS + i)], 1024, samples=2)[0]).save(part, "PNG")
 
 
 def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
