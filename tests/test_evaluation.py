@@ -192,6 +192,19 @@ def test_prompts_are_scored_by_the_bundled_oracle() -> None:
         assert isinstance(load(ROOT / script.read_flags([]).oracle), Oracle)
 
 
+def test_an_oracle_is_there_in_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+    def half(_, file) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt  # killed here
+
+    for name, stand_in in {"SceneDataset": lambda *_, **__: None, "train": lambda *_, **__: Oracle(), "save_file": half}.items():
+        monkeypatch.setattr(oracle, name, stand_in)
+    monkeypatch.setattr("sys.argv", ["", "--output_dir", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        oracle.main()
+    assert not (tmp_path / "oracle.safetensors").exists()
+
+
 @pytest.mark.parametrize("script", [style, subject, guidance])
 def test_an_image_that_a_script_teaches_is_there_in_whole_or_not_at_all(tmp_path, monkeypatch, script) -> None:
     def half(image, file, *_) -> None:

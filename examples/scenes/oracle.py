@@ -21,6 +21,7 @@ from tqdm import trange
 
 from imagen_diffusers.finetuning.flags import run_script
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
+from imagen_diffusers.training.folders import in_one_rename
 
 from .camera import project
 from .data import SceneDataset
@@ -252,9 +253,9 @@ def main() -> None:
         print(f"{wrong.sum()} of {len(wrong)} scenes are misread")
         given["chances"] = (weights := np.where(wrong, args.mistakes, 1.0)) / weights.sum()
     oracle = train(data, args.max_train_steps, args.train_batch_size, oracle=oracle, learning_rate=args.learning_rate, **given)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in oracle.state_dict().items()}
-    save_file(halves, args.output_dir / "oracle.safetensors")
+    with in_one_rename(args.output_dir / "oracle.safetensors") as part:  # by which make.py knows that it is trained
+        save_file(halves, part)
 
 
 if __name__ == "__main__":
