@@ -9,7 +9,7 @@ they were; those that --class_data_dir lacks are generated first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
+OF_CLASS = ("class_prompt", "class_data_dir", "num_class_images", "sample_batch_size", "prior_loss_weight")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,17 @@ class DreamBoothSettings:
     prior_loss_weight: float = field(default=1.0, metadata={"help": "How much their loss counts."})
 
     def __post_init__(self) -> None:
-        if self.sample_batch_size < 1:
-            raise ValueError(f"sample_batch_size is {self.sample_batch_size}; it must be at least 1")
+        for name in ("num_class_images", "sample_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.prior_loss_weight >= 0:
+            raise ValueError(f"prior_loss_weight is {self.prior_loss_weight}; it must be at least 0")
         if self.with_prior_preservation and (self.class_prompt is None or self.class_data_dir is None):
             raise ValueError("with_prior_preservation needs class_prompt and class_data_dir")
-        if not self.with_prior_preservation and (self.class_prompt is not None or self.class_data_dir is not None):
+        given = [one.name for one in fields(self) if one.name in OF_CLASS and getattr(self, one.name) != one.default]
+        if given and not self.with_prior_preservation:
             raise ValueError(
-                "class_prompt and class_data_dir are of with_prior_preservation, which is not asked for; add it, or leave them out"
+                f"with_prior_preservation, which {' and '.join(given)} would be for, is not asked for; add it, or leave them out"
             )
 
 

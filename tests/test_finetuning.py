@@ -496,9 +496,18 @@ def test_what_an_adapter_is_not_is_said(given, words) -> None:
         ModelSettings(**given)
 
 
-def test_a_class_without_prior_preservation_is_asked_about(tmp_path) -> None:
-    with pytest.raises(ValueError, match="class_prompt and class_data_dir are of with_prior_preservation, which is not asked for"):
-        dreambooth.DreamBoothSettings(tmp_path, "x", class_prompt="a cube")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"class_prompt": "a cube"}, "with_prior_preservation, which class_prompt would be for, is not asked for"),
+        ({"num_class_images": 5, "prior_loss_weight": 2.0}, "which num_class_images and prior_loss_weight would be for, is not asked for"),
+        ({"num_class_images": 0}, "num_class_images is 0; it must be at least 1"),
+        ({"prior_loss_weight": -1.0}, "prior_loss_weight is -1.0; it must be at least 0"),
+    ],
+)
+def test_what_is_of_the_class_is_asked_about(tmp_path, given, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        dreambooth.DreamBoothSettings(tmp_path, "x", **given)
 
 
 @pytest.mark.thorough
