@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from examples.emoji import assemble, data, flat, meanings, nearest_names, packages, synonyms, train
 from examples.emoji.articles import with_article
@@ -256,6 +256,16 @@ def test_a_composition_is_the_thing_over_its_background(sources) -> None:
     box = at.box((16, 32), 64)
     assert box.sum() == 12 * 24 and box[4:28, 8:20].all()
     assert at.box((0, 0), 256, 4).sum() == 3 * 6
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_a_thing_is_upright_as_its_camera_says(tmp_path, kind) -> None:
+    upright = Image.new("RGBA", (4, 8), "red")
+    upright.paste("blue", (0, 0, 4, 2))
+    note = Image.Exif()
+    note[ExifTags.Base.Orientation] = 6  # held on its side: turned to the right it is upright
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / f"thing.{kind}", lossless=True, exif=note)
+    assert open_thing(tmp_path / f"thing.{kind}").convert("RGBA").tobytes() == upright.tobytes()
 
 
 def test_things_stand_inside_and_are_mirrored_only_where_that_is_right(sources) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIZE = 256  # of a composition, where nothing else is said, and of the 3D images
 LARGEST = 1024
@@ -52,14 +52,14 @@ class Place:
 
 
 def open_thing(path: Path) -> Image.Image:
-    """A rendering cut to what can be seen of it, its colours multiplied by its alpha.
+    """A rendering cut to what can be seen of it, upright as its camera says, its colours multiplied by its alpha.
 
     Raises:
         OSError: for a file that cannot be read to its end, and for one in which nothing can be seen.
     """
     try:
         with Image.open(path) as image:
-            shown = image.convert("RGBA")
+            shown = ImageOps.exif_transpose(image).convert("RGBA")
     except (OSError, SyntaxError) as error:  # Pillow's of a broken PNG
         raise OSError(f"{path} cannot be read ({error}); save it anew, or take its line out of the list") from None
     box = shown.getchannel("A").getbbox()
