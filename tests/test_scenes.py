@@ -354,6 +354,7 @@ def test_wrong_words_are_wrong() -> None:
     told = "a small {} cube on the left of a large {} sphere on a green tiled floor"
     assert next_word(COLORS)(told.format(*COLORS[:2])) == told.format(*COLORS[1:3])
     assert next_word(SHAPES)("a red sphere behind a cone") == "a red cube behind a sphere"
+    assert next_word(COLORS)("a red cube left of an orange cone") == "an orange cube left of a yellow cone"
     opposite = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
     for seed in range(20):
         scene = sample_scene(seed, num_objects=2)

@@ -31,13 +31,17 @@ UNSEEN_SEEDS = TEST_SEEDS + 900_000
 
 
 def next_word(words: tuple[str, ...]) -> Callable[[str], str]:
-    """Every word of an object's attribute becomes the one after it; what a complete caption says of the floor, last, stays."""
+    """Every word of an object's attribute becomes the one after it, under the article that it takes: a wrong one would be an error, too.
+
+    What a complete caption says of the floor, last, stays.
+    """
     following = dict(zip(words, (*words[1:], words[0]), strict=True))
     pattern = re.compile("|".join(rf"\b{w}\b" for w in words))
 
     def change(text: str) -> str:
         objects, on, floor = text.rpartition(" on a ") if text.endswith(" floor") else (text, "", "")
-        return pattern.sub(lambda found: following[found[0]], objects) + on + floor
+        told = pattern.sub(lambda found: following[found[0]], objects)
+        return re.sub(r"\ban? (?=(.))", lambda found: "an " if found[1] in "aeiou" else "a ", told) + on + floor
 
     return change
 
