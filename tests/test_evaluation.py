@@ -16,7 +16,7 @@ from examples.scenes.edits import around_last, border_jump, rendered, without_se
 from examples.scenes.evaluate import all_right, fine_right, first_of, frechet, score_set, share, table, told_apart
 from examples.scenes.oracle import FLOOR, GRID, WIDTHS, Oracle, cell_of, load, misread, objects_and_floors, oracle_loss, softened
 from examples.scenes.raytrace import render
-from examples.scenes.scene import Scene, Seen, relation, sample_scene
+from examples.scenes.scene import FINE_TEXTURES, Scene, Seen, relation, sample_scene
 from imagen_diffusers.evaluation.intervals import wilson
 
 from .conftest import seeded
@@ -57,11 +57,12 @@ def test_of_prompts_that_list_two_objects_those_without_a_third_are_right(monkey
     told: list[str] = []
     monkeypatch.setattr(evaluate, "draw", lambda pipe, prompts, batch, stop_at: told.extend(prompts) or torch.zeros(len(prompts), 1))
     scenes, _ = evaluate.scenes_and_prompts(4, 2, TEST_SEEDS + 40_000)
-    read = [read_perfectly(scene)[::-1] for scene in scenes]
+    monkeypatch.setattr(evaluate, "draw_scenes", lambda scenes: torch.ones(len(scenes), 1))
+    read, true = ([read_perfectly(scene)[::-1] for scene in scenes] for _ in range(2))
     read[1].append(replace(read[1][0], shape="other"))
     read[2][0] = replace(read[2][0], color="other")
-    oracle = SimpleNamespace(read=lambda images: [(seen, None) for seen in read])
-    assert evaluate.listed_right(None, oracle, 4, 8).value == 0.5
+    oracle = SimpleNamespace(read=lambda images: [(seen, None) for seen in (true if images.all() else read)])
+    assert [figure.value for figure in evaluate.listed_right(None, oracle, 4, 8).values()] == [1.0, 0.5]
     assert told == [listing(scene) for scene in scenes]
 
 
@@ -70,6 +71,25 @@ def test_fine_detail_is_judged_by_itself() -> None:
     (seen,) = read_perfectly(scene)
     assert fine_right(scene, [replace(seen, size="other", material="other")]) == [True]
     assert fine_right(scene, [replace(seen, texture="finely striped")]) == [False]
+
+
+def test_fine_detail_stands_beside_that_of_true_renders_and_image_i_has_seed_i(monkeypatch) -> None:
+    made: list[tuple[str, int]] = []
+
+    def drawn(pipe, prompts, batch, stop_at, *, first_seed, quiet):
+        made.append((prompts[0], first_seed))
+        return torch.zeros(1, 1)
+
+    scenes, prompts = evaluate.scenes_and_prompts(12, 1, TEST_SEEDS + 30_000)
+    chosen = [i for i, scene in enumerate(scenes) if scene.objects[0].texture in FINE_TEXTURES][:3]
+    rendered: list[Scene] = []
+    monkeypatch.setattr(evaluate, "draw", drawn)
+    monkeypatch.setattr(evaluate, "render", lambda scenes, *_, **__: rendered.extend(scenes) or torch.ones(1, 1))
+    oracle = SimpleNamespace(read=lambda image: [(read_perfectly(rendered[-1]) if image.all() else [], None)])
+    figures = evaluate.fine_detail_right(None, oracle, 3)
+    assert [(figure.value, figure.count) for figure in figures.values()] == [(1.0, 3), (0.0, 3)]
+    assert made == [(prompts[i], n) for n, i in enumerate(chosen)]
+    assert rendered == [scenes[i] for i in chosen]
 
 
 def test_shares_are_written_as_in_reports() -> None:
@@ -339,8 +359,8 @@ def test_parts_of_an_evaluation_are_told_alone(monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         evaluate, "prompts_right", lambda pipe, reader, kind, count, batch: asked.append((kind, count)) or {kind: share(1, 2)}
     )
-    monkeypatch.setattr(evaluate, "listed_right", lambda pipe, reader, count, batch: asked.append(("listed", count)) or share(1, 2))
-    monkeypatch.setattr(evaluate, "fine_detail_right", lambda pipe, reader, count: asked.append(("fine", count)) or share(1, 2))
+    monkeypatch.setattr(evaluate, "listed_right", lambda pipe, reader, count, batch: asked.append(("listed", count)) or {})
+    monkeypatch.setattr(evaluate, "fine_detail_right", lambda pipe, reader, count: asked.append(("fine", count)) or {})
     monkeypatch.setattr(
         evaluate, "super_resolution_distances", lambda pipe, reader, count, stage, batch: asked.append((stage, count)) or (1.0, 4.0, 2.0)
     )

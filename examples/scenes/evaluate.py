@@ -3,8 +3,8 @@
     python -m examples.scenes.evaluate
 
 Prompts come from scenes never trained on, with every attribute named; seeds are fixed and all settings are the
-pipeline's defaults. Three controls stand beside the scores: true renders of the same scenes, images scored against
-another image's prompt, and held-out pairs of colour and shape on their own line.
+pipeline's defaults. Controls stand beside the scores: true renders of the same scenes and, where prompts name all, images scored against
+another image's prompt. Held-out pairs of colour and shape have their own line.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
 
 from .captions import caption, listing
+from .classifier import draw_scenes
 from .data import TEST_SEEDS
 from .device import device_type
 from .oracle import ATTRIBUTES, Oracle, load
@@ -177,25 +178,33 @@ def prompts_right(pipe: ImagenCascadePipeline, oracle: Oracle, kind: str, count:
     objects, held_out, first = KINDS[OF_KIND[kind]]
     name = "held-out pair, one object" if held_out else OF_KIND[kind]
     scenes, prompts = scenes_and_prompts(count, objects, TEST_SEEDS + first, held_out)
-    renders = torch.cat([render(scenes[i : i + 8], 256, samples=2) for i in range(0, count, 8)])
-    true = first_of(score_set(f"true renders, {name}", oracle, renders, scenes))
+    true = first_of(score_set(f"true renders, {name}", oracle, draw_scenes(scenes), scenes))
     return true | score_set(name, oracle, draw(pipe, prompts, batch, 2), scenes)
 
 
-def listed_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, batch: int) -> Figure:
-    """Of 256px images of prompts such as "a red cube and a blue sphere", those that show these two objects and no third."""
+def listed_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int, batch: int) -> dict[str, Figure]:
+    """Of prompts such as "a red cube and a blue sphere", 256px images that show these two objects and no third, after true renders."""
     scenes, _ = scenes_and_prompts(count, 2, TEST_SEEDS + 40_000)
-    read = [seen for seen, _ in oracle.read(draw(pipe, [listing(scene) for scene in scenes], batch, 2))]
-    return figure_of(entries([bool(told_apart(s, seen, ("color", "shape"))) for s, seen in zip(scenes, read, strict=True)]))
+    name, figures = "two objects by colour and shape alone, and no third", {}
+    shown = {f"true renders, {name}": draw_scenes(scenes), name: draw(pipe, [listing(scene) for scene in scenes], batch, 2)}
+    for what, images in shown.items():
+        right = [bool(told_apart(s, seen, ("color", "shape"))) for s, (seen, _) in zip(scenes, oracle.read(images), strict=True)]
+        figures[what] = share(sum(right), count)
+    return figures
 
 
-def fine_detail_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int) -> Figure:
-    """Of 1024px images whose prompts name a fine texture, those that show it on the object."""
+def fine_detail_right(pipe: ImagenCascadePipeline, oracle: Oracle, count: int) -> dict[str, Figure]:
+    """Of 1024px images whose prompts name a fine texture, those that show it on the object, after true renders."""
     scenes, prompts = scenes_and_prompts(4 * count, 1, TEST_SEEDS + 30_000)
     chosen = [i for i, s in enumerate(scenes) if s.objects[0].texture in FINE_TEXTURES][:count]
-    images = draw(pipe, [prompts[i] for i in chosen], 1, 3)
-    right = [r for i, (seen, _) in zip(chosen, oracle.read(images), strict=True) for r in fine_right(scenes[i], seen)]
-    return share(sum(right), len(right))
+    name, figures = "1024px: fine detail named in the prompt", {}
+    true = (render([scenes[i]], 1024, samples=2) for i in chosen)  # one by one: many take gigabytes
+    images = (draw(pipe, [prompts[i]], 1, 3, first_seed=n, quiet=True) for n, i in enumerate(chosen))
+    for what, shown in ((f"true renders, {name}", true), (name, images)):
+        read = (oracle.read(image)[0][0] for image in tqdm(shown, desc=what, total=len(chosen), mininterval=5))
+        right = [r for i, seen in zip(chosen, read, strict=True) for r in fine_right(scenes[i], seen)]
+        figures[what] = share(sum(right), len(right))
+    return figures
 
 
 def main() -> None:
@@ -215,10 +224,9 @@ def main() -> None:
         if part in OF_KIND:
             print(table(prompts_right(pipe, oracle, part, args.count, args.batch_size)), flush=True)
         elif part == "listed":
-            name = "two objects by colour and shape alone, and no third"
-            print(table({name: listed_right(pipe, oracle, args.count, args.batch_size)}), flush=True)
+            print(table(listed_right(pipe, oracle, args.count, args.batch_size)), flush=True)
         elif part == "fine":
-            print(table({"1024px: fine detail named in the prompt": fine_detail_right(pipe, oracle, args.fine_count)}), flush=True)
+            print(table(fine_detail_right(pipe, oracle, args.fine_count)), flush=True)
         else:
             stage = ENLARGING[part]
             count = args.distance_count if stage == 2 else -(-args.distance_count // 4)
