@@ -1,6 +1,7 @@
 """The whole recipe of the scenes in one command, with everything tiny."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -199,6 +200,25 @@ def test_steps_say_what_they_have_to_in_logs_and_a_failure_is_told(tmp_path, cap
     assert (tmp_path / "logs" / "01-good.log").read_text() == "made\n"  # it does not need the one that failed
     told = capfd.readouterr()
     assert "00-bad.log ends with exit code 1:\none\ntwo\n" in told.err and "made" not in told.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_step_ends_with_the_command_that_began_it(tmp_path, number) -> None:
+    (tmp_path / "long.py").write_text("import time; print('begun', flush=True); time.sleep(100)")
+    make = "from examples.scenes.steps import Step, run; run([Step(['long'], None)], 100.0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", make],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:."},
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != "begun\n":
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=30)  # which waits for whoever may still write, the step too
+    assert process.returncode
 
 
 def test_a_step_that_fails_ends_the_run(tmp_path, started, monkeypatch) -> None:

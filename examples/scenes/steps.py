@@ -1,10 +1,12 @@
 """A recipe as commands, each of which makes something: those whose product is missing or old are run, in slices of time."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +82,21 @@ class Step:
             return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
 
 
+@contextmanager
+def leaving_at_sigterm() -> Iterator[None]:
+    """SIGTERM raises `SystemExit`, as SIGINT raises `KeyboardInterrupt`: by itself it would end this program alone, and not its steps."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)  # as shells count
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@leaving_at_sigterm()
 def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path | None = None) -> bool:
     """Run what is not done yet; whether all of it is done now, or time ran out first.
 
@@ -115,7 +132,7 @@ def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path |
             if not running:
                 return not time_is_up and all(i in begun or step.done for i, step in enumerate(steps))
             time.sleep(ASKED_EVERY)
-    finally:  # after an interrupt: stages end their step and keep it
+    finally:  # after an interrupt, or SIGTERM: stages end their step and keep it
         for process in running.values():
             process.terminate()
         for process in running.values():
