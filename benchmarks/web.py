@@ -8,6 +8,7 @@ Of the bundled base alone, with the preset "fast", so that many requests pass in
 import argparse
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -97,7 +98,7 @@ async def watch(pid: int, memory: list[tuple[float, int]]) -> None:
     """The process's memory in bytes, every second."""
     while True:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        memory.append((time.monotonic(), pages * 4096))
+        memory.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE")))
         await asyncio.sleep(1)
 
 
@@ -134,6 +135,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.seconds < 10:
         parser.error(f"--seconds is {args.seconds:g}; memory is looked at each second, and its growth asks for 10 at least")
+    if args.clients < 2:
+        parser.error(f"--clients is {args.clients}; half of them find a line full in which one waits at least: give 2 or more")
     with tempfile.TemporaryDirectory() as folder:
         base = ImagenCascadePipeline.from_pretrained(bundled("imagen-scenes"), unet_2=None, unet_3=None, scheduler_2=None, scheduler_3=None)
         base.save_pretrained(Path(folder) / "base")
