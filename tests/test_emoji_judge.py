@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from examples.emoji import judge as judges
-from examples.emoji import nearest, prompts, synonyms, train_judge
+from examples.emoji import nearest, prompts, synonyms, train_judge, word
 from examples.emoji.colors import color_shares, main_color
 from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
-from examples.emoji.judge import FILE, MEASURED, Judge, load, save
+from examples.emoji.judge import FILE, MEASURED, Judge, load, save, shrunk
 from examples.emoji.scorer import Scorer
 from examples.emoji.things import LINES, Thing, read_things, write_things
 from imagen_diffusers import ImagenCascadePipeline, bundled
@@ -134,6 +134,14 @@ def test_accuracy_is_taken_of_each_style(styled) -> None:
 def test_larger_images_are_read_as_small_ones(folder, judge) -> None:
     images = true_images(folder)
     assert load(judge).best(images.repeat_interleave(4, 2).repeat_interleave(4, 3), 4) == load(judge).best(images, 9)
+    assert torch.equal(shrunk(images.repeat_interleave(2, 2)), images)  # higher than wide
+
+
+@pytest.mark.parametrize("count", ["0", "13"])
+def test_a_word_is_learned_from_as_many_images_as_there_are_backgrounds(capsys, count) -> None:
+    with pytest.raises(SystemExit):
+        word.main(["--images", count])
+    assert f"--images is {count}; give 1 to 12" in capsys.readouterr().err
 
 
 def test_training_in_slices_of_time_gives_the_same_bits(folder, tmp_path, capsys) -> None:

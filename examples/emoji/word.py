@@ -83,6 +83,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_vectors", type=int, default=3)
     parser.add_argument("--max_train_steps", type=int, default=400)
     asked = parser.parse_args(args)
+    if not 1 <= asked.images <= len(BACKGROUNDS):
+        parser.error(f"--images is {asked.images}; give 1 to {len(BACKGROUNDS)}, each on a background of its own")
     there = {thing.name: thing for thing in read_things(asked.folder)}
     judge, rows, shown = load(usual_folder()), {}, {}
     for name in asked.things:
