@@ -149,6 +149,13 @@ def test_the_oracle_reads_an_image_as_its_mirror_image() -> None:
     assert torch.equal(reader.features(images), reader.look(images)[2])
 
 
+def test_an_image_that_is_as_wide_as_the_oracle_reads_and_higher_is_read_whole() -> None:
+    image = render([sample_scene(TEST_SEEDS)], 256, samples=1)
+    ((seen, _),) = bundled_oracle().read(image)
+    ((higher, _),) = bundled_oracle().read(image.repeat_interleave(2, dim=2))
+    assert higher == seen
+
+
 def test_two_cells_that_are_exactly_alike_hold_one_object() -> None:
     maps, floors = torch.zeros(1, 3 + sum(WIDTHS), GRID, GRID), torch.zeros(1, sum(len(values) for values in FLOOR.values()))
     maps[:, 0] = -5

@@ -78,7 +78,7 @@ class Judge(nn.Module):
 
 def shrunk(images: Tensor) -> Tensor:
     """Larger images averaged down to what the judge reads."""
-    return images if images.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(images, READ_SIZE)
+    return images if images.shape[-2:] == (READ_SIZE, READ_SIZE) else F.adaptive_avg_pool2d(images, READ_SIZE)
 
 
 def usual_folder() -> Path:

@@ -122,7 +122,7 @@ def objects_and_floors(maps: Tensor, floors: Tensor, threshold: float = 0.4) -> 
 
 def _shrink(images: Tensor) -> Tensor:
     """Larger images averaged down to what the oracle reads."""
-    return images if images.shape[-1] == READ_SIZE else F.adaptive_avg_pool2d(images, READ_SIZE)
+    return images if images.shape[-2:] == (READ_SIZE, READ_SIZE) else F.adaptive_avg_pool2d(images, READ_SIZE)
 
 
 def _seen(values: Tensor) -> Seen:
