@@ -535,6 +535,7 @@ def test_transparency_falls_on_white_and_cameras_turns_are_undone() -> None:
         ({"resolution": 60}, "resolution is 60"),
         ({"resolution": 64, "crop_size": 128}, "larger"),
         ({"resolution": 64, "crop_size": 20}, "crop_size is 20"),
+        ({"resolution": 64, "crop_size": 0}, "crop_size is 0"),
         (
             {"resolution": 64, "crop_size": 64, "aspect_buckets": True},
             "the shortest side of the shapes of aspect_buckets is 48; use at most",

@@ -190,6 +190,7 @@ def test_dreambooth(cascade, images, tmp_path) -> None:
             ["--train_data_dir", "x", "--validation_steps", 1],
             "validation_steps is 1, and stages trained one after the other",
         ),
+        (finetune_style, ["--train_data_dir", "x", "--sr_crop_size", 0], "sr_crop_size is 0; it must be at least 1"),
         (finetune_style, ["--train_data_dir", "x", "--stages", 3, 3], "stages is 3 3; name one or more of the cascade's stages, each once"),
         (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--stages", 1, 2, 1], "stages is 1 2 1; name one or more"),
         (dreambooth, ["--instance_data_dir", "x", "--instance_prompt", "x", "--with_prior_preservation"], "needs class_prompt"),

@@ -304,6 +304,11 @@ def test_a_stage_of_no_whole_enlargement_is_not_trained_on_another_condition() -
         image_settings(pipe, 2, WindowSettings())
 
 
+def test_a_resolution_of_nothing_is_not_taken_for_the_stages_own() -> None:
+    with pytest.raises(ValueError, match="resolution is 0"):
+        image_settings(make_pipeline(), 1, WindowSettings(resolution=0))
+
+
 def test_images_of_the_class_may_be_of_any_kind(tmp_path, monkeypatch) -> None:
     for name in ("a.jpg", "b.webp", "0001.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)

@@ -101,6 +101,10 @@ class StagesSettings:
         if self.stages is not None and (not self.stages or len(set(self.stages)) < len(self.stages)):
             given = " ".join(map(str, self.stages)) or "empty"
             raise ValueError(f"stages is {given}; name one or more of the cascade's stages, each once, for example 1 2")
+        if self.sr_crop_size < 1:
+            raise ValueError(
+                f"sr_crop_size is {self.sr_crop_size}; it must be at least 1, and larger than all images to train on whole ones"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,14 @@ from imagen_diffusers.training.text_cache import TextCache
 def network_of(pipe: ImagenCascadePipeline, stage: int) -> StageNetwork:
     """Of a stage counted from 1; a `ValueError` where the cascade has no such stage, or one that cannot be trained here."""
     if stage not in pipe.stage_numbers:
-        there = " ".join(map(str, pipe.stage_numbers))
-        raise ValueError(
-            f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}: train these, with --stages {there}"
-        )
+        raise ValueError(f"stage {stage} is not there; this cascade holds the stages {pipe.stage_numbers}: name one of these")
     return network_to_train(pipe.unet_of(stage))
 
 
 def image_settings(pipe: ImagenCascadePipeline, stage: int, crop: WindowSettings) -> ImageSettings:
     """What images are made into for this stage."""
     network = network_of(pipe, stage)
-    resolution, scale = crop.resolution or network.sample_size, None
+    resolution, scale = network.sample_size if crop.resolution is None else crop.resolution, None
     if network.has_low_res:
         small = reference_size(pipe.networks, stage)
         scale, rest = divmod(network.sample_size, small)

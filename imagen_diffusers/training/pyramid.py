@@ -82,10 +82,12 @@ class ImageSettings:
                 f"the network makes images of {self.channels} channels, and image files are read with 1 (gray) or 3 (RGB); train it on a "
                 "dataset of your own, of training/examples.py: Example"
             )
-        window = self.crop_size or self.resolution
+        window = self.resolution if self.crop_size is None else self.crop_size
         for name, value in (("resolution", self.resolution), ("crop_size", window)):
             if value < 1 or value % self.stride or value % self.scale:
-                raise ValueError(f"{name} is {value}; it must be a multiple of the stage's stride {self.stride} and scale {self.scale}")
+                raise ValueError(
+                    f"{name} is {value}; it must be a positive multiple of the stage's stride {self.stride} and scale {self.scale}"
+                )
         if self.crop_size and self.crop_size > self.shortest_side:
             of_shapes = f"the shortest side of the shapes of aspect_buckets is {self.shortest_side}; use at most that, or leave one out"
             told = of_shapes if self.aspect_buckets else f"resolution={self.resolution}; use at most that"
