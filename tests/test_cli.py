@@ -620,6 +620,11 @@ def test_bad_edits_are_one_line(folder, tmp_path, words, message) -> None:
     assert not (tmp_path / "out.png").exists()
 
 
+def test_help_offers_no_option_that_its_command_refuses() -> None:
+    assert "--guidance-scale" in call("edit", "--help").output
+    assert "--guid" not in call("vary", "--help").output  # nor --guider
+
+
 WEIGHTED, LITERAL, PLAIN = "a (red:1.5) cube", r"a \(red:1.5\) cube", "a red cube"
 # What is typed beside a prompt of weights, and the same in Python.
 SAID: dict[str, tuple[list, Callable]] = {

@@ -22,7 +22,7 @@ options, and underscores in place of hyphens, are read as well. `python -m image
 def page() -> str:
     """The whole page."""
     commands: dict[str, Any] = dict(get_command(app).commands)  # type: ignore[attr-defined]
-    rows = {name: [row(parameter) for parameter in command.params] for name, command in commands.items()}
+    rows = {name: [row(parameter) for parameter in command.params if not parameter.hidden] for name, command in commands.items()}
     takers: dict[str, list[str]] = {}
     for name, own in rows.items():
         for told in own:

@@ -33,6 +33,14 @@ ALIKE = 0.3  # in the first stage; the image as it is would leave later stages w
 
 
 @dataclass(frozen=True)
+class PromptlessOptions(SamplingOptions):
+    """Which images, without what strengthens a prompt: whoever gives it hears why it is not taken, and help does not offer it."""
+
+    guidance_scale: Annotated[str | None, typer.Option(hidden=True)] = None
+    guider: Annotated[list[str] | None, typer.Option(hidden=True)] = None
+
+
+@dataclass(frozen=True)
 class SizeOptions:
     """How large the result is, and how the image comes to another shape."""
 
@@ -191,7 +199,7 @@ def edit(
 def vary(
     image: ImageFile,
     pipeline: PipelineOptions,
-    sampling: SamplingOptions,
+    sampling: PromptlessOptions,
     best: BestOptions,
     size: SizeOptions,
     stages: StageOptions,
