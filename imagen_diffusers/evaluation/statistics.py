@@ -71,9 +71,9 @@ class Statistics:
             made = cls(count=int(arrays["count"]), fingerprint=said, **tensors)
         except (EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} holds no statistics that say by which extractor they were made ({error}); "
-                "write them again with `imagen-diffusers evaluate-stats`"
-            ) from None
+                f"{path} holds no statistics that say by which extractor they were made; "
+                "give a file that `imagen-diffusers evaluate-stats` wrote, or a folder of true images"
+            ) from error
         if fingerprint is not None:
             check_fingerprint(str(path), said, fingerprint)
         return made
