@@ -154,6 +154,8 @@ def test_the_oracle_of_scenes_refuses_small_images_before_any_is_generated(place
         (["--scorer", "tests.measures:Means"], "tests.measures:Means is a class; give module:name of a function"),
         (["--metrics", "kid", "--extractor", "nowhere/at_all", "--reference", "TRUE"], '"nowhere/at_all" is no path here'),
         (["--metrics", "kid", "--extractor", "tests.measures:nothing", "--reference", "TRUE"], "holds no function nothing"),
+        (["--scorer", "nothere"], '"nothere" does not have the form module:name; give a module and the name of a function in it'),
+        (["--metrics", "kid", "--extractor", "json", "--reference", "TRUE"], "and no function, which has the form module:name"),
         (["--scorer", "nothere:rate"], "nothere:rate is not there: no module nothere"),
         (["--scorer", "tests.measures:bright", "--column", "words"], 'no column "words"'),
         (["--scorer", "tests.measures:bright", "--guidance", "1,1"], "give each value once"),

@@ -166,7 +166,7 @@ def test_a_name_is_found_and_fetched_at_once(tmp_path, monkeypatch) -> None:
 
 
 def test_names_that_lead_nowhere_are_refused(saved, tmp_path, monkeypatch) -> None:
-    with pytest.raises(ValueError, match='none" is not there: it is no path, and no Hub id'):
+    with pytest.raises(ValueError, match='none" is not there: it is no path, no Hub id'):
         load_extractor(str(tmp_path / "none"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ValueError, match='"user/none" is no path here, and not in the cache; the Hub, .* cannot be reached'):

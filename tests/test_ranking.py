@@ -157,6 +157,10 @@ def test_the_best_of_edits_is_kept(folder, tmp_path, words) -> None:  # noqa: F8
             ["--best-of", 2, "--scorer", "tests.test_ranking:mistaken"],
             "--scorer tests.test_ranking:mistaken failed with KeyError: 1; --debug",
         ),
+        (
+            ["--best-of", 2, "--scorer", "json"],
+            '"json" is not there: it is no path, no Hub id, which has the form "user/name", and no function',
+        ),
         (["--best-of", 2, "--scorer", "nowhere.at_all:nothing"], "nowhere.at_all:nothing is not there: no module nowhere"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .digests import source_digest
-from .own_functions import is_own, own
+from .own_functions import check_model, is_own, own
 
 PROBED = 256  # side of the gray image that tells how wide a user's own features are
 
@@ -57,6 +57,7 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
         return InceptionExtractor(Path(place), kind, device)
     if is_own(name) and not Path(name).exists():
         return OwnExtractor(name, own(name))
+    check_model(name)
     from .vision_models import load_vision_model
 
     return load_vision_model(name, device)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .own_functions import is_own, own_scorer
+from .own_functions import check_model, is_own, own_scorer
 
 # True or false, several of these, a number, or None where there is nothing to judge.
 Judgement = bool | float | None | Sequence[bool]
@@ -24,6 +24,7 @@ def load_scorer(place: str) -> Scorer:
     """
     if is_own(place):
         return own_scorer(place)
+    check_model(place)
     from .clip import load_clip
 
     return load_clip(place)
