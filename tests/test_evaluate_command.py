@@ -157,6 +157,7 @@ def test_the_oracle_of_scenes_refuses_small_images_before_any_is_generated(place
         (["--scorer", "nothere"], '"nothere" does not have the form module:name; give a module and the name of a function in it'),
         (["--metrics", "kid", "--extractor", "json", "--reference", "TRUE"], "and no function, which has the form module:name"),
         (["--scorer", "nothere:rate"], "nothere:rate is not there: no module nothere"),
+        (["--scorer", "tests.measures:bright", "--num-prompts", 1000], "prompts.txt holds 18; ask for no more"),
         (["--scorer", "tests.measures:bright", "--column", "words"], 'no column "words"'),
         (["--scorer", "tests.measures:bright", "--guidance", "1,1"], "give each value once"),
         (["--scorer", "tests.measures:bright", "--guidance", "1", "--step-counts", "2"], "are two curves"),

@@ -49,6 +49,21 @@ class RunOptions:
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the first prompt; the next ones count up.")] = 0
     save_images: Annotated[bool, typer.Option("--save-images", help="Keep the images, too.")] = False
 
+    def rows(self, prompts: Path) -> list[dict[str, Any]]:
+        """Of the file of prompts, those that are asked for.
+
+        Raises:
+            ValueError: for a file that cannot be read, and for fewer of them.
+        """
+        from imagen_diffusers.evaluation.prompts import read_prompts
+
+        rows = read_prompts(prompts, self.column)
+        if (self.num_prompts or 0) > len(rows):
+            raise ValueError(
+                f"--num-prompts is {self.num_prompts}, and {prompts} holds {len(rows)}; ask for no more, or leave it out for all"
+            )
+        return rows[: self.num_prompts]
+
 
 def evaluate(
     prompts: Prompts,
@@ -73,7 +88,6 @@ def evaluate(
     from imagen_diffusers.evaluation.choosing import Choice
     from imagen_diffusers.evaluation.curve import canvas
     from imagen_diffusers.evaluation.generating import sweep
-    from imagen_diffusers.evaluation.prompts import read_prompts
     from imagen_diffusers.evaluation.runs import Evaluation, evaluate
     from imagen_diffusers.evaluation.super_resolution import Enlarging, fidelities
     from imagen_diffusers.training.processes import process_group
@@ -83,7 +97,7 @@ def evaluate(
     choice.check()
     if len(swept[1]) > 1:
         canvas()  # whoever lacks matplotlib hears of it before anything is measured
-    rows = read_prompts(prompts, run.column)[: run.num_prompts]
+    rows = run.rows(prompts)
     with process_group() as state:
         device = str(state.device) if state.use_distributed else pick_device(pipeline.device)
         pipe = prepare(replace(pipeline, device=device))
