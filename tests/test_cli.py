@@ -146,12 +146,27 @@ def test_upscale_a_folder(folder, tmp_path) -> None:
     assert "give a folder" in call(*plain).output
     Image.new("RGB", (32, 32)).save(small / "1.jpg")
     assert "several images named 1" in call(*plain, "--output", large).output
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "album").mkdir(parents=True)
     (small / "1.jpg").unlink()
     Image.new("RGB", (64, 64)).save(small / "3.png")
     stopped = call(*plain[:1], small, *plain[2:], "--output", large)
     assert f"{small / '3.png'}: no stage enlarges an image of 64px" in stopped.output.replace("\n", "")
-    assert "holds no image" in call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output
+    Image.new("RGB", (32, 32)).save(tmp_path / "empty" / "album" / "4.png")
+    nothing = call("upscale", tmp_path / "empty", "a red cube", "--model", folder, "--output", large).output.replace("\n", "")
+    assert "holds no image; give a folder" in nothing and f"such as {tmp_path / 'empty' / 'album'}" in nothing
+
+
+def test_upscaling_a_folder_says_what_it_passes_over(folder, tmp_path) -> None:
+    for place in ("0.png", "album/1.png", "album/.thumbs/1.png", "trip/day/2.png", "trip/notes.png/3.txt"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / place, "PNG")
+    words = ["upscale", tmp_path, "a red cube", "--model", folder, "--seed", 1, "--output", tmp_path / "large", "--num-inference-steps", 1]
+    for enlarged_before in (0, 1):  # and what lies in its output's folder is not taken for left out
+        said = call(*words).output.replace("\n", "")
+        assert f"left out, in folders within {tmp_path}: {tmp_path / 'album' / '1.png'} and 1 more" in said
+        assert f"1 enlarged, {enlarged_before} of them before" in said
+    (tmp_path / "album" / "1.png").unlink()
+    assert f"{tmp_path / 'trip' / 'day' / '2.png'}{tmp_path / 'large'}: 1 enlarged" in call(*words).output.replace("\n", "")
 
 
 def test_upscaling_a_folder_goes_on(folder, tmp_path, monkeypatch) -> None:

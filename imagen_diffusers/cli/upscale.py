@@ -83,8 +83,10 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
     named: dict[str, list[Path]] = {}
     for image in image_files(folder.iterdir()):
         named.setdefault(image.stem, []).append(image)
+    deeper = _deeper(folder, output)
     if not named:
-        raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files")
+        such = f", such as {deeper[0].parent}" if deeper else ""
+        raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files{such}")
     usual = {stem: [image for image in images if image.suffix.lower() in USUAL] for stem, images in named.items()}
     places = {output / f"{stem}.png": (usual[stem] or images)[0] for stem, images in named.items()}
     twice = [stem for stem, images in named.items() if len(usual[stem] or images) > 1]
@@ -96,4 +98,15 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
     left = sorted({image.name for images in named.values() for image in images} - {image.name for image in places.values()})
     if left:
         typer.secho(f"left out, beside images of the same names: {', '.join(left)}", fg="yellow", err=True)
+    if deeper:
+        more = f" and {len(deeper) - 1} more" if len(deeper) > 1 else ""
+        typer.secho(f"left out, in folders within {folder}: {deeper[0]}{more}", fg="yellow", err=True)
     return places
+
+
+def _deeper(folder: Path, output: Path) -> list[Path]:
+    """The image files in folders of a folder, but for hidden ones and where enlargements go."""
+    from imagen_diffusers.images import image_files
+
+    found = image_files(path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return [image for image in found if image.parent != folder and image.parent.resolve() != output.resolve()]
