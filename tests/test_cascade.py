@@ -880,7 +880,12 @@ def test_a_scheduler_that_cannot_drive_is_refused() -> None:
     with pytest.raises(ValueError, match="PNDMScheduler makes nothing but noise on a curve that ends in pure noise.*use DDPM"):
         draw(make_pipeline(scheduler=diffusers.PNDMScheduler.from_config(ImagenDDPMScheduler().config)))
     linear = diffusers.PNDMScheduler.from_config(ImagenDDPMScheduler(beta_schedule="linear").config)
-    assert torch.isfinite(draw(make_pipeline(scheduler=linear), stop_at=1, num_inference_steps=4).images).all()
+    few = diffusers.PNDMScheduler.from_config(linear.config, skip_prk_steps=True)
+    for scheduler, steps in ((linear, 4), (few, 2)):
+        assert torch.isfinite(draw(make_pipeline(scheduler=scheduler), stop_at=1, num_inference_steps=steps).images).all()
+    for steps, message in ((3, "is 3, and PNDMScheduler, which begins by Runge-Kutta, needs 4 at least"), (1001, "give at most 1000")):
+        with pytest.raises(ValueError, match=message):
+            draw(make_pipeline(scheduler=linear), stop_at=1, num_inference_steps=steps)
     with pytest.raises(ValueError, match="unet_2 cannot be driven by an EDM scheduler, as it was trained; its scheduler is EDMEuler"):
         draw(make_pipeline(scheduler_2=diffusers.EDMEulerScheduler()))
 

@@ -66,11 +66,18 @@ def check_drivable(scheduler: Any) -> None:
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Refuse more steps than the scheduler has times for.
+    """Refuse more steps than the scheduler has times for, and fewer than it begins with.
 
     Raises:
-        ValueError: for a scheduler whose times are whole numbers.
+        ValueError: for a scheduler whose times are whole numbers, and for PNDM.
     """
+    least = getattr(scheduler, "pndm_order", 1)
+    if steps < least and not scheduler.config.skip_prk_steps:
+        name = type(scheduler).__name__
+        raise ValueError(
+            f"num_inference_steps is {steps}, and {name}, which begins by Runge-Kutta, needs {least} at least; give as many, or take "
+            f"{name}.from_config(scheduler.config, skip_prk_steps=True)"
+        )
     known = scheduler.config.get("num_train_timesteps")
     if preconditions(scheduler) or known is None or steps <= known:
         return
@@ -84,7 +91,7 @@ def check_steps(scheduler: Any, steps: int) -> None:
 def has_whole_times(scheduler: Any) -> bool:
     """Whether the times that it makes are whole numbers, and those of a caller would be cut to such."""
     few = copy.deepcopy(scheduler)
-    few.set_timesteps(2)
+    few.set_timesteps(4)  # PNDM makes no fewer
     return not few.timesteps.is_floating_point()
 
 
