@@ -272,6 +272,7 @@ def test_what_cannot_drive_is_refused_by_name(scheduler) -> None:
         ("CogVideoXDPMScheduler", "its step needs old_pred_original_sample, timestep_back"),
         ("UnCLIPScheduler", "unless it is told, its step goes to the time before"),
         ("DPMSolverMultistepInverseScheduler", "it goes from an image to noise"),
+        ("CogVideoXDDIMScheduler", "its noise curve is not that of its betas"),
         ("DDIMInverseScheduler", "it is not a variance-preserving|it goes from an image to noise"),
     ],
 )
