@@ -1,6 +1,7 @@
 """Guidance distilled into an adapter: what is learned, that the teacher is the network without it, and the script."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from examples import distill_guidance
 from examples.scenes import guidance
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.finetuning.distilling import GuidanceSettings, sample_without_guidance, scales_to_distill
-from imagen_diffusers.models.lora import add_lora, chosen_adapters, trained_adapter
+from imagen_diffusers.models.learned_guidance import learned_guidance
+from imagen_diffusers.models.lora import add_lora, chosen_adapters, lora_layers, lora_metadata, trained_adapter
+from imagen_diffusers.pipelines.lora_files import moved_to_stage
 from imagen_diffusers.sampling.network import adapt
 from imagen_diffusers.schedulers.noise import q_sample
 from imagen_diffusers.text.encoding import TextEmbedding
-from imagen_diffusers.training.distillation import check_distillation
+from imagen_diffusers.training.distillation import begin_distillation
 from imagen_diffusers.training.losses import DistillationSettings, stage_loss
 
 from .conftest import TEXT_DIM, make_base, make_pipeline, make_sr, seeded
@@ -160,10 +163,10 @@ def test_an_adapter_learns_it() -> None:
 def test_what_cannot_be_distilled_is_refused() -> None:
     unet = make_base()
     with pytest.raises(ValueError, match="distilled into an adapter.*give rank"):
-        check_distillation(adapt(unet), 2.0)
-    check_distillation(adapt(unet), None)
+        begin_distillation(adapt(unet), 2.0)
+    begin_distillation(adapt(unet), None)
     with pytest.raises(ValueError, match="takes no text, so it has no guidance"):
-        check_distillation(adapt(make_sr(encoder_hid_dim=None, attention_kind="self")), 2.0)
+        begin_distillation(adapt(make_sr(encoder_hid_dim=None, attention_kind="self")), 2.0)
     for scale in (1.0, 0.5, float("nan")):
         with pytest.raises(ValueError, match="distilled_guidance is .* above 1"):
             DistillationSettings(distilled_guidance=scale)
@@ -217,6 +220,39 @@ def test_ways_that_are_measured_after_the_adapters_have_the_weights_of_those_bef
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_guidance_that_is_added_to_a_learned_one_is_told_of(tmp_path, caplog) -> None:
+    """By whoever loads the file, in which diffusers' own readers find nothing new."""
+    taught, pipe = make_pipeline(), make_pipeline()
+    add_lora(taught.unet, rank=2)
+    begin_distillation(adapt(taught.unet), 4.0)
+    taught.save_lora_weights(tmp_path, unet_lora_layers=lora_layers(taught.unet), unet_lora_adapter_metadata=lora_metadata(taught.unet))
+    state: Any = pipe.lora_state_dict(tmp_path, return_lora_metadata=True)
+    assert state[1].items() >= {("guidance_scale.unet", 4.0), ("unet.r", 2)}
+    assert moved_to_stage(*state, 2)[1].items() >= {("guidance_scale.unet_2", 4.0), ("unet_2.r", 2)}  # pyright: ignore
+
+    def told(**call) -> list[str]:
+        caplog.clear()
+        pipe.stages([1, 2], **call)
+        return [record.getMessage().split(";")[0] for record in caplog.records]
+
+    pipe.load_lora_weights(tmp_path, adapter_name="mine")
+    assert told(guidance_scale=1) == []
+    assert learned_guidance(pipe.unet) == {"mine": 4.0}
+    assert told() == ["mine has learned guidance of 4, and in unet guidance of 3 is added to it"]
+    pipe.disable_lora()
+    assert told() == []
+    pipe.set_adapters("mine", 0.0)
+    assert told() == []
+    pipe.set_adapters("mine", 1.0)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    assert len(told()) == 1
+    pipe = make_pipeline()
+    pipe.load_lora_weights(tmp_path)
+    pipe.unload_lora_weights()
+    assert told() == []
+
+
 @pytest.mark.thorough
 def test_the_script(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F811
     """Of the guided stages one file of adapters; the images after it are generated without guidance."""
@@ -237,4 +273,6 @@ def test_the_script(cascade, images, tmp_path, monkeypatch) -> None:  # noqa: F8
     assert list(run_usage(tmp_path)["pipe"].config["guidance_scale"]) == [1.0, 1.0, 1.0]
     pipe = ImagenCascadePipeline.from_pretrained(cascade)
     pipe.load_lora_weights(tmp_path)
+    assert learned_guidance(pipe.unet_2) == {"default_0": 2.0}
+    assert "guidance_scale.unet" in pipe.lora_state_dict(tmp_path / "stage-1" / "checkpoint-1", return_lora_metadata=True)[1]
     assert pipe("a red cube", guidance_scale=1, output_type="pt", generator=seeded()).images.shape == (1, 3, 64, 64)

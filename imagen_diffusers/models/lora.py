@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapters import has_lora
 from .attention import has_fused_projections
 from .initialization import initialized_from
+from .learned_guidance import GUIDANCE, learned_guidance
 
 # What diffusers' own scripts adapt in its U-Net (train_dreambooth_lora.py): what other programs expect of an adapter of DeepFloyd IF.
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
@@ -59,6 +60,7 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
         raise ValueError(f'the network has an adapter "{name}" already; give another name, or take that one off by delete_adapters')
     targets = lora_targets(unet)
     unet.requires_grad_(False)
+    learned_guidance(unet).pop(name, None)  # of an earlier adapter of this name
     with initialized_from(seed):
         config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets)  # pyright: ignore
         unet.add_adapter(config, name)
@@ -92,9 +94,13 @@ def lora_layers(unet: nn.Module, name: str = "default", state: dict[str, Tensor]
 
 
 def lora_metadata(unet: nn.Module, name: str = "default") -> dict[str, Any]:
-    """What weights alone do not tell: alpha, rank, where the adapter goes. Without it alpha would be taken for the rank."""
+    """What weights alone do not tell: alpha, rank, where the adapter goes, and what guidance it has learned, if any.
+
+    Without it alpha would be taken for the rank.
+    """
     told = unet.peft_config[name].to_dict()  # pyright: ignore
-    return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}
+    learned = learned_guidance(unet).get(name, 1.0)
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()} | ({} if learned == 1 else {GUIDANCE: learned})
 
 
 def chosen_adapters(unet: nn.Module) -> list[str]:

@@ -10,6 +10,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
 from torch import Tensor
 
 from imagen_diffusers.hub.places import find
+from imagen_diffusers.models.learned_guidance import as_stored
 from imagen_diffusers.models.weight_files import check_adapter_folder
 
 from .slots import UNETS
@@ -90,7 +91,7 @@ class LoraFilesMixin(LoraBaseMixin):
         cls._save_lora_weights(
             save_directory,
             layers,
-            {s: told[s] for s in layers},
+            as_stored({s: said for s in layers if (said := told[s])}),
             is_main_process=is_main_process,
             weight_name=weight_name,  # pyright: ignore
             save_function=save_function,  # pyright: ignore
@@ -109,6 +110,6 @@ def moved_to_stage(state: dict[str, Tensor], metadata: dict | None, stage: int) 
         )
 
     def renamed(named: dict) -> dict:
-        return {f"{UNETS[stage - 1]}.{key.removeprefix(f'{found[0]}.')}": value for key, value in named.items()}
+        return {key.replace(found[0], UNETS[stage - 1], 1): value for key, value in named.items()}
 
     return renamed(state), renamed(metadata) if metadata else metadata

@@ -13,15 +13,14 @@ from torch import Tensor
 
 from imagen_diffusers.models.adapters import holds_adapter, merged_adapters
 from imagen_diffusers.models.attention import has_fused_projections
+from imagen_diffusers.models.learned_guidance import learned_guidance, learned_of
 
 from .adapter_names import named
 from .lora_files import LoraFilesMixin, moved_to_stage
-from .lora_scales import forget_scales, give_back_scales, only_fused_ones_scaled
+from .lora_scales import FOR_GOOD, forget_scales, give_back_scales, only_fused_ones_scaled
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
-
-FOR_GOOD = "_adapters_for_good"  # an attribute of networks: the names of those that are in its weights, and have no layers any more
 
 
 def check_no_adapters(pipe: Any) -> None:
@@ -128,7 +127,8 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
             for slot, unet in unets.items():
                 with said_of_another_network(slot):
                     unet.load_lora_adapter(state, prefix=slot, adapter_name=adapter_name, _pipeline=self, **told, **how)
-        for unet in unets.values():
+        for slot, unet in unets.items():
+            learned_guidance(unet)[adapter_name] = learned_of(slot, metadata)
             unet.enable_lora()  # `disable_lora` may have switched off the stage, and the new adapter with it
 
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: float | dict | list[float] | list[dict] | None = None) -> None:

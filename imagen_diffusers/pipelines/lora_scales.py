@@ -2,13 +2,18 @@
 then has its own again.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from imagen_diffusers.models.learned_guidance import learned_guidance
+
 OWN = "_scales_before_fusing"  # an attribute of layers: the scales that fused adapters have otherwise
+FOR_GOOD = "_adapters_for_good"  # an attribute of networks: the names of those that are in its weights, and have no layers any more
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -39,6 +44,19 @@ def acting_scales(unet: nn.Module) -> list[dict[str, float]]:
     """Of every layer with adapters, in order, the scales of those that act."""
     acting = [(layer, () if layer.disable_adapters else layer.active_adapters) for layer in _layers([unet])]
     return [{name: layer.scaling[name] for name in names if name in layer.scaling} for layer, names in acting]
+
+
+def warn_of_guidance_twice(slot: str, unet: nn.Module, scale: float) -> None:
+    """Say that guidance of a scale is added to what an acting adapter of a stage has learned."""
+    learned = {name: own for name, own in learned_guidance(unet).items() if own != 1}
+    if scale <= 1 or not learned:
+        return
+    acting = {name for weights in acting_scales(unet) for name, weight in weights.items() if weight}
+    for name in sorted(learned.keys() & {*acting, *getattr(unet, FOR_GOOD, ())}):
+        logger.warning(
+            f"{name} has learned guidance of {learned[name]:g}, and in {slot} guidance of {scale:g} is added to it; give guidance_scale=1 "
+            "for what it has learned alone"
+        )
 
 
 def _layers(unets: Iterable[nn.Module]) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+from imagen_diffusers.models.learned_guidance import as_stored
 from imagen_diffusers.models.lora import lora_layers, lora_metadata, trained_adapter
 
 
@@ -21,5 +22,5 @@ def write_adapter(folder: Path, unet: ModelMixin, stage: str, state: dict[str, T
     adapter = trained_adapter(unet)
     if adapter is not None:
         layers, told = lora_layers(unet, adapter, state), lora_metadata(unet, adapter)
-        LoraBaseMixin._save_lora_weights(folder, {stage: layers}, {stage: told})  # pyright: ignore
+        LoraBaseMixin._save_lora_weights(folder, {stage: layers}, as_stored({stage: told}))  # pyright: ignore
     return adapter is not None

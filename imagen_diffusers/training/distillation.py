@@ -11,12 +11,13 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from imagen_diffusers.models.learned_guidance import learned_guidance
 from imagen_diffusers.models.lora import trained_adapter
 from imagen_diffusers.sampling.network import StageNetwork
 
 
-def check_distillation(network: StageNetwork, scale: float | None) -> None:
-    """Refuse what has no guidance to learn, or nowhere to put it, by a `ValueError`.
+def begin_distillation(network: StageNetwork, scale: float | None) -> None:
+    """Note what guidance the adapter learns; refuse what has none to learn, or nowhere to put it, by a `ValueError`.
 
     Args:
         scale: of the guidance, as `LossSettings` say; None where the network learns from images, which all of them can.
@@ -25,8 +26,10 @@ def check_distillation(network: StageNetwork, scale: float | None) -> None:
         return
     if network.text_dim is None:
         raise ValueError(f"this {type(network.module).__name__} takes no text, so it has no guidance to distill: leave its stage out")
-    if trained_adapter(network.module) is None:
+    adapter = trained_adapter(network.module)
+    if adapter is None:
         raise ValueError("guidance is distilled into an adapter, since the network without it is the teacher: give rank, or call add_lora")
+    learned_guidance(network.module)[adapter] = scale
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import Module
 
+from imagen_diffusers.models.learned_guidance import learned_guidance
 from imagen_diffusers.models.saved_configs import leave_out_local_paths
 
 from .adapter_files import write_adapter
@@ -86,5 +87,6 @@ def _whole(unet: ModelMixin, state: dict[str, Tensor]) -> ModelMixin:
     copy = kind.from_config(unet.config)
     for name, config in getattr(unet, "peft_config", {}).items():
         copy.add_adapter(config, name)
+    learned_guidance(copy).update(learned_guidance(unet))
     copy.load_state_dict(state)
     return copy

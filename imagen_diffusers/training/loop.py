@@ -27,7 +27,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 from .batch_text import TextReader
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
-from .distillation import check_distillation
+from .distillation import begin_distillation
 from .examples import Batch, on_device
 from .final_weights import export_weights, in_shards, zero_stage
 from .folders import one_run_in
@@ -106,7 +106,7 @@ def train_stage(
         SystemExit: on all processes, after SIGINT or SIGTERM.
     """
     network = network_to_train(unet)
-    check_distillation(network, loss.distilled_guidance)
+    begin_distillation(network, loss.distilled_guidance)
     _check_dtype(unet)
     check_precision(settings.mixed_precision)
     with process_group(), one_run_in(settings.output_dir):
