@@ -74,6 +74,14 @@ def test_a_window_is_cut_and_pasted_as_by_diffusers(shared) -> None:
     assert out.images[0].tobytes() == pasted.tobytes()
 
 
+def test_a_window_fades_once_into_its_image(shared) -> None:
+    """One of the stages' size is pasted as the same part of the image, painted by itself, fades."""
+    image, mask = a_picture(1, HEIGHT, WIDTH), mark(60, 30, 114, 51)
+    out = draw(shared, image=image, mask_image=mask, padding_mask_crop=5, mask_feather=4.0).images[..., 9:73, 55:119]
+    by_hand = draw(shared, image=image[..., 9:73, 55:119], mask_image=mask[..., 9:73, 55:119], mask_feather=4.0).images
+    torch.testing.assert_close(out, by_hand, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(("size", "shape"), [({}, (64, 64)), ({"height": 32, "width": 64}, (32, 64)), ({"stop_at": 2}, (32, 32))], ids=str)
 def test_a_window_larger_than_its_image_is_filled_at_the_edges(shared, size, shape) -> None:
     image, mask = a_picture(1, 20, WIDTH), mark(40, 5, 100, 15, 20)

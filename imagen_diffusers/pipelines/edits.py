@@ -146,6 +146,8 @@ class ReadEdit:
             painted = resize_mask(mask, size)
             fades = [feather * size[0] / sizes[-1][0] for feather in feathers for _ in range(len(painted) // len(feathers))]
             blend = torch.cat(list(map(feathered, painted.split(1), fades))) if self.feather else None
+            if blend is not None and self.padding is not None and i == len(sizes) - 1:
+                blend = (blend > 0).float()  # it fades where the window is pasted, in the image's own pixels
             tasks.append((start, Inpainting(image, painted, self.jump_length, self.samples[i], blend, self.seamless)))
         return tasks
 
