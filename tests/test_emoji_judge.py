@@ -1,5 +1,6 @@
 """What measures the example of real things: its judge, prompts by other words, colours and styles, and the nearest training images."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from examples.emoji import judge as judges
 from examples.emoji import nearest, prompts, synonyms, train_judge, word
@@ -332,10 +334,17 @@ def test_weights_and_names_come_back(tmp_path) -> None:
                 assert expected is found is None or torch.allclose(found, expected, atol=2e-3)  # half precision
 
 
-def test_the_bundled_judge_which_was_saved_without_styles_knows_one() -> None:
+def test_the_bundled_judge_knows_all_things_and_both_styles() -> None:
     read = load(bundled("imagen-emoji") / "judge")
-    assert read.styles == ("3d",) and len(read.names) == 1855
+    assert read.styles == ("3d", "flat") and len(read.names) == 1855
     assert (bundled("imagen-emoji") / "names.txt").read_text("utf-8").splitlines() == sorted({*read.names})
+
+
+def test_a_judge_that_was_saved_without_styles_knows_one(tmp_path) -> None:
+    save(Judge(["one", "two"], widths=judges.BEFORE["widths"]), tmp_path)
+    save_file(load_file(tmp_path / judges.FILE), tmp_path / judges.FILE, {"names": json.dumps(["one", "two"])})
+    read = load(tmp_path)
+    assert read.styles == ("3d",) and read.names == ("one", "two")
     assert read.best_style(torch.rand(2, 3, 64, 64, generator=seeded())) == [None, None]
 
 

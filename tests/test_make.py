@@ -205,7 +205,8 @@ def test_steps_say_what_they_have_to_in_logs_and_a_failure_is_told(tmp_path, cap
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_step_ends_with_the_command_that_began_it(tmp_path, number) -> None:
     (tmp_path / "long.py").write_text("import time; print('begun', flush=True); time.sleep(100)")
-    make = "from examples.scenes.steps import Step, run; run([Step(['long'], None)], 100.0)"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # which jobs in the background pass over
+    make = f"{heard}; from examples.scenes.steps import Step, run; run([Step(['long'], None)], 100.0)"
     process = subprocess.Popen(
         [sys.executable, "-c", make],
         stdout=subprocess.PIPE,
