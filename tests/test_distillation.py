@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from examples import distill_guidance
 from examples.scenes import guidance
-from imagen_diffusers import ImagenCascadePipeline
+from imagen_diffusers import ImagenCascadeImg2ImgPipeline, ImagenCascadePipeline
 from imagen_diffusers.finetuning.distilling import GuidanceSettings, sample_without_guidance, scales_to_distill
 from imagen_diffusers.models.learned_guidance import learned_guidance
 from imagen_diffusers.models.lora import add_lora, chosen_adapters, lora_layers, lora_metadata, trained_adapter
@@ -226,19 +226,25 @@ def test_guidance_that_is_added_to_a_learned_one_is_told_of(tmp_path, caplog) ->
     add_lora(taught.unet, rank=2)
     begin_distillation(adapt(taught.unet), 4.0)
     taught.save_lora_weights(tmp_path, unet_lora_layers=lora_layers(taught.unet), unet_lora_adapter_metadata=lora_metadata(taught.unet))
+    other = make_pipeline().unet
+    add_lora(other, rank=2)
+    pipe.save_lora_weights(tmp_path / "other", lora_layers(other), unet_lora_adapter_metadata=lora_metadata(other))
     state: Any = pipe.lora_state_dict(tmp_path, return_lora_metadata=True)
     assert state[1].items() >= {("guidance_scale.unet", 4.0), ("unet.r", 2)}
     assert moved_to_stage(*state, 2)[1].items() >= {("guidance_scale.unet_2", 4.0), ("unet_2.r", 2)}  # pyright: ignore
 
-    def told(**call) -> list[str]:
+    def told(of=None, **call) -> list[str]:
         caplog.clear()
-        pipe.stages([1, 2], **call)
-        return [record.getMessage().split(";")[0] for record in caplog.records]
+        (of or pipe)(**{"prompt": "a red cube", "num_inference_steps": 1} | call)
+        return [record.getMessage().split(";")[0] for record in caplog.records if "guidance" in record.getMessage()]
 
     pipe.load_lora_weights(tmp_path, adapter_name="mine")
     assert told(guidance_scale=1) == []
     assert learned_guidance(pipe.unet) == {"mine": 4.0}
     assert told() == ["mine has learned guidance of 4, and in unet guidance of 3 is added to it"]
+    assert (
+        told(of=ImagenCascadeImg2ImgPipeline.from_pipe(pipe), prompt=None, image=torch.rand(1, 3, 16, 16)) == []
+    )  # nor guided, without text
     pipe.disable_lora()
     assert told() == []
     pipe.set_adapters("mine", 0.0)
@@ -247,6 +253,12 @@ def test_guidance_that_is_added_to_a_learned_one_is_told_of(tmp_path, caplog) ->
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     assert len(told()) == 1
+    pipe = make_pipeline()
+    pipe.load_lora_weights(tmp_path)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights(tmp_path / "other")
+    assert len(told()) == 1  # of the fused one, whose name the other does not take
     pipe = make_pipeline()
     pipe.load_lora_weights(tmp_path)
     pipe.unload_lora_weights()

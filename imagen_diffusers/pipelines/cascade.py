@@ -30,6 +30,7 @@ from .callbacks import Callbacks, RunningCallMixin, tensors_of
 from .config_checks import checked_config
 from .folders import FolderPipeline
 from .lora_loader import ImagenLoraLoaderMixin
+from .lora_scales import warn_of_guidance_twice
 from .offloading import OffloadingPipeline
 from .output import ImagenCascadePipelineOutput
 from .request import Request
@@ -270,6 +271,8 @@ class Cascade(
         stages = self.stages(numbers, **request.settings)
         if request.unprompted:
             stages = [replace(stage, guidance_scale=1.0, guider=None) for stage in stages]  # from no text to no text there is no way
+        for stage in stages:
+            warn_of_guidance_twice(stage.name, stage.network.module, stage.guidance_scale)
         return images, numbers, stages
 
     def _run_stage(self, run: StageRun, plan: Plan, low_res: Tensor | None, callbacks: Callbacks, progress: Any) -> Tensor:

@@ -121,7 +121,7 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
         loaded = self.get_list_adapters()
         if hotswap:
             check_swap(unets, loaded, adapter_name, state, metadata, alphas)
-        taken = {name for names in loaded.values() for name in names}
+        taken = {name for names in loaded.values() for name in names} | self._merged_adapters
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
         with all_or_none(list(unets.values()), adapter_name):
             for slot, unet in unets.items():

@@ -15,7 +15,6 @@ from imagen_diffusers.schedulers.driving import preconditions
 
 from .arguments import check_finite, guider_per_stage, interval_per_stage, per_stage, times_per_stage, whole_per_stage
 from .compiling import compile_stages
-from .lora_scales import warn_of_guidance_twice
 from .sampling_presets import SamplingPreset, apply_preset
 from .slots import SLOTS, UNETS
 from .tiling import TilingMixin
@@ -87,7 +86,6 @@ class StagesMixin(TilingMixin):
             if own_guider is not None:
                 check_guider(own_guider, name, network)
                 scale = scale_of(own_guider)
-            warn_of_guidance_twice(name, network.module, scale)
             stages.append(
                 Stage(
                     name,
