@@ -6,6 +6,7 @@ Of a processor: elsewhere, and in float32, the two are one.
 """
 
 import argparse
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -40,7 +41,7 @@ def report(runs: int = RUNS) -> str:
         for gradient in (False, True) if shape[0] >= TRAINED else (False,):
             given = x.clone().requires_grad_(gradient)
             seconds = turns({name: normalizing(norm, given, gradient) for name, norm in norms.items()}, runs, leave=False)
-            told = [f"{1000 * sorted(spent)[len(spent) // 2]:.2f}" for spent in seconds.values()]
+            told = [f"{1000 * statistics.median(spent):.2f}" for spent in seconds.values()]
             rows.append(["x".join(map(str, shape)), "yes" if gradient else "no", *told, f"{times_as_fast(seconds, 'torch', 'here'):.1f}"])
     return table(["image", "gradient", "torch, ms", "here, ms", "times as fast"], rows, words=2)
 

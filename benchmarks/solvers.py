@@ -156,6 +156,9 @@ def main() -> None:
     these = "one of these, or a folder of a preset; given again for more, of which the first is what others are compared with"
     parser.add_argument("--way", action="append", metavar=f"{{{','.join(WAYS)}}}", help=these)
     args = parser.parse_args()
+    for name in args.way or ():
+        if name not in WAYS and not Path(name).is_dir():
+            parser.error(f"--way {name} is neither one of {', '.join(WAYS)} nor a folder; give one of these")
     print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle, args.way or WAYS, args.objects), args.count)}")
 
 

@@ -110,6 +110,13 @@ def test_a_preset_of_ones_own_is_a_way_too() -> None:
     assert given == [own] == ["my-preset"] and solver == "ImagenDDPMScheduler"
 
 
+def test_a_way_that_is_none_is_refused_at_once(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["solvers", "--way", "quality", "--way", "qualty"])
+    with pytest.raises(SystemExit):
+        solvers.main()
+    assert "--way qualty is neither one of quality, balanced, fast, " in capsys.readouterr().err
+
+
 @pytest.fixture
 def small_networks(monkeypatch) -> None:
     """In place of the bundled ones, and nothing is compiled."""
