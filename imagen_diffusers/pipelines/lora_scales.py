@@ -13,6 +13,7 @@ from imagen_diffusers.models.learned_guidance import learned_guidance
 
 OWN = "_scales_before_fusing"  # an attribute of layers: the scales that fused adapters have otherwise
 FOR_GOOD = "_adapters_for_good"  # an attribute of networks: the names of those that are in its weights, and have no layers any more
+TOLD = "_guidance_told_of"  # an attribute of networks: what was said of guidance on top of a learned one
 logger = logging.getLogger(__name__)
 
 
@@ -47,16 +48,20 @@ def acting_scales(unet: nn.Module) -> list[dict[str, float]]:
 
 
 def warn_of_guidance_twice(slot: str, unet: nn.Module, scale: float) -> None:
-    """Say that guidance of a scale is added to what an acting adapter of a stage has learned."""
+    """Say, once of each scale, that guidance is added to what an acting adapter of a stage has learned."""
     learned = {name: own for name, own in learned_guidance(unet).items() if own != 1}
     if scale <= 1 or not learned:
         return
     acting = {name for weights in acting_scales(unet) for name, weight in weights.items() if weight}
     for name in sorted(learned.keys() & {*acting, *getattr(unet, FOR_GOOD, ())}):
-        logger.warning(
+        message = (
             f"{name} has learned guidance of {learned[name]:g}, and in {slot} guidance of {scale:g} is added to it; give guidance_scale=1 "
             "for what it has learned alone"
         )
+        told = unet.__dict__.setdefault(TOLD, set())
+        if message not in told:
+            logger.warning(message)
+            told.add(message)
 
 
 def _layers(unets: Iterable[nn.Module]) -> Iterator[Any]:
