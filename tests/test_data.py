@@ -469,6 +469,11 @@ def test_a_pyramid_is_antialiased_and_its_levels_agree() -> None:
     assert (torch.from_numpy(np.array(again)).permute(2, 0, 1).float() - small.float()).abs().max() <= 2  # rounding, twice
 
 
+def test_a_side_that_floating_point_makes_longer_is_read_whole() -> None:
+    (level,) = build_pyramid(noise_image(58, 75), ImageSettings(64, aspect_buckets=True))  # 56 * (58 / 56) is more than 58
+    assert level.shape == (3, 72, 56)
+
+
 @pytest.mark.parametrize("center", [False, True])
 def test_windows_are_the_same_in_both_sizes(center) -> None:
     settings = ImageSettings(64, low_res_scale=4, crop_size=32, center_crop=center, random_flip=True)

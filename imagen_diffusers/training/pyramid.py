@@ -212,7 +212,8 @@ def cropped(image: Image.Image, shape: tuple[int, int], *, smaller: int = 1) -> 
     """The middle of an image, of this shape (height, width), resized to it or to that many times smaller: uint8 (C, H, W)."""
     height, width = shape
     scale = min(image.height / height, image.width / width)
-    crop_width, crop_height = width * scale, height * scale
+    # Rounding may pass the image's own side, where Pillow reads nothing.
+    crop_width, crop_height = min(width * scale, image.width), min(height * scale, image.height)
     left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
     box = (left, top, left + crop_width, top + crop_height)
     resized = image.resize((width // smaller, height // smaller), Image.Resampling.BICUBIC, box=box)
