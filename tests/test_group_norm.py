@@ -56,6 +56,14 @@ def test_where_torch_is_quick_its_bits_stay(norms, x, gradient) -> None:
         assert not group_norm._slow(x.requires_grad_(gradient)) and torch.equal(own(x), stock(x))
 
 
+def test_weights_behind_frozen_layers_get_the_gradient_that_images_in_the_other_format_give(norms) -> None:
+    own, stock = norms
+    for norm, memory_format in ((own, LAST), (stock, torch.contiguous_format)):  # torch's own ends the program in LAST
+        norm(image(4, torch.float32, memory_format)).square().sum().backward()
+    assert torch.equal(own.weight.grad, stock.weight.grad) and torch.equal(own.bias.grad, stock.bias.grad)
+    assert own(image(4, torch.float32)).is_contiguous(memory_format=LAST)
+
+
 def test_it_is_found_as_a_group_norm(norms) -> None:
     """By what looks for norms: quantization, decay of weights, adapters."""
     assert isinstance(norms[0], nn.GroupNorm) and group_norm._slow(image(4, torch.bfloat16))
