@@ -8,6 +8,9 @@ With prior preservation the cascade's own images of the class are trained on bes
 they were; those that --class_data_dir lacks are generated first.
 """
 
+import logging
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,11 +32,12 @@ from imagen_diffusers.training.examples import Mixed
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.image_folders import images_in
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.processes import process_group
+from imagen_diffusers.training.processes import as_main_says, process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
 OF_CLASS = ("class_prompt", "class_data_dir", "num_class_images", "sample_batch_size", "prior_loss_weight")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,12 @@ class DreamBoothSettings:
             )
 
 
-def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState) -> None:
-    """Fill `class_data_dir`, whatever images it holds, up to `num_class_images` with the cascade's own images, each process its share."""
+def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, processes: PartialState, until: float = math.inf) -> bool:
+    """Fill `class_data_dir`, whatever images it holds, up to `num_class_images` with the cascade's own images, each process its share.
+
+    Returns:
+        Whether they are all there; otherwise `until`, by `time.monotonic`, came first.
+    """
     folder = subject.class_data_dir
     assert folder is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,11 +85,14 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
     own = missing[processes.process_index :: processes.num_processes]
     parts = [own[i : i + subject.sample_batch_size] for i in range(0, len(own), subject.sample_batch_size)]
     for part in tqdm(parts, desc="generating the class", disable=not processes.is_main_process):
+        if time.monotonic() >= until:
+            break
         generators = [torch.Generator().manual_seed(i) for i in part]
         for i, image in zip(part, pipe([subject.class_prompt] * len(part), generator=generators).images, strict=True):
             with in_one_rename(folder / names[i]) as unfinished:
                 image.save(unfinished, "PNG")
     processes.wait_for_everyone()
+    return as_main_says(len(images_in(folder)) >= subject.num_class_images)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -95,8 +106,10 @@ def main(args: Sequence[str] | None = None) -> None:
         check_beginning(train, hub, job.folders, of_class, instance_data_dir=subject.instance_data_dir)
         job = with_stages_held(job)
         pipe = load_cascade(model, seed=train.seed)
-        if subject.with_prior_preservation:
-            generate_class(pipe, subject, processes)
+        if subject.with_prior_preservation and not generate_class(pipe, subject, processes, job.begun + train.time_limit):
+            if processes.is_main_process:
+                logger.warning("the time limit was reached before all images of the class were there; the same command makes the others")
+            return
 
         def images(stage: int, crop: WindowSettings) -> Dataset:
             def of(folder: Path | None, prompt: str | None) -> Dataset:

@@ -325,11 +325,12 @@ def test_images_of_the_class_may_be_of_any_kind(tmp_path, monkeypatch) -> None:
             return SimpleNamespace(images=[Image.new("RGB", (8, 8)) for _ in generator])
 
     for _ in range(2):
-        dreambooth.generate_class(Pipe(), subject, alone)
+        assert dreambooth.generate_class(Pipe(), subject, alone)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "a.jpg", "b.webp"]
     (tmp_path / "0000.png").unlink()
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "b.webp").unlink()
+    assert not dreambooth.generate_class(Pipe(), subject, alone, until=0.0)  # which is over
     dreambooth.generate_class(Pipe(), subject, alone)
     assert sizes == [2, 2, 1]
 
@@ -478,6 +479,13 @@ def test_words_that_cannot_be_read_are_said_before_training(cascade, tmp_path, c
     named = ["--instance_data_dir", subject, "--instance_prompt", "a sks vase", "--rank", 2, "--stages", 1]
     dreambooth.main(flags(cascade, 1, tmp_path / "lora", *named))
     assert caplog.text.count("never saw: sks, vase.") == 1
+
+
+def test_class_images_are_made_within_the_time_limit(cascade, images, tmp_path, caplog) -> None:  # noqa: F811
+    more = ["--instance_data_dir", images, *OF_CLASS, "--class_data_dir", tmp_path / "class", "--time_limit", 0]
+    dreambooth.main(flags(cascade, 1, tmp_path / "out", *more))
+    assert "before all images of the class were there; the same command makes the others" in caplog.text
+    assert not images_in(tmp_path / "class") and not (tmp_path / "out" / "stage-1").exists()
 
 
 def test_what_was_written_is_said(cascade, images, tmp_path, capsys) -> None:  # noqa: F811
