@@ -73,10 +73,10 @@ def test_several_images_and_their_grid(folder, tmp_path) -> None:
     assert read_settings(tmp_path / "p-grid.png")["seeds"] == [5, 6, 7]
     result = call("generate", "--from", tmp_path / "p-grid.png", "--output", alone)  # its first image
     assert result.exit_code == 0 and "Of 3 seeds the first, 5; --seed 6 for another." in result.output
-    assert f"{alone} is there, and written over." in result.output
+    assert f"{alone} is there, and will be written over." in result.output
     (tmp_path / "p-1.png").unlink()
     result = call(*plain, "--output", many, "--num-images-per-prompt", 3, "--seed", 5)
-    assert result.exit_code == 0 and f"{tmp_path / 'p-2.png'} and 2 more are there, and written over." in result.output
+    assert result.exit_code == 0 and f"{tmp_path / 'p-2.png'} and 2 more are there, and will be written over." in result.output
     assert Image.open(tmp_path / "p-1.png").tobytes() == Image.open(alone).tobytes()
 
 
@@ -236,6 +236,19 @@ def test_bad_options_are_one_line(folder, tmp_path, words, message) -> None:
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["generate", "a", "red", "cube"], "red cube"),
+        (["generate", "a cube", "--num-inference-steps", "16", "12", "2"], "12 2"),
+        (["web", "a cube"], "a cube"),
+    ],
+)
+def test_words_that_are_left_over_are_told_how_they_stay_together(words, left) -> None:
+    result = call(*words)
+    assert result.exit_code == 2 and f'Error: "{left}" is left over; put a prompt in quotes' in result.output
 
 
 def test_a_missing_model_is_one_line(tmp_path) -> None:

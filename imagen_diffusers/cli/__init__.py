@@ -16,7 +16,7 @@ from .assemble import assemble
 from .convert import convert
 from .edit import edit, vary
 from .encode_text import encode_text
-from .errors import in_a_sentence
+from .errors import WholeWordsCommand, in_a_sentence
 from .evaluate import evaluate
 from .evaluate_stats import evaluate_stats
 from .export import export
@@ -50,4 +50,4 @@ def _about(
 
 for command in (generate, edit, vary, extend, upscale, web, evaluate, evaluate_stats, encode_text, assemble, convert, export):
     summary = inspect.cleandoc(command.__doc__ or "").split("\n\n")[0].replace("\n", " ")  # whole: click ends it at the line's end
-    app.command(short_help=summary)(in_a_sentence(ungrouped(command)))
+    app.command(short_help=summary, cls=WholeWordsCommand)(in_a_sentence(ungrouped(command)))

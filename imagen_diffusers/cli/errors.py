@@ -1,4 +1,4 @@
-"""What is said when a command fails: one sentence, and the stack only behind --debug."""
+"""What is said when a command fails, or is not understood: one sentence, and the stack only behind --debug."""
 
 import inspect
 import platform
@@ -8,11 +8,25 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from imagen_diffusers.hub.versions import versions
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the stack of an error.")]
 OF_THE_USER = (ValueError, OSError, ImportError)  # what this package and the libraries below it raise for what they are given
+
+
+class WholeWordsCommand(TyperCommand):
+    """Says how words that are left over are kept together: without quotes, a prompt comes as one argument a word."""
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            said = " ".join(left)
+            ctx.fail(f'"{said}" is left over; put a prompt in quotes, "a red cube", and commas between the values of an option, 16,12,2')
+        return left
 
 
 def in_a_sentence(command: Callable[..., None]) -> Callable[..., None]:

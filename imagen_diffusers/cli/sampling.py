@@ -174,11 +174,11 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
 
 
 def say_written_over(paths: Sequence[Path]) -> None:
-    """Say so of files that are there, while they are; one image goes where it is told to, as in every other program."""
+    """Say so of files that are there, while a run can still be ended; one image goes where it is told to, as in every other program."""
     there = [path for path in paths if path.exists()]
     if there:
         which = f"{there[0]} is" if len(there) == 1 else f"{there[0]} and {len(there) - 1} more are"
-        typer.secho(f"{which} there, and written over.", fg="yellow", err=True)
+        typer.secho(f"{which} there, and will be written over.", fg="yellow", err=True)
 
 
 def fresh_seed() -> int:
