@@ -60,8 +60,12 @@ docs: .venv/installed-docs
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
+# Of an older Python, and of one that fails half way, there would be an environment that no later run mends.
 .venv/installed: setup.py constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit( \
+		'$(PYTHON) is Python %d.%d, and 3.11 or later is needed: give one, such as PYTHON=python3.12' % sys.version_info[:2])"
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv. Torch is large: this takes minutes, and says nothing until it is done."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 

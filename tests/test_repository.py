@@ -158,8 +158,20 @@ def test_one_python_is_named_everywhere() -> None:
     least = setup_arguments()["python_requires"].removeprefix(">=")
     assert f"Python {least}+" in (ROOT / "README.md").read_text()
     assert f"Python {least}+" in (ROOT / "Makefile").read_text()
+    assert f"({least.replace('.', ', ')})" in (ROOT / "Makefile").read_text()
     ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
     assert ruff["target-version"] == f"py{least.replace('.', '')}"
+
+
+def test_an_older_python_makes_no_environment(tmp_path) -> None:
+    for name in ("setup.py", "constraints.txt"):
+        (tmp_path / name).touch()
+    old = tmp_path / "old.py"
+    old.write_text("import sys\nsys.version_info = (3, 10, 2)\nexec(sys.argv[2])\n")
+    words = ["make", "-f", str(ROOT / "Makefile"), ".venv/installed", f"PYTHON={sys.executable} {old}"]
+    made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode and "is Python 3.10, and 3.11 or later is needed" in made.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_the_page_on_installing_names_the_oldest_torch() -> None:
