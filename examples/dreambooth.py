@@ -4,6 +4,8 @@ accelerate launch examples/dreambooth.py --pretrained_model_name_or_path imagen-
     --instance_data_dir my-vase --instance_prompt "a sks vase" --with_prior_preservation --class_prompt "a vase" --class_data_dir vases \
     --output_dir my-subject --max_train_steps 400
 
+Then: imagen-diffusers generate "a sks vase" --model imagen-emoji --lora my-subject
+
 With prior preservation the cascade's own images of the class are trained on beside the subject's, so that other vases stay as
 they were; those that --class_data_dir lacks are generated first.
 """

@@ -412,10 +412,12 @@ def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:
     with pytest.raises(ValueError, match="there are no LoRA weights in what was given"):
         pipe.load_lora_weights({})
     layer = "unet.mid_block.0.attention.to_q"
-    for name, width in ((layer, 77), (f"{layer}.more", 32)):
-        weights = {f"{name}.lora_A.weight": torch.ones(2, width), f"{name}.lora_B.weight": torch.ones(32, 2)}
-        with pytest.raises(ValueError, match="these LoRA weights of unet were made for another network than this pipeline's"):
+    for names, width, why in (([layer, layer.replace("q", "v")], 77, "size mismatch"), ([f"{layer}.more"], 32, "lacks their layers")):
+        weights = {f"{name}.lora_A.weight": torch.ones(2, width) for name in names}
+        weights |= {f"{name}.lora_B.weight": torch.ones(32, 2) for name in names}
+        with pytest.raises(ValueError, match="these LoRA weights of unet were made for another network than this pipeline's") as refused:
             pipe.load_lora_weights(weights)
+        assert str(refused.value).count(why) == 1 and str(refused.value).endswith("it is --model")
     base_alone = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
     with pytest.raises(ValueError, match="unet_2, which this pipeline does not hold"):
         base_alone.load_lora_weights(saved[0])

@@ -70,9 +70,14 @@ def said_of_another_network(slot: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        if "Target modules" in str(error) or "size mismatch" in str(error):
-            raise ValueError(f"these LoRA weights of {slot} were made for another network than this pipeline's: {error}") from error
-        raise
+        sizes = [line.strip(" \t.") for line in str(error).splitlines() if "size mismatch" in line]  # one of each layer: hundreds
+        if not sizes and "Target modules" not in str(error):
+            raise
+        raise ValueError(
+            f"these LoRA weights of {slot} were made for another network than this pipeline's "
+            f"({sizes[0] if sizes else 'which lacks their layers'}); load the cascade that they were trained on, which the README.md "
+            "beside them names; on the command line it is --model"
+        ) from error
 
 
 def _of(slot: str, given: Mapping[str, Any]) -> dict[str, Any]:
