@@ -148,6 +148,16 @@ def test_push_to_hub_uploads_the_cascades_own_card(uploads) -> None:
     assert "unet_3/diffusion_pytorch_model.safetensors" in told["files"]
 
 
+def test_a_cascade_that_the_hub_does_not_take_is_told_of_in_a_sentence(uploads, monkeypatch) -> None:
+    def create_repo(*_, **__):
+        raise type("ConnectError", (Exception,), {})("no such host\nand more")
+
+    monkeypatch.setattr(imagen_diffusers.pipelines.folders, "create_repo", create_repo)
+    with pytest.raises(ValueError, match=r'"me/new" cannot be made or written \(no such host\); go online, log in .*another repo_id'):
+        make_pipeline().push_to_hub("me/new")
+    assert not uploads
+
+
 def test_save_pretrained_can_push_and_leaves_the_same_card(uploads, tmp_path) -> None:
     make_pipeline().save_pretrained(tmp_path / "new", push_to_hub=True, token="t", variant="fp16")
     (told,) = uploads

@@ -42,10 +42,12 @@ def reserve(folder: Path, settings: HubSettings) -> str:
     try:
         return HfApi(token=settings.hub_token).create_repo(name, exist_ok=True).repo_id
     except Exception as error:  # where there is no network its class is that of httpx, httpx2 or requests, by release
-        raise ValueError(
-            f'push_to_hub is set, and the repository "{name}" cannot be made or written ({_first_line(error)}); go online, log in '
-            "with hf auth login, give another hub_model_id, or leave push_to_hub out"
-        ) from None
+        raise ValueError(f"push_to_hub is set, and {not_reserved(name, error)} hub_model_id, or leave push_to_hub out") from None
+
+
+def not_reserved(name: str, error: Exception) -> str:
+    """The sentence up to the name of what else may be given."""
+    return f'the repository "{name}" cannot be made or written ({_first_line(error)}); go online, log in with hf auth login, give another'
 
 
 def push_folder(folder: Path, settings: HubSettings, logs: str = "logs") -> str:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from imagen_diffusers.hub.classes import EXPORTED
 from imagen_diffusers.hub.pipeline_card import write_model_card
 from imagen_diffusers.hub.places import find
-from imagen_diffusers.hub.upload import CUSTOM_PIPELINE
+from imagen_diffusers.hub.upload import CUSTOM_PIPELINE, not_reserved
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
 from imagen_diffusers.models.loading import check_complete
@@ -162,7 +162,7 @@ class FolderPipeline(FolderContents):
             The commit's address.
 
         Raises:
-            ValueError: while a network holds a LoRA adapter.
+            ValueError: while a network holds a LoRA adapter, and where the Hub cannot be reached, or lets nothing be written there.
         """
         with TemporaryDirectory() as folder:
             self._write(Path(folder), safe_serialization=safe_serialization, variant=variant)
@@ -184,7 +184,10 @@ class FolderPipeline(FolderContents):
         create_pr: bool = False,
         subfolder: str | None = None,
     ) -> str:
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        try:
+            repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        except Exception as error:  # where there is no network its class is that of httpx, httpx2 or requests, by release
+            raise ValueError(f"{not_reserved(repo_id, error)} repo_id, or save_pretrained to a folder") from error
         if subfolder is None:  # at a repository's root
             by_hand = (folder / "pipeline.py").exists() or file_exists(repo_id, "pipeline.py", token=token)
             if not by_hand:
