@@ -28,6 +28,7 @@ from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 from .batch_text import TextReader
 from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
 from .distillation import begin_distillation
+from .droplets import Droplets
 from .examples import Batch, on_device
 from .final_weights import export_weights, in_shards, zero_stage
 from .folders import one_run_in
@@ -137,6 +138,8 @@ def train_stage(
                     fit.validate(validate, measure, step)
                 if last:
                     break
+            if fit.droplets is not None:
+                fit.droplets.close()
             trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
             stop.raised()  # in the last validation, or just now
             for tracker in accelerator.trackers:
@@ -184,6 +187,7 @@ class _Fit:
             unet.enable_gradient_checkpointing()
         if settings.channels_last and not sharded:  # only plain layouts can be sharded
             unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.droplets = Droplets(unet, compiled=settings.torch_compile) if loss.droplet_weight else None
         optimizer = make_optimizer(unet, settings, self.share.examples_per_step if settings.scale_lr else 1.0)
         self.learning_rate = LearningRate(optimizer, settings, accelerator.device)
         tell_deepspeed(accelerator, settings)
@@ -302,6 +306,8 @@ class _Fit:
         )
         given = {k: batch[k] for k in ("low_res", "cond_images", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
         text = self._text(batch)
+        if self.droplets is not None:
+            self.droplets.forget()
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(
                 self.network.through(self.model),  # not kept: `model` alone holds what was prepared, and lets go of it at the end
@@ -314,6 +320,8 @@ class _Fit:
                 running=self.running,
                 **given,
             )
+        if self.droplets is not None:
+            losses = losses + self.loss.droplet_weight * self.droplets.penalty()
         return StageLoss(losses * batch["weight"], log_snr, errors)
 
     def _text(self, batch: Batch) -> TextEmbedding | None:

@@ -4,6 +4,7 @@ Knows networks and noise; no data, no optimizer, no pipeline. What is random com
 a plain function, and the same examples give the same losses on any number of processes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
@@ -56,6 +57,10 @@ class LossSettings:
         default=999.0, metadata={"help": "Augmentation levels are uniform in [0, this), one for each example (section 2.4)."}
     )
     noise_offset: float = field(default=0.0, metadata={"help": "Standard deviation of one more noise value a channel; 0 is off."})
+    droplet_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of a penalty on places of the features that outshine all others, see training/droplets.py; 0 is off."},
+    )
     distilled_guidance = None  # learns from images
 
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class LossSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a standard deviation, above 0")
         if self.noise_offset < 0:
             raise ValueError(f"noise_offset is {self.noise_offset}; it is a standard deviation, 0 for none")
+        if not 0 <= self.droplet_weight < math.inf:
+            raise ValueError(f"droplet_weight is {self.droplet_weight}; it is the weight of a penalty, 0 for none")
 
     @property
     def cap(self) -> float:
