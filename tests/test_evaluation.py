@@ -248,6 +248,22 @@ def test_an_image_that_a_script_teaches_is_there_in_whole_or_not_at_all(tmp_path
         image.load()
 
 
+def test_a_subject_is_learned_from_as_many_images_as_are_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(subject, "render", lambda *_, **__: torch.zeros(1, 3, 8, 8))
+    for count in (12, 10):
+        subject.write_images(tmp_path, count)
+        assert len(list(tmp_path.iterdir())) == count
+
+
+@pytest.mark.parametrize("script", [evaluate, style, subject, guidance])
+@pytest.mark.parametrize("count", ["0", "-2", "x"])
+def test_no_images_to_measure_on_are_refused_at_once(script, count, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["script", "--count", count])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert f"argument --count: {count} is given; it must be a whole number, at least 1" in capsys.readouterr().err
+
+
 def test_images_of_a_subject_are_measured_by_seeds_of_which_none_is_trained_on(tmp_path, monkeypatch) -> None:
     """`dreambooth.py` generates the class by seeds from 0 on, and trains on these images."""
     given, measured = [], []
@@ -263,7 +279,7 @@ def test_images_of_a_subject_are_measured_by_seeds_of_which_none_is_trained_on(t
     monkeypatch.setattr(subject.classifier, "draw_scenes", lambda scenes: torch.zeros(len(scenes), 3, 8, 8))
     monkeypatch.setattr(subject.classifier, "train", lambda *_: SimpleNamespace(count=lambda _: 0))
     monkeypatch.setattr(subject.dreambooth, "main", given.append)
-    monkeypatch.setattr("sys.argv", ["", "--output_dir", str(tmp_path), "--count", "3"])
+    monkeypatch.setattr("sys.argv", ["", "--output_dir", str(tmp_path), "--count", "1"])
     subject.main()
     trained = {*range(int(given[0][given[0].index("--num_class_images") + 1]))}
     assert len(measured) == 9

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedT
 
 from examples.scenes.device import device_type
 from examples.scenes.train_text_encoder import mean_of_known
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 
 from .data import EmojiDataset
 
@@ -111,9 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/emoji/control-encoder"))
     parser.add_argument("--max_train_steps", type=int, default=1300, help="by default 20 minutes of one core")
-    parser.add_argument("--train_batch_size", type=int, default=64)
+    parser.add_argument("--train_batch_size", type=at_least_one, default=64)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument("--count", type=int, default=2000, help="captions that it has not read, to measure it on")
+    parser.add_argument("--count", type=at_least_one, default=2000, help="captions that it has not read, to measure it on")
     args = parser.parse_args(arguments)
     dataset, unread = (EmojiDataset("base", args.folder, seed=seed) for seed in (0, HELD_OUT))
     tokenizer = build_tokenizer(dataset)

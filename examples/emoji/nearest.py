@@ -23,7 +23,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.super_resolution import square
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid, read_image
 
 from .compositions import BACKGROUNDS, SIZE, Place
@@ -109,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
     parser.add_argument("--judge", type=Path, default=usual_folder())
     parser.add_argument("--output", type=Path, default=Path("runs/emoji/nearest.png"))
-    parser.add_argument("--count", type=int, default=32, help="images, the first of the folder")
-    parser.add_argument("--controls", type=int, default=32, help="compositions that were not trained on")
+    parser.add_argument("--count", type=at_least_one, default=32, help="images, the first of the folder")
+    parser.add_argument("--controls", type=at_least_one, default=32, help="compositions that were not trained on")
     args = parser.parse_args(arguments)
     things, judge, images = read_things(args.folder), load(args.judge), read_images(args.images, args.count)
     gallery = Gallery(things, args.folder)

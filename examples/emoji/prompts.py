@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 
 from .captions import caption
 from .colors import HUES, color_shares
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
     parser.add_argument("--output", type=Path, default=Path("runs/emoji/prompts.jsonl"))
-    parser.add_argument("--count", type=int, default=500, help="rows, of all kinds together")
+    parser.add_argument("--count", type=at_least_one, default=500, help="rows, of all kinds together")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="all that the folder has things for by default")
     args = parser.parse_args(arguments)
     made = rows(args.folder, args.count, args.kinds)

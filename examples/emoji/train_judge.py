@@ -26,7 +26,7 @@ from examples.scenes.device import device_type
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.muon import MuonWithAdamW
@@ -215,11 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where things are")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/emoji/judge"))
     parser.add_argument("--max_train_steps", type=int, default=5000)
-    parser.add_argument("--train_batch_size", type=int, default=64)
+    parser.add_argument("--train_batch_size", type=at_least_one, default=64)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--dataloader_num_workers", type=int, default=0, help="processes that make compositions beside the training")
     parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; run again for the rest")
-    parser.add_argument("--count", type=int, default=2000, help="compositions that are not trained on, to measure it on")
+    parser.add_argument("--count", type=at_least_one, default=2000, help="compositions that are not trained on, to measure it on")
     args = parser.parse_args(arguments)
     things = read_things(args.folder)
     sizes = (args.max_train_steps, args.train_batch_size, args.learning_rate)

@@ -18,7 +18,7 @@ from examples import textual_inversion
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.intervals import wilson
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid
 
 from .compositions import BACKGROUNDS, compose, layer, open_thing, paint, place
@@ -31,8 +31,10 @@ PROMPTS = ("a 3d emoji of a {} on a light blue background", "a 3d emoji of a {} 
 
 
 def write_images(thing: Thing, folder: Path, images: Path, count: int) -> None:
-    """`count` compositions of a thing, on as many backgrounds."""
+    """`count` compositions of a thing, on as many backgrounds; those of an earlier run beyond them, which would be learned from, go."""
     images.mkdir(parents=True, exist_ok=True)
+    for number in range(count, len(BACKGROUNDS)):
+        (images / f"{number}.png").unlink(missing_ok=True)
     shown = open_thing(image_path(folder, thing.file))
     for number, background in zip(range(count), BACKGROUNDS, strict=False):
         rng = np.random.default_rng(number)
@@ -79,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/word"))
     parser.add_argument("--things", nargs="+", default=list(THINGS), choices=list(THINGS))
     parser.add_argument("--images", type=int, default=8, help="of each thing, to learn from")
-    parser.add_argument("--count", type=int, default=8, help="images of each prompt to judge")
+    parser.add_argument("--count", type=at_least_one, default=8, help="images of each prompt to judge")
     parser.add_argument("--num_vectors", type=int, default=3)
     parser.add_argument("--max_train_steps", type=int, default=400)
     asked = parser.parse_args(args)

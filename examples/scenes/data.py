@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import trange
 
+from imagen_diffusers.finetuning.flags import at_least_one
 from imagen_diffusers.schedulers.noise import log_snr_shift_for
 from imagen_diffusers.training.examples import Example, VisitedDataset
 from imagen_diffusers.training.folders import in_one_rename
@@ -211,7 +212,7 @@ def window(scene: Scene, view: View, seed: int) -> tuple[int, int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=VIEWS)
-    parser.add_argument("count", type=int)
+    parser.add_argument("count", type=at_least_one)
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
     args = parser.parse_args()
     SceneDataset(args.stage, args.count, args.folder)

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagen_diffusers import ImagenCascadeInpaintPipeline
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.pipelines.outpainting import outpaint
 
@@ -133,10 +133,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
-    parser.add_argument("--count", type=int, default=64, help="renders recoloured, and as many with one object removed")
+    parser.add_argument("--count", type=at_least_one, default=64, help="renders recoloured, and as many with one object removed")
     parser.add_argument("--extend_count", type=int, default=8, help="1024px images extended to 2048x1024")
     parser.add_argument("--jump_n_sample", type=int, default=1, help="how often each step of the base is made")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=at_least_one, default=8)
     parser.add_argument("--output", type=Path, default=Path("runs/scenes/edits"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

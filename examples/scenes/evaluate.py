@@ -22,7 +22,7 @@ from imagen_diffusers.evaluation.figures import Figure
 from imagen_diffusers.evaluation.metrics import entries, figure_of
 from imagen_diffusers.evaluation.report import markdown
 from imagen_diffusers.evaluation.statistics import Statistics
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.hub.places import find
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.schedulers.noise import resize
@@ -212,10 +212,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None, help="a pipeline's folder or name; imagen-scenes by default")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
     parser.add_argument("--part", choices=PARTS, action="append", help="this alone, or these, if given more than once")
-    parser.add_argument("--count", type=int, default=200, help="prompts of each kind")
-    parser.add_argument("--fine_count", type=int, default=60, help="1024px images of prompts with a fine texture")
-    parser.add_argument("--distance_count", type=int, default=200, help="images of 256px, or windows of 1024px, of a Frechet distance")
-    parser.add_argument("--batch_size", type=int, default=8, help="images at once, of 256px; at most 4 for distances, and 1 of 1024px")
+    parser.add_argument("--count", type=at_least_one, default=200, help="prompts of each kind")
+    parser.add_argument("--fine_count", type=at_least_one, default=60, help="1024px images of prompts with a fine texture")
+    parser.add_argument(
+        "--distance_count", type=at_least_one, default=200, help="images of 256px, or windows of 1024px, of a Frechet distance"
+    )
+    parser.add_argument(
+        "--batch_size", type=at_least_one, default=8, help="images at once, of 256px; at most 4 for distances, and 1 of 1024px"
+    )
     args = parser.parse_args()
     pipe = load_cascade(args.model, device=device_type())
     oracle = load(args.oracle)

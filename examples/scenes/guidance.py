@@ -21,7 +21,7 @@ from tqdm import trange
 from examples import distill_guidance
 from imagen_diffusers import ImagenCascadePipeline
 from imagen_diffusers.evaluation.figures import Figure
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.training.folders import in_one_rename
 
@@ -82,10 +82,10 @@ def generated(pipe: ImagenCascadePipeline, prompts: list[str], adapter: Path | N
 def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/guidance"))
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--count", type=int, default=64, help="prompts of one object, and as many of two, to measure on")
+    parser.add_argument("--images", type=at_least_one, default=1000)
+    parser.add_argument("--count", type=at_least_one, default=64, help="prompts of one object, and as many of two, to measure on")
     parser.add_argument("--max_train_steps", type=int, default=300)
-    parser.add_argument("--train_batch_size", type=int, default=16)
+    parser.add_argument("--train_batch_size", type=at_least_one, default=16)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=32)
     return parser.parse_args(args)
@@ -110,7 +110,8 @@ def main() -> None:
             shown += [as_image(image) for image in images[:SHOWN]]
         print(table(figures))
     print("; ".join(f"{name}: {sum(taken) / len(taken):.2f} s an image" for name, taken in seconds.items()))
-    labelled_grid(shown, [name for _ in (1, 2) for name in ways for _ in range(SHOWN)], columns=SHOWN).save(args.output_dir / "grid.png")
+    columns = min(args.count, SHOWN)
+    labelled_grid(shown, [name for _ in (1, 2) for name in ways for _ in range(columns)], columns).save(args.output_dir / "grid.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import trange
 
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
 from imagen_diffusers.training.folders import in_one_rename
 
@@ -230,10 +230,10 @@ def load(folder: Path) -> Oracle:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/oracle"))
-    parser.add_argument("--scenes", type=int, default=14000, help="of its own, with every pair of colour and shape")
+    parser.add_argument("--scenes", type=at_least_one, default=14000, help="of its own, with every pair of colour and shape")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--max_train_steps", type=int, default=5000)
-    parser.add_argument("--train_batch_size", type=int, default=24)
+    parser.add_argument("--train_batch_size", type=at_least_one, default=24)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--pretrained", type=Path, help="folder of an oracle that goes on learning")
     parser.add_argument("--first_seed", type=int, help="of its scenes: others than those that a pretrained oracle saw")

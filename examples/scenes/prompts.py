@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import save_png
 
 from .captions import caption
@@ -57,7 +57,7 @@ def add_renders(made: list[dict[str, Any]], folder: Path, size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scenes/prompts"))
-    parser.add_argument("--count", type=int, default=200, help="rows, of all kinds together")
+    parser.add_argument("--count", type=at_least_one, default=200, help="rows, of all kinds together")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--first_seed", type=int, default=TEST_SEEDS, help="another one for other scenes")
     parser.add_argument("--render", type=int, default=None, metavar="SIZE", help="also write true images of this size")

@@ -23,7 +23,7 @@ from tqdm import tqdm, trange
 
 from examples import finetune_style
 from imagen_diffusers.evaluation.figures import Figure
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.training.folders import in_one_rename
 
@@ -127,13 +127,13 @@ def measure_prompts(drawn: dict[str, Tensor], scenes: list[Scene], args: argpars
 def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/style"))
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--count", type=int, default=100, help="prompts to measure on")
+    parser.add_argument("--images", type=at_least_one, default=40)
+    parser.add_argument("--count", type=at_least_one, default=100, help="prompts to measure on")
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], help="that are taught")
     parser.add_argument("--max_train_steps", type=int, default=300, help="of each of them")
     parser.add_argument("--learning_rate", type=float, default=4e-3)
     parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
-    parser.add_argument("--oracle_scenes", type=int, default=4000, help="its first so many, on which it learns to read drawings")
+    parser.add_argument("--oracle_scenes", type=at_least_one, default=4000, help="its first so many, on which it learns to read drawings")
     parser.add_argument("--oracle_steps", type=int, default=400, help="of that learning")
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where renders of its scenes are kept")
     parser.add_argument("--grid", type=Path, default=None, help="where to write the image before and after")

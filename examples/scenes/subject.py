@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from examples import dreambooth
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.images import labelled_grid
 from imagen_diffusers.training.folders import in_one_rename
 
@@ -39,8 +41,11 @@ def with_gnome(seed: int) -> Scene:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """`count` 1024px images of the gnome, on different floors."""
+    """`count` 1024px images of the gnome, on different floors; those of an earlier run beyond them, which would be trained on, go."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.png"):
+        if path.stem.isdecimal() and int(path.stem) >= count:
+            path.unlink()
     for i in range(count):
         path = folder / f"{i:02d}.png"
         if not path.exists():
@@ -51,8 +56,8 @@ def write_images(folder: Path, count: int) -> None:
 def read_flags(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/subject"))
-    parser.add_argument("--images", type=int, default=12)
-    parser.add_argument("--count", type=int, default=40, help="images to measure on")
+    parser.add_argument("--images", type=at_least_one, default=12)
+    parser.add_argument("--count", type=at_least_one, default=40, help="images to measure on")
     parser.add_argument("--max_train_steps", type=int, default=200, help="of each stage")
     parser.add_argument("--oracle", type=Path, default=ORACLE, help="folder of the reader that prompts are scored by, the bundled one")
     return parser.parse_args(args)
@@ -83,7 +88,7 @@ def main() -> None:
     new = [with_gnome(TEST_SEEDS + 71_000 + i) for i in range(args.count)]
     true = {"true renders of gnomes": new, "true renders of other things": scenes}
     called = {name: share(judge.count(classifier.draw_scenes(some)), args.count) for name, some in true.items()}
-    right, shown = {}, []
+    right, shown = {}, list[tuple[str, Image.Image]]()
     for name in ("before", *runs):
         if name in runs:
             pipe.load_lora_weights(args.output_dir / name.replace(" ", "-"))
@@ -93,10 +98,9 @@ def main() -> None:
         for what, images in ((f'"{NAME}"', named), (f'"{CLASS}"', class_of), ("other prompts", others)):
             called[f"{name}: {what}"] = share(judge.count(images), args.count)
         right |= first_of(score_set(f"{name}: other prompts", reader, others, scenes))
-        shown += [as_image(p) for p in (*named[:3], *class_of[:3])]
+        shown += [(f"{name}: {what}", as_image(p)) for what, images in ((NAME, named), (CLASS, class_of)) for p in images[:3]]
     print(table(called, "called gnomes"), table(right), sep="\n")
-    labels = [f"{name}: {what}" for name in ("before", *runs) for what in [NAME] * 3 + [CLASS] * 3]
-    labelled_grid(shown, labels, columns=6).save(args.output_dir / "grid.png")
+    labelled_grid([p for _, p in shown], [label for label, _ in shown], columns=2 * min(args.count, 3)).save(args.output_dir / "grid.png")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
-from imagen_diffusers.finetuning.flags import run_script
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.models.fastest_dtype import fastest_dtype
 
 from . import brief
@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="the pipeline folder to write text_encoder/ and tokenizer/ in")
     parser.add_argument("--max_train_steps", type=int, default=300, help="of span corruption")
-    parser.add_argument("--train_batch_size", type=int, default=64)
+    parser.add_argument("--train_batch_size", type=at_least_one, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--grounding_steps", type=int, default=600)
     parser.add_argument("--brief_steps", type=int, default=800, help="of what captions mean that leave much open, or only list objects")

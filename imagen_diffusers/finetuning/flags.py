@@ -146,6 +146,13 @@ def parse(*settings: Any, args: Sequence[str] | None = None, **defaults: Any) ->
     return tuple(found)
 
 
+def at_least_one(text: str) -> int:
+    """How many, where there must be some: a `type` of argparse's."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is given; it must be a whole number, at least 1")
+    return int(text)
+
+
 def run_script(main: Callable[[], None]) -> None:
     """A script of the command line: where it cannot do what it was asked, it ends with one sentence and an exit code of 1.
 
