@@ -12,8 +12,10 @@ from PIL import Image
 
 from examples.emoji import make as emoji
 from examples.emoji.things import Thing, write_things
+from examples.scenes import make as scenes
 from examples.scenes.make import Plan, steps
 from examples.scenes.steps import Step, run
+from imagen_diffusers.finetuning.flags import run_script
 
 TINY = (
     "--scenes=4 2 2",
@@ -121,7 +123,7 @@ def test_a_slice_ends_when_its_time_does(tmp_path, started) -> None:
 def test_steps_that_need_nothing_of_one_another_run_side_by_side(tmp_path, started, monkeypatch) -> None:
     first, second = Step(["first"], tmp_path / "first"), Step(["second"], tmp_path / "second", needs=(tmp_path / "first",))
     third = Step(["third"], None)
-    with pytest.raises(RuntimeError, match="first has ended, and .*first is not there"):
+    with pytest.raises(ChildProcessError, match="first has ended, and .*first is not there"):
         run([first, second, third], 100.0, at_once=2)
     assert [command[2] for command in started] == ["first", "third"]
     started.clear()
@@ -143,7 +145,7 @@ def test_what_is_about_to_be_made_anew_is_waited_for(tmp_path, started, monkeypa
 def test_a_mark_is_left_by_a_step_that_comes_to_its_end_alone(tmp_path, started, monkeypatch) -> None:
     step = Step(["train"], tmp_path / "mark", limited=True, marked=True)
     monkeypatch.setattr(Started, "code", 143)  # after a signal a stage has been exported, too
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(ChildProcessError):
         run([step], 100.0)
     assert not step.done
     monkeypatch.setattr(Started, "code", 0)
@@ -181,11 +183,11 @@ def test_what_is_begun_of_other_sources_is_removed(tmp_path, started) -> None:
     made(source)
     made(begun)
     step = Step(["evaluate"], tmp_path / "report" / "report.md", sources=(source,), begins=begun)
-    with pytest.raises(RuntimeError, match="or older than what it is made of"):
+    with pytest.raises(ChildProcessError, match="or older than what it is made of"):
         run([step], 100.0)
     assert begun.exists()
     older(begun)
-    with pytest.raises(RuntimeError, match="or older than what it is made of"):
+    with pytest.raises(ChildProcessError, match="or older than what it is made of"):
         run([step], 100.0)
     assert not begun.parent.exists()
 
@@ -195,7 +197,7 @@ def test_steps_say_what_they_have_to_in_logs_and_a_failure_is_told(tmp_path, cap
     (tmp_path / "bad.py").write_text("print('one'); raise SystemExit('two')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     here = (tmp_path,)
-    with pytest.raises(subprocess.CalledProcessError, match="bad"):
+    with pytest.raises(ChildProcessError, match="bad failed with exit code 1; what it said is in .*00-bad.log"):
         run([Step(["bad"], None, needs=here), Step(["good"], None, needs=here)], 100.0, logs=tmp_path / "logs")
     assert (tmp_path / "logs" / "01-good.log").read_text() == "made\n"  # it does not need the one that failed
     told = capfd.readouterr()
@@ -224,9 +226,18 @@ def test_a_step_ends_with_the_command_that_began_it(tmp_path, number) -> None:
 
 def test_a_step_that_fails_ends_the_run(tmp_path, started, monkeypatch) -> None:
     monkeypatch.setattr(Started, "code", 3)
-    with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+    with pytest.raises(ChildProcessError, match="first failed with exit code 3; what it said is above"):
         run([Step(["first"], None), Step(["second"], None)], 100.0)
     assert len(started) == 1
+
+
+@pytest.mark.parametrize("name", ["scenes", "emoji"])
+def test_a_step_that_fails_is_told_of_in_a_sentence(name, tmp_path, started, monkeypatch) -> None:
+    module = {"scenes": scenes, "emoji": emoji}[name]
+    monkeypatch.setattr(Started, "code", 3)
+    monkeypatch.setattr("sys.argv", ["make", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match="^Error: examples.* failed with exit code 3; what it said is above$"):
+        run_script(module.main)
 
 
 def test_the_emoji_and_their_control_are_made_alike(tmp_path) -> None:
@@ -283,7 +294,7 @@ def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) ->
     made(tmp_path / "things.jsonl")
     for stage in ("base", "sr256"):
         (tmp_path / stage).mkdir()
-    with pytest.raises(RuntimeError, match="control"):  # which makes nothing here
+    with pytest.raises(ChildProcessError, match="control"):  # which makes nothing here
         run(list(emoji.steps(plan, tmp_path)), 540.0, plan.at_once)
     assert [command[2] for command in started[:3]] == ["examples.emoji.train"] * 2 + ["examples.emoji.control"]
     assert all("--lr_by_time" in command and float(command[-1].removeprefix("--time_limit=")) > 490 for command in started[:2])
@@ -291,7 +302,7 @@ def test_a_slice_on_a_gpu_is_all_the_time_that_a_stage_has(tmp_path, started) ->
         (tmp_path / stage / "trained_for_a_slice").unlink()  # a slice came to its end there
     made(tmp_path / "control" / "tokenizer" / "tokenizer_config.json")
     started.clear()
-    with pytest.raises(RuntimeError, match="control"):
+    with pytest.raises(ChildProcessError, match="control"):
         run(list(emoji.steps(plan, tmp_path)), 400.0, plan.at_once)  # where a stage would not have all of its slice, none is begun
     assert {command[2].rpartition(".")[2] for command in started} == {"control", "train_judge", "prompts"}
     assert not any(step.done for step in emoji.steps(plan, tmp_path) if "train" in step.arguments[0])

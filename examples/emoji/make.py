@@ -21,6 +21,7 @@ from pathlib import Path
 
 from examples.scenes.device import device_type
 from examples.scenes.steps import SHORTEST, Step, run
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 
 from .judge import CHOSEN, FILE, MEASURED
 from .things import LINES
@@ -178,13 +179,13 @@ def main() -> None:
     parser.add_argument("--time_limit", type=float, default=math.inf, help="in seconds; run again for the rest")
     parser.add_argument("--without_control", action="store_true")
     for name in ("steps", "batch_sizes"):
-        parser.add_argument(f"--{name}", type=int, nargs=len(STAGES), help="of each stage")
-    for name in ("judge_steps", "control_steps", "count", "measured", "validations", "workers", "at_once"):
+        parser.add_argument(f"--{name}", type=at_least_one, nargs=len(STAGES), help="of each stage")
+    for name in ("judge_steps", "control_steps", "count", "measured", "at_once"):
+        parser.add_argument(f"--{name}", type=at_least_one)
+    for name in ("validations", "workers"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--pretrained", help="a pipeline whose weights the stages to 256px begin with")
     args = parser.parse_args()
-    if args.at_once is not None and args.at_once < 1:
-        parser.error(f"--at_once is {args.at_once}; at least 1 step runs at a time")
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
     plan = replace(
         plan_for(device_type(), args.time_limit),
@@ -198,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagen_diffusers.finetuning.flags import at_least_one, run_script
 from imagen_diffusers.training.checkpoints import list_checkpoints
 
 from .device import device_type
@@ -88,10 +89,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes"), help="where renders and checkpoints are kept")
     parser.add_argument("--pipeline", type=Path, help="where the cascade is put together; by default pipeline/ in the folder")
     parser.add_argument("--time_limit", type=float, default=float("inf"), help="in seconds; run again for the rest")
-    for name, help in (("scenes", "of each stage"), ("steps", "of each stage"), ("batch_sizes", "of each stage"), ("text_steps", "three")):
-        parser.add_argument(f"--{name}", type=int, nargs=3, help=help)
-    for name in ("oracle_scenes", "oracle_steps", "count", "workers"):
-        parser.add_argument(f"--{name}", type=int)
+    for name in ("scenes", "steps", "batch_sizes"):
+        parser.add_argument(f"--{name}", type=at_least_one, nargs=3, help="of each stage")
+    parser.add_argument("--text_steps", type=int, nargs=3, help="three")
+    for name in ("oracle_scenes", "oracle_steps", "count"):
+        parser.add_argument(f"--{name}", type=at_least_one)
+    parser.add_argument("--workers", type=int)
     args = parser.parse_args()
     plan = plan_for(device_type())
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__ and value is not None}
@@ -103,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -107,12 +107,12 @@ def run(steps: Sequence[Step], time_limit: float, at_once: int = 1, logs: Path |
         logs: a folder for what each of them says; by default they all say it here.
 
     Raises:
-        subprocess.CalledProcessError: for a step that fails, after those beside it, and those that `needs` shows not to need it.
-        RuntimeError: for one that ends well and has not made its product, likewise.
+        ChildProcessError: for a step that fails, or ends well and has not made its product, after those beside it, and those that `needs`
+            shows not to need it.
     """
     end, begun = time.monotonic() + time_limit, set()
     running: dict[int, subprocess.Popen] = {}
-    failures: list[Exception] = []
+    failures: list[ChildProcessError] = []
     time_is_up = False
     try:
         while True:
@@ -160,15 +160,16 @@ def _log(logs: Path | None, steps: Sequence[Step], number: int) -> Path | None:
     return logs and logs / f"{number:02}-{steps[number].arguments[0].rpartition('.')[2]}.log"
 
 
-def _ended(step: Step, process: subprocess.Popen, log: Path | None) -> Exception | None:
+def _ended(step: Step, process: subprocess.Popen, log: Path | None) -> ChildProcessError | None:
     """Leave the mark of a step that has come to its end, or tell the end of its log; what it is to be blamed for, if anything."""
     if process.returncode == 0:
         if step.marked and step.product is not None:
             step.product.touch()
         if step.done or step.product is None or step.goes_on:
             return None
-        return RuntimeError(f"{' '.join(step.arguments)} has ended, and {step.product} is not there, or older than what it is made of")
+        return ChildProcessError(f"{' '.join(step.arguments)} has ended, and {step.product} is not there, or older than what it is made of")
     if log is not None:
         lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
         print(f"{log} ends with exit code {process.returncode}:", *lines[-TOLD:], sep="\n", file=sys.stderr, flush=True)
-    return subprocess.CalledProcessError(process.returncode, process.args)
+    where = "above" if log is None else f"in {log}"
+    return ChildProcessError(f"{' '.join(step.arguments)} failed with exit code {process.returncode}; what it said is {where}")
