@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from examples.emoji import judge as judges
-from examples.emoji import nearest, prompts, synonyms, train_judge, word
+from examples.emoji import colors, nearest, prompts, synonyms, train_judge, word
 from examples.emoji.colors import color_shares, main_color
 from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
@@ -144,6 +144,12 @@ def test_a_word_is_learned_from_as_many_images_as_there_are_backgrounds(capsys, 
     with pytest.raises(SystemExit):
         word.main(["--images", count])
     assert f"--images is {count}; give 1 to 12" in capsys.readouterr().err
+
+
+def test_a_word_is_learned_from_as_many_images_as_are_asked_for(folder, tmp_path) -> None:
+    for count in (5, 3):
+        word.write_images(read_things(folder)[0], folder, tmp_path / "images", count)
+        assert len(list((tmp_path / "images").iterdir())) == count
 
 
 def test_training_in_slices_of_time_gives_the_same_bits(folder, tmp_path, capsys) -> None:
@@ -307,6 +313,12 @@ def test_images_are_right_that_show_one_of_the_things_meant_in_the_colour_asked_
         "another color: color": [True, False],
         "another color: thing and color": [True, False],
     }
+
+
+def test_how_colors_are_told_is_part_of_the_fingerprint(judge, monkeypatch) -> None:
+    before = Scorer(judge).fingerprint
+    monkeypatch.setattr(colors, "__file__", __file__)
+    assert Scorer(judge).fingerprint != before
 
 
 def test_what_cannot_be_judged_is_refused(judge, tmp_path) -> None:

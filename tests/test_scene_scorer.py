@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from examples.scenes import evaluate
 from examples.scenes.oracle import Oracle
 from examples.scenes.prompts import KINDS, add_renders, rows
 from examples.scenes.scene import HELD_OUT
@@ -68,6 +69,12 @@ def test_features_are_one_row_an_image_of_any_size(table) -> None:
     assert torch.allclose(features(large), small, rtol=1e-4, atol=1e-4)
     assert features.fingerprint["oracle"] != features.fingerprint["read_size"] == 256
     assert Judged("oracle", judge).fingerprint["oracle"] == features.fingerprint["oracle"]  # other weights judge otherwise
+
+
+def test_what_is_right_is_part_of_the_fingerprint(monkeypatch) -> None:
+    before = judge.fingerprint
+    monkeypatch.setattr(evaluate, "__file__", __file__)
+    assert judge.fingerprint != before
 
 
 def test_images_are_looked_at_once_and_only_where_they_are_read(table, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imagen_diffusers.evaluation.digests import file_digest, weights_digest
 
+from . import colors
 from . import judge as judges
 from .colors import color_shares, main_color
 from .prompts import KINDS
@@ -36,7 +37,7 @@ class Scorer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"judge": weights_digest(self.judge.state_dict()), "source": file_digest(__file__)}
+        return {"judge": weights_digest(self.judge.state_dict()), "source": file_digest(__file__), "colors": file_digest(colors.__file__)}
 
     def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list[bool | None]]:
         """What is right of images (B, 3, H, W) in [0, 1]: None of rows of other kinds.

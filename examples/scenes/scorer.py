@@ -14,7 +14,7 @@ from torch import Tensor
 from imagen_diffusers.evaluation.digests import file_digest
 from imagen_diffusers.hub.places import bundled
 
-from . import oracle
+from . import evaluate, oracle
 from .evaluate import all_right, fine_right, same, stands_so
 from .oracle import FEATURES, READ_SIZE, Oracle, load, objects_and_floors
 from .prompts import KINDS
@@ -34,6 +34,7 @@ class Judge:
             "oracle": file_digest(str(_folder() / "oracle.safetensors")),
             "source": file_digest(__file__),
             "reader": file_digest(oracle.__file__),
+            "what is right": file_digest(evaluate.__file__),
         }
 
     def __call__(self, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, list]:
