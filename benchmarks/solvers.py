@@ -29,6 +29,7 @@ from examples.scenes.scene import Scene
 from imagen_diffusers import ImagenCascadePipeline, bundled
 from imagen_diffusers.cli.options import SCHEDULERS
 from imagen_diffusers.evaluation.intervals import paired
+from imagen_diffusers.finetuning.flags import at_least_one
 from imagen_diffusers.sampling.guidance import is_guided
 
 from .ceilings import machine
@@ -111,14 +112,16 @@ def measure_all(
     return measured
 
 
-def report(measured: list[Measured], count: int = COUNT) -> str:
+def report(measured: list[Measured], count: int = COUNT, objects: Literal[1, 2] = 1) -> str:
     rows = []
     for m in measured:
         told = ["", "", ""] if m.right is None else [f"{m.right.mean():.0%}", _points(m, measured[0]), f"{m.distance:.2f}"]
         rows.append([m.name, ", ".join(map(str, m.steps)), str(m.evaluations), f"{m.seconds:.2f}", *told])
     head = ["preset or solver", "steps", "evaluations", "seconds per image", "all right", f"points from {measured[0].name}"]
     head.append("Frechet distance")
-    said = f"{count} prompts, 64px then 256px, in batches of {min(BATCH, count)}. Frechet distances of so few images say how ways compare."
+    of = "one object" if objects == 1 else "two objects"
+    said = f"{count} prompts of {of}, 64px then 256px, in batches of {min(BATCH, count)}."
+    said += " Frechet distances of so few images say how ways compare."
     return f"{said}\n\n{table(head, rows, words=2)}"
 
 
@@ -150,7 +153,7 @@ def plot(measured: list[Measured], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=COUNT, help="prompts")
+    parser.add_argument("--count", type=at_least_one, default=COUNT, help="prompts")
     parser.add_argument("--oracle", type=Path, default=ORACLE)
     parser.add_argument("--objects", type=int, choices=(1, 2), default=1, help="in each prompt; of two their relation counts, too")
     these = "one of these, or a folder of a preset; given again for more, of which the first is what others are compared with"
@@ -159,7 +162,8 @@ def main() -> None:
     for name in args.way or ():
         if name not in WAYS and not Path(name).is_dir():
             parser.error(f"--way {name} is neither one of {', '.join(WAYS)} nor a folder; give one of these")
-    print(f"{machine()}\n\n{report(measure_all(args.count, args.oracle, args.way or WAYS, args.objects), args.count)}")
+    measured = measure_all(args.count, args.oracle, args.way or WAYS, args.objects)
+    print(f"{machine()}\n\n{report(measured, args.count, args.objects)}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from imagen_diffusers.sampling.tiles import spans
 from .ceilings import machine
 from .timing import peak_memory, print_peak_memory, table
 
-SIDE, TILES, OVERLAP = 2048, (None, 1024, 512, 256), 0.25
+SIDE, TILES, OVERLAP = 2048, (1024, 512, 256), 0.25
 STAGE, SCALE = 3, 4
 
 
@@ -56,7 +56,7 @@ def given(side: int) -> tuple[Tensor, str]:
 def report(side: int = SIDE) -> str:
     small, prompt = given(side)
     rows, whole = [], torch.empty(0)
-    for tile in TILES:
+    for tile in (None, *(tile for tile in TILES if tile < side)):
         start = time.perf_counter()
         image = enlarge(small, prompt, tile)
         seconds = time.perf_counter() - start
@@ -73,9 +73,11 @@ def report(side: int = SIDE) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=SIDE, help="of the image, in pixels")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the image, in pixels; tiles are smaller")
     parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.side <= min(TILES):
+        parser.error(f"--side is {args.side}, of which one tile would be the whole image; give more than {min(TILES)}")
     if args.alone is not None:
         enlarge(*given(args.side), args.alone or None)
         return print_peak_memory()

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ceilings, counting, gpu, operations, scale, solvers, stages, timing
+from benchmarks import ceilings, counting, gpu, operations, scale, solvers, stages, tiles, timing
 from examples.scenes.device import device_type
 from imagen_diffusers import ImagenEfficientUNet2DConditionModel, ImagenUNet2DConditionModel
 
@@ -97,6 +97,8 @@ def test_ways_of_sampling_are_compared_prompt_by_prompt() -> None:
     worse = first._replace(name="fast", right=torch.tensor([1.0, 0.0, 0.0, 1.0] * 50))
     rows = [line.split(" | ") for line in solvers.report([first, alike, worse], 200).splitlines()[-3:]]
     assert [row[4] for row in rows] == ["75%", "75%", "50%"]
+    assert solvers.report([first], 200).startswith("200 prompts of one object, 64px then 256px, in batches of 8.")
+    assert solvers.report([first], 200, 2).startswith("200 prompts of two objects, ")
     assert rows[0][5] == "" and rows[1][5] == "+0.0 (-1.4 to +1.4)"  # 200 that are alike do not say that all are
     # 25 points of 200 differences with the variance of a share of a quarter: 1.96 sqrt(0.25 * 0.75 / 200) = 6.0 to both sides
     difference, low, high = (float(x) for x in rows[2][5].replace("(", "").replace(")", "").replace(" to", "").split())
@@ -108,6 +110,19 @@ def test_a_preset_of_ones_own_is_a_way_too() -> None:
     given: list[str] = []
     sample_so(SimpleNamespace(use_preset=given.append))  # pyright: ignore[reportArgumentType]
     assert given == [own] == ["my-preset"] and solver == "ImagenDDPMScheduler"
+
+
+def test_an_image_is_cut_into_tiles_that_are_smaller(monkeypatch, capsys) -> None:
+    """A tile of its side has no edges to find."""
+    monkeypatch.setattr(tiles, "given", lambda side: (torch.zeros(1, 3, side, side), ""))
+    monkeypatch.setattr(tiles, "enlarge", lambda small, *_: small)
+    monkeypatch.setattr(tiles, "peak_memory", lambda *_: 0.0)
+    told = tiles.report(512)
+    assert "tiles of 256" in told and "tiles of 512" not in told and "nan" not in told
+    monkeypatch.setattr(sys, "argv", ["tiles", "--side", "256"])
+    with pytest.raises(SystemExit):
+        tiles.main()
+    assert "--side is 256, of which one tile would be the whole image; give more than 256" in capsys.readouterr().err
 
 
 def test_a_way_that_is_none_is_refused_at_once(monkeypatch, capsys) -> None:
