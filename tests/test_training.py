@@ -349,6 +349,26 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path, adapter, chang
     fit(tmp_path, 4, unet=network(None if changes else RANK_2))
 
 
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path) -> None:
+    def adapted(name):
+        unet = make_base()
+        add_lora(unet, rank=2, name=name)
+        return unet
+
+    fit(tmp_path, 1, unet=adapted("a"), use_ema=False)
+    with pytest.raises(ValueError, match="adapter=a there and b here"):
+        fit(tmp_path, 2, unet=adapted("b"), use_ema=False)
+
+    def frozen_but_for(part):
+        unet = make_base().requires_grad_(False)
+        getattr(unet, part).requires_grad_(True)
+        return unet
+
+    fit(tmp_path / "parts", 1, unet=frozen_but_for("head"))
+    with pytest.raises(ValueError, match="trained=4 weights of head there and 2 weights of stem here"):
+        fit(tmp_path / "parts", 2, unet=frozen_but_for("stem"))
+
+
 @pytest.mark.thorough
 def test_the_adapter_that_is_trained_is_what_is_written_whatever_its_name(tmp_path) -> None:
     unet = make_base()

@@ -1,5 +1,5 @@
-"""Whether a checkpoint is one of the run that would go on from it: the same network, prediction, adapter, guidance to distill, optimizer,
-seed and examples a step.
+"""Whether a checkpoint is one of the run that would go on from it: the same network, trained weights, prediction, adapter, guidance to
+distill, optimizer, seed and examples a step.
 """
 
 import inspect
@@ -21,9 +21,9 @@ STEP = "train_batch_size x gradient_accumulation_steps x processes"  # examples 
 def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
     """What a run cannot change when it goes on: by the names of the flags.
 
-    Its checkpoints hold state of most of it, their weights make predictions of one type, an adapter learns what images show or one
-    guidance, and which examples came before a step follows from the seed and the examples of a step. Learning rates, decays and losses
-    may change, but for the weighting "running", which has a state of its own.
+    Its checkpoints hold state of most of it, by the names of the weights that are trained, these make predictions of one type, an adapter
+    learns what images show or one guidance, and which examples came before a step follows from the seed and the examples of a step.
+    Learning rates, decays and losses may change, but for the weighting "running", which has a state of its own.
     """
     adapter = trained_adapter(unet)
     config = None if adapter is None else unet.peft_config[adapter]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
@@ -35,9 +35,17 @@ def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -
         "prediction_type": loss.prediction_type,
         "weighting": loss.weighting if loss.weighting == "running" else "another than running",
         "guidance_scale": loss.distilled_guidance,
+        "trained": _trained(unet),
+        "adapter": adapter,
         "rank": None if config is None else config.r,
         "lora_alpha": None if config is None else config.lora_alpha,
     }
+
+
+def _trained(unet: ModelMixin) -> str:
+    """Which weights require a gradient. Where some do not, a checkpoint holds these alone; others would go on as the network came."""
+    names = [name for name, weight in unet.named_parameters() if weight.requires_grad]
+    return f"{len(names)} weights of {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
 
 
 def check_same_kind(saved: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
