@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from examples.emoji import judge as judges
 from examples.emoji import colors, nearest, prompts, synonyms, train_judge, word
+from examples.emoji import judge as judges
 from examples.emoji.colors import color_shares, main_color
 from examples.emoji.compositions import BACKGROUNDS, Place
 from examples.emoji.gallery import Gallery, color_behind
