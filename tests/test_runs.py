@@ -52,7 +52,7 @@ class Calls(Squares):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_step_with_a_checkpoint(tmp_path, number) -> None:
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as leaving:
@@ -91,6 +91,15 @@ def test_a_second_interrupt_does_not_wait(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, 6, dataset=Calls(4, twice))
     assert not list_checkpoints(tmp_path)
+
+
+def test_a_run_that_no_hangup_is_to_end_goes_on(tmp_path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as of nohup
+    try:
+        fit(tmp_path, 2, dataset=Calls(1, lambda: os.kill(os.getpid(), signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-2"]
 
 
 def test_the_time_limit_ends_with_a_checkpoint_and_returns(tmp_path) -> None:

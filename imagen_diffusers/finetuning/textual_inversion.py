@@ -135,7 +135,7 @@ def learn_word(pipe: ImagenCascadePipeline, stage: int, dataset: TrainingSet, wo
     Raises:
         ValueError: for a stage without text, a word that cannot be learned, and a folder with another run.
         FloatingPointError: where the loss is no number any more; checkpoints stay.
-        SystemExit: on all processes, after SIGINT or SIGTERM, with a checkpoint.
+        SystemExit: on all processes, after SIGINT, SIGTERM or SIGHUP, with a checkpoint.
     """
     check_precision(run.mixed_precision)
     with process_group(), one_run_in(run.output_dir):

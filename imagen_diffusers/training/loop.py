@@ -77,7 +77,7 @@ def train_stage(
 
     Weights that do not require a gradient stay as they are: freeze the network and add a LoRA adapter, and only that is trained.
 
-    After SIGINT or SIGTERM to any process all of them end the step, write a checkpoint and the weights, and leave the program; at
+    After SIGINT, SIGTERM or SIGHUP to any process all of them end the step, write a checkpoint and the weights, and leave the program; at
     the time limit the same is written and the call returns. Several calls in a program of several processes stand in one
     `processes.process_group()`.
 
@@ -104,7 +104,7 @@ def train_stage(
             without a usable image, or, for epochs, without a length.
         FloatingPointError: when gradients are no numbers any more, see `left_out.py`; checkpoints stay as they are.
         OSError: when a checkpoint cannot be written; earlier ones stay as they are.
-        SystemExit: on all processes, after SIGINT or SIGTERM.
+        SystemExit: on all processes, after SIGINT, SIGTERM or SIGHUP.
     """
     network = network_to_train(unet)
     begin_distillation(network, loss.distilled_guidance)

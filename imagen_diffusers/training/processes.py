@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Decided = TypeVar("Decided")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)  # of a terminal that is closed; Windows has none
 # How long processes wait for one another. The main one generates and uploads while the others wait in their next reduction,
 # which NCCL would end, and the run with it, after 10 minutes. Of a process that is gone the launcher knows sooner.
 PATIENCE = timedelta(hours=6)
@@ -144,9 +145,9 @@ def _plain(error: Exception) -> type[Exception]:
 
 
 class StopFlag:
-    """Whether a run ends before its last step: after SIGINT or SIGTERM, or at its time limit, on any of its processes.
+    """Whether a run ends before its last step: after SIGINT, SIGTERM or SIGHUP, or at its time limit, on any of its processes.
 
-    While the block is open, both signals are only noted, so that a step and its checkpoint are finished; SIGINT sent twice interrupts
+    While the block is open, these signals are only noted, so that a step and its checkpoint are finished; SIGINT sent twice interrupts
     at once. Signals reach the main thread of a program alone, so in any other thread the time limit alone counts.
 
     Args:
@@ -162,7 +163,8 @@ class StopFlag:
     def __enter__(self) -> "StopFlag":
         self._end = time.monotonic() + self.time_limit
         if threading.current_thread() is threading.main_thread():
-            self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in STOPPING}
+            heard = STOPPING if HANGUP is None or signal.getsignal(HANGUP) != signal.SIG_DFL else (*STOPPING, HANGUP)  # nohup ignores it
+            self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
