@@ -59,6 +59,13 @@ def test_the_bundled_cascade_loads_without_naming_its_variant() -> None:
     assert all(torch.equal(one, two) for one, two in zip(alone.parameters(), named.unet.parameters(), strict=True))
 
 
+def test_a_dtype_may_be_given_by_its_name(folder) -> None:
+    assert ImagenCascadePipeline.from_pretrained(folder, dtype="float16").dtype == torch.float16
+    assert ImagenCascadePipeline.from_pretrained(folder, torch_dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match='dtype="half precision" is none of torch; give one, such as torch.bfloat16'):
+        ImagenCascadePipeline.from_pretrained(folder, dtype="half precision")
+
+
 def test_of_several_variants_one_must_be_chosen(tmp_path) -> None:
     for variant in ("fp16", "bf16"):
         make_pipeline().save_pretrained(tmp_path, variant=variant)

@@ -48,7 +48,8 @@ class FolderPipeline(FolderContents):
         Raises:
             OSError: for a place that is not there, for files that are missing, damaged or a pickle, naming them, and for weights that lack
                 some of a network's.
-            ValueError: where a variant must be chosen, and for the folder of a pipeline with components that this one does not take.
+            ValueError: where a variant must be chosen, for a `dtype` by a name that torch does not have, and for the folder of a pipeline
+                with components that this one does not take.
         """
         try:
             place = find(os.fspath(pretrained_model_name_or_path), ("pipelines",))
@@ -59,6 +60,7 @@ class FolderPipeline(FolderContents):
             place = os.path.abspath(place)  # for the card of what is saved from it, elsewhere: relative it could be a Hub id
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
+        kwargs.update({name: _dtype_named(kwargs[name]) for name in ("dtype", "torch_dtype") if isinstance(kwargs.get(name), str)})
         folder = place if os.path.isdir(place) else cls._fetch(place, kwargs)
         index = cls.load_config(folder)
         of_deepfloyd = deepfloyd.is_deepfloyd(index)  # pyright: ignore[reportArgumentType]
@@ -198,6 +200,18 @@ class FolderPipeline(FolderContents):
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
+
+
+def _dtype_named(name: str) -> torch.dtype:
+    """torch's of this name, for which diffusers would load float32.
+
+    Raises:
+        ValueError: where it has none.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f'dtype="{name}" is none of torch; give one, such as torch.bfloat16 or "bfloat16"')
+    return found
 
 
 @contextmanager
