@@ -1,5 +1,6 @@
 """`imagen-diffusers upscale`."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,7 +86,7 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
         named.setdefault(image.stem, []).append(image)
     deeper = _deeper(folder, output)
     if not named:
-        such = f", such as {deeper[0].parent}" if deeper else ""
+        such = f", such as {deeper.parent}" if deeper else ""
         raise ValueError(f"{folder} holds no image; give a folder with PNG, JPEG or WebP files{such}")
     usual = {stem: [image for image in images if image.suffix.lower() in USUAL] for stem, images in named.items()}
     places = {output / f"{stem}.png": (usual[stem] or images)[0] for stem, images in named.items()}
@@ -99,14 +100,18 @@ def _of_folder(folder: Path, output: Path) -> dict[Path, Path]:
     if left:
         typer.secho(f"left out, beside images of the same names: {', '.join(left)}", fg="yellow", err=True)
     if deeper:
-        more = f" and {len(deeper) - 1} more" if len(deeper) > 1 else ""
-        typer.secho(f"left out, in folders within {folder}: {deeper[0]}{more}", fg="yellow", err=True)
+        typer.secho(f"left out: images in folders within {folder}, such as {deeper}", fg="yellow", err=True)
     return places
 
 
-def _deeper(folder: Path, output: Path) -> list[Path]:
-    """The image files in folders of a folder, but for hidden ones and where enlargements go."""
+def _deeper(folder: Path, output: Path) -> Path | None:
+    """An image file in folders of a folder, but for hidden ones and where enlargements go; who looks for it ends at the first."""
     from imagen_diffusers.images import image_files
 
-    found = image_files(path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return [image for image in found if image.parent != folder and image.parent.resolve() != output.resolve()]
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place)
+        if here != folder and here.resolve() != output.resolve():
+            for image in image_files(here / name for name in names):
+                return image
+    return None
