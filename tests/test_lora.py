@@ -202,6 +202,9 @@ def test_what_is_fused_is_known_to_all_pipelines_of_the_network(saved) -> None:
     other.load_lora_weights(saved[0], adapter_name="look")
     other.fuse_lora()
     other.unload_lora_weights()
+    for again in (lambda: add_lora(other.unet, rank=2, name="look"), lambda: other.load_lora_weights(saved[0], adapter_name="look")):
+        with pytest.raises(ValueError, match='"look" was fused into the network and its layers taken off.*give another name'):
+            again()
     with pytest.raises(ValueError, match="look is fused into the weights, and unload_lora_weights.. took off its layers"):
         pipe.unfuse_lora()
 

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from .adapters import has_lora
+from .adapters import check_not_in_weights, has_lora
 from .attention import has_fused_projections
 from .initialization import initialized_from
 from .learned_guidance import GUIDANCE, learned_guidance
@@ -48,7 +48,8 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
         seed: of its first weights.
 
     Raises:
-        ValueError: for a rank below 1, an alpha that is not above 0, the name of an adapter that is there, and fused projections.
+        ValueError: for a rank below 1, an alpha that is not above 0, the name of an adapter that is there or in the weights, and fused
+            projections.
     """
     if has_fused_projections(unet):
         raise ValueError("an adapter would not act on this network's fused projections; call unfuse_qkv_projections() first")
@@ -58,6 +59,7 @@ def add_lora(unet: Any, *, rank: int, alpha: float | None = None, dropout: float
         raise ValueError(f"alpha is {alpha}; it must be above 0, or left out for the rank: the update counts alpha / rank")
     if name in getattr(unet, "peft_config", {}):
         raise ValueError(f'the network has an adapter "{name}" already; give another name, or take that one off by delete_adapters')
+    check_not_in_weights(unet, name)
     targets = lora_targets(unet)
     unet.requires_grad_(False)
     learned_guidance(unet).pop(name, None)  # of an earlier adapter of this name

@@ -11,13 +11,13 @@ from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
-from imagen_diffusers.models.adapters import holds_adapter, merged_adapters
+from imagen_diffusers.models.adapters import FOR_GOOD, check_not_in_weights, holds_adapter, merged_adapters
 from imagen_diffusers.models.attention import has_fused_projections
 from imagen_diffusers.models.learned_guidance import learned_guidance, learned_of
 
 from .adapter_names import named
 from .lora_files import LoraFilesMixin, moved_to_stage
-from .lora_scales import FOR_GOOD, forget_scales, give_back_scales, only_fused_ones_scaled
+from .lora_scales import forget_scales, give_back_scales, only_fused_ones_scaled
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,8 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
 
         Raises:
             ValueError: for no weights, those of no stage, of a stage this pipeline lacks, of another network, or of several where `stage`
-                names one; for a `hotswap` with another kind of adapter; for a network with fused projections.
+                names one; for a `hotswap` with another kind of adapter; for a network with fused projections;
+                for the name of an adapter that is in the weights for good.
 
         Where a stage cannot take its weights, with whatever error, no stage keeps any of the adapter, or changes one that is swapped.
         """
@@ -123,6 +124,8 @@ class ImagenLoraLoaderMixin(LoraFilesMixin):
             check_swap(unets, loaded, adapter_name, state, metadata, alphas)
         taken = {name for names in loaded.values() for name in names} | self._merged_adapters
         adapter_name = adapter_name or next(name for name in map("default_{}".format, count()) if name not in taken)
+        for unet in unets.values():
+            check_not_in_weights(unet, adapter_name)
         with all_or_none(list(unets.values()), adapter_name):
             for slot, unet in unets.items():
                 with said_of_another_network(slot):

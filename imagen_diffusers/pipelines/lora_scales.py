@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from imagen_diffusers.models.adapters import FOR_GOOD
 from imagen_diffusers.models.learned_guidance import learned_guidance
 
 OWN = "_scales_before_fusing"  # an attribute of layers: the scales that fused adapters have otherwise
-FOR_GOOD = "_adapters_for_good"  # an attribute of networks: the names of those that are in its weights, and have no layers any more
 TOLD = "_guidance_told_of"  # an attribute of networks: what was said of guidance on top of a learned one
 logger = logging.getLogger(__name__)
 
