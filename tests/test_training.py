@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType, LoggerType
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
 from imagen_diffusers.models.lora import add_lora, lora_layers
@@ -26,7 +26,7 @@ from imagen_diffusers.text.encoding import encode
 from imagen_diffusers.text.prompts import PLAIN_TEXT
 from imagen_diffusers.training import loop
 from imagen_diffusers.training.batch_text import TextReader
-from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, named_averages
+from imagen_diffusers.training.checkpoints import find_checkpoint, list_checkpoints, load_by_own_names, named_averages
 from imagen_diffusers.training.exact_stream import ImageStream
 from imagen_diffusers.training.examples import IMAGES, Example, VisitedDataset, collate, on_device
 from imagen_diffusers.training.left_out import LeftOut
@@ -270,6 +270,19 @@ def test_an_adapter_alone_is_trained_kept_and_resumed(tmp_path) -> None:
     weights = load_file(tmp_path / "plain" / "checkpoint-1" / "model.safetensors")
     kept = load_file(tmp_path / "plain" / "checkpoint-1" / "pytorch_lora_weights.safetensors")
     assert all(torch.equal(kept[f"unet.{name.replace('.default', '')}"], value) for name, value in weights.items())
+
+
+def test_a_checkpoint_of_several_processes_is_loaded_by_one(tmp_path) -> None:
+    """Whose wrapper puts "module." before the names; of a frozen network nothing was said where none of them fits."""
+    one, two = make_base(), make_base()
+    for seed, unet in enumerate((one, two)):
+        add_lora(unet, rank=2, seed=seed)
+    trained = {name: weight.detach() + 1 for name, weight in one.named_parameters() if weight.requires_grad}
+    save_file({f"module.{name}": weight for name, weight in trained.items()}, tmp_path / "model.safetensors")
+    models: list[torch.nn.Module] = [two]
+    load_by_own_names(models, tmp_path)
+    weights = dict(two.named_parameters())
+    assert not models and all(torch.equal(weights[name], weight) for name, weight in trained.items())
 
 
 @pytest.mark.thorough

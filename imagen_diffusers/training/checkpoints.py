@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import SCALER_NAME, gather_object
+from accelerate.utils import SAFE_WEIGHTS_NAME, SCALER_NAME, gather_object
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from imagen_diffusers.models.adapters import has_lora
@@ -245,3 +246,15 @@ def leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tens
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 state.pop(name, None)
+
+
+def load_by_own_names(models: list[torch.nn.Module], folder: str | Path) -> None:
+    """A hook before accelerate's `load_state`, in place of what it does with models: several processes save the names of their wrapper, and
+    another number of them may go on. What is missing is frozen.
+    """
+    while models:
+        model = models.pop()
+        weights = load_file(Path(folder, SAFE_WEIGHTS_NAME))
+        unet = model.module if isinstance(model, DistributedDataParallel) else model
+        told = unet.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()}, strict=False)
+        assert not told.unexpected_keys, "the architecture is known to be the same"

@@ -26,7 +26,7 @@ from imagen_diffusers.text.encoding import TextEmbedding, pad_to
 from imagen_diffusers.text.prompts import PLAIN_TEXT, TextRules
 
 from .batch_text import TextReader
-from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, remove_unfinished, trainable, whole
+from .checkpoints import Checkpoints, find_checkpoint, leave_out_frozen, load_by_own_names, remove_unfinished, trainable, whole
 from .distillation import begin_distillation
 from .droplets import Droplets
 from .examples import Batch, on_device
@@ -197,6 +197,7 @@ class _Fit:
             self.model.compile()
         accelerator.register_for_checkpointing(self.learning_rate)
         accelerator.register_save_state_pre_hook(leave_out_frozen)
+        accelerator.register_load_state_pre_hook(load_by_own_names)
         self.ema = None
         if settings.use_ema:
             if zero_stage(accelerator) == 3:
