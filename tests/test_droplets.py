@@ -92,10 +92,11 @@ def test_a_network_at_work_is_not_looked_at() -> None:
     ("name", "prompt", "stages"),
     [
         ("imagen-scenes", "a large red cube on a plain gray floor", 3),
+        ("imagen-emoji", "a 3d emoji of a red apple on a black background", 2),
     ],
 )
 def test_the_bundled_networks_have_none(name, prompt, stages) -> None:
-    """No place has 100 times the mean."""
+    """No place has 100 times the mean; the 256px stage of `imagen-emoji` had one of 370, and its mark in each image."""
     pipe = ImagenCascadePipeline.from_pretrained(bundled(name), variant="fp16", dtype=torch.float32)
     strongest: list[float] = []
 
