@@ -857,7 +857,7 @@ def test_offload_keeps_one_network_on_the_device(residents) -> None:
         ({"negative_prompt_attention_mask": torch.ones(1, 2)}, "is the mask of negative_prompt_embeds, which are not given"),
         ({"guidance_interval": (0.5, 0.2)}, r"guidance_interval is \(0.5, 0.2\)"),
         ({"guidance_interval": [(0, 1), (0, 1)]}, "guidance_interval has 2 values for 3 stages"),
-        ({"cond_images": torch.zeros(1, 3, 8, 8)}, "unet, unet_2, unet_3 takes no cond_images; leave them out"),
+        ({"cond_images": torch.zeros(1, 3, 8, 8)}, "unet, unet_2, unet_3 take no cond_images; leave them out"),
         (
             {"prompt": None, "prompt_embeds": torch.zeros(1, 2, TEXT_DIM), "prompt_attention_mask": torch.zeros(1, 2)},
             "a token in every row",

@@ -105,6 +105,7 @@ def test_upscale(folder, tmp_path) -> None:
     Image.new("RGB", (48, 32), "red").save(small)
     larger = call("upscale", small, "a red cube", "--model", folder, "--output", big, "--seed", 1, "--tile", 32)
     assert larger.exit_code == 0, larger.output
+    assert "--tile is the side of each tile in pixels: of 32 they are many" in larger.output
     assert Image.open(big).size == (96, 64)
 
 

@@ -19,6 +19,7 @@ from .options import TEXT_TO_IMAGE, PipelineOptions, SamplingOptions, TextOption
 from .texts import text_arguments, texts_to_encode
 
 MAX_SEED = 2**32
+SMALL_TILE = 64  # pixels; whoever asks for less may mean a number of tiles
 
 
 def sample(
@@ -169,6 +170,9 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
     """Say what options and texts do not do here."""
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
+    elif tile is not None and tile < SMALL_TILE:
+        said = f"--tile is the side of each tile in pixels: of {tile} they are many, take long and show the network little; 512 is usual."
+        typer.secho(said, fg="yellow", err=True)
     if texts and not pipe.takes_text:
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
 

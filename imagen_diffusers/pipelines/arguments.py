@@ -199,8 +199,11 @@ def prepare_cond_images(given: Any, stages: list[Stage], device: torch.device) -
     if given is None and not needed:
         return None
     if given is None or not needed:
-        said = "was trained with conditioning images; give cond_images" if needed else "takes no cond_images; leave them out"
-        raise ValueError(f"{', '.join(needed) or ', '.join(stage.name for stage in stages)} {said}")
+        names = list(needed) or [stage.name for stage in stages]
+        one = len(names) == 1
+        trained = f"{'was' if one else 'were'} trained with conditioning images; give cond_images"
+        not_taken = f"{'takes' if one else 'take'} no cond_images; leave them out"
+        raise ValueError(f"{', '.join(names)} {trained if needed else not_taken}")
     if len(set(needed.values())) > 1:
         channels = ", ".join(f"{name} takes {n}" for name, n in needed.items())
         raise ValueError(f"these stages take conditioning images of different channels ({channels}); run one at a time")

@@ -37,7 +37,7 @@ class TrainSettings:
     use_8bit_adam: bool = _flag(False, "AdamW with 8-bit state; needs bitsandbytes.")
     adam_beta1: float = _flag(0.9, "AdamW.")
     adam_beta2: float = _flag(0.999, "AdamW.")
-    adam_weight_decay: float = _flag(0.01, "AdamW.")
+    adam_weight_decay: float = _flag(0.01, "Of all weights, muon's, too.")
     adam_epsilon: float = _flag(1e-8, "AdamW.")
     max_grad_norm: float = _flag(1.0, "Gradients are scaled down to this norm.")
     use_ema: bool = _flag(True, "Average the weights over steps, and give out the average.")
