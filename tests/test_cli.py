@@ -751,6 +751,6 @@ def test_the_version_is_told() -> None:
 
 
 def test_tiles_of_a_base_are_said_to_do_nothing(folder, tmp_path) -> None:
-    plain = ["generate", "a red cube", "--model", folder, "--output", tmp_path / "x.png", "--num-inference-steps", 1, "--tile", 32]
+    plain = ["generate", "a red cube", "--model", folder, "--output", tmp_path / "x.png", "--num-inference-steps", 1, "--tile", 64]
     assert "--tile changes nothing here" in call(*plain, "--stop-at", 1).output
     assert "--tile" not in call(*plain, "--stop-at", 2).output

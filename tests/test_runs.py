@@ -55,7 +55,7 @@ class Calls(Squares):
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def obeyed(request) -> Iterator[signal.Signals]:
     """One that is not ignored, as hangups are where the tests themselves run under nohup."""
-    before = signal.signal(request.param, signal.default_int_handler)
+    before = signal.signal(request.param, signal.SIG_DFL)
     yield request.param
     signal.signal(request.param, before)
 
