@@ -333,7 +333,7 @@ CALLS: list[tuple[dict, str]] = [
     ({"stop_at": True}, r"stop_at is True; this pipeline holds the stages \[1, 2, 3\]"),
     ({"callback_on_step_end": IPAdapterScaleCutoffCallback(None, 1)}, "scale of an IP-Adapter, which a cascade does not have"),
     ({"prompt": []}, "prompt"),
-    ({"cond_images": torch.zeros(1, 3, 16, 16)}, "takes no cond_images"),
+    ({"cond_images": torch.zeros(1, 3, 16, 16)}, "take no cond_images"),
     ({"output_type": "jpeg"}, "use one of pil, np, pt"),
     ({"callback_on_step_end_tensor_inputs": ["noise"]}, "a callback can see"),
     ({"callback_on_step_end_tensor_inputs": "latents"}, "tensor_inputs is 'latents'; give a list of names"),
