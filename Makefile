@@ -62,9 +62,9 @@ docs: .venv/installed-docs
 
 # Of an older Python, and of one that fails half way, there would be an environment that no later run mends.
 .venv/installed: setup.py constraints.txt
-	@test -x $(BIN)/pip || $(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit( \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit( \
 		'$(PYTHON) is Python %d.%d, and 3.11 or later is needed: give one, such as PYTHON=python3.12' % sys.version_info[:2])"
-	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv. Torch is large: this takes minutes, and says nothing until it is done."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@

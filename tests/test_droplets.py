@@ -19,41 +19,42 @@ from .test_losses import TABLE, draws_of
 from .test_training import LOSS, fit
 
 
-def penalty_of(unet, **loss) -> torch.Tensor:
+def penalty_of(unet, seen: Droplets) -> torch.Tensor:
     """Of two images of noise under a text, without dropout."""
-    settings = LossSettings(prediction_type="sample", **loss)
+    settings = LossSettings(prediction_type="sample")
     text = TextEmbedding(torch.randn(2, 5, TEXT_DIM, generator=seeded(1)), torch.ones(2, 5, dtype=torch.bool))
     images = torch.rand(2, 3, 16, 16, generator=seeded()) * 2 - 1
-    seen = Droplets(unet)
     draws = draws_of(2, settings, shape=(3, 16, 16))
+    seen.begin()
     stage_loss(adapt(unet), images, draws=draws, log_snr_table=TABLE, settings=settings, text=text)
-    return seen.penalty()  # the hooks stay: with gradient checkpointing the backward pass goes by them again
+    return seen.penalty()
 
 
 def test_the_penalty_is_how_many_times_too_much_a_place_has() -> None:
     """A place of energy e among n - 1 of energy 1 has e n / (e + n - 1) times the mean; `OUTSHINES` times the mean is free."""
     norm = nn.Sequential(nn.GroupNorm(2, 4), nn.GroupNorm(1, 4, affine=False))
-    seen = Droplets(norm)
     x = torch.ones(3, 4, 16, 16)
     x[1:, 1::2] = -1.0  # the second norm gets values of both signs, too
     x[1, :, 3, 5] *= 20.0
-    norm(x)
-    assert torch.equal(norm[0](x), nn.GroupNorm(2, 4)(x))  # looking changes nothing
-    seen.forget()
-    norm[0](x)
-    times = 400 * 256 / (400 + 255) / droplets.OUTSHINES
-    torch.testing.assert_close(seen.penalty(), torch.tensor([0.0, math.log(times), 0.0]))
-    seen.close()
-    seen.forget()
+    with Droplets(norm) as seen:
+        norm(x)
+        seen.begin()
+        norm(x)
+        seen.begin()
+        assert torch.equal(norm[0](x), nn.GroupNorm(2, 4)(x))  # looking changes nothing
+        times = 400 * 256 / (400 + 255) / droplets.OUTSHINES
+        torch.testing.assert_close(seen.penalty(), torch.tensor([0.0, math.log(times), 0.0]))
+        seen.begin()
     norm(x)
     assert not seen._found
 
 
 def test_nothing_has_no_gradient_that_is_no_number() -> None:
     norm, x = nn.GroupNorm(1, 2), torch.zeros(1, 2, 4, 4, requires_grad=True)
-    seen = Droplets(norm)
-    norm(x)
-    seen.penalty().sum().backward()
+    with Droplets(norm) as seen:
+        seen.begin()
+        norm(x)
+        seen.penalty().sum().backward()
     assert x.grad is not None and torch.equal(x.grad, torch.zeros_like(x))
 
 
@@ -61,7 +62,8 @@ def test_training_under_the_penalty_evens_features_out(tmp_path, monkeypatch) ->
     monkeypatch.setattr(droplets, "OUTSHINES", 1.0)  # so that all features outshine the mean somewhere
     plain, evened = (fit(tmp_path / str(weight), 10, loss=replace(LOSS, droplet_weight=weight)) for weight in (0.0, 0.1))
     assert not any(module._forward_pre_hooks for module in evened.modules())
-    before, after = penalty_of(plain.train()), penalty_of(evened.train())
+    with Droplets(plain) as of_plain, Droplets(evened) as of_evened:
+        before, after = penalty_of(plain.train(), of_plain), penalty_of(evened.train(), of_evened)
     assert (after < 0.9 * before).all() and before.min() > 1
 
 
@@ -72,7 +74,9 @@ def test_gradient_checkpointing_changes_no_penalty(monkeypatch) -> None:
         unet = make_base().train()
         if checkpointing:
             unet.enable_gradient_checkpointing()
-        penalty_of(unet).sum().backward()
+        with Droplets(unet) as seen:
+            penalty_of(unet, seen).sum().backward()  # which goes by the hooks again
+            assert seen._found is None  # and keeps nothing of that
         gradients.append([p.grad for p in unet.parameters() if p.grad is not None])
     assert len(gradients[0]) > 10
     for one, two in zip(*gradients, strict=True):
@@ -81,11 +85,23 @@ def test_gradient_checkpointing_changes_no_penalty(monkeypatch) -> None:
 
 def test_a_network_at_work_is_not_looked_at() -> None:
     unet = make_sr().eval()
-    seen = Droplets(unet)
     text = TextEmbedding(torch.randn(1, 5, TEXT_DIM), torch.ones(1, 5, dtype=torch.bool))
     network = adapt(unet)
-    network.predict(torch.randn(1, 3, 32, 32), torch.tensor([500]), network.arguments(text, torch.randn(1, 3, 32, 32), torch.tensor([0.0])))
-    assert not seen._found
+    arguments = network.arguments(text, torch.randn(1, 3, 32, 32), torch.tensor([0.0]))
+    with Droplets(unet) as seen:
+        seen.begin()
+        network.predict(torch.randn(1, 3, 32, 32), torch.tensor([500]), arguments)
+    assert seen._found == []
+
+
+def test_a_training_that_fails_leaves_no_hooks(tmp_path) -> None:
+    def fails(unet) -> dict[str, float]:
+        raise RuntimeError("no figure")
+
+    unet = make_base()
+    with pytest.raises(RuntimeError, match="no figure"):
+        fit(tmp_path, 2, unet=unet, loss=replace(LOSS, droplet_weight=0.1), measure=fails, validation_steps=1)
+    assert not any(module._forward_pre_hooks for module in unet.modules())
 
 
 @pytest.mark.parametrize(

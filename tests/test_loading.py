@@ -62,6 +62,7 @@ def test_the_bundled_cascade_loads_without_naming_its_variant() -> None:
 def test_a_dtype_may_be_given_by_its_name(folder) -> None:
     assert ImagenCascadePipeline.from_pretrained(folder, dtype="float16").dtype == torch.float16
     assert ImagenCascadePipeline.from_pretrained(folder, torch_dtype="bfloat16").dtype == torch.bfloat16
+    assert ImagenCascadePipeline.from_pretrained(folder, dtype="torch.float16").dtype == torch.float16
     with pytest.raises(ValueError, match='dtype="half precision" is none of torch; give one, such as torch.bfloat16'):
         ImagenCascadePipeline.from_pretrained(folder, dtype="half precision")
 

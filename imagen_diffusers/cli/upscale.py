@@ -111,7 +111,8 @@ def _deeper(folder: Path, output: Path) -> Path | None:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
-        if here != folder and here.resolve() != output.resolve():
-            for image in image_files(here / name for name in names):
-                return image
+        if here == folder or here.resolve() == output.resolve():
+            continue
+        if images := image_files(here / name for name in names):
+            return images[0]
     return None

@@ -208,7 +208,7 @@ def _dtype_named(name: str) -> torch.dtype:
     Raises:
         ValueError: where it has none.
     """
-    found = getattr(torch, name, None)
+    found = getattr(torch, name.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
         raise ValueError(f'dtype="{name}" is none of torch; give one, such as torch.bfloat16 or "bfloat16"')
     return found

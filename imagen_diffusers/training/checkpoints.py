@@ -250,11 +250,21 @@ def leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Tens
 
 def load_by_own_names(models: list[torch.nn.Module], folder: str | Path) -> None:
     """A hook before accelerate's `load_state`, in place of what it does with models: several processes save the names of their wrapper, and
-    another number of them may go on. What is missing is frozen.
+    another number of them may go on.
+
+    Raises:
+        ValueError: where what was trained is not what is.
     """
     while models:
         model = models.pop()
         weights = load_file(Path(folder, SAFE_WEIGHTS_NAME))
         unet = model.module if isinstance(model, DistributedDataParallel) else model
-        told = unet.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()}, strict=False)
-        assert not told.unexpected_keys, "the architecture is known to be the same"
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        others = unet.load_state_dict(weights, strict=False).unexpected_keys
+        loaded = {id(p) for name, p in unet.named_parameters(remove_duplicate=False) if name in weights}  # tied ones are saved once
+        others += [name for name, p in unet.named_parameters() if p.requires_grad and id(p) not in loaded]
+        if others:
+            raise ValueError(
+                f"{folder} is a checkpoint of another run, of which {others[0]} is trained there or here alone; train what is there, or "
+                "choose another output_dir"
+            )

@@ -8,6 +8,7 @@ come out stronger than in training.
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 OUTSHINES = 20.0  # times the mean energy of all places; an edge on a plain surface may have as much
 
@@ -15,8 +16,10 @@ OUTSHINES = 20.0  # times the mean energy of all places; an edge on a plain surf
 class Droplets:
     """What a network gives its group norms in training, and how far single places of it outshine the others.
 
+    Within the `with` block each pass is looked at from `begin` to `penalty`.
+
     Args:
-        network: looked at from now on, until `close`.
+        network: that is trained.
         compiled: whether it is going to be compiled.
 
     Raises:
@@ -31,23 +34,30 @@ class Droplets:
             raise ValueError(
                 "droplet_weight and torch_compile were both given; what a compiled network computes is not looked at: leave one out"
             )
-        self._hooks = [norm.register_forward_pre_hook(self._look) for norm in norms]
-        self._found: list[Tensor] = []
+        self._norms, self._hooks = norms, list[RemovableHandle]()
+        self._found: list[Tensor] | None = None
+
+    def __enter__(self) -> "Droplets":
+        self._hooks = [norm.register_forward_pre_hook(self._look) for norm in self._norms]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def _look(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if norm.training and torch.is_grad_enabled():
             energy = inputs[0].float().square().mean(1).flatten(1)
-            self._found.append(energy.amax(1) / (OUTSHINES * energy.mean(1) + 1e-12))
+            outshines = energy.amax(1) / (OUTSHINES * energy.mean(1) + 1e-12)  # of a pass that checkpointing makes again, too: it counts
+            if self._found is not None:
+                self._found.append(outshines)
 
-    def forget(self) -> None:
-        """What was looked at before, in another pass or, with gradient checkpointing, once more in the last one's backward pass."""
-        self._found.clear()
+    def begin(self) -> None:
+        """Look at the next pass."""
+        self._found = []
 
     def penalty(self) -> Tensor:
         """Of each example (B,): the logarithm of how many times `OUTSHINES` its strongest place has, 0 below, summed over the norms."""
-        return torch.stack(self._found).clamp(min=1).log().sum(0)
-
-    def close(self) -> None:
-        """Look at the network no more."""
-        for hook in self._hooks:
-            hook.remove()
+        found, self._found = self._found, None
+        assert found, "`begin` came before, and then a pass in training"
+        return torch.stack(found).clamp(min=1).log().sum(0)

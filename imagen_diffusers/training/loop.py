@@ -129,7 +129,7 @@ def train_stage(
         told = {**asdict(settings), **asdict(loss)}
         start_tracking(accelerator, settings.tracker_project_name, stage, told, settings.output_dir, checkpoint is not None)
 
-        with StopFlag(accelerator, settings.time_limit) as stop:
+        with fit.droplets or nullcontext(), StopFlag(accelerator, settings.time_limit) as stop:
             for step in _shown(fit, f"{stage} {network.sample_size}px", start):
                 last = stop.raised() or step == settings.steps
                 if step % settings.checkpointing_steps == 0 or last:
@@ -138,8 +138,6 @@ def train_stage(
                     fit.validate(validate, measure, step)
                 if last:
                     break
-            if fit.droplets is not None:
-                fit.droplets.close()
             trained = export_weights(fit.model, unet, fit.ema, settings.output_dir, stage, accelerator)
             stop.raised()  # in the last validation, or just now
             for tracker in accelerator.trackers:
@@ -308,7 +306,7 @@ class _Fit:
         given = {k: batch[k] for k in ("low_res", "cond_images", "pixel_weight") if k in batch}  # pyright: ignore[reportTypedDictNotRequiredAccess]
         text = self._text(batch)
         if self.droplets is not None:
-            self.droplets.forget()
+            self.droplets.begin()
         with global_state_from(seed_of(settings.seed, positions.start, DROPOUT), device):
             losses, log_snr, errors = stage_loss(
                 self.network.through(self.model),  # not kept: `model` alone holds what was prepared, and lets go of it at the end
