@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -471,13 +472,21 @@ def test_an_encoder_is_asked_which_names_words_are_nearest_to(folder, monkeypatc
     monkeypatch.setattr(nearest_names, "directions", directions)
     nearest_names.main([f"--folder={folder}"])
     told = capsys.readouterr().out
-    assert "among the 1 nearest of 14 names | 50.0 %" in told
+    assert "among the 1 nearest of 14 names | 50.0 %" in told and "synonym: right at most, by any cascade on this encoder | 100.0 %" in told
     monkeypatch.undo()
     tokenizer, encoder = data.load_tokenizer(folder / "tokenizer"), data.load_text_encoder(folder / "text_encoder", variant="fp16")
     text = {"tokenizer": tokenizer, "text_encoder": encoder.float()}
     one, same, other = nearest_names.directions(["red apple", "red apple", "bald man"], **text)
     assert torch.allclose(one, same, atol=1e-6) and not torch.allclose(one, other, atol=1e-3)
     assert torch.stack((one, other)).norm(dim=-1) == pytest.approx(torch.ones(2), abs=1e-5)
+
+
+def test_of_words_that_a_tokenizer_takes_for_the_same_what_most_of_them_mean_can_be_right() -> None:
+    apple, man, woman = (SimpleNamespace(name=name) for name in ("apple", "man", "woman"))
+    asked = {"ox": [man, woman], "axe": [man], "auk": [woman, man], "emu": [apple], "box": [apple]}  # four of them take "an"
+    by_article = nearest_names.right_at_most(asked, lambda caption: {"input_ids": [" an " in caption]})
+    assert by_article == 3 + 1
+    assert nearest_names.right_at_most(asked, lambda caption: {"input_ids": list(caption.encode())}) == len(asked)
 
 
 @pytest.mark.thorough
