@@ -206,6 +206,10 @@ def test_nothing_is_loaded_for_what_can_be_seen_to_be_wrong(typed, monkeypatch) 
         ["--blend", "0.5"],
     ):
         assert typed([*GENERATE, *words]).exit_code == 1
+    for words in (["--strength", "2"], ["--strength", "0.5,-1"], ["--resize-mode", "zoom"]):
+        for command in (["edit", "small.png", "a red cube"], ["vary", "small.png"]):
+            assert typed([*command, *words]).exit_code == 1
+    assert "mask_image is 64x64 and image 16x16" in typed(["edit", "small.png", "a red cube", "--mask", "large.png"]).output
 
 
 def test_a_damaged_pipeline_and_a_pickle_are_named(place, typed, tmp_path) -> None:

@@ -152,6 +152,24 @@ def _parted(path: Path, image: Any) -> tuple[Any, Any]:
     return image.convert("RGBA").convert("RGB"), ImageOps.invert(alpha)
 
 
+def _check_edit(image: Any, strength: Any, **said: Any) -> None:
+    """See that image, mask and numbers go together, before anything is loaded; whether there are as many stages is seen later.
+
+    Args:
+        image, strength, said: as `Edit` takes them, None for what is not said.
+
+    Raises:
+        ValueError: for what does not fit.
+    """
+    import torch
+
+    from imagen_diffusers.pipelines.edits import Edit
+
+    stages = range(1, len(strength) + 1) if isinstance(strength, list) else [1]
+    given = {name: value for name, value in said.items() if value is not None}
+    Edit(image, 1.0 if strength is None else strength, **given).read(stages, 3, torch.device("cpu"))
+
+
 def edit(
     context: typer.Context,
     image: ImageFile,
@@ -191,7 +209,9 @@ def edit(
         options = " and ".join(option for option, is_lacking in lacking.items() if is_lacking)
         raise ValueError(f"{source} was made with another image, which its file does not hold; give {options}, too")
     known, marked = painting.read(image)
-    call = {"strength": numbers("--strength", strength), **stages.call(), **asdict(size), **marked}
+    strengths = numbers("--strength", strength)
+    _check_edit(known, strengths, resize_mode=size.resize_mode, **marked)
+    call = {"strength": strengths, **stages.call(), **asdict(size), **marked}
     task = PAINT if marked else CHANGE
     sample(prompt, text, pipeline, sampling, task=task, kept=kept, best=best.read(), told=stages.told(), image=known, **call)
 
@@ -210,7 +230,8 @@ def vary(
 
     if sampling.guidance_scale is not None or sampling.guider:
         raise ValueError("--guidance-scale and --guider strengthen a prompt, and vary has none; leave them out, or give edit a prompt")
-    chosen = numbers("--strength", strength)
+    known, chosen = read_image(image), numbers("--strength", strength)
+    _check_edit(known, chosen, resize_mode=size.resize_mode)
 
     def strengths(pipe: Any) -> dict[str, Any]:
         if chosen is not None:
@@ -220,6 +241,6 @@ def vary(
         later = sum(n <= (stages.stop_at or n) for n in pipe.stage_numbers) - 1
         return {"strength": [ALIKE] + [1.0] * later}
 
-    call, kept = {"image": read_image(image), **stages.call(), **asdict(size)}, [image, *stages.files()]
+    call, kept = {"image": known, **stages.call(), **asdict(size)}, [image, *stages.files()]
     call |= {"of_pipe": strengths, "kept": kept, "best": best.read(), "told": stages.told()}
     sample(None, TextOptions(), pipeline, sampling, task=CHANGE, **call)
