@@ -214,6 +214,12 @@ def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tm
     assert not (tmp_path / "other").exists()
 
 
+def test_an_empty_prompt_is_told_of(folder, tmp_path) -> None:
+    for prompt, is_told in (("", True), (" ", True), ("a red cube", False)):
+        result = call("generate", prompt, "--model", folder, "--stop-at", 1, "--num-inference-steps", 1, "--output", tmp_path / "a.png")
+        assert result.exit_code == 0 and ("The prompt is empty" in result.output) == is_told, result.output
+
+
 def test_unknown_words_are_said(folder, tmp_path, caplog) -> None:
     result = call("generate", "a red dragon", "--model", folder, "--output", tmp_path / "p.png", "--stop-at", 1)
     assert result.exit_code == 0

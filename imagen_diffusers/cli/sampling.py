@@ -167,7 +167,7 @@ def _write(image: Any, path: Path, told: dict[str, Any]) -> None:
 
 
 def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
-    """Say what options and texts do not do here."""
+    """Say what options and texts, of which the first is a prompt, do not do here."""
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
     elif tile is not None and tile < SMALL_TILE:
@@ -175,6 +175,8 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
         typer.secho(said, fg="yellow", err=True)
     if texts and not pipe.takes_text:
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
+    elif texts and not texts[0].strip():
+        typer.secho("The prompt is empty, and says nothing of what images show; put words between its quotes.", fg="yellow", err=True)
 
 
 def say_written_over(paths: Sequence[Path]) -> None:
