@@ -1,12 +1,14 @@
 """Learning rates that go on by the clock."""
 
 import math
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from imagen_diffusers.training import learning_rate
-from imagen_diffusers.training.checkpoints import list_checkpoints
+from imagen_diffusers.training.checkpoints import Checkpoints, list_checkpoints
 from imagen_diffusers.training.learning_rate import LearningRate
 
 from .test_training import fit, settings
@@ -53,6 +55,25 @@ def test_a_run_by_the_clock_trains_and_goes_on(tmp_path) -> None:
     for steps in (2, 4):  # the second has a schedule of its own
         fit(tmp_path, steps, lr_by_time=True, time_limit=1000.0, checkpointing_steps=2)
         assert list_checkpoints(tmp_path)[-1].name == f"checkpoint-{steps}"
+
+
+def test_the_time_in_which_a_checkpoint_is_loaded_is_not_counted(tmp_path, monkeypatch) -> None:
+    fit(tmp_path, 2, checkpointing_steps=2)
+    lost, told, load, step = [0], [], Checkpoints.load, LearningRate.step
+
+    def load_slowly(self, path):
+        lost[0] += 1000
+        return load(self, path)
+
+    def and_tell(self):
+        step(self)
+        told.append(self.highest)
+
+    monkeypatch.setattr(learning_rate, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + lost[0]))
+    monkeypatch.setattr(Checkpoints, "load", load_slowly)
+    monkeypatch.setattr(LearningRate, "step", and_tell)
+    fit(tmp_path, 4, learning_rate=1e-3, lr_by_time=True, time_limit=1000.0)
+    assert lost == [1000] and len(told) == 2 and min(told) > 9e-4
 
 
 @pytest.mark.parametrize("again", [True, False])

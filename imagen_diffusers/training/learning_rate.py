@@ -38,13 +38,17 @@ class LearningRate:
             power=settings.lr_power,
         )
         self.steps = 0  # in all, those before a checkpoint included
-        self._begun = time.monotonic()
-        self._taken, self._warm = 0, self._begun  # steps of this run, and when its warm-up ended
+        self._taken = 0  # steps of this run
+        self.begin()
 
     @property
     def highest(self) -> float:
         """Of the first group of weights, now."""
         return float(self.schedule.get_last_lr()[0])
+
+    def begin(self) -> None:
+        """Let the clock begin now: with the time limit's own, after a checkpoint was loaded."""
+        self._begun = self._warm = time.monotonic()  # and when the warm-up ended
 
     def step(self) -> None:
         self.steps += 1

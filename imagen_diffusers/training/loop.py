@@ -215,6 +215,7 @@ class _Fit:
 
     def steps(self, start: int) -> Iterator[int]:
         """Take one optimizer step after another; yields the number of steps done after each."""
+        self.learning_rate.begin()
         batches = self.batches.from_step(start)
         norm = None
         for step in range(start, self.settings.steps):
