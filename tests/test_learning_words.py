@@ -109,10 +109,10 @@ def test_learning_lowers_the_error_and_changes_no_network(stage, tmp_path, monke
 def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tmp_path) -> None:
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
 
-    def learn(steps: int, count: int = 1, **more) -> bool:
+    def learn(steps: int, count: int = 1, pipe=None, **more) -> bool:
         asked = WordSettings(tmp_path, "<mine>", "cube", num_vectors=count)
         run = WordRun(tmp_path, max_train_steps=steps, train_batch_size=2, **more)
-        return learning.learn_word(make_pipeline(), 1, [{"pixel_values": image}], asked, run, LossSettings(text_dropout=0.0))
+        return learning.learn_word(pipe or make_pipeline(), 1, [{"pixel_values": image}], asked, run, LossSettings(text_dropout=0.0))
 
     learn(1)
     there = str(tmp_path / "checkpoint-1")
@@ -120,6 +120,10 @@ def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tm
         learn(2, count=2, resume_from_checkpoint="latest")
     with pytest.raises(ValueError, match="seed=0 there and 1 here"):
         learn(2, seed=1, resume_from_checkpoint=there)
+    other = make_pipeline()
+    next(other.unet.parameters()).data.mul_(1.5)
+    with pytest.raises(ValueError, match="the frozen weights of pretrained_model_name_or_path="):
+        learn(2, pipe=other, resume_from_checkpoint=there)
     assert learn(2, resume_from_checkpoint=there) and (tmp_path / "checkpoint-2").is_dir()
     (tmp_path / "checkpoint-2" / FILE).unlink()
     with pytest.raises(ValueError, match="is of a run that learned no word; choose another output_dir"):

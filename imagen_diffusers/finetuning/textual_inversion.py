@@ -30,7 +30,7 @@ from imagen_diffusers.training.order import Share
 from imagen_diffusers.training.processes import StopFlag, check_precision, process_group
 from imagen_diffusers.training.reports import Skipped
 from imagen_diffusers.training.run_settings import LearningRates, TrainSettings
-from imagen_diffusers.training.same_run import STEP, check_same_kind
+from imagen_diffusers.training.same_run import FROZEN, STEP, check_same_kind, frozen_weights
 from imagen_diffusers.training.seeds import seed_of
 from imagen_diffusers.training.word_vectors import WordVectors
 
@@ -250,4 +250,5 @@ class _Learning:
     def _kind(self) -> dict[str, Any]:
         """What a run cannot change when it goes on, by the names of the flags."""
         word = {"placeholder_token": self.word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
-        return {**word, STEP: self.run.train_batch_size * self.share.processes, "seed": self.run.seed}
+        run = {STEP: self.run.train_batch_size * self.share.processes, "seed": self.run.seed}
+        return {**word, **run, FROZEN: frozen_weights(self.network.module)}

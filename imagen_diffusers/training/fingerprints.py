@@ -1,4 +1,7 @@
-"""A digest of everything that decides what a caption's embeddings are, so that cached ones are never taken for another encoder's."""
+"""A digest of everything that decides what a caption's embeddings are, so that cached ones are never taken for another encoder's.
+
+And one of weights alone, so that what was learned beside some is not gone on with beside others.
+"""
 
 import hashlib
 import json
@@ -47,10 +50,14 @@ def fingerprint(
     told = [] if spelled == (PLAIN_TEXT.text_padding, PLAIN_TEXT.clean_caption) else [*spelled]
     told += ["cleaned"] if rules.clean_caption and cleans() else []
     digest.update(json.dumps([vocabulary, rules.max_sequence_length, kind, *told], sort_keys=True, default=str).encode())
-    for name, (shape, values) in sorted(sampled.items()):
-        digest.update(name.encode() + str(shape).encode() + values)
+    digest.update(_joined(sampled))
     digest.update(_vectors_of_words(tokenizer, text_encoder))
     return digest.hexdigest()
+
+
+def digest_of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """One that changes with any of them, by their names and as many values of each as go into a fingerprint."""
+    return hashlib.blake2b(_joined(dict(_samples(weights))), digest_size=4).hexdigest()
 
 
 def _shape(encoder: Any) -> tuple[str, dict[str, Any]]:
@@ -113,6 +120,10 @@ def _samples(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple
     for name, weight in weights:
         flat = weight.flatten()
         yield name, (tuple(weight.shape), _bytes(flat[:: max(flat.numel() // SAMPLED, 1)]))
+
+
+def _joined(sampled: dict[str, tuple[tuple[int, ...], bytes]]) -> bytes:
+    return b"".join(name.encode() + str(shape).encode() + values for name, (shape, values) in sorted(sampled.items()))
 
 
 def _bytes(values: Tensor) -> bytes:

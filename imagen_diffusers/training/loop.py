@@ -189,6 +189,7 @@ class _Fit:
         optimizer = make_optimizer(unet, settings, self.share.examples_per_step if settings.scale_lr else 1.0)
         self.learning_rate = LearningRate(optimizer, settings, accelerator.device)
         tell_deepspeed(accelerator, settings)
+        kind = kind_of_run(unet, settings, loss)  # while its weights are whole
         self.model, self.optimizer = accelerator.prepare(unet, optimizer)
         if settings.torch_compile:
             unet.to_json_string()  # writes into the configuration, as a checkpoint does, on which graphs depend
@@ -209,8 +210,7 @@ class _Fit:
         self.batches = Batches(dataset, self.share, settings, pinned=accelerator.device.type == "cuda")
         self.left_out = LeftOut(accelerator, settings.output_dir, settings.steps)
         kept_beside = (self.optimizer, self.ema, self.batches, self.left_out)
-        kind, kept = kind_of_run(unet, settings, loss), settings.checkpoints_total_limit
-        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, *kept_beside, kind, kept)
+        self.checkpoints = Checkpoints(settings.output_dir, accelerator, unet, stage, *kept_beside, kind, settings.checkpoints_total_limit)
         self.skipped, self.meter = Skipped(settings.output_dir), Meter()
 
     def steps(self, start: int) -> Iterator[int]:

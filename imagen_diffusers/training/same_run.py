@@ -1,5 +1,5 @@
-"""Whether a checkpoint is one of the run that would go on from it: the same network, trained weights, prediction, adapter, guidance to
-distill, optimizer, seed and examples a step.
+"""Whether a checkpoint is one of the run that would go on from it: the same network, trained and frozen weights, prediction, adapter,
+guidance to distill, optimizer, seed and examples a step.
 """
 
 import inspect
@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
+from torch.nn import Module
 
 from imagen_diffusers.models.lora import trained_adapter
 
+from .fingerprints import digest_of_weights
 from .losses import LossSettings
 from .processes import this_process
 from .run_settings import TrainSettings
 
 STEP = "train_batch_size x gradient_accumulation_steps x processes"  # examples of a step
+FROZEN = "the frozen weights of pretrained_model_name_or_path"
 
 
 def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
-    """What a run cannot change when it goes on: by the names of the flags.
+    """What a run cannot change when it goes on: by the names of the flags. Asked for before the network is sharded.
 
     Its checkpoints hold state of most of it, by the names of the weights that are trained, these make predictions of one type, an adapter
     learns what images show or one guidance, and which examples came before a step follows from the seed and the examples of a step.
@@ -36,6 +39,7 @@ def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -
         "weighting": loss.weighting if loss.weighting == "running" else "another than running",
         "guidance_scale": loss.distilled_guidance,
         "trained": _trained(unet),
+        FROZEN: frozen_weights(unet),
         "adapter": adapter,
         "rank": None if config is None else config.r,
         "lora_alpha": None if config is None else config.lora_alpha,
@@ -46,6 +50,12 @@ def _trained(unet: ModelMixin) -> str:
     """Which weights require a gradient. Where some do not, a checkpoint holds these alone; others would go on as the network came."""
     names = [name for name, weight in unet.named_parameters() if weight.requires_grad]
     return f"{len(names)} weights of {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
+
+
+def frozen_weights(network: Module) -> str | None:
+    """Which they are: no checkpoint holds them, and what is learned beside some is nothing beside others. None where all are trained."""
+    frozen = [(name, weight) for name, weight in network.named_parameters() if not weight.requires_grad]
+    return digest_of_weights(frozen) if frozen else None
 
 
 def check_same_kind(saved: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
