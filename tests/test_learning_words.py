@@ -20,7 +20,7 @@ from .conftest import TEXT_DIM, make_pipeline
 from .encoders import MAKERS
 from .test_encoders import cascade_of
 from .test_examples import cascade, flags, images  # noqa: F401 (fixtures)
-from .test_training import Scaled
+from .test_training import Scaled, fit
 
 PROMPTS = ["a <vase> on the cube", "a red sphere"]
 
@@ -125,6 +125,8 @@ def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tm
     with pytest.raises(ValueError, match="the frozen weights of pretrained_model_name_or_path="):
         learn(2, pipe=other, resume_from_checkpoint=there)
     assert learn(2, resume_from_checkpoint=there) and (tmp_path / "checkpoint-2").is_dir()
+    with pytest.raises(ValueError, match="checkpoint-2 is of a run that trained no network, but a word; choose another output_dir"):
+        fit(tmp_path, 3)
     (tmp_path / "checkpoint-2" / FILE).unlink()
     with pytest.raises(ValueError, match="is of a run that learned no word; choose another output_dir"):
         learn(3, resume_from_checkpoint="latest")

@@ -158,6 +158,8 @@ class Checkpoints:
         Raises:
             ValueError: for the checkpoint of another architecture or kind of run, or of one that read its data otherwise.
         """
+        if not (path / AVERAGES).is_dir():
+            raise ValueError(f"{path} is of a run that trained no network, but a word; choose another output_dir")
         progress = json.loads((path / PROGRESS).read_text())
         check_same_architecture(self.unet, path / AVERAGES, path)
         if (path / KIND).exists():
