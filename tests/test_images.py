@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from imagen_diffusers.cli.edit import PaintingOptions
 from imagen_diffusers.images import METADATA_KEY, read_image, read_settings, save_png
 from imagen_diffusers.pipelines.image_inputs import images_to_tensor
 from imagen_diffusers.pipelines.masks import mask_to_tensor
+from imagen_diffusers.training.pyramid import decode
 
 from .conftest import seeded
 
@@ -60,6 +62,18 @@ def test_transparent_parts_show_white(mode, tmp_path) -> None:
     image.putpixel((1, 0), (0, 0, 0, 0))
     seen = read(image.convert(mode), tmp_path)
     assert seen[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_a_transparent_gray_of_sixteen_bits_shows_white(tmp_path) -> None:
+    path, levels = tmp_path / "a.png", [[255, 4], [156, 255]]
+    Image.fromarray(np.array([[40000, 1000], [40001, 65535]], np.uint16)).save(path, transparency=40000)
+    for name, behind, channels in (("image", "white", 3), ("mask_image", "black", 1)):
+        seen = (images_to_tensor(name, read_image(path), channels, behind=behind)[0, 0] * 255).round().tolist()
+        assert seen == levels if behind == "white" else [[0, 4], [156, 255]]
+    assert np.asarray(decode(path.read_bytes()))[..., 0].tolist() == levels
+    image, marked = PaintingOptions(mask_alpha=True).read(path)
+    assert np.asarray(marked["mask_image"]).tolist() == [[255, 0], [0, 0]]
+    assert np.asarray(image)[..., 0].tolist() == [[156, 4], [156, 255]]
 
 
 def test_cameras_know_what_is_up(tmp_path) -> None:

@@ -146,6 +146,9 @@ def _parted(path: Path, image: Any) -> tuple[Any, Any]:
     """The colours of an image, those of transparent pixels as well, and a mask that is the whiter the more transparent it is."""
     from PIL import ImageOps
 
+    from imagen_diffusers.pipelines.image_inputs import with_alpha
+
+    image = with_alpha(image)
     alpha = image.convert("RGBA").getchannel("A")
     if alpha.getextrema()[0] > 127:
         raise ValueError(f"--mask-alpha marks what is transparent by half or more, and no pixel of {path} is; erase a part, or give --mask")

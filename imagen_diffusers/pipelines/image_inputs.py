@@ -70,8 +70,8 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.ndarray:
-    """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits (H, W, 1), uint16."""
-    image = ImageOps.exif_transpose(image)  # a camera's note of how it was held
+    """(H, W, 3) or, where one channel is asked for, (H, W, 1), uint8; of 16 bits without transparency (H, W, 1), uint16."""
+    image = with_alpha(ImageOps.exif_transpose(image))  # a camera's note of how it was held
     if image.mode in WIDE:
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F"):
@@ -82,6 +82,18 @@ def from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.nd
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, behind), image)
     return np.array(image.convert("L"))[..., None] if channels == 1 else np.array(image.convert("RGB"))
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """A PIL image of 16 bits of which one gray is transparent, as PNG files may say, in 8 bits with alpha; any other as it is.
+
+    Pillow's own conversions overlook that gray, and cut off everything above 255.
+    """
+    if image.mode not in WIDE or "transparency" not in image.info:
+        return image
+    gray = np.asarray(image).astype(np.uint16)
+    alpha = np.where(gray == image.info["transparency"], 0, 255)
+    return Image.fromarray(np.stack(((gray / 257).round(), alpha), -1).astype(np.uint8))
 
 
 def _checked(name: str, values: Tensor) -> Tensor:

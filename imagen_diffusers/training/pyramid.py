@@ -175,13 +175,20 @@ def _as_unusable() -> Iterator[None]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey images of 16 bits to 8, since Pillow's own conversion cuts off everything above 255; others as they are."""
+    """Grey images of 16 bits to 8, with alpha where one gray is transparent; others as they are.
+
+    Pillow's own conversion cuts off everything above 255, and overlooks that gray.
+    """
     if not image.mode.startswith("I") and image.mode != "F":
         return image
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise UnusableError(f"its values are {values.dtype}, whose range is not known; save it with 8 or 16 bits a channel")
-    return Image.fromarray((values / 257).round().astype(np.uint8))
+    gray = (values / 257).round().astype(np.uint8)
+    if "transparency" not in image.info:
+        return Image.fromarray(gray)
+    alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack((gray, alpha), -1))
 
 
 def build_pyramid(image: Image.Image, settings: ImageSettings, shape: tuple[int, int] | None = None) -> list[Tensor]:
