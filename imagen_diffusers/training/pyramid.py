@@ -44,7 +44,11 @@ class CropSettings:
         default=False, metadata={"help": "Mirror half of the images. Off by default: captions may say left and right."}
     )
     aspect_buckets: bool = field(
-        default=False, metadata={"help": "Keep images' shapes: each is cropped to the nearest of several with about the same area."}
+        default=False,
+        metadata={
+            "help": "Keep images' shapes: each is cropped to the nearest of several with about the same area. Each step holds one shape, "
+            "and the last one of a shape in a pass is filled up with its images once more."
+        },
     )
 
 
