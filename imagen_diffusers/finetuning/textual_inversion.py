@@ -149,10 +149,10 @@ def learn_word(pipe: ImagenCascadePipeline, stage: int, dataset: TrainingSet, wo
             for done in tqdm(steps, f"learning {word.placeholder_token}", initial=start, total=run.max_train_steps, disable=not main):
                 learning.take(next(batches), done)
                 step = done + 1
-                last = stop.raised() or step == run.max_train_steps
-                if main and (last or step % run.checkpointing_steps == 0):
+                stopped = stop.raised()
+                if main and (stopped or step == run.max_train_steps or step % run.checkpointing_steps == 0):
                     learning.save(step)
-                if last:
+                if stopped:
                     break
         learning.vectors.write()
         stop.leave_if_signalled(f"{run.output_dir} holds a checkpoint to go on from with --resume_from_checkpoint latest")
