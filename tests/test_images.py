@@ -69,7 +69,7 @@ def test_a_transparent_gray_of_sixteen_bits_shows_white(tmp_path) -> None:
     Image.fromarray(np.array([[40000, 1000], [40001, 65535]], np.uint16)).save(path, transparency=40000)
     for name, behind, channels in (("image", "white", 3), ("mask_image", "black", 1)):
         seen = (images_to_tensor(name, read_image(path), channels, behind=behind)[0, 0] * 255).round().tolist()
-        assert seen == levels if behind == "white" else [[0, 4], [156, 255]]
+        assert seen == (levels if behind == "white" else [[0, 4], [156, 255]])
     assert np.asarray(decode(path.read_bytes()))[..., 0].tolist() == levels
     image, marked = PaintingOptions(mask_alpha=True).read(path)
     assert np.asarray(marked["mask_image"]).tolist() == [[255, 0], [0, 0]]

@@ -56,7 +56,7 @@ def fingerprint(
 
 
 def digest_of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """One that changes with any of them, by their names and as many values of each as go into a fingerprint."""
+    """One that tells networks apart, by the names of their weights and as many values of each as go into a fingerprint."""
     return hashlib.blake2b(_joined(dict(_samples(weights))), digest_size=4).hexdigest()
 
 
