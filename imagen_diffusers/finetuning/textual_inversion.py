@@ -191,6 +191,9 @@ class _Learning:
         self.share = Share(run.train_batch_size, self.accelerator.num_processes, self.accelerator.process_index)
         self.batches = Batches(dataset, self.share, run.as_of_a_stage(), pinned=device.type == "cuda")
         self.skipped = Skipped(run.output_dir)
+        # What a run cannot change when it goes on, by the names of the flags.
+        self.kind: dict[str, Any] = {"placeholder_token": word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
+        self.kind |= {STEP: run.train_batch_size * self.share.processes, "seed": run.seed, FROZEN: frozen_weights(unet)}
 
     def take(self, batch: Batch, number: int) -> None:
         """One step, the `number`-th from 0, by this process's batch."""
@@ -224,7 +227,7 @@ class _Learning:
         save_file(self.file(), part / FILE)
         moments = self.optimizer.state_dict()["state"].get(0, {})  # none where every step so far was left out
         save_file({"vectors": self.vectors.vectors.detach().cpu(), **moments}, part / STATE)
-        (part / KIND).write_text(json.dumps(self._kind()))
+        (part / KIND).write_text(json.dumps(self.kind))
         scaler = self.accelerator.scaler  # of fp16
         (part / PROGRESS).write_text(json.dumps({"step": step, "scaler": None if scaler is None else scaler.state_dict()}))
         put_in_place(part, place)
@@ -237,7 +240,7 @@ class _Learning:
         """
         if not (checkpoint / FILE).exists():
             raise ValueError(f"{checkpoint} is of a run that learned no word; choose another output_dir")
-        check_same_kind(json.loads((checkpoint / KIND).read_text()), self._kind(), checkpoint)
+        check_same_kind(json.loads((checkpoint / KIND).read_text()), self.kind, checkpoint)
         state, progress = load_file(checkpoint / STATE), json.loads((checkpoint / PROGRESS).read_text())
         with torch.no_grad():
             self.vectors.vectors.copy_(state.pop("vectors"))
@@ -246,9 +249,3 @@ class _Learning:
         if self.accelerator.scaler is not None and progress.get("scaler"):
             self.accelerator.scaler.load_state_dict(progress["scaler"])
         return progress["step"]
-
-    def _kind(self) -> dict[str, Any]:
-        """What a run cannot change when it goes on, by the names of the flags."""
-        word = {"placeholder_token": self.word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
-        run = {STEP: self.run.train_batch_size * self.share.processes, "seed": self.run.seed}
-        return {**word, **run, FROZEN: frozen_weights(self.network.module)}
