@@ -212,6 +212,20 @@ def test_nothing_is_loaded_for_what_can_be_seen_to_be_wrong(typed, monkeypatch) 
     assert "mask_image is 64x64 and image 16x16" in typed(["edit", "small.png", "a red cube", "--mask", "large.png"]).output
 
 
+REFUSED = [
+    *((GENERATE, more) for more in ("--guidance-scale 1,2", "--num-inference-steps 0", "--height 100", "--stop-at 4")),
+    *((UPSCALE, more) for more in ("--scale 0.5", "--start-at 9", "--noise-level 2000")),
+]
+
+
+@pytest.mark.parametrize(("command", "more"), REFUSED, ids=lambda x: x if isinstance(x, str) else x[0])
+def test_what_is_refused_writes_over_nothing_and_does_not_say_so(typed, tmp_path, command, more) -> None:
+    there = tmp_path / "there.png"
+    there.touch()
+    result = typed([*command, *more.split(), "--output", str(there)])
+    assert result.exit_code == 1 and "written over" not in result.output, result.output
+
+
 def test_a_damaged_pipeline_and_a_pickle_are_named(place, typed, tmp_path) -> None:
     model = Path(shutil.copytree(place / "MODEL", tmp_path / "model"))
     weights = model / "unet_2" / "diffusion_pytorch_model.safetensors"

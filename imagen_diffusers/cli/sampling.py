@@ -1,5 +1,6 @@
 """What the commands that make images share: read the options, load, sample, write."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -70,7 +71,7 @@ def sample(
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
     warn(pipe, texts, pipeline.tile, call.get("stop_at"))
-    say_written_over(paths.get(sampling.output, []))
+    _as_it_begins(pipe, lambda: say_written_over(paths.get(sampling.output, [])))
     if prompt is not None and pipe.takes_text:
         arguments |= text_arguments(pipe, prompt, text)
     seed = fresh_seed() if sampling.seed is None else sampling.seed
@@ -179,12 +180,27 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
         typer.secho("The prompt is empty, and says nothing of what images show; put words between its quotes.", fg="yellow", err=True)
 
 
+def _as_it_begins(pipe: Any, say: Callable[[], None]) -> None:
+    """Say something when the next call of the pipeline has found nothing to refuse: then its progress bar begins."""
+    begin = pipe.progress_bar
+
+    def begin_and_say(*args: Any, **kwargs: Any) -> Any:
+        pipe.progress_bar = begin
+        say()
+        return begin(*args, **kwargs)
+
+    pipe.progress_bar = begin_and_say
+
+
 def say_written_over(paths: Sequence[Path]) -> None:
     """Say so of files that are there, while a run can still be ended; one image goes where it is told to, as in every other program."""
+    from tqdm import tqdm
+
     there = [path for path in paths if path.exists()]
     if there:
         which = f"{there[0]} is" if len(there) == 1 else f"{there[0]} and {len(there) - 1} more are"
-        typer.secho(f"{which} there, and will be written over.", fg="yellow", err=True)
+        with tqdm.external_write_mode(file=sys.stderr):  # on a line of its own, where extending has a bar already
+            typer.secho(f"{which} there, and will be written over.", fg="yellow", err=True)
 
 
 def fresh_seed() -> int:
