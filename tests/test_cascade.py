@@ -869,6 +869,12 @@ def test_bad_calls_are_refused_in_words(shared_pipe, arguments, message) -> None
         draw(shared_pipe, **arguments)
 
 
+def test_a_base_alone_says_that_it_enlarges_nothing() -> None:
+    pipe = make_pipeline(unet_2=None, scheduler_2=None, unet_3=None, scheduler_3=None)
+    with pytest.raises(ValueError, match=r"holds the stages \[1\], and none that enlarges images"):
+        draw(pipe, image=torch.zeros(1, 3, 16, 16))
+
+
 def test_a_stage_of_another_text_width_is_refused() -> None:
     with pytest.raises(ValueError, match="stage unet_2 takes 16"):
         draw(make_pipeline(unet_2=make_sr(encoder_hid_dim=16)))

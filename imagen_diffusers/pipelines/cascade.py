@@ -232,7 +232,7 @@ class Cascade(
         tensor_inputs = tensors_of(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
         check_callback_inputs(tensor_inputs, self._callback_tensor_inputs)
         check_count("num_images_per_prompt", request.num_images_per_prompt)
-        check_sides(request.height, request.width)
+        check_sides(request.height, request.width, request.scale)
         return tensor_inputs
 
     def _plan(self, request: Request) -> Plan:

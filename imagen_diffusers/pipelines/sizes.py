@@ -16,6 +16,7 @@ from imagen_diffusers.sampling.stage import Stage
 from .slots import UNETS
 
 logger = logging.getLogger(__name__)
+LONGEST_SIDE = 65_535  # pixels, of a JPEG; hardly any program opens a longer one in another format
 FAR = (1 / 2, 9 / 4)  # of the area a base was trained at: beyond these it makes things small or several times
 
 
@@ -29,21 +30,29 @@ def reference_size(networks: dict[int, StageNetwork], first: int) -> int:
     return networks[first].sample_size // (4 if networks[first].has_low_res else 1)
 
 
-def check_sides(height: Any, width: Any) -> None:
-    """Each is None or a number of pixels."""
+def check_sides(height: Any, width: Any, scale: Any) -> None:
+    """Height and width are None or numbers of pixels; scale, in place of them, is None or one that makes images larger."""
     for name, side in (("height", height), ("width", width)):
-        if side is not None and (not isinstance(side, Real) or not 1 <= float(side) < math.inf):
-            raise ValueError(f"{name} is {side!r}; it must be at least 1 pixel, or None for the trained size")
+        if side is not None and (not isinstance(side, Real) or not 1 <= float(side) <= LONGEST_SIDE):
+            raise ValueError(f"{name} is {side!r}; it must be at least 1 pixel and at most {LONGEST_SIDE}, or None for the trained size")
+    if scale is not None:
+        checked_scale(scale)
 
 
-def checked_scale(scale: Any) -> float:
+def checked_scale(scale: Any, longer_side: int = 1) -> float:
     """How many times larger a result is than the image, as the caller says.
 
+    Args:
+        longer_side: of the image, where it is known.
+
     Raises:
-        ValueError: for what is no number greater than 1.
+        ValueError: for what is no number greater than 1, and for one that makes too large an image.
     """
     if not isinstance(scale, Real) or not 1 < float(scale) < float("inf"):
         raise ValueError(f"scale is {scale!r}, and stages only make images larger; give a number greater than 1, for example 2")
+    if float(scale) * longer_side > LONGEST_SIDE:
+        most = f"{LONGEST_SIDE / longer_side:.5g}"
+        raise ValueError(f"scale is {scale!r}, and no side of a result is longer than {LONGEST_SIDE} pixels; give less than {most}")
     return float(scale)
 
 
@@ -96,7 +105,7 @@ def plan_sizes(
         if height is not None or width is not None:
             height, width = size_like(networks, given, height, width)
         else:
-            height, width = _scaled(given, trained if scale is None else checked_scale(scale), every)
+            height, width = _scaled(given, trained if scale is None else checked_scale(scale, max(given)), every)
     final = (height or last, width or last)
     sizes = []
     for stage in stages:

@@ -76,7 +76,7 @@ def numbers_that_enlarge(
     """
     sides = [side / given for side, given in zip((height, width), images.shape[-2:], strict=True) if side is not None]
     if scale is not None:
-        sides.append(checked_scale(scale))
+        sides.append(checked_scale(scale, max(images.shape[-2:])))
     if not sides:
         return numbers
     start = reference_size(networks, numbers[0])
@@ -160,9 +160,11 @@ def _first_to_enlarge(networks: dict[int, StageNetwork], images: Tensor, argumen
     height, width = images.shape[-2:]
     side, enlarging = max(height, width), [n for n in sorted(networks) if networks[n].has_low_res]
     bigger = [n for n in enlarging if networks[n].sample_size > side]
+    if not enlarging:
+        raise ValueError(f"this pipeline holds the stages {sorted(networks)}, and none that enlarges images; load or assign one")
     if not bigger:
-        more = "start_at" if argument == "low_res" else "start_at and scale"
-        raise ValueError(f"no stage enlarges an image of {side}px; make it smaller, or give {more}")
+        more = "start_at" if argument == "low_res" else f"start_at={enlarging[-1]} (--start-at {enlarging[-1]}) beside a scale"
+        raise ValueError(f"no stage enlarges an image of {side}px by itself; make it smaller, or give {more}")
     if argument == "low_res":
         return min(enlarging, key=lambda n: abs(math.log(math.sqrt(height * width) / reference_size(networks, n))))
     return bigger[0]
