@@ -26,6 +26,7 @@ from .test_loading import Code, cut
 GENERATE = ["generate", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
 UPSCALE = ["upscale", "small.png", "a red cube", "--model", "MODEL", "--output", "out/a.png"]
 FREE = "ClassifierFreeGuidance"
+BAD_WEIGHTS = [("small.png", "nan"), ("small.png", "much"), ("empty", ""), ("you/nowhere", "0,7")]
 # What is typed, and what is said of it.
 COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--model", "nowhere"], r'"nowhere" is not there.*imagen-scenes.*"user/name"'),
@@ -58,7 +59,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--lora", "empty"], "empty holds no adapter"),
     ([*GENERATE, "--lora", "damaged.safetensors"], "damaged.safetensors is damaged"),
     ([*GENERATE, "--lora", "other.safetensors"], "these LoRA weights are for text_model"),
-    ([*GENERATE, "--lora", "small.png:nan"], "its weight must be a finite number"),
+    *(([*GENERATE, "--lora", f"{place}:{weight}"], "its weight must be a finite number") for place, weight in BAD_WEIGHTS),
     ([*GENERATE, "--num-inference-steps", "many"], 'num_inference_steps is "many"'),
     ([*GENERATE, "--num-inference-steps", "2.5"], 'num_inference_steps is "2.5"; give whole numbers'),
     ([*GENERATE, "--num-inference-steps", "0"], "num_inference_steps is 0"),

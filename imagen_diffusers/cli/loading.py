@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_diffusers.hub.classes import class_named
-from imagen_diffusers.hub.places import find_and_fetch
+from imagen_diffusers.hub.places import find_and_fetch, is_hub_id
 
 from .options import DTYPES, OFFLOADS, SCHEDULERS, TEXT_TO_IMAGE, PipelineOptions
 
@@ -176,10 +176,17 @@ def _find_word(given: str) -> str:
 
 
 def named_adapter(given: str) -> tuple[str, float]:
-    """ "my-style:0.7" to ("my-style", 0.7); without a number the weight is 1."""
+    """ "my-style:0.7" to ("my-style", 0.7); without a number the weight is 1.
+
+    Raises:
+        ValueError: for what is no number, of an adapter that may be there.
+    """
     source, _, weight = given.rpartition(":")
+    if not source or Path(given).exists():
+        return given, 1.0
     try:
-        strength = float(weight) if source and not Path(given).exists() else None
+        return source, float(weight)
     except ValueError:
-        strength = None  # a colon of a path
-    return (given, 1.0) if strength is None else (source, strength)
+        if Path(source).exists() or is_hub_id(source):
+            raise ValueError(f'--lora is "{given}"; its weight must be a finite number, as in {source}:0.7') from None
+        return given, 1.0  # a colon of a path
