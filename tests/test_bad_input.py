@@ -122,6 +122,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["convert", "deepfloyd", "MODEL", "out", "--raw"], "--raw is not for deepfloyd"),
     (["convert", "imagen-pytorch", "./nowhere", "out"], "nowhere is no file"),
     (["convert", "imagen-pytorch", "notes.txt", "out"], "notes.txt is no file of torch.save"),
+    (["convert", "imagen-pytorch", "README.md", "out"], "README.md is no file of torch.save"),
     (["convert", "imagen-pytorch", "tensor.pt", "out"], "tensor.pt holds a Tensor"),
     (["convert", "imagen-pytorch", "code.pt", "out"], "code.pt holds more than weights and settings"),
     (["convert", "imagen-pytorch", "code.pt", "out", "--settings", "notes.txt"], "notes.txt is no JSON"),
@@ -140,6 +141,7 @@ USAGE: list[list[str]] = [
     [*GENERATE, "--blend-with", "a blue cube", "--blend", "nan"],
     [*GENERATE, "--seed", str(2**64)],
     [*GENERATE, "--magic"],
+    ["convert", "imagen-pytorch", "code.pt", "out", "--settings", "nothere.json"],
     ["upscale", "nowhere.png", "a red cube"],
     ["generate"],
 ]
@@ -160,6 +162,7 @@ def place(tmp_path_factory) -> Path:
     cut(path / "damaged.png")
     Image.fromarray(np.ones((16, 16), np.float32)).save(path / "floats.tiff")
     (path / "notes.txt").write_text("a red cube")
+    (path / "README.md").write_text("# a red cube")
     (path / "list.json").write_text("[1, 2]")
     (path / "code.pt").write_bytes(pickle.dumps(Code(path / "it ran"), protocol=2))
     torch.save(torch.zeros(2), path / "tensor.pt")

@@ -220,6 +220,8 @@ def test_a_callable_of_ones_own() -> None:
         load_extractor(f"{here}:of_numpy")
     with pytest.raises(ValueError, match=r"failed on images \(1, 3, 256, 256\), a tensor in \[0, 1\], with AttributeError: .*convert"):
         load_extractor(f"{here}:of_pil")
+    with pytest.raises(ValueError, match=r"math:sqrt failed on images \(1, 3, 256, 256\), a tensor in \[0, 1\], with \w*Error: "):
+        load_extractor("math:sqrt")
     with pytest.raises(ValueError, match="holds no function nothing"):
         load_extractor(f"{here}:nothing")
 

@@ -21,7 +21,10 @@ def convert(
     dest: Annotated[Path, typer.Argument(help="Where the pipeline's folder is written.")],
     stage_2: Annotated[str | None, typer.Option(help="deepfloyd: the super-resolution stage after a base, folder or Hub id.")] = None,
     variant: Annotated[str | None, typer.Option(help='deepfloyd: of the weight files, for example "fp16".')] = None,
-    settings: Annotated[Path | None, typer.Option(help="imagen-pytorch: JSON of Imagen's arguments that the file does not hold.")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="imagen-pytorch: JSON of Imagen's arguments that the file does not hold."),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="imagen-pytorch: take raw weights, not averaged ones.")] = False,
     text_encoder: Annotated[str | None, typer.Option(help="imagen-pytorch: text encoder to put in, folder or Hub id.")] = None,
 ) -> None:

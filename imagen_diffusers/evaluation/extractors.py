@@ -83,7 +83,7 @@ class OwnExtractor:
     def __call__(self, images: Tensor) -> Tensor:
         try:
             features = self.made(images)
-        except (ValueError, MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise ValueError(

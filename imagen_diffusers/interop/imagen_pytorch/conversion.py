@@ -60,14 +60,14 @@ def read(path: Path, *, ema: bool = True) -> Found:
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        what = str(error).split("WeightsUnpickler error: ")[-1].split(". ")[0].strip()
-        raise ValueError(
-            f"{path} holds more than weights and settings, which would have to be run to be read, and is not: {what}"
-        ) from None
     except FileNotFoundError:
         raise
     except Exception as error:  # of any kind: what is no pickle is read as one
+        if isinstance(error, pickle.UnpicklingError) and _begins_as_saved(path):
+            what = str(error).split("WeightsUnpickler error: ")[-1].split(". ")[0].strip()
+            raise ValueError(
+                f"{path} holds more than weights and settings, which would have to be run to be read, and is not: {what}"
+            ) from None
         known = isinstance(error, RuntimeError) and str(error)  # torch's own words; others tell of its inside
         what = f": {str(error).splitlines()[0]}" if known else ""
         raise ValueError(f"{path} is no file of torch.save, or is damaged or cut short{what}") from None
@@ -86,6 +86,12 @@ def read(path: Path, *, ema: bool = True) -> Found:
         raise ValueError(f"{path} holds no imagen-pytorch network; its entries begin with {', '.join(list(held)[:3])}")
     said = "with the configuration they were built from" if settings else "without a configuration"
     return Found(states, held.get("imagen_type"), settings, unet_settings, [f"{path}: {what} of {len(states)} networks, {said}"])
+
+
+def _begins_as_saved(path: Path) -> bool:
+    """Whether a file's first bytes are those of a ZIP archive, as `torch.save` writes it, or of a pickle, as it did before."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 def load_components(
