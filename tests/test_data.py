@@ -90,7 +90,7 @@ def test_a_place_without_images_or_captions_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="is no folder"):
         load_rows(DataSettings(train_data_dir=tmp_path / "nowhere"))
     bare = folder_of(tmp_path / "bare", {"a.png": encoded(noise_image(16, 16)), "b.png": encoded(noise_image(16, 16))})
-    with pytest.raises(ValueError, match=r"no caption column among image.*metadata\.jsonl"):
+    with pytest.raises(ValueError, match=r"the images in .*bare have no captions; put metadata\.jsonl"):
         load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"))
     assert load_rows(DataSettings(train_data_dir=bare, cache_dir=tmp_path / "cache"), captions=False)[1].caption is None
     with pytest.raises(ValueError, match="exactly one"):

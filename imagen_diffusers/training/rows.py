@@ -94,12 +94,12 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
     """As `_column`; of a folder of images the error says where captions belong."""
     try:
         return _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
-    except ValueError as error:
+    except ValueError:
         folder = None if settings.train_data_dir is None else read_in_whole(settings.train_data_dir)
         if folder is None or any(folder.rglob(LISTS)):
             raise
-        needed = "A folder of images needs metadata.jsonl beside them, with file_name and text in each line, or 0.txt beside 0.png"
-        raise ValueError(f"{error}. {needed}") from None
+        needed = "metadata.jsonl beside them, with file_name and text in each line, or 0.txt beside 0.png"
+        raise ValueError(f"the images in {folder} have no captions; put {needed}") from None
 
 
 def _other_images(features: Mapping[str, Any], taken: set[str | None]) -> tuple[str, ...]:
