@@ -215,9 +215,12 @@ def test_upscale_a_folder_of_any_kinds_of_images_into_one_of_any_name(folder, tm
 
 
 def test_an_empty_prompt_is_told_of(folder, tmp_path) -> None:
+    plain = ["--model", folder, "--stop-at", 1, "--num-inference-steps", 1, "--output", tmp_path / "a.png"]
     for prompt, is_told in (("", True), (" ", True), ("a red cube", False)):
-        result = call("generate", prompt, "--model", folder, "--stop-at", 1, "--num-inference-steps", 1, "--output", tmp_path / "a.png")
+        result = call("generate", prompt, *plain)
         assert result.exit_code == 0 and ("The prompt is empty" in result.output) == is_told, result.output
+        blended = call("generate", "a red cube", "--blend", 0.5, "--blend-with", prompt, *plain)
+        assert blended.exit_code == 0 and ("--blend-with is empty" in blended.output) == is_told, blended.output
 
 
 def test_unknown_words_are_said(folder, tmp_path, caplog) -> None:

@@ -75,7 +75,7 @@ def sample_many(many: ManyOptions, text: TextOptions, pipeline: PipelineOptions,
         missing = [i for i in range(len(each)) if not is_there(_place(folder, i), each[i])]
         if missing:
             pipe = prepare(pipeline)
-            warn(pipe, texts, pipeline.tile, call.get("stop_at"))
+            warn(pipe, texts, text, pipeline.tile, call.get("stop_at"))
             _write(folder, pipe, text, each, missing, many.batch_size or BATCH_SIZE, {**settings, **call})
     count = "1 image, seed" if len(each) == 1 else f"{len(each)} images, seeds {seed} to"
     typer.echo(f"{folder}: {count} {seed + len(each) - 1}{_beyond(folder, len(each))}")

@@ -70,7 +70,7 @@ def sample(
     pipe = prepare(pipeline, task)
     call |= of_pipe(pipe) if of_pipe is not None else {}
     arguments = {**settings, **call}
-    warn(pipe, texts, pipeline.tile, call.get("stop_at"))
+    warn(pipe, texts, text, pipeline.tile, call.get("stop_at"))
     _as_it_begins(pipe, lambda: say_written_over(paths.get(sampling.output, [])))
     if prompt is not None and pipe.takes_text:
         arguments |= text_arguments(pipe, prompt, text)
@@ -167,7 +167,7 @@ def _write(image: Any, path: Path, told: dict[str, Any]) -> None:
         save_png(image, part, told)
 
 
-def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None) -> None:
+def warn(pipe: Any, texts: Sequence[str], text: TextOptions, tile: int | None, stop_at: int | None) -> None:
     """Say what options and texts, of which the first is a prompt, do not do here."""
     if tile is not None and not any(network.has_low_res for n, network in pipe.networks.items() if n <= (stop_at or n)):
         typer.secho("--tile changes nothing here: it is of super-resolution stages, and none of them runs.", fg="yellow", err=True)
@@ -178,6 +178,8 @@ def warn(pipe: Any, texts: Sequence[str], tile: int | None, stop_at: int | None)
         typer.secho("The networks of this model take no text: prompts only name the images.", fg="yellow", err=True)
     elif texts and not texts[0].strip():
         typer.secho("The prompt is empty, and says nothing of what images show; put words between its quotes.", fg="yellow", err=True)
+    if pipe.takes_text and text.blend_with is not None and not text.blend_with.strip():
+        typer.secho("--blend-with is empty, and --blend goes towards nothing; put words between its quotes.", fg="yellow", err=True)
 
 
 def _as_it_begins(pipe: Any, say: Callable[[], None]) -> None:
