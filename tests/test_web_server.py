@@ -288,10 +288,14 @@ def test_the_command_starts_the_page_and_leaves_nothing_behind(tmp_path, monkeyp
         (["--preset", "slow"], '--preset is "slow"; choose quality or balanced or fast'),
         (["--model", "imagen-scenes", "--model", "imagen-scenes"], '--model names "imagen-scenes" twice'),
         (["--dtype", "int8"], '--dtype "int8" is unknown'),
+        (["--offload", "disk"], '--offload "disk" is unknown'),
+        (["--offload", "model", "--device", "cpu"], "--offload model keeps networks off a GPU"),
+        (["--device", "warp"], '--device "warp" is not on this machine'),
+        (["--host", "192.0.2.1"], "--host is 192.0.2.1, which is no address of this machine"),
     ],
 )
-def test_what_the_command_is_told_wrong_is_said_before_anything_is_served(words, message) -> None:
-    pytest.importorskip("gradio")
+def test_what_the_command_is_told_wrong_is_said_before_anything_is_served_or_missed(monkeypatch, words, message) -> None:
+    leave_out_gradio(monkeypatch)
     result = CliRunner().invoke(app, ["web", *words])
     assert result.exit_code == 1
     assert message in result.output and "Traceback" not in result.output
@@ -305,11 +309,15 @@ def test_an_adapters_weight_is_one_that_the_page_asks_for(tmp_path) -> None:
     assert f"the weight of --lora {tmp_path.name} is 3.0; give a number from -2 to 2" in result.output
 
 
-def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:
+def leave_out_gradio(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     for module in ("serving", "page"):
         monkeypatch.delitem(sys.modules, f"imagen_diffusers.web.{module}", raising=False)
         monkeypatch.delattr(f"imagen_diffusers.web.{module}", raising=False)
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch) -> None:
+    leave_out_gradio(monkeypatch)
     result = CliRunner().invoke(app, ["web"])
     assert result.exit_code == 1
     assert 'pip install "imagen_diffusers[web]" (in a clone: pip install -c constraints.txt -e ".[web]")' in result.output

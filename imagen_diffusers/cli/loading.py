@@ -25,11 +25,9 @@ def load(
     """The pipeline of this name, of the task's class, on the CPU, with those `components` that are given, None for none.
 
     Raises:
-        ValueError: for a model, or a type, that is not there.
+        ValueError: for a model that is not there.
         OSError: for files that are missing or damaged.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f'--dtype "{dtype}" is unknown; use one of {", ".join(DTYPES)}')
     place, here = find_and_fetch(model, ["model_index.json"], ("pipelines",), revision=revision)
     if here.is_file():
         raise ValueError(f"{place} is a file; a pipeline is a folder with a model_index.json (imagen-diffusers convert makes one)")
@@ -75,16 +73,11 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
         OSError: for files that are missing or damaged.
     """
     o = options
-    if o.scheduler is not None and o.scheduler not in SCHEDULERS:
-        raise ValueError(f'--scheduler "{o.scheduler}" is unknown; use one of {", ".join(SCHEDULERS)}')
-    if o.offload not in OFFLOADS:
-        raise ValueError(f'--offload "{o.offload}" is unknown; use one of {", ".join(OFFLOADS)}')
+    check_names(o)
     preset = None if o.preset is None else find_and_fetch(o.preset, ["sampling_preset.json"], ("presets",))[1]
     adapters = [find_adapter(given) for given in o.lora or []]
     words = [_find_word(given) for given in o.textual_inversion or []]
-    device = pick_device(o.device)
-    if o.offload != "none" and device == "cpu":
-        raise ValueError(f"--offload {o.offload} keeps networks off a GPU until they run; on a CPU leave it out")
+    device = device_of(o)
     pipe = load(o.model, o.dtype, device, o.variant, o.revision, task=task)
     if preset is not None:
         pipe.use_preset(preset)
@@ -103,6 +96,31 @@ def prepare(options: PipelineOptions, task: str = TEXT_TO_IMAGE):
     place_later = pipe.enable_model_cpu_offload if o.offload == "model" else pipe.enable_sequential_cpu_offload
     place_later(device=device)
     return pipe
+
+
+def check_names(options: PipelineOptions) -> None:
+    """See that what has a name is known by it, which takes no time.
+
+    Raises:
+        ValueError: for what is not.
+    """
+    o = options
+    for option, name, known in (("dtype", o.dtype, DTYPES), ("scheduler", o.scheduler, SCHEDULERS), ("offload", o.offload, OFFLOADS)):
+        if name is not None and name not in known:
+            raise ValueError(f'--{option} "{name}" is unknown; use one of {", ".join(known)}')
+
+
+def device_of(options: PipelineOptions) -> str:
+    """Where a pipeline of these options computes.
+
+    Raises:
+        ValueError: for a device that is not there, and for one that nothing is offloaded from, besides what `check_names` refuses.
+    """
+    check_names(options)
+    device = pick_device(options.device)
+    if options.offload != "none" and device == "cpu":
+        raise ValueError(f"--offload {options.offload} keeps networks off a GPU until they run; on a CPU leave it out")
+    return device
 
 
 def _arrange(pipe: Any, scheduler: str | None) -> None:

@@ -12,7 +12,7 @@ from imagen_diffusers.hub.places import find
 from imagen_diffusers.hub.versions import version_of
 
 from . import options as o
-from .loading import find_adapter, named_adapter, prepare
+from .loading import device_of, find_adapter, named_adapter, prepare
 
 Models = Annotated[list[str] | None, typer.Option("--model", help="Folder, bundled name, or Hub id. Given again, there is a choice.")]
 Share = Annotated[bool, typer.Option("--share", help="A public address as well, by a tunnel of gradio's: whoever has it can use the page.")]
@@ -32,14 +32,9 @@ def web(
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait in line; more are refused.")] = 20,
 ) -> None:
     """Open a page where a prompt becomes an image, stage after stage."""
-    try:
-        from imagen_diffusers.web import serving
-    except ImportError as error:
-        raise ValueError(f"the page needs gradio ({error}): {install('web')}") from None
     from imagen_diffusers.web.addresses import check_address
     from imagen_diffusers.web.asked import MAX_WEIGHT, OWN_PRESET, PRESETS
     from imagen_diffusers.web.limits import Limits, read_choice, read_number
-    from imagen_diffusers.web.models import Models, NotLoaded
 
     begins = OWN_PRESET if preset is None else read_choice("--preset", preset, PRESETS[1:])
     options = o.PipelineOptions(dtype=dtype, device=device, offload=offload, tile=tile)
@@ -47,9 +42,15 @@ def web(
     adapters = named("--lora", [(named_adapter(given)[0], find_adapter(given)) for given in lora or []])
     for name, (_, weight) in adapters.items():
         read_number(f"the weight of --lora {name}", weight, -MAX_WEIGHT, MAX_WEIGHT)  # as the page asks for it
+    check_address(host, port)
+    device_of(options)
+    try:  # what takes seconds to import, or is not there, comes after what is seen at once to be wrong
+        from imagen_diffusers.web import serving
+        from imagen_diffusers.web.models import Models, NotLoaded
+    except ImportError as error:
+        raise ValueError(f"the page needs gradio ({error}): {install('web')}") from None
     models = Models(lambda place: prepare(replace(options, model=place)), places, adapters)
     told = {"version": version_of("imagen_diffusers"), **asdict(options)}
-    check_address(host, port)
     with serving.own_folder() as folder:
         try:
             server = serving.Server(models, folder, replace(Limits(), waiting=waiting), told, begins)
