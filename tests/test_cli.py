@@ -1,5 +1,6 @@
 """The command, on the tiny cascade."""
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -355,6 +356,21 @@ def test_encode_text_goes_on_where_it_stopped(folder, tmp_path, monkeypatch) -> 
         assert call(*in_half, "bfloat16", *more).exit_code == 0
     assert json.loads((tmp_path / "half" / "index.json").read_text())["dtype"] == "bfloat16"
     assert "was encoded in bfloat16" in call(*in_half, "auto", "--device", "cpu").output
+
+
+def test_a_wrong_value_is_told_of_before_what_is_not_installed(tmp_path, monkeypatch) -> None:
+    for module in ("datasets", "matplotlib", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "prompts.txt").write_text("a red cube")
+    encode = ["encode-text", tmp_path, "--output", tmp_path / "cache"]
+    curve = ["evaluate", "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "report", "--guidance", "1,2"]
+    for words, said in (
+        ([*encode, "--device", "warp"], '--device "warp" is not on this machine'),
+        ([*encode, "--model", "nowhere"], '"nowhere" is not there'),
+        ([*curve, "--scorer", "tests.measures:bright", "--num-prompts", 2], "--num-prompts is 2"),
+        ([*curve, "--scorer", "tests.measures:bright", "--model", "nowhere"], '"nowhere" is not there'),
+    ):
+        assert said in call(*words).output
 
 
 def test_former_spellings_and_those_of_scripts_are_read(folder, tmp_path) -> None:

@@ -526,6 +526,7 @@ def test_what_is_not_installed_is_said_at_once(tmp_path, monkeypatch) -> None:
     prompts.write_text("a cube")
     told = call("export", "imagen-scenes", tmp_path / "new", "--to", "openvino", "--quant-mode", "int8", "--prompts", prompts)
     assert "need onnxscript, openvino, nncf" in told.output
+    assert '"nowhere" is not there' in call("export", "nowhere", tmp_path / "new").output
 
 
 def test_a_file_without_a_prompt_is_said_to_be_empty(tmp_path) -> None:

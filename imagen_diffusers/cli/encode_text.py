@@ -43,11 +43,12 @@ def encode_text(
     from imagen_diffusers.training.text_cache import write_text_cache
 
     o.check_writable(output)
+    find(model, ("pipelines",))  # and the next two before `datasets` is asked for, which may not be installed
+    where = pick_device(device)
+    computes_in = encoding_dtype(dtype, where)
     parts = [load_captions(DataSettings(**place, caption_column=caption_column)) for place in _places(data, streaming)]
     counts = [count for _, count in parts if count is not None]
     captions, count = chain.from_iterable(part for part, _ in parts), sum(counts) if len(counts) == len(parts) else None
-    where = pick_device(device)
-    computes_in = encoding_dtype(dtype, where)
     own = {} if text_encoder is None else text_components(text_encoder, dtype=computes_in)
     pipe = load(model, str(computes_in).removeprefix("torch."), where, variant, revision, **dict.fromkeys(UNETS), **own).to(where)
     if pipe.tokenizer is None or pipe.text_encoder is None:

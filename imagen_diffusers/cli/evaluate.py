@@ -95,12 +95,12 @@ def evaluate(
     names = tuple(name.strip() for name in measures.metrics.split(",") if name.strip())
     choice = Choice(names, measures.reference, measures.extractor, measures.clip, tuple(measures.scorer or ()), bool(stages))
     choice.check()
-    if len(swept[1]) > 1:
-        canvas()  # whoever lacks matplotlib hears of it before anything is measured
     rows = run.rows(prompts)
     with process_group() as state:
         device = str(state.device) if state.use_distributed else pick_device(pipeline.device)
         pipe = prepare(replace(pipeline, device=device))
+        if len(swept[1]) > 1:
+            canvas()  # whoever lacks matplotlib hears of it before anything is measured
         metrics = choice.load(len(rows), device, output)
         points = [] if stages else sweep(pipe, *swept, stop_at=stop_at)
         enlarging = [Enlarging(int(n), prompts.parent, fidelities(lpips)) for n in stages]

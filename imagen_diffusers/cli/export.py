@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from imagen_diffusers.hub.places import find
+
 from . import options as o
 from .loading import load
 
@@ -38,6 +40,7 @@ def export(
 
     told = [] if prompts is None else [row["prompt"] for row in read_prompts(prompts)]
     check_holds_no_weights(dest)
+    find(model, ("pipelines",))  # whoever gives another name hears of it before what is to be installed
     check_installed(openvino=to == "openvino", eight_bits=bool(told))
     pipe = _load(model, stop_at, variant, revision)
     from imagen_diffusers.export.cascade import export_cascade
