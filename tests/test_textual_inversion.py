@@ -111,7 +111,7 @@ def test_a_call_makes_of_a_word_what_it_makes_of_one_with_the_same_row() -> None
     [
         ({"cube": vectors(1)}, None, "already"),
         ({"<my vase>": vectors(1)}, None, 'is no word: give one without spaces, such as "<vase>"'),
-        ({"<vase>": torch.ones(1, 8)}, None, f"are 8 wide; this text encoder takes finite ones, {TEXT_DIM} wide"),
+        ({"<vase>": torch.ones(1, 8)}, None, f"are 8 wide, and this text encoder takes {TEXT_DIM}; load the .* it is --model"),
         ({"<vase>": torch.full((1, TEXT_DIM), torch.nan)}, None, "are not finite"),
         ([{"<vase>": vectors(1)}] * 2, ["<a>", "<a>"], "give each a name of its own"),
         ([{"<vase>": vectors(1)}, {"cube": vectors(1)}], None, "already"),  # and neither is learned

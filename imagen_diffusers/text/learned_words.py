@@ -118,9 +118,13 @@ def _check_vectors(word: str, vectors: Tensor, table: torch.nn.Embedding) -> Non
     width, shape = table.embedding_dim, tuple(vectors.shape)
     if len(shape) not in (1, 2) or 0 in shape:
         raise ValueError(f'the vectors of "{word}" are a tensor {shape}; give ({width},), or (n, {width}) for n of them')
-    if shape[-1] != width or not torch.isfinite(vectors).all():
-        fault = "are not finite" if shape[-1] == width else f"are {shape[-1]} wide"
-        raise ValueError(f'the vectors of "{word}" {fault}; this text encoder takes finite ones, {width} wide')
+    if shape[-1] != width:
+        raise ValueError(
+            f'the vectors of "{word}" are {shape[-1]} wide, and this text encoder takes {width}; load the cascade whose encoder learned '
+            "the word; on the command line it is --model"
+        )
+    if not torch.isfinite(vectors).all():
+        raise ValueError(f'the vectors of "{word}" are not finite; this text encoder takes finite ones, {width} wide')
 
 
 def _check_apart(vectors: Mapping[str, Tensor], names: list[str], tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> None:
