@@ -1,5 +1,6 @@
 """Adapters over all stages: alpha and rank are kept, they come off without a trace, and files that would lose something are refused."""
 
+import logging
 from functools import partial
 
 import pytest
@@ -405,6 +406,15 @@ def test_an_adapter_agrees_with_pefts_own(tmp_path) -> None:
     expected = layer.base_layer(x) + 2 / 4 * torch.nn.functional.conv2d(update, weights["lora_B.default.weight"])
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
     assert isinstance(unet.peft_config["default"], LoraConfig)
+
+
+def test_an_adapter_of_another_network_is_refused_in_one_sentence_alone(caplog, recwarn, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    weights = {f"unet.mid_block.0.attention.to_q.lora_{half}.weight": torch.ones(shape) for half, shape in (("A", (2, 77)), ("B", (32, 2)))}
+    with pytest.raises(ValueError, match="size mismatch"):
+        make_pipeline().load_lora_weights(weights, metadata={"unet.r": 2, "unet.lora_alpha": 2, "unet.target_modules": ["to_q", "to_k"]})
+    assert not [record for record in caplog.records if record.name.startswith("diffusers")]
+    assert not [warning for warning in recwarn if "PEFT" in str(warning.message)]
 
 
 def test_files_that_would_lose_something_are_refused(saved, tmp_path) -> None:

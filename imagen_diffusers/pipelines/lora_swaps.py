@@ -1,5 +1,7 @@
 """Whether an adapter fits: in the place of another, seen before a weight is changed, and in a network, in words for peft's."""
 
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from imagen_diffusers.models.adapters import merged_adapters
 from imagen_diffusers.models.lora import lora_layers
 
+LOADER = logging.getLogger("diffusers.loaders.peft")
 SWAPPED = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")  # what peft swaps
 
 
@@ -66,9 +69,14 @@ def check_swap(
 
 @contextmanager
 def said_of_another_network(slot: str) -> Iterator[None]:
-    """Two errors of peft's, for layers that are not there and for shapes, say what they mean for the network of a stage."""
+    """Two errors of peft's, for layers that are not there and for shapes, say what they mean for the network of a stage, and nothing else.
+
+    peft warns of such weights before, and diffusers logs the error, which has a line for each layer.
+    """
+    LOADER.addFilter(_is_no_error)
     try:
-        yield
+        with warnings.catch_warnings(record=True) as told:
+            yield
     except (ValueError, RuntimeError) as error:
         sizes = [line.strip(" \t.") for line in str(error).splitlines() if "size mismatch" in line]  # one of each layer: hundreds
         if not sizes and "Target modules" not in str(error):
@@ -78,6 +86,15 @@ def said_of_another_network(slot: str) -> Iterator[None]:
             f"({sizes[0] if sizes else 'which lacks their layers'}); load the cascade that they were trained on, which the README.md "
             "beside them names; on the command line it is --model"
         ) from error
+    else:
+        for one in told:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    finally:
+        LOADER.removeFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _of(slot: str, given: Mapping[str, Any]) -> dict[str, Any]:
