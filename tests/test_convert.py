@@ -280,6 +280,8 @@ def test_files_that_cannot_be_read_are_said(package, tmp_path) -> None:  # noqa:
     for name, message in read_as.items():
         with pytest.raises(ValueError, match=message):
             convert(tmp_path / f"{name}.pt", settings=SETTINGS)
+    with pytest.raises(FileNotFoundError, match="you/cascade is no file; give a checkpoint of imagen-pytorch"):
+        convert(Path("you/cascade"), settings=SETTINGS)
 
 
 def write_by(release: Path, folder: Path) -> None:

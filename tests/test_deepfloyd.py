@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import (
@@ -14,6 +15,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
@@ -182,6 +184,23 @@ def test_stages_in_the_wrong_order_are_said(home) -> None:
         ImagenCascadePipeline.from_deepfloyd(home["two"], home["one"])
     with pytest.raises(ValueError, match=r"stage_2 is a super-resolution stage .*; .* is a base"):
         ImagenCascadePipeline.from_deepfloyd(home["one"], home["one"])
+
+
+def test_a_place_that_is_not_there_is_said_at_once(home, monkeypatch) -> None:
+    asked = {}
+
+    def unreachable(name: str, **how: object) -> None:
+        asked.update(how)
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(UNet2DConditionModel, "load_config", lambda *_, **__: pytest.fail("a network was asked for"))
+    for stages in ((home["one"], "you/second"), (None, "you/second")):
+        with pytest.raises(OSError, match='"you/second" is no path here, and not in the cache; the Hub, .* cannot be reached'):
+            ImagenCascadePipeline.from_deepfloyd(*stages, cache_dir="kept", variant="fp16")
+    assert asked["cache_dir"] == "kept" and "variant" not in asked
+    with pytest.raises(OSError, match='"nowhere" is not there: it is no path'):
+        ImagenCascadePipeline.from_deepfloyd("nowhere")
 
 
 def test_a_text_encoder_by_its_name_is_refused(home) -> None:

@@ -1,6 +1,7 @@
 """Where things are that have a name: folders that come with the package, folders of one's own, and repositories on the Hub."""
 
 from pathlib import Path
+from typing import Any
 
 # The kinds of bundled folders: where they stand, and the file that makes a folder one of them.
 BUNDLED_KINDS = {
@@ -53,13 +54,13 @@ def find(name: str, kinds: tuple[str, ...] = tuple(BUNDLED_KINDS)) -> str:
     raise ValueError(f'"{name}" is not there: it is no path, {known}and no Hub id, which has the form "user/name"')
 
 
-def find_and_fetch(name: str, files: list[str], kinds: tuple[str, ...] = (), *, revision: str | None = None) -> tuple[str, Path]:
+def find_and_fetch(name: str, files: list[str], kinds: tuple[str, ...] = (), **hub: Any) -> tuple[str, Path]:
     """What `find` finds, seen to be there before anything large is loaded, and where it is on this machine.
 
     Args:
         name, kinds: as of `find`.
         files: of a Hub id, those to fetch; patterns, of files at the repository's root, of which one match is wanted.
-        revision: of a Hub id, a branch, a tag or a commit.
+        hub: of a Hub id, `revision`, a branch, a tag or a commit, and whatever else `snapshot_download` takes.
 
     Returns:
         The path or Hub id, which any `from_pretrained` takes; and the same path, or the repository's folder in the cache.
@@ -69,16 +70,16 @@ def find_and_fetch(name: str, files: list[str], kinds: tuple[str, ...] = (), *, 
             reached, for one that is not in the cache.
     """
     place = find(name, kinds)
-    return place, Path(place) if Path(place).exists() else _fetched(place, files, revision)
+    return place, Path(place) if Path(place).exists() else _fetched(place, files, **hub)
 
 
-def _fetched(hub_id: str, files: list[str], revision: str | None) -> Path:
+def _fetched(hub_id: str, files: list[str], revision: str | None = None, **hub: Any) -> Path:
     """The folder of a repository in the cache, with those of its files that match; the Hub is asked once, and not again and again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, ignore_patterns=["*/*"], **hub))
     except GatedRepoError:
         raise ValueError(f'"{hub_id}" on the Hub asks for an agreement: accept it on its page, and log in with hf auth login') from None
     except RepositoryNotFoundError:

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.classes import EXPORTED
 from imagen_diffusers.hub.pipeline_card import write_model_card
-from imagen_diffusers.hub.places import find
+from imagen_diffusers.hub.places import find, find_and_fetch
 from imagen_diffusers.hub.upload import CUSTOM_PIPELINE, not_reserved
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
@@ -92,8 +92,17 @@ class FolderPipeline(FolderContents):
 
         A stage may be None: `from_deepfloyd(None, stage_2)` enlarges images. Assign `unet_3` and `scheduler_3` of your own to go on to
         1024px.
+
+        Raises:
+            OSError: for a place that is not there, or on the Hub where that cannot be reached, besides what `load_components` refuses.
         """
-        return cls(**deepfloyd.load_components(stage_1, stage_2, **kwargs), **deepfloyd.SETTINGS)
+        hub = {name: kwargs[name] for name in deepfloyd.HUB & kwargs.keys()}
+        try:  # diffusers asks an absent Hub again and again, and then says that config.json is missing
+            given = (stage_1, stage_2)
+            stages = [None if stage is None else find_and_fetch(str(stage), ["model_index.json"], **hub)[0] for stage in given]
+        except ValueError as error:
+            raise OSError(str(error)) from None
+        return cls(**deepfloyd.load_components(*stages, **kwargs), **deepfloyd.SETTINGS)
 
     @classmethod
     def from_imagen_pytorch(

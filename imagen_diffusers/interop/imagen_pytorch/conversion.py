@@ -61,7 +61,7 @@ def read(path: Path, *, ema: bool = True) -> Found:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"{path} is no file; give a checkpoint of imagen-pytorch") from None
     except Exception as error:  # of any kind: what is no pickle is read as one
         if isinstance(error, pickle.UnpicklingError) and _begins_as_saved(path):
             what = str(error).split("WeightsUnpickler error: ")[-1].split(". ")[0].strip()
