@@ -5,8 +5,10 @@ import pickle
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from imagen_diffusers import (
@@ -118,6 +120,7 @@ def test_training_begins_with_the_weights_that_sampling_loads(folder) -> None:
 def test_of_a_hub_id_both_kinds_are_fetched_where_both_are_needed(folder, monkeypatch) -> None:
     from huggingface_hub import HfApi
 
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
     own = mix(folder)
     files = [str(path.relative_to(folder)) for path in folder.rglob("*.*")]
     asked = []
@@ -284,6 +287,7 @@ def test_a_hub_id_of_one_variant_is_fetched_as_such(monkeypatch, tmp_path) -> No
 
     make_pipeline().save_pretrained(tmp_path, variant="fp16")
     files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     asked: dict = {}
 
     def download(place, **kwargs):
@@ -321,6 +325,18 @@ def test_bundled_pipelines_load_by_their_names(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_pipeline(num_inference_steps=(5, 4, 3)).save_pretrained("imagen-scenes")  # a folder here goes first
     assert ImagenCascadePipeline.from_pretrained("imagen-scenes", **none).config["num_inference_steps"] == [5, 4, 3]
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch) -> None:
+    from huggingface_hub import HfApi
+
+    def unreachable(*_, **__) -> None:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(HfApi, "list_repo_files", lambda *_, **__: pytest.fail("the Hub was asked again"))
+    with pytest.raises(OSError, match='"you/nowhere" is no path here, and not in the cache; the Hub, .* cannot be reached'):
+        ImagenCascadePipeline.from_pretrained("you/nowhere")
 
 
 def test_what_is_no_pipeline_is_said_at_once(tmp_path) -> None:

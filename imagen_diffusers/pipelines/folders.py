@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from imagen_diffusers.hub.classes import EXPORTED
 from imagen_diffusers.hub.pipeline_card import write_model_card
-from imagen_diffusers.hub.places import find, find_and_fetch
+from imagen_diffusers.hub.places import find_and_fetch
 from imagen_diffusers.hub.upload import CUSTOM_PIPELINE, not_reserved
 from imagen_diffusers.interop.deepfloyd import components as deepfloyd
 from imagen_diffusers.interop.imagen_pytorch import conversion as imagen_pytorch
@@ -51,10 +51,7 @@ class FolderPipeline(FolderContents):
             ValueError: where a variant must be chosen, for a `dtype` by a name that torch does not have, and for the folder of a pipeline
                 with components that this one does not take.
         """
-        try:
-            place = find(os.fspath(pretrained_model_name_or_path), ("pipelines",))
-        except ValueError as error:
-            raise OSError(str(error)) from None
+        place = _found(pretrained_model_name_or_path, ("pipelines",), kwargs)
         if os.path.isdir(place):
             check_index(place, cls.config_name)
             place = os.path.abspath(place)  # for the card of what is saved from it, elsewhere: relative it could be a Hub id
@@ -96,12 +93,7 @@ class FolderPipeline(FolderContents):
         Raises:
             OSError: for a place that is not there, or on the Hub where that cannot be reached, besides what `load_components` refuses.
         """
-        hub = {name: kwargs[name] for name in deepfloyd.HUB & kwargs.keys()}
-        try:  # diffusers asks an absent Hub again and again, and then says that config.json is missing
-            given = (stage_1, stage_2)
-            stages = [None if stage is None else find_and_fetch(str(stage), ["model_index.json"], **hub)[0] for stage in given]
-        except ValueError as error:
-            raise OSError(str(error)) from None
+        stages = [None if stage is None else _found(stage, (), kwargs) for stage in (stage_1, stage_2)]
         return cls(**deepfloyd.load_components(*stages, **kwargs), **deepfloyd.SETTINGS)
 
     @classmethod
@@ -209,6 +201,23 @@ class FolderPipeline(FolderContents):
             except EntryNotFoundError:
                 write_model_card(self, folder, repo_id, token=token)
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
+
+
+def _found(place: str | os.PathLike, kinds: tuple[str, ...], kwargs: dict[str, Any]) -> str:
+    """The folder or Hub id that a name stands for, seen to be there: diffusers asks an absent Hub again and again for most of a minute.
+
+    Args:
+        place, kinds: as `find_and_fetch` takes them.
+        kwargs: of the call, which may say where on the Hub, or in its cache.
+
+    Raises:
+        OSError: where nothing is there.
+    """
+    hub = {name: kwargs[name] for name in deepfloyd.HUB & kwargs.keys()}
+    try:
+        return find_and_fetch(os.fspath(place), ["model_index.json"], kinds, **hub)[0]
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def _dtype_named(name: str) -> torch.dtype:
