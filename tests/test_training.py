@@ -35,6 +35,7 @@ from imagen_diffusers.training.loop import train_stage
 from imagen_diffusers.training.losses import LossSettings, draw, stage_loss
 from imagen_diffusers.training.reports import start_tracking
 from imagen_diffusers.training.run_settings import TrainSettings
+from imagen_diffusers.training.same_run import frozen_weights
 
 from .conftest import TEXT_DIM, make_base, make_sr, make_text_encoder, make_tokenizer
 from .forking import start
@@ -392,6 +393,25 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path) -> None:
     next(other.stem.parameters()).mul_(1.5)
     with pytest.raises(ValueError, match=r"run: the frozen weights of pretrained_model_name_or_path=\w{8} there and \w{8} here; go on"):
         fit(tmp_path / "parts", 3, unet=other)
+
+
+class Packed(torch.Tensor):
+    """A quantizer's tensor, which has no view of the values that it stands for, as torchao's."""
+
+    def flatten(self, *_: int) -> Any:
+        raise NotImplementedError("aten.view")
+
+    def dequantize(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_frozen_weights_may_be_quantized() -> None:
+    unet = make_base().requires_grad_(False)
+    plain, weight = frozen_weights(unet), unet.head.conv.weight
+    unet.head.conv.weight = torch.nn.Parameter(weight.detach().as_subclass(Packed), requires_grad=False)
+    assert frozen_weights(unet) == plain
+    unet.head.conv.weight = torch.nn.Parameter((2 * weight.detach()).as_subclass(Packed), requires_grad=False)
+    assert frozen_weights(unet) != plain
 
 
 @pytest.mark.thorough

@@ -118,7 +118,8 @@ def _decisive(encoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 def _samples(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[tuple[int, ...], bytes]]]:
     for name, weight in weights:
-        flat = weight.flatten()
+        own = weight.detach()
+        flat = (own if type(own) is Tensor else own.dequantize()).flatten()  # quantizers' tensors have no view of their values
         yield name, (tuple(weight.shape), _bytes(flat[:: max(flat.numel() // SAMPLED, 1)]))
 
 
