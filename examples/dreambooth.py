@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -34,7 +35,7 @@ from imagen_diffusers.training.examples import Mixed
 from imagen_diffusers.training.folders import in_one_rename
 from imagen_diffusers.training.image_folders import images_in
 from imagen_diffusers.training.losses import LossSettings
-from imagen_diffusers.training.processes import as_main_says, process_group
+from imagen_diffusers.training.processes import process_group
 from imagen_diffusers.training.pyramid import CropSettings, WindowSettings
 
 DEFAULTS = {"rank": 16, "learning_rate": 1e-3, "lr_scheduler": "cosine", "ema_decay": 0.99, "weighting": "by_prediction"}
@@ -86,6 +87,7 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
     pipe.set_progress_bar_config(disable=True)
     own = missing[processes.process_index :: processes.num_processes]
     parts = [own[i : i + subject.sample_batch_size] for i in range(0, len(own), subject.sample_batch_size)]
+    made = 0
     for part in tqdm(parts, desc="generating the class", disable=not processes.is_main_process):
         if time.monotonic() >= until:
             break
@@ -93,9 +95,8 @@ def generate_class(pipe: ImagenCascadePipeline, subject: DreamBoothSettings, pro
         for i, image in zip(part, pipe([subject.class_prompt] * len(part), generator=generators).images, strict=True):
             with in_one_rename(folder / names[i]) as unfinished:
                 image.save(unfinished, "PNG")
-    processes.wait_for_everyone()
-    in_time = time.monotonic() < until  # nodes without a common disk have a share each
-    return as_main_says(in_time or len(images_in(folder)) >= subject.num_class_images)
+        made += len(part)
+    return all(gather_object([made == len(own)]))  # clocks differ by moments, and nodes without a common disk have a share each
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -331,7 +331,10 @@ def test_images_of_the_class_may_be_of_any_kind(tmp_path, monkeypatch) -> None:
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "b.webp").unlink()
     assert not dreambooth.generate_class(Pipe(), subject, alone, until=0.0)  # which is over
-    dreambooth.generate_class(Pipe(), subject, alone)
+    with monkeypatch.context() as patch:  # another process, whose clock said so a moment earlier
+        patch.setattr(dreambooth, "gather_object", lambda own: [*own, False])
+        assert not dreambooth.generate_class(Pipe(), subject, alone)
+    assert dreambooth.generate_class(Pipe(), subject, alone, until=0.0)  # all are there
     assert sizes == [2, 2, 1]
 
     def half(image, file, *_) -> None:
