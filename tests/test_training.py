@@ -312,6 +312,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path) -> None:
     fit(tmp_path, 3)
     with pytest.raises(ValueError, match="another architecture: layers_per_block=1 there and 2 here"):
         fit(tmp_path, 6, unet=make_base(layers_per_block=2))
+    shutil.rmtree(tmp_path / "checkpoint-3" / "unet_ema")
+    with pytest.raises(ValueError, match="checkpoint-3 lacks unet_ema, which checkpoints of networks have; copy it in whole, or choose"):
+        fit(tmp_path, 6)
 
 
 def groups_of(checkpoint: Path) -> list[dict]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import SAFE_WEIGHTS_NAME, SCALER_NAME, gather_object
+from diffusers.loaders.textual_inversion import TEXT_INVERSION_NAME_SAFE
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
@@ -158,8 +159,10 @@ class Checkpoints:
         Raises:
             ValueError: for the checkpoint of another architecture or kind of run, or of one that read its data otherwise.
         """
-        if not (path / AVERAGES).is_dir():
+        if (path / TEXT_INVERSION_NAME_SAFE).exists():
             raise ValueError(f"{path} is of a run that trained no network, but a word; choose another output_dir")
+        if not (path / AVERAGES).is_dir():
+            raise ValueError(f"{path} lacks {AVERAGES}, which checkpoints of networks have; copy it in whole, or choose another output_dir")
         progress = json.loads((path / PROGRESS).read_text())
         check_same_architecture(self.unet, path / AVERAGES, path)
         if (path / KIND).exists():
