@@ -124,6 +124,10 @@ def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tm
     next(other.unet.parameters()).data.mul_(1.5)
     with pytest.raises(ValueError, match="the frozen weights of pretrained_model_name_or_path="):
         learn(2, pipe=other, resume_from_checkpoint=there)
+    other = make_pipeline()
+    next(other.text_encoder.parameters()).data.mul_(1.5)
+    with pytest.raises(ValueError, match="another run: the digest of text_encoder="):
+        learn(2, pipe=other, resume_from_checkpoint=there)
     assert learn(2, resume_from_checkpoint=there) and (tmp_path / "checkpoint-2").is_dir()
     with pytest.raises(ValueError, match="checkpoint-2 is of a run that trained no network, but a word; choose another output_dir"):
         fit(tmp_path, 3)

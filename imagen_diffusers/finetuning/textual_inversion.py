@@ -22,6 +22,7 @@ from imagen_diffusers.text.learned_words import input_table
 from imagen_diffusers.text.prompts import TextRules
 from imagen_diffusers.training.checkpoints import KIND, PROGRESS, find_checkpoint, remove_unfinished
 from imagen_diffusers.training.examples import Batch, on_device
+from imagen_diffusers.training.fingerprints import fingerprint
 from imagen_diffusers.training.folders import in_one_rename, one_run_in, put_in_place
 from imagen_diffusers.training.learning_rate import LearningRate
 from imagen_diffusers.training.loaders import Batches, TrainingSet
@@ -39,6 +40,7 @@ from .one_stage import loss_of, noise_curve
 from .text_encoding import null_text
 
 FILE, STATE = TEXT_INVERSION_NAME_SAFE, "optimizer.safetensors"
+READER = "the digest of text_encoder"
 CAPTION = 4  # what is random in a run besides its `losses.draw`: which caption an image has
 TEMPLATES = {
     "object": ("a {}", "a photo of a {}", "a photo of the {}", "a close-up photo of a {}", "a rendering of a {}", "an image of one {}"),
@@ -183,8 +185,10 @@ class _Learning:
         pipe.text_encoder.to(device)
         none = null_text(pipe)
         self.null_text = None if none is None else TextEmbedding(none.embeds.to(device), none.mask.to(device))
+        rules = TextRules.of(pipe.config)
+        reader = fingerprint(pipe.tokenizer, pipe.text_encoder, rules)  # as it is without the word
         pipe.load_textual_inversion({word.placeholder_token: begun})
-        self.vectors = WordVectors(word.placeholder_token, pipe.tokenizer, pipe.text_encoder, TextRules.of(pipe.config))
+        self.vectors = WordVectors(word.placeholder_token, pipe.tokenizer, pipe.text_encoder, rules)
         own = torch.optim.AdamW(self.vectors.parameters(), lr=run.learning_rate, weight_decay=0.0)
         self.rate = LearningRate(own, run.as_of_a_stage(), device)
         self.reader, self.optimizer = self.accelerator.prepare(self.vectors, own)
@@ -193,7 +197,7 @@ class _Learning:
         self.skipped = Skipped(run.output_dir)
         # What a run cannot change when it goes on, by the names of the flags.
         self.kind: dict[str, Any] = {"placeholder_token": word.placeholder_token, "num_vectors": len(self.vectors.vectors)}
-        self.kind |= {STEP: run.train_batch_size * self.share.processes, "seed": run.seed, FROZEN: frozen_weights(unet)}
+        self.kind |= {STEP: run.train_batch_size * self.share.processes, "seed": run.seed, FROZEN: frozen_weights(unet), READER: reader}
 
     def take(self, batch: Batch, number: int) -> None:
         """One step, the `number`-th from 0, by this process's batch."""
