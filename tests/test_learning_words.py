@@ -122,7 +122,7 @@ def test_a_checkpoint_is_gone_on_from_by_its_folder_and_by_the_same_run_alone(tm
         learn(2, seed=1, resume_from_checkpoint=there)
     other = make_pipeline()
     next(other.unet.parameters()).data.mul_(1.5)
-    with pytest.raises(ValueError, match="the frozen weights of pretrained_model_name_or_path="):
+    with pytest.raises(ValueError, match="the frozen weights of pretrained_model_name_or_path, its revision and variant="):
         learn(2, pipe=other, resume_from_checkpoint=there)
     other = make_pipeline()
     next(other.text_encoder.parameters()).data.mul_(1.5)

@@ -391,10 +391,13 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="trained=4 weights of head there and 2 weights of stem here"):
         fit(tmp_path / "parts", 2, unet=frozen_but_for("stem"))
     fit(tmp_path / "parts", 2, unet=frozen_but_for("head"))
-    other = frozen_but_for("head")
-    next(other.stem.parameters()).mul_(1.5)
-    with pytest.raises(ValueError, match=r"run: the frozen weights of pretrained_model_name_or_path=\w{8} there and \w{8} here; go on"):
-        fit(tmp_path / "parts", 3, unet=other)
+    told = r"run: the frozen weights of pretrained_model_name_or_path, its revision and variant=\w{8} there and \w{8} here; go on"
+    for change in (lambda weight: 1.5 * weight, lambda weight: weight.half()):
+        other = frozen_but_for("head")
+        weight = next(other.stem.parameters())
+        weight.copy_(change(weight))
+        with pytest.raises(ValueError, match=told):
+            fit(tmp_path / "parts", 3, unet=other)
 
 
 class Packed(torch.Tensor):

@@ -34,8 +34,8 @@ def fingerprint(
 
     Of encoders without T5's names of weights it changes with their class, their configuration (heads and activations show in no weight),
     and how a text is spelled in tokens, too; pooled outputs, which are not read, have no part in it. Of each weight tensor `SAMPLED`
-    values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an encoder loaded in half precision is
-    the same one. Of words that it learned all values do: a sample falls between them.
+    values go into it, evenly spaced and rounded to bfloat16, so that T5-XXL takes a second and an encoder loaded in bfloat16 is the same
+    one; in float16, which rounds elsewhere, it is another. Of words that it learned all values do: a sample falls between them.
 
     Args:
         tokenizer: of the encoder.

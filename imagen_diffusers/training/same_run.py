@@ -18,7 +18,7 @@ from .processes import this_process
 from .run_settings import TrainSettings
 
 STEP = "train_batch_size x gradient_accumulation_steps x processes"  # examples of a step
-FROZEN = "the frozen weights of pretrained_model_name_or_path"
+FROZEN = "the frozen weights of pretrained_model_name_or_path, its revision and variant"
 
 
 def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
