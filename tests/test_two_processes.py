@@ -32,7 +32,7 @@ generate = ImagenCascadePipeline.__call__
 
 def counted(self, prompt, *args, **kwargs):
     with open(Path(sys.argv[1]) / f"generated-{os.environ['RANK']}", "a") as file:
-        file.write(f"{prompt}\\n")
+        file.writelines(f"{one}\\n" for one in ([prompt] if isinstance(prompt, str) else prompt))
     return generate(self, prompt, *args, **kwargs)
 
 
