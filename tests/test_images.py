@@ -1,6 +1,8 @@
 """Image files of any kind become what a pipeline takes, or are refused in words."""
 
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -74,6 +76,23 @@ def test_a_transparent_gray_of_sixteen_bits_shows_white(tmp_path) -> None:
     image, marked = PaintingOptions(mask_alpha=True).read(path)
     assert np.asarray(marked["mask_image"]).tolist() == [[255, 0], [0, 0]]
     assert np.asarray(image)[..., 0].tolist() == [[156, 4], [156, 255]]
+
+
+def test_a_transparent_colour_of_sixteen_bits_shows_white(tmp_path) -> None:
+    """Of which Pillow compares the lower 8 bits, here those of black; it writes no such files."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    clear, path = (0x1200, 0x3400, 0x5600), tmp_path / "a.png"
+    row = struct.pack(">x6H", *clear, 0, 0, 0)
+    chunks = (b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)), (b"tRNS", struct.pack(">3H", *clear)), (b"IDAT", zlib.compress(row))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in (*chunks, (b"IEND", b""))))
+    levels = [[255, 255, 255], [0, 0, 0]]
+    assert (images_to_tensor("image", read_image(path))[0, :, 0].T * 255).tolist() == levels
+    assert np.asarray(decode(path.read_bytes()))[0].tolist() == levels
+    _, marked = PaintingOptions(mask_alpha=True).read(path)
+    assert np.asarray(marked["mask_image"]).tolist() == [[255, 0]]
 
 
 def test_cameras_know_what_is_up(tmp_path) -> None:

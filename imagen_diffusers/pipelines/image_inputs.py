@@ -85,10 +85,15 @@ def from_pil(name: str, image: Image.Image, channels: int, behind: str) -> np.nd
 
 
 def with_alpha(image: Image.Image) -> Image.Image:
-    """A PIL image of 16 bits of which one gray is transparent, as PNG files may say, in 8 bits with alpha; any other as it is.
+    """A PIL image of 16 bits of which one gray or colour is transparent, as PNG files may say, in 8 bits; any other as it is.
 
-    Pillow's own conversions overlook that gray, and cut off everything above 255.
+    Pillow's own conversions overlook that gray, and cut off everything above 255; of colours Pillow reads the upper 8 bits, and looks for
+    the lower ones of the transparent one among them.
     """
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     if image.mode not in WIDE or "transparency" not in image.info:
         return image
     gray = np.asarray(image).astype(np.uint16)

@@ -179,10 +179,14 @@ def _as_unusable() -> Iterator[None]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey images of 16 bits to 8, with alpha where one gray is transparent; others as they are.
+    """Grey images of 16 bits to 8, with alpha where one gray is transparent, and a transparent colour of 16 bits; others as they are.
 
-    Pillow's own conversion cuts off everything above 255, and overlooks that gray.
+    Pillow's own conversion cuts off everything above 255, and overlooks that gray; of colours Pillow reads the upper 8 bits, and looks for
+    the lower ones of the transparent one among them.
     """
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     if not image.mode.startswith("I") and image.mode != "F":
         return image
     values = np.asarray(image)
