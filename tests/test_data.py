@@ -118,6 +118,8 @@ def test_captions_may_be_in_text_files_beside_the_images(tmp_path, streaming) ->
     assert reader.pyramid(found[0], "a").captions == ("the image a: café",)
     with pytest.raises(ValueError, match="untold.png: it has no caption"):
         reader.pyramid([*rows][-1], "untold")
+    with pytest.raises(ValueError, match='caption_column is "caption"; the columns are image, text'):
+        load_rows(replace(given, caption_column="caption"))
     (folder / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "listed"}')  # then the list alone is read
     assert [*load_captions(replace(given, cache_dir=tmp_path / "cache"))[0]] == ["listed"]
     (folder / "metadata.jsonl").unlink()

@@ -96,7 +96,7 @@ def _caption_column(settings: DataSettings, there: list[str]) -> str:
         return _column("caption", settings.caption_column, CAPTION_COLUMNS, there)
     except ValueError:
         folder = None if settings.train_data_dir is None else read_in_whole(settings.train_data_dir)
-        if folder is None or any(folder.rglob(LISTS)):
+        if folder is None or any(folder.rglob(LISTS)) or has_texts(images_in(folder)):
             raise
         needed = "metadata.jsonl beside them, with file_name and text in each line, or 0.txt beside 0.png"
         raise ValueError(f"the images in {folder} have no captions; put {needed}") from None
