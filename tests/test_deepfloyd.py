@@ -203,6 +203,16 @@ def test_a_place_that_is_not_there_is_said_at_once(home, monkeypatch) -> None:
         ImagenCascadePipeline.from_deepfloyd("nowhere")
 
 
+def test_what_was_loaded_from_the_hub_before_loads_without_it(home, tmp_path) -> None:
+    commit = "0" * 40  # the files that loading asks for, of which model_index.json is none
+    cached = tmp_path / "models--you--first"
+    shutil.copytree(home["one"], cached / "snapshots" / commit, ignore=shutil.ignore_patterns("model_index.json"))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    pipe = ImagenCascadePipeline.from_deepfloyd("you/first", text_encoder=None, cache_dir=tmp_path, local_files_only=True)
+    assert pipe.stage_numbers == [1]
+
+
 def test_a_text_encoder_by_its_name_is_refused(home) -> None:
     with pytest.raises(ValueError, match='text_encoder is "google/t5"; give an encoder that is loaded, None for none, or leave it out'):
         ImagenCascadePipeline.from_deepfloyd(home["one"], text_encoder="google/t5")

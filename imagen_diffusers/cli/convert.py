@@ -47,10 +47,10 @@ def convert(
 
 
 def _from_deepfloyd(source: str, stage_2: str | None, variant: str | None) -> tuple[Any, list[str]]:
-    from imagen_diffusers.interop.deepfloyd.components import is_super_resolution
+    from imagen_diffusers.interop.deepfloyd.components import FIRST_READ, is_super_resolution
     from imagen_diffusers.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
-    stages: list[str | None] = [find_and_fetch(stage, ["model_index.json"])[0] for stage in (source, stage_2) if stage is not None]
+    stages: list[str | None] = [find_and_fetch(stage, [FIRST_READ])[0] for stage in (source, stage_2) if stage is not None]
     if stage_2 is None and is_super_resolution(str(stages[0])):
         stages.insert(0, None)  # a second stage by itself
     pipe = ImagenCascadePipeline.from_deepfloyd(*stages, variant=variant)

@@ -59,7 +59,7 @@ def find_and_fetch(name: str, files: list[str], kinds: tuple[str, ...] = (), **h
 
     Args:
         name, kinds: as of `find`.
-        files: of a Hub id, those to fetch; patterns, of files at the repository's root, of which one match is wanted.
+        files: of a Hub id, those to fetch; patterns, of files at the repository's root, of which one match is wanted, or paths of others.
         hub: of a Hub id, `revision`, a branch, a tag or a commit, and whatever else `snapshot_download` takes.
 
     Returns:
@@ -79,7 +79,8 @@ def _fetched(hub_id: str, files: list[str], revision: str | None = None, **hub: 
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, ignore_patterns=["*/*"], **hub))
+        ignored = None if any("/" in file for file in files) else ["*/*"]
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, ignore_patterns=ignored, **hub))
     except GatedRepoError:
         raise ValueError(f'"{hub_id}" on the Hub asks for an agreement: accept it on its page, and log in with hf auth login') from None
     except RepositoryNotFoundError:

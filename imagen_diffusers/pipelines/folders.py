@@ -51,7 +51,7 @@ class FolderPipeline(FolderContents):
             ValueError: where a variant must be chosen, for a `dtype` by a name that torch does not have, and for the folder of a pipeline
                 with components that this one does not take.
         """
-        place = _found(pretrained_model_name_or_path, ("pipelines",), kwargs)
+        place = _found(pretrained_model_name_or_path, cls.config_name, ("pipelines",), kwargs)
         if os.path.isdir(place):
             check_index(place, cls.config_name)
             place = os.path.abspath(place)  # for the card of what is saved from it, elsewhere: relative it could be a Hub id
@@ -93,7 +93,7 @@ class FolderPipeline(FolderContents):
         Raises:
             OSError: for a place that is not there, or on the Hub where that cannot be reached, besides what `load_components` refuses.
         """
-        stages = [None if stage is None else _found(stage, (), kwargs) for stage in (stage_1, stage_2)]
+        stages = [None if stage is None else _found(stage, deepfloyd.FIRST_READ, (), kwargs) for stage in (stage_1, stage_2)]
         return cls(**deepfloyd.load_components(*stages, **kwargs), **deepfloyd.SETTINGS)
 
     @classmethod
@@ -203,11 +203,12 @@ class FolderPipeline(FolderContents):
         return str(self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder))
 
 
-def _found(place: str | os.PathLike, kinds: tuple[str, ...], kwargs: dict[str, Any]) -> str:
+def _found(place: str | os.PathLike, file: str, kinds: tuple[str, ...], kwargs: dict[str, Any]) -> str:
     """The folder or Hub id that a name stands for, seen to be there: diffusers asks an absent Hub again and again for most of a minute.
 
     Args:
         place, kinds: as `find_and_fetch` takes them.
+        file: of a Hub id, one that is read in any case, and so in the cache of whoever loaded it before.
         kwargs: of the call, which may say where on the Hub, or in its cache.
 
     Raises:
@@ -215,7 +216,7 @@ def _found(place: str | os.PathLike, kinds: tuple[str, ...], kwargs: dict[str, A
     """
     hub = {name: kwargs[name] for name in deepfloyd.HUB & kwargs.keys()}
     try:
-        return find_and_fetch(os.fspath(place), ["model_index.json"], kinds, **hub)[0]
+        return find_and_fetch(os.fspath(place), [file], kinds, **hub)[0]
     except ValueError as error:
         raise OSError(str(error)) from None
 

@@ -17,6 +17,7 @@ from imagen_diffusers.models.loading import check_none_missing
 
 BASE, SUPER_RESOLUTION = 3, 6  # channels that the networks take
 KIND_BY_CHANNELS = {BASE: "a base (such as IF-I-XL-v1.0)", SUPER_RESOLUTION: "a super-resolution stage (such as IF-II-L-v1.0)"}
+FIRST_READ = "unet/config.json"  # of a stage
 HUB = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 
 # What IFPipeline and IFSuperResolutionPipeline do and default to, without their safety checker and watermark.
