@@ -161,7 +161,7 @@ def test_a_name_is_found_and_fetched_at_once(tmp_path, monkeypatch) -> None:
     assert find_and_fetch("user/name", ["config.json"], revision="main") == ("user/name", tmp_path)
     assert find_and_fetch(str(tmp_path), ["config.json"]) == (str(tmp_path), tmp_path)
     assert find_and_fetch("fast", [], ("presets",)) == (str(bundled("fast")), bundled("fast"))
-    with pytest.raises(ValueError, match='"user/name" on the Hub holds no config.json'):
+    with pytest.raises(ValueError, match='"user/name" on the Hub, or what the cache has of it, holds no config.json'):
         find_and_fetch("user/name", ["config.json"])
 
 

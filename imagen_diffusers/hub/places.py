@@ -90,7 +90,7 @@ def _fetched(hub_id: str, files: list[str], revision: str | None = None, **hub: 
     except LocalEntryNotFoundError:
         raise ValueError(f'"{hub_id}" is no path here, and not in the cache; the Hub, where it might be, cannot be reached') from None
     if not any(path for pattern in files for path in folder.glob(pattern)):
-        raise ValueError(f'"{hub_id}" on the Hub holds no {" or ".join(files)}')
+        raise ValueError(f'"{hub_id}" on the Hub, or what the cache has of it, holds no {" or ".join(files)}')
     return folder
 
 

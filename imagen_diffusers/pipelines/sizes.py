@@ -51,8 +51,8 @@ def checked_scale(scale: Any, longer_side: int = 1) -> float:
     if not isinstance(scale, Real) or not 1 < float(scale) < float("inf"):
         raise ValueError(f"scale is {scale!r}, and stages only make images larger; give a number greater than 1, for example 2")
     if float(scale) * longer_side > LONGEST_SIDE:
-        most = f"{LONGEST_SIDE / longer_side:.5g}"
-        raise ValueError(f"scale is {scale!r}, and no side of a result is longer than {LONGEST_SIDE} pixels; give less than {most}")
+        most = f"{math.floor(100 * LONGEST_SIDE / longer_side) / 100:.10g}"
+        raise ValueError(f"scale is {scale!r}, and no side of a result is longer than {LONGEST_SIDE} pixels; give at most {most}")
     return float(scale)
 
 

@@ -18,7 +18,8 @@ from .processes import this_process
 from .run_settings import TrainSettings
 
 STEP = "train_batch_size x gradient_accumulation_steps x processes"  # examples of a step
-FROZEN = "the frozen weights of pretrained_model_name_or_path, its revision and variant"
+FROZEN = "the frozen weights of pretrained_model_name_or_path"
+SAID = {FROZEN: f"{FROZEN}, its revision and variant"}  # where a sentence says more than the checkpoint's key
 
 
 def kind_of_run(unet: ModelMixin, settings: TrainSettings, loss: LossSettings) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def frozen_weights(network: Module) -> str | None:
 
 def check_same_kind(saved: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
     """Refuse the checkpoint of a run of another kind; of what it does not tell, as earlier ones do not, nothing is known."""
-    _refuse_differences(f"{path} is a checkpoint of another run", {k: (saved[k], ours[k]) for k in ours.keys() & saved.keys()})
+    _refuse_differences(f"{path} is a checkpoint of another run", {SAID.get(k, k): (saved[k], ours[k]) for k in ours.keys() & saved.keys()})
 
 
 def check_same_architecture(unet: ModelMixin, folder: Path, path: Path) -> None:
