@@ -320,6 +320,18 @@ def test_drawings_are_made_where_the_renders_are() -> None:
     assert style.pencil(torch.zeros(1, 3, 64, 64, device="meta")).device.type == "meta"
 
 
+def test_a_line_is_at_an_edge_and_a_fine_texture_keeps_its_colour() -> None:
+    """Slopes are all over a fine texture; lines on all of them would leave nothing of what a prompt says of colours."""
+    orange = torch.tensor([1.0, 0.1, -0.8])[:, None, None].expand(3, 256, 256)
+    places = torch.arange(256)
+    finely_checkered = torch.where((places[:, None] // 4 + places // 4) % 2 == 0, orange, 1.0)
+    on_white = torch.where(places < 128, orange, 1.0)
+    plain, fine, edge = ((style.stroked(image[None])[0] + 1) / 2 for image in (orange, finely_checkered, on_white))
+    inside = slice(32, 224)
+    assert (fine[:, inside, inside].mean((1, 2)) > 0.95 * plain[:, inside, inside].mean((1, 2))).all()
+    assert edge[:, inside, 126:129].mean() < 0.6 * edge[:, inside, 100:120].mean()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("objects", [1, 2])
 def test_a_mask_holds_all_that_an_edit_changes(objects) -> None:
