@@ -66,9 +66,8 @@ def stroked(images: Tensor) -> Tensor:
     sobel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], device=device)
     reach = max(size // 256, 1)  # outlines are as wide at every size
     smooth = F.avg_pool2d(F.pad(light, (reach,) * 4, "replicate"), 2 * reach + 1, 1)
-    slope = (
-        reach * F.conv2d(F.pad(smooth, (1,) * 4, "replicate"), torch.stack((sobel, sobel.T))[:, None]).square().sum(1, keepdim=True).sqrt()
-    )
+    slopes = F.conv2d(F.pad(smooth, (1,) * 4, "replicate"), torch.stack((sobel, sobel.T))[:, None])
+    slope = reach * slopes.square().sum(1, keepdim=True).sqrt()
     # Lines are where it is steeper than around it: a fine texture is steep all over, and would be black.
     outline = (slope - around(slope, size // 24) - 0.12).clamp(0, 0.6)
     paper = torch.tensor([1.0, 0.98, 0.93], device=device)[:, None, None]
@@ -78,10 +77,8 @@ def stroked(images: Tensor) -> Tensor:
 
 def around(values: Tensor, reach: int) -> Tensor:
     """Means of squares of `reach` pixels to each side, (B, 1, H, W) as given."""
-    for side in ((reach, 0), (0, reach)):
-        padding = (side[1], side[1], side[0], side[0])
-        values = F.avg_pool2d(F.pad(values, padding, "replicate"), (2 * side[0] + 1, 2 * side[1] + 1), 1)
-    return values
+    columns = F.avg_pool2d(F.pad(values, (0, 0, reach, reach), "replicate"), (2 * reach + 1, 1), 1)
+    return F.avg_pool2d(F.pad(columns, (reach, reach, 0, 0), "replicate"), (1, 2 * reach + 1), 1)
 
 
 def write_images(folder: Path, count: int) -> None:
